@@ -1,0 +1,33 @@
+"""Fingerprints: sha256 over JSON values, files and folders, equal on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Fingerprinted(Protocol):
+    """Something that a stage takes as input: equal fingerprints mean equal bytes."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def of_json(value: Any) -> str:
+    """Hex sha256 of a JSON value in canonical form (sorted keys, no spaces, no NaN)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_files(root: Path, names: Iterable[str]) -> str:
+    """Hex sha256 over the names (relative to `root`) and contents of some files, whatever their order."""
+    return of_json({name: of_file(root / name) for name in names})

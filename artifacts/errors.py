@@ -1,0 +1,55 @@
+"""What can go wrong, as seen by the person who started the run.
+
+Every error says what is wrong and what to do about it; the class decides the exit status of the command line
+and whether a stage is tried again.
+"""
+
+from __future__ import annotations
+
+
+class CodetuneError(Exception):
+    """A failure with a message meant for a person; shown without a traceback.
+
+    Args:
+        problem: what is wrong, with the offending value.
+        field: the configuration field it concerns, dotted (`training.lora.r`), if there is one.
+        remedy: what to do about it, an imperative sentence.
+    """
+
+    exit_status = 1
+
+    def __init__(self, problem: str, *, field: str | None = None, remedy: str | None = None) -> None:
+        self.problem, self.field, self.remedy = problem, field, remedy
+        super().__init__(problem, field, remedy)
+
+    def __str__(self) -> str:
+        where = f"{self.field}: " if self.field else ""
+        return where + self.problem + (f"\n  → {self.remedy}" if self.remedy else "")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword arguments do not survive pickling by themselves, and Prefect pickles them.
+        return _rebuild, (type(self), self.problem, self.field, self.remedy)
+
+
+class InputError(CodetuneError):
+    """The configuration or the data that it names cannot be used. Exit status 2; never tried again."""
+
+    exit_status = 2
+
+
+class PreflightRefused(CodetuneError):  # noqa: N818 - a verdict, not a malfunction
+    """The machine cannot run this job. Exit status 3; never tried again."""
+
+    exit_status = 3
+
+
+class StageError(CodetuneError):
+    """A stage failed for a reason that trying again will not mend. Exit status 1."""
+
+
+class TransientError(CodetuneError):
+    """A fault that may pass (network, a busy server). The stage is tried again. Exit status 1."""
+
+
+def _rebuild(kind: type[CodetuneError], problem: str, field: str | None, remedy: str | None) -> CodetuneError:
+    return kind(problem, field=field, remedy=remedy)

@@ -1,0 +1,282 @@
+"""Handles: the small typed records that stages hand to each other. What they stand for lies in the store.
+
+`DatasetSample → TokenizedDataset → Checkpoint → ExportedModel → EvaluationReport → RunReport`, with the
+`PreflightReport` and its `Plan` going into training. Records only: no tensors, no behaviour beyond small sums.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from artifacts import digest
+
+Quantization = Literal["int8", "nf4", "none"]
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Handle(Record):
+    """A published artifact, or one in the making while its stage runs (`place` and `fingerprint` still empty)."""
+
+    measurements: ClassVar[tuple[str, ...]] = ()
+    """Glob patterns of files that hold times and readings: kept and verified, but no part of the fingerprint."""
+
+    place: str = ""
+    """`<stage>/<key>`: where the store keeps it."""
+    fingerprint: str = ""
+    """Hex sha256 over the contents, measurements left out: equal contents have equal fingerprints."""
+    path: Path = Field(default=Path(), exclude=True, repr=False)
+    """The folder with the files on this machine, set by whoever opened the artifact; never stored."""
+
+
+# --- sampling -------------------------------------------------------------------------------------------------
+
+
+class SplitSize(Record):
+    """How much one side of the split holds."""
+
+    files: int
+    repositories: int
+    bytes: int
+
+
+class FunnelStep(Record):
+    """One step of choosing the sample: what came in, what went on, and why the rest did not."""
+
+    name: str
+    kept: int
+    """Rows that went on."""
+    dropped: dict[str, int] = {}
+    """Rows that did not, by reason."""
+
+
+class DatasetSample(Handle):
+    """`train.parquet` and `held_out.parquet`, a row per source file: `repo, path, language, license, size` (bytes),
+    `sha256` (of the content), `revision` (of the source), `content` (text). No repository is on both sides."""
+
+    source: str
+    """The source in words, for people: `github-code@b5661e6b (3 shards)`."""
+    train: SplitSize
+    held_out: SplitSize
+    languages: dict[str, int]
+    """Files by language, both sides."""
+    licenses: dict[str, int]
+    """Files by licence, both sides; `unknown` where the source says nothing."""
+    funnel: tuple[FunnelStep, ...]
+
+
+# --- tokenization ---------------------------------------------------------------------------------------------
+
+
+class TokenizedSplit(Record):
+    """One side of the split as chunks of `max_length` tokens."""
+
+    files: int
+    chunks: int
+    tokens: int
+    """Real tokens, special ones included, padding not."""
+    padding: int
+    """Tokens of padding needed to bring every chunk to `max_length`."""
+    text_bytes: int
+    """UTF-8 bytes of the text that the tokens stand for."""
+
+    @property
+    def padding_share(self) -> float:
+        return self.padding / max(1, self.padding + self.tokens)
+
+
+class TokenizedDataset(Handle):
+    """`train.parquet` and `held_out.parquet`, a row per chunk: `input_ids` (list of int32, at most `max_length`, not
+    padded), `completion_mask` (list of int8, `instruct` only: 1 where the loss counts), and where it came from:
+    `repo, path, sha256, language, chunk` (number within the file, from 0). Chunks of a file stand in order."""
+
+    format: Literal["causal", "fim", "instruct"]
+    max_length: int
+    train: TokenizedSplit
+    held_out: TokenizedSplit
+
+
+# --- preflight ------------------------------------------------------------------------------------------------
+
+
+class Plan(Record):
+    """How the job will run on this machine: whatever here differs makes different bits."""
+
+    device: Literal["cuda", "cpu"]
+    precision: Literal["fp16", "bf16", "fp32"]
+    """Arithmetic of the forward and backward pass; trainable weights are fp32 always."""
+    micro_batch: int
+    """Sequences in one forward pass."""
+    accumulation: int
+    """Forward passes in one optimizer step; micro_batch × accumulation is the effective batch."""
+    gradient_checkpointing: bool
+    engine: Literal["stock"] = "stock"
+    """`stock`: the linear layers of bitsandbytes as they are."""
+    gpu_memory_gib: float | None = None
+    """What the process may take of the card, GiB; None for all of it."""
+
+    @property
+    def fingerprint(self) -> str:
+        return digest.of_json(self.model_dump(mode="json", exclude={"gpu_memory_gib"}))
+
+
+class Prediction(Record):
+    """What the plan is expected to cost. None where nothing is known to predict from."""
+
+    peak_gib: float
+    """Peak memory of the training process on the device (GPU memory, or resident memory on a CPU), GiB."""
+    tokens_per_second: float | None
+    seconds: float | None
+    """Wall time of all optimizer steps."""
+    disk_gib: float
+    """What the run writes to the store and to the hub's cache."""
+
+
+class Check(Record):
+    """One thing that preflight looked at."""
+
+    name: str
+    verdict: Literal["ok", "warning", "refused"]
+    finding: str
+    remedy: str = ""
+
+
+class PreflightReport(Handle):
+    """`plan.json`: the plan; `probe.json`: what was seen of the machine (a measurement, no part of the fingerprint)."""
+
+    measurements: ClassVar[tuple[str, ...]] = ("probe.json",)
+
+    machine: str
+    """The machine in words: `NVIDIA T4, 15 GiB, sm_75, driver 580.65` or `CPU, 2 cores, 24 GiB`."""
+    plan: Plan
+    prediction: Prediction
+    checks: tuple[Check, ...]
+
+
+# --- training -------------------------------------------------------------------------------------------------
+
+
+class Checkpoint(Handle):
+    """`adapter/`: the trained LoRA adapter in PEFT's form (safetensors, fp32); `metrics.parquet`: a row per optimizer
+    step: `step, loss, learning_rate, grad_norm, tokens, seconds, tokens_per_second, memory_gib`, and on a GPU
+    `gpu_temperature_c, gpu_power_w, gpu_utilization`; `tensorboard/`: the same as event files."""
+
+    measurements: ClassVar[tuple[str, ...]] = ("metrics.parquet", "tensorboard/*", "tensorboard/*/*")
+
+    steps: int
+    tokens: int
+    """Tokens trained on, padding not counted."""
+    first_loss: float
+    """Mean training loss of the first tenth of the steps, nats per token."""
+    last_loss: float
+    """Mean training loss of the last tenth of the steps, nats per token."""
+    trainable_parameters: int
+    total_parameters: int
+    peak_memory_gib: float
+    """Highest memory of the training process on the device (GPU memory, or resident memory on a CPU)."""
+    step_seconds: float
+    """Median wall time of one optimizer step."""
+    tokens_per_second: float
+    """Median over the steps, padding not counted."""
+    resumed_from: int | None = None
+    """The step of the checkpoint that the last process started from; None when it started from the beginning."""
+
+
+# --- exporting ------------------------------------------------------------------------------------------------
+
+
+class Comparison(Record):
+    """How far the logits of a reloaded export lie from those of the trained model, on held-out text."""
+
+    against: str
+    """What was compared with what, in words."""
+    largest_difference: float
+    """Largest absolute difference of a logit."""
+    bound: float
+    """What was allowed."""
+    positions: int
+    """Token positions compared."""
+
+
+class ExportedModel(Handle):
+    """`adapter/`: the LoRA adapter for `peft`; `merged/`: the whole model in fp16 for `transformers`, absent when not
+    asked for; both with tokenizer, generation configuration and model card."""
+
+    adapter_comparison: Comparison
+    merged_comparison: Comparison | None
+    adapter_bytes: int
+    merged_bytes: int
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------
+
+
+class Metric(Record):
+    """One figure of base and tuned on the same items, with the interval of their paired difference."""
+
+    name: str
+    """`loss`, `perplexity`, `line_exact_match`, `line_edit_similarity`, `fim_exact_match`."""
+    title: str
+    """The figure in words, with its unit: `Held-out loss, nats per token`."""
+    better: Literal["lower", "higher"]
+    base: float
+    tuned: float
+    difference: float
+    """tuned − base."""
+    low: float
+    """Lower end of the 95 % interval of the difference."""
+    high: float
+    items: int
+    clusters: int
+    """Repositories that the bootstrap drew from."""
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
+        low, high = (-self.high, -self.low) if self.better == "lower" else (self.low, self.high)
+        return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+
+
+class Completion(Record):
+    """One prompt with the truth and what both models made of it."""
+
+    kind: Literal["line", "fim"]
+    repo: str
+    path: str
+    prompt: str
+    """The text before the gap (its end, where it is long)."""
+    suffix: str
+    """The text after the gap; empty for next-line completion."""
+    truth: str
+    base: str
+    tuned: str
+
+
+class EvaluationReport(Handle):
+    """`losses.parquet`: a row per held-out chunk (`repo, path, chunk, tokens, base_loss, tuned_loss`, sums in nats);
+    `completions.parquet`: a row per prompt with both models' answers and scores."""
+
+    metrics: tuple[Metric, ...]
+    samples: tuple[Completion, ...]
+    """A few completions to look at, chosen by seed, not by result."""
+    quantization: Quantization
+    """What both models' base weights were quantized to."""
+
+    def metric(self, name: str) -> Metric:
+        return next(metric for metric in self.metrics if metric.name == name)
+
+
+# --- reporting ------------------------------------------------------------------------------------------------
+
+
+class RunReport(Handle):
+    """`report.html`: one self-contained page about the whole run."""
+
+    verdict: str
+    """The outcome in one sentence."""

@@ -1,0 +1,219 @@
+"""The store: finished artifacts under `<root>/<stage>/<key>/`, each with a manifest that says what it must contain.
+
+A stage writes into a work directory; `publish` hashes and syncs what lies there, writes the manifest last and moves
+the whole into place with one rename. What is opened is verified first: an artifact that is incomplete or altered is
+never served, but set aside with a line in the log that says why, and built again.
+
+This class is the only code that knows where things lie. Another implementation may keep them elsewhere and bring them
+here on `open`; nobody else may build a path into the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import Field, ValidationError
+
+from artifacts import digest
+from artifacts.errors import InputError
+from artifacts.schema import Handle, Record
+
+log = logging.getLogger(__name__)
+H = TypeVar("H", bound=Handle)
+
+MANIFEST = "manifest.json"
+
+
+class FileEntry(Record):
+    """What one file of an artifact must be."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+class Manifest(Record):
+    """Everything about an artifact but its bytes."""
+
+    stage: str
+    key: str
+    fingerprint: str
+    files: dict[str, FileEntry]
+    """By path within the artifact."""
+    handle: dict[str, Any]
+    """The handle as JSON."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """What the key was made of, library versions, when and how long: for people and for later questions."""
+
+
+class Damaged(Exception):  # noqa: N818 - a finding about an artifact
+    """An artifact is not what its manifest says; the message says in which way."""
+
+
+class Store:
+    """Artifacts by stage and key on a local disk.
+
+    Raises:
+        InputError: when the root cannot be written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.expanduser().absolute()
+        try:
+            for folder in (self._root, self._root / ".locks", self._root / ".work", self.records):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self._root / f".writable-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {self._root}: {error.strerror or error}",
+                field="store",
+                remedy="set CODETUNE_STORE to a folder that you may write to",
+            ) from error
+
+    @classmethod
+    def from_environment(cls) -> Store:
+        """The store at `CODETUNE_STORE`, or `./store`."""
+        return cls(Path(os.environ.get("CODETUNE_STORE") or "store"))
+
+    @property
+    def records(self) -> Path:
+        """Where the orchestrator keeps its result records: deleting the store deletes its cache."""
+        return self._root / ".records"
+
+    @property
+    def place(self) -> Path:
+        """A folder of the file system that artifacts will be written to, for looking at free space."""
+        return self._root
+
+    @contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[None]:
+        """Hold the right to build one artifact. Waits for another holder; the kernel frees a dead one's lock."""
+        lock = FileLock(self._root / ".locks" / f"{stage}-{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another run is building %s %s; waiting for it", stage, key[:12])
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def workdir(self, stage: str, key: str, *, keep: bool = False) -> Path:
+        """The folder to build an artifact in: empty, or with `keep` as the last attempt left it."""
+        folder = self._root / ".work" / stage / key
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def drop_workdir(self, stage: str, key: str) -> None:
+        """Forget an attempt."""
+        shutil.rmtree(self._root / ".work" / stage / key, ignore_errors=True)
+
+    def publish(self, stage: str, key: str, handle: H, workdir: Path, provenance: dict[str, Any] | None = None) -> H:
+        """Make what lies in `workdir` the artifact of this key, whole or not at all. Call with the lock held."""
+        entries = {name: _entry(workdir / name) for name in _files(workdir)}
+        content = {
+            name: entry.sha256
+            for name, entry in entries.items()
+            if not any(fnmatch(name, pattern) for pattern in handle.measurements)
+        }
+        finished = handle.model_copy(update={"place": f"{stage}/{key}", "fingerprint": digest.of_json(content)})
+        manifest = Manifest(
+            stage=stage,
+            key=key,
+            fingerprint=finished.fingerprint,
+            files=entries,
+            handle=finished.model_dump(mode="json"),
+            provenance=provenance or {},
+        )
+        # The manifest is written last, so its existence means that everything it lists is on the disk.
+        _write_synced(workdir / MANIFEST, manifest.model_dump_json(indent=1))
+        _sync_folders(workdir)
+        final = self._root / stage / key
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(final, ignore_errors=True)
+        workdir.rename(final)
+        _sync(final.parent)
+        return finished.model_copy(update={"path": final})
+
+    def find(self, stage: str, key: str, kind: type[H]) -> H | None:
+        """The verified artifact of this key, or None when there is none that can be served."""
+        folder = self._root / stage / key
+        if not folder.exists():
+            return None
+        try:
+            manifest = _read_manifest(folder)
+            _verify(folder, manifest)
+            return kind.model_validate({**manifest.handle, "path": folder})
+        except (Damaged, ValidationError) as damage:
+            reason = damage if isinstance(damage, Damaged) else "its manifest does not fit this version of codetune"
+            log.warning("%s artifact %s is not served: %s; it will be built again", stage, key[:12], reason)
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+
+    def manifest(self, handle: Handle) -> Manifest:
+        """The manifest of a published artifact."""
+        return _read_manifest(self._root / handle.place)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise Damaged("it has no manifest") from None
+    except (ValidationError, UnicodeDecodeError):
+        raise Damaged("its manifest cannot be read") from None
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise Damaged(f"{name} is missing")
+        size = path.stat().st_size
+        if size != entry.size:
+            raise Damaged(f"{name} has {size} bytes instead of {entry.size}")
+        if digest.of_file(path) != entry.sha256:
+            raise Damaged(f"the contents of {name} were altered")
+
+
+def _files(root: Path) -> list[str]:
+    names = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != MANIFEST)
+
+
+def _entry(path: Path) -> FileEntry:
+    _sync(path)
+    return FileEntry(size=path.stat().st_size, sha256=digest.of_file(path))
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folders(root: Path) -> None:
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

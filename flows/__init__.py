@@ -1,0 +1,1 @@
+"""Sentences: the flows, the pipeline's configuration, recipes and the command line."""

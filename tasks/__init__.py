@@ -1,0 +1,1 @@
+"""Verbs: one module or package per stage, and the few things that stages share."""
