@@ -1,0 +1,95 @@
+"""What the Prefect dashboard shows of a stage: its progress while it runs, its sections when it is done.
+
+The dashboard is for watching. When it cannot be told something, the log says so and the stage goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+
+from artifacts.presentation import Figure, Section, to_markdown
+from artifacts.progress import Listener, Tick
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_UPDATES = 2.0
+
+
+def publish(stage: str, sections: list[Section]) -> None:
+    """Put a stage's sections among the artifacts of the current task run."""
+    for section in sections:
+        key = f"{stage}-{section.key}"
+        text = "\n\n".join(to_markdown(block) for block in section.blocks if not isinstance(block, Figure))
+        figures = [block for block in section.blocks if isinstance(block, Figure)]
+        try:
+            if text:
+                create_markdown_artifact(text, key=key, description=section.title)
+            for number, figure in enumerate(figures, start=1):
+                create_image_artifact(figure.data_uri, key=f"{key}-figure-{number}", description=figure.alt)
+        except Exception as error:
+            log.warning("the dashboard did not take “%s”: %s", section.title, error)
+            return
+
+
+@contextmanager
+def progress_of(stage: str) -> Iterator[Listener]:
+    """A listener that keeps one progress bar of the current task run up to date."""
+    bar = _Bar(stage)
+    try:
+        yield bar
+    finally:
+        bar.settle()
+
+
+class _Bar:
+    def __init__(self, stage: str) -> None:
+        self._key = f"{stage}-progress"
+        self._artifact: UUID | None = None
+        self._told = -SECONDS_BETWEEN_UPDATES
+        self._last: Tick | None = None
+
+    def __call__(self, tick: Tick) -> None:
+        self._last = tick
+        if time.monotonic() - self._told >= SECONDS_BETWEEN_UPDATES:
+            self._tell(tick)
+
+    def settle(self) -> None:
+        """Show the last state, which may have come too soon after the one before."""
+        if self._last and self._artifact:
+            self._tell(self._last)
+
+    def _tell(self, tick: Tick) -> None:
+        self._told = time.monotonic()
+        percent = 100 * (tick.fraction or 0.0)
+        try:
+            if self._artifact is None:
+                created = create_progress_artifact(percent, key=self._key, description=describe(tick))
+                self._artifact = created if isinstance(created, UUID) else None
+            else:
+                update_progress_artifact(self._artifact, percent, description=describe(tick))
+        except Exception as error:
+            log.debug("the dashboard did not take the progress of %s: %s", self._key, error)
+
+
+def describe(tick: Tick) -> str:
+    """A tick in one line: `training: 120 / 200 steps · loss 1.43 · 5,900 tokens/s`."""
+    amount = f"{tick.completed:,.0f}" + (f" / {tick.total:,.0f}" if tick.total else "")
+    details = [f"{name.replace('_', ' ')} {_number(value)}" for name, value in tick.details.items()]
+    return " · ".join([f"{tick.title}: {amount} {tick.unit}".rstrip(), *details])
+
+
+def _number(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"

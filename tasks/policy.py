@@ -1,0 +1,236 @@
+"""The policy that every stage runs under: key, lock, retry, work directory, publishing, dashboard.
+
+`Run.stage` makes a Prefect task run of a stage:
+
+1. The key is the sha256 of name, version, the part of the config that decides the bytes, the inputs' fingerprints and
+   what the stage reads from outside. No paths, times or host names.
+2. A verified artifact of that key in the store is served, and Prefect marks the task run `Cached`. Prefect's record
+   alone is never trusted: when the store has nothing to serve, the task runs again whatever the record says.
+3. Otherwise the function runs with the key's lock held and its result is published atomically. Only a `TransientError`
+   is tried again.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.tasks import exponential_backoff
+
+from artifacts import digest
+from artifacts.configuration import Config
+from artifacts.errors import CodetuneError, StageError, TransientError
+from artifacts.progress import Progress, Tick
+from artifacts.schema import Handle
+from artifacts.store import Store
+from tasks import dashboard
+from tasks.stage import Stage
+
+log = logging.getLogger(__name__)
+H = TypeVar("H", bound=Handle)
+T = TypeVar("T")
+
+RETRIES = 3
+FIRST_DELAY = float(os.environ.get("CODETUNE_RETRY_SECONDS", "5"))
+"""Seconds before the first retry; every further one waits twice as long."""
+
+StageState = Literal["ran", "cached", "resumed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one stage in one run."""
+
+    stage: str
+    state: StageState
+    seconds: float
+    key: str
+    handle: Handle
+
+
+class Observer(Protocol):
+    """Somebody who watches a run: the terminal."""
+
+    def started(self, stage: str) -> None: ...
+    def ticked(self, stage: str, tick: Tick) -> None: ...
+    def finished(self, outcome: Outcome) -> None: ...
+
+
+OBSERVERS: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
+"""Who watches the runs of this context. Not a parameter of the flow: parameters are data that the dashboard shows."""
+
+
+class Job(Generic[H]):
+    """One stage with its inputs: everything needed to build its artifact, and the result once it is built.
+
+    A plain class: Prefect looks into dataclasses and models among a task's parameters, and copies them.
+    """
+
+    def __init__(
+        self, stage: Stage[H], config: Config, inputs: dict[str, digest.Fingerprinted], *, store: Store, forced: bool
+    ) -> None:
+        self.stage, self.config, self.inputs, self.store = stage, config, inputs, store
+        self.forced = forced
+        """Build it even if the store has it."""
+        self.parts: dict[str, Any] = {
+            "stage": stage.name,
+            "version": stage.version,
+            "config": config.keyed(),
+            "inputs": {name: value.fingerprint for name, value in inputs.items()},
+            "outside": retrying(partial(stage.identify, config)) if stage.identify else None,
+        }
+        self.key = digest.of_json(self.parts)
+        self.result: H | None = None
+        self.reused = False
+        """The result was in the store after all: another run built it while this one waited."""
+
+    def find(self) -> H | None:
+        """The artifact, if it is there and may be used."""
+        return None if self.forced else self.store.find(self.stage.name, self.key, self.stage.produces)
+
+    def build(self, progress: Progress) -> H:
+        """Build and publish the artifact, unless another run did so in the meantime."""
+        with self.store.lock(self.stage.name, self.key):
+            if found := self.find():
+                self.result, self.reused = found, True
+                return found
+            try:
+                self.result = self._build(progress)
+            except OSError as error:
+                raise _explained(error) or error from error
+            finally:
+                if self.result or not self.stage.keeps_workdir:
+                    self.store.drop_workdir(self.stage.name, self.key)
+            return self.result
+
+    def _build(self, progress: Progress) -> H:
+        stage, store = self.stage, self.store
+        workdir = store.workdir(stage.name, self.key, keep=stage.keeps_workdir and not self.forced)
+        started = time.monotonic()
+        handle = stage.run(self.config, **self.inputs, workdir=workdir, progress=progress)
+        provenance = {
+            "key_parts": self.parts,
+            "codetune": installed_version("codetune"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        return store.publish(stage.name, self.key, handle, workdir, provenance)
+
+
+class Run:
+    """One pass through the pipeline: where results go, what must not be reused, and what became of each stage."""
+
+    def __init__(self, store: Store, refresh: Iterable[str] = ()) -> None:
+        self.store = store
+        self.refresh = frozenset(refresh)
+        self.outcomes: list[Outcome] = []
+        self._task_results: dict[str, Any] = {}
+
+    def stage(self, stage: Stage[H], config: Config, **inputs: digest.Fingerprinted) -> H:
+        """Serve the stage's artifact from the store, or build it. Call from within a flow."""
+        started = time.monotonic()
+        for observer in OBSERVERS.get():
+            observer.started(stage.name)
+        job = Job(stage, config, inputs, store=self.store, forced=stage.name in self.refresh)
+        found = job.find()
+        upstream = [self._task_results[place] for place in map(_place, inputs.values()) if place in self._task_results]
+        run_stage = _run_stage.with_options(
+            name=stage.name, result_storage=self.store.records, refresh_cache=found is None
+        )
+        recorded = run_stage(job.key, job, upstream)
+        # With nothing found the task must have run; with something found it may have been served from its record.
+        handle = job.result or found
+        assert handle is not None
+        self._task_results[handle.place] = recorded
+        outcome = Outcome(stage.name, _state(job), time.monotonic() - started, job.key, handle)
+        self.outcomes.append(outcome)
+        for observer in OBSERVERS.get():
+            observer.finished(outcome)
+        return handle
+
+
+class StageKey(CachePolicy):
+    """Prefect's cache key is the stage key: two runs that would produce the same bytes share it."""
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str:
+        return f"{inputs['job'].stage.name}-{inputs['key']}"
+
+
+def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again may help: Prefect asks this after a failure."""
+    return isinstance(state.result(raise_on_failure=False), TransientError)
+
+
+def retrying(work: Callable[[], T]) -> T:
+    """Run something small that belongs to no task, with the same retries as a stage."""
+    for attempt in range(RETRIES):
+        try:
+            return work()
+        except TransientError as error:
+            log.warning("%s; trying again", error.problem)
+            time.sleep(FIRST_DELAY * 2**attempt)
+    return work()
+
+
+@task(
+    persist_result=True,
+    result_serializer="json",
+    cache_policy=StageKey(),
+    retries=RETRIES,
+    retry_delay_seconds=exponential_backoff(FIRST_DELAY),
+    retry_condition_fn=is_transient,
+)
+def _run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle:
+    """Run one stage. `upstream` only tells the dashboard which task runs this one builds on."""
+    del key, upstream
+    name = job.stage.name
+    watchers = [partial(observer.ticked, name) for observer in OBSERVERS.get()]
+    with dashboard.progress_of(name) as shown:
+        handle: Handle = job.build(Progress(shown, *watchers))
+    dashboard.publish(name, job.stage.show(handle))
+    return handle
+
+
+def _place(value: digest.Fingerprinted) -> str:
+    return value.place if isinstance(value, Handle) else ""
+
+
+def _state(job: Job[Any]) -> StageState:
+    if job.result is None or job.reused:
+        return "cached"
+    return "resumed" if getattr(job.result, "resumed_from", None) is not None else "ran"
+
+
+def _explained(error: OSError) -> CodetuneError | None:
+    where = Path(error.filename).name if error.filename else "a file of the store"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return StageError(
+                f"the disk is full (writing {where})",
+                field="store",
+                remedy="free space or set CODETUNE_STORE to a larger disk, then run again: finished stages are kept",
+            )
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return StageError(
+                f"cannot write {where}: {error.strerror}",
+                field="store",
+                remedy="make the store writable again, or set CODETUNE_STORE to another folder",
+            )
+        case _:
+            return None

@@ -1,0 +1,33 @@
+"""What tests share: a Prefect server of their own where they ask for one, and a clean environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from artifacts.store import Store
+
+BASE_MODEL = Path(__file__).parents[1] / "models" / "codellama-tiny"
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A real Prefect server with an empty database, for the whole session: starting one takes seconds."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the person's own setup reaches a test."""
+    for name in ("CODETUNE_STORE", "CODETUNE_GPU_MEMORY_GIB", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
