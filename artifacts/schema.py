@@ -35,6 +35,11 @@ class Handle(Record):
     path: Path = Field(default=Path(), exclude=True, repr=False)
     """The folder with the files on this machine, set by whoever opened the artifact; never stored."""
 
+    @property
+    def summary(self) -> str:
+        """The result in a few words, for one line of a terminal."""
+        raise NotImplementedError
+
 
 # --- sampling -------------------------------------------------------------------------------------------------
 
@@ -71,6 +76,14 @@ class DatasetSample(Handle):
     """Files by licence, both sides; `unknown` where the source says nothing."""
     funnel: tuple[FunnelStep, ...]
 
+    @property
+    def summary(self) -> str:
+        train, held_out = self.train, self.held_out
+        return (
+            f"{train.files:,} files of {train.repositories:,} repositories to learn from, "
+            f"{held_out.files:,} of {held_out.repositories:,} held out"
+        )
+
 
 # --- tokenization ---------------------------------------------------------------------------------------------
 
@@ -101,6 +114,13 @@ class TokenizedDataset(Handle):
     max_length: int
     train: TokenizedSplit
     held_out: TokenizedSplit
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.train.chunks:,} chunks of {self.max_length} tokens, {self.train.padding_share:.1%} padding; "
+            f"{self.held_out.chunks:,} held out"
+        )
 
 
 # --- preflight ------------------------------------------------------------------------------------------------
@@ -159,6 +179,15 @@ class PreflightReport(Handle):
     prediction: Prediction
     checks: tuple[Check, ...]
 
+    @property
+    def summary(self) -> str:
+        plan = self.plan
+        return (
+            f"{self.machine}: {plan.precision}, batch {plan.micro_batch} × {plan.accumulation}, "
+            f"{'with' if plan.gradient_checkpointing else 'no'} gradient checkpointing, "
+            f"{self.prediction.peak_gib:.1f} GiB expected"
+        )
+
 
 # --- training -------------------------------------------------------------------------------------------------
 
@@ -188,6 +217,13 @@ class Checkpoint(Handle):
     resumed_from: int | None = None
     """The step of the checkpoint that the last process started from; None when it started from the beginning."""
 
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.steps} steps, loss {self.first_loss:.3f} → {self.last_loss:.3f}, "
+            f"{self.tokens_per_second:,.0f} tokens/s, peak {self.peak_memory_gib:.1f} GiB"
+        )
+
 
 # --- exporting ------------------------------------------------------------------------------------------------
 
@@ -213,6 +249,13 @@ class ExportedModel(Handle):
     merged_comparison: Comparison | None
     adapter_bytes: int
     merged_bytes: int
+
+    @property
+    def summary(self) -> str:
+        sizes = f"adapter {self.adapter_bytes / 1e6:.1f} MB"
+        if self.merged_bytes:
+            sizes += f", merged model {self.merged_bytes / 1e6:,.1f} MB"
+        return f"{sizes}; reloaded, logits within {self.adapter_comparison.largest_difference:.1e}"
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------
@@ -271,6 +314,14 @@ class EvaluationReport(Handle):
     def metric(self, name: str) -> Metric:
         return next(metric for metric in self.metrics if metric.name == name)
 
+    @property
+    def summary(self) -> str:
+        loss = self.metric("loss")
+        return (
+            f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, "
+            f"difference {loss.difference:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}]"
+        )
+
 
 # --- reporting ------------------------------------------------------------------------------------------------
 
@@ -280,3 +331,7 @@ class RunReport(Handle):
 
     verdict: str
     """The outcome in one sentence."""
+
+    @property
+    def summary(self) -> str:
+        return self.verdict

@@ -148,10 +148,10 @@ class Run:
         job = Job(stage, config, inputs, store=self.store, forced=stage.name in self.refresh)
         found = job.find()
         upstream = [self._task_results[place] for place in map(_place, inputs.values()) if place in self._task_results]
-        run_stage = _run_stage.with_options(
-            name=stage.name, result_storage=self.store.records, refresh_cache=found is None
+        staged = run_stage.with_options(
+            name=stage.name, task_run_name=stage.name, result_storage=self.store.records, refresh_cache=found is None
         )
-        recorded = run_stage(job.key, job, upstream)
+        recorded = staged(job.key, job, upstream)
         # With nothing found the task must have run; with something found it may have been served from its record.
         handle = job.result or found
         assert handle is not None
@@ -196,7 +196,7 @@ def retrying(work: Callable[[], T]) -> T:
     retry_delay_seconds=exponential_backoff(FIRST_DELAY),
     retry_condition_fn=is_transient,
 )
-def _run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle:
+def run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle:
     """Run one stage. `upstream` only tells the dashboard which task runs this one builds on."""
     del key, upstream
     name = job.stage.name

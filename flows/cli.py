@@ -1,0 +1,202 @@
+"""The command line: `codetune run`, `codetune preflight`, `codetune recipes`.
+
+Deployments, schedules, workers and past runs are Prefect's own command line.
+
+Exit status: 0 done; 1 a stage failed; 2 the configuration or the input cannot be used; 3 preflight refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from artifacts.errors import CodetuneError
+from flows import environment
+
+if TYPE_CHECKING:
+    from flows.config import PipelineConfig
+    from flows.finetune import RunSummary, StageName
+
+app = App(name="codetune", help="Adapt a code model to your code on one GPU, and prove what it learned.")
+errors = Console(stderr=True, highlight=False)
+
+Recipe = Annotated[str, Parameter(help="A recipe's name (`codetune recipes`) or the path of a .yaml file.")]
+Changes = Annotated[
+    list[str] | None,
+    Parameter(name="--set", help="Change a setting: training.max_steps=50. Repeatable; values are YAML.", negative=""),
+]
+StorePath = Annotated[
+    Path | None, Parameter(name="--store", help="Where results go. Default: CODETUNE_STORE, or ./store.")
+]
+
+
+@app.command
+def run(
+    recipe: Recipe,
+    *,
+    changes: Changes = None,
+    refresh: Annotated[
+        list[str] | None, Parameter(help="Run this stage again even if nothing changed. Repeatable.", negative="")
+    ] = None,
+    store: StorePath = None,
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print one JSON object as the last line of standard output.", negative="")
+    ] = False,
+) -> int:
+    """Run the pipeline. Finished stages are reused; an interrupted training continues where it stopped."""
+    config = _configure(recipe, changes, store)
+    stages = _stage_names(refresh or [])
+    from artifacts.store import Store
+    from flows.terminal import Terminal
+    from tasks.policy import OBSERVERS
+
+    Store.from_environment()  # a store that cannot be written is said before a server is started
+    started = time.monotonic()
+    with Terminal() as terminal:
+        OBSERVERS.set((terminal,))
+        summary, flow_run = _run_flow(config, stages)
+    seconds = time.monotonic() - started
+    if as_json:
+        stages_done = {name: stage.model_dump() for name, stage in summary.stages.items()}
+        print(
+            json.dumps(
+                {
+                    "flow_run": flow_run,
+                    "state": "completed",
+                    "seconds": round(seconds, 2),
+                    "stages": stages_done,
+                    "report": summary.report,
+                    "model": summary.model,
+                }
+            )
+        )
+    else:
+        _say_where(summary, seconds)
+    return 0
+
+
+@app.command
+def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = None) -> int:
+    """Say whether this machine can run a recipe, how it would, and what that is expected to cost. Runs nothing."""
+    config = _configure(recipe, changes, store)
+    import tempfile
+
+    from artifacts.presentation import to_markdown
+    from artifacts.progress import SILENT
+    from tasks.base_model import locate
+    from tasks.preflight import STAGE
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = locate(config.model)
+        report = STAGE.run(config.preflight, model=model, job=config.job(), workdir=Path(folder), progress=SILENT)
+        from rich.markdown import Markdown
+
+        console = Console(highlight=False)
+        for section in STAGE.show(report):
+            console.print(Markdown(f"## {section.title}"))
+            for block in section.blocks:
+                console.print(Markdown(to_markdown(block)))
+    return 0
+
+
+@app.command(name="recipes")
+def list_recipes(
+    *,
+    settings: Annotated[bool, Parameter(help="Describe every setting instead, as JSON schema.", negative="")] = False,
+) -> int:
+    """List the recipes that come with codetune."""
+    if settings:
+        from flows.config import PipelineConfig
+
+        print(json.dumps(PipelineConfig.model_json_schema(), indent=1))
+        return 0
+    from rich.table import Table
+
+    from flows import recipes
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("recipe", style="bold", no_wrap=True)
+    table.add_column("what it does")
+    for name in recipes.names():
+        table.add_row(name, recipes.describe(name))
+    Console(highlight=False).print(table)
+    return 0
+
+
+def main() -> None:
+    """The entry point of the `codetune` command."""
+    environment.apply(quiet=True)
+    sys.exit(_guarded(sys.argv[1:]))
+
+
+def _guarded(arguments: list[str]) -> int:
+    try:
+        status = app(arguments, exit_on_error=False, result_action="return_value")
+        return status if isinstance(status, int) else 0
+    except CycloptsError:
+        return 2  # cyclopts has said what is wrong
+    except CodetuneError as error:
+        errors.print(f"[bold red]error:[/] {_escaped(error)}")
+        return error.exit_status
+    except KeyboardInterrupt:
+        errors.print("interrupted; run the same command again to continue")
+        return 130
+
+
+def _configure(recipe: str, changes: list[str] | None, store: Path | None) -> PipelineConfig:
+    import os
+
+    if store:
+        os.environ["CODETUNE_STORE"] = str(store)
+    from flows.config import build
+
+    return build(recipe, changes or [])
+
+
+def _stage_names(names: list[str]) -> list[StageName]:
+    from typing import get_args
+
+    from artifacts.errors import InputError
+    from flows.finetune import StageName
+
+    for name in names:
+        if name not in get_args(StageName):
+            raise InputError(
+                f"there is no stage “{name}”", field="--refresh", remedy=f"use one of {', '.join(get_args(StageName))}"
+            )
+    return names  # type: ignore[return-value]
+
+
+def _run_flow(config: PipelineConfig, refresh: list[StageName]) -> tuple[RunSummary, str]:
+    from prefect.runtime import flow_run
+
+    from flows.finetune import finetune
+
+    state: Any = finetune(config, refresh, return_state=True)
+    name = str(state.state_details.flow_run_id)
+    del flow_run
+    return state.result(), name
+
+
+def _say_where(summary: RunSummary, seconds: float) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"\n[bold]done in {seconds:.0f} s[/]")
+    console.print(f"  report     {summary.report}")
+    console.print(f"  model      {summary.model}")
+    console.print("  dashboard  prefect server start   (then open http://127.0.0.1:4200/runs)")
+
+
+def _escaped(error: CodetuneError) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
+
+
+logging.captureWarnings(False)

@@ -1,0 +1,167 @@
+"""The configuration of the whole pipeline: the stages' own configurations, and what must hold across them.
+
+The defaults are the reference job. A configuration is built from a recipe and what differs from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from artifacts.configuration import Config, Unkeyed
+from artifacts.errors import InputError
+from flows import recipes
+from tasks.base_model import ModelConfig
+from tasks.evaluation import EvaluationConfig
+from tasks.exporting import ExportingConfig
+from tasks.preflight import PreflightConfig
+from tasks.preflight.job import JobShape
+from tasks.reporting import ReportingConfig
+from tasks.sampling import SamplingConfig
+from tasks.tokenization import TokenizationConfig
+from tasks.training import TrainingConfig
+
+
+class PipelineConfig(Config):
+    """Settings of a run, by stage. Without any: the reference job."""
+
+    recipe: str | None = Unkeyed(None)
+    """The recipe, or the path of a YAML file, that this configuration starts from."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    """The base model."""
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    """Which source files are learned from and which are held out."""
+    tokenization: TokenizationConfig = Field(default_factory=TokenizationConfig)
+    """How text becomes sequences of tokens."""
+    preflight: PreflightConfig = Field(default_factory=PreflightConfig)
+    """What the run may use of the machine."""
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    """Quantization, LoRA and the optimizer."""
+    exporting: ExportingConfig = Field(default_factory=ExportingConfig)
+    """In which forms the model is handed over."""
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    """How base and tuned are compared."""
+    reporting: ReportingConfig = Field(default_factory=ReportingConfig)
+    """The report."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        name = settings.get("recipe")
+        if isinstance(name, str):
+            settings = recipes.merge(recipes.load(name), settings)
+        return _with_quantization(settings)
+
+    def job(self) -> JobShape:
+        """What preflight needs to know of the run."""
+        training = self.training
+        return JobShape(
+            quantization=training.quantization,
+            lora_rank=training.lora.r,
+            lora_target_modules=training.lora.target_modules,
+            max_length=self.tokenization.max_length,
+            format=self.tokenization.format,
+            effective_batch=training.effective_batch,
+            micro_batch=training.micro_batch,
+            gradient_checkpointing=training.gradient_checkpointing,
+            engine=training.engine,
+            max_steps=training.max_steps,
+            sample_files=self.sampling.files,
+            exports_merged=self.exporting.merged,
+        )
+
+
+def build(recipe: str, changes: Iterable[str] = ()) -> PipelineConfig:
+    """The configuration of a recipe with changes written `stage.field=value`, values in YAML.
+
+    Raises:
+        InputError: an unknown recipe, field or value; the message lists every fault.
+    """
+    settings: dict[str, Any] = {"recipe": recipe}
+    for change in changes:
+        settings = recipes.merge(settings, _parse(change))
+    try:
+        return PipelineConfig.model_validate(settings)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        lines = [_sentence(fault) for fault in faults]
+        if len(lines) == 1:
+            field, problem = lines[0]
+            raise InputError(problem, field=field, remedy=_remedy(faults[0])) from None
+        listed = "".join(f"\n  - {field}: {problem}" for field, problem in lines)
+        raise InputError(f"{len(lines)} settings cannot be used:{listed}", remedy=_remedy(faults[0])) from None
+
+
+def _with_quantization(settings: dict[str, Any]) -> dict[str, Any]:
+    """Export and evaluation look at the model as it was trained, unless told otherwise."""
+    training = settings.get("training")
+    if not isinstance(training, dict) or "quantization" not in training:
+        return settings
+    default = {"quantization": training["quantization"]}
+    return recipes.merge({"exporting": default, "evaluation": default}, settings)
+
+
+def _parse(change: str) -> dict[str, Any]:
+    name, equals, text = change.partition("=")
+    parts = name.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(f"“{change}” is no setting", field="--set", remedy="write --set training.max_steps=50")
+    try:
+        value: Any = yaml.safe_load(text) if text.strip() else ""
+    except yaml.YAMLError as error:
+        raise InputError(f"the value of {name} is not valid YAML: {text}", field="--set") from error
+    for part in reversed(parts):
+        value = {part: value}
+    settings: dict[str, Any] = value
+    return settings
+
+
+def _sentence(fault: ErrorDetails) -> tuple[str, str]:
+    field = ".".join(str(part) for part in fault["loc"]) or "configuration"
+    message = fault["msg"].removeprefix("Value error, ")
+    match fault["type"]:
+        case "extra_forbidden":
+            return field, "there is no such setting"
+        case "missing":
+            return field, "this setting is needed"
+        case "value_error":
+            return field, message
+        case _:
+            return field, f"{message[0].lower()}{message[1:]} (got {fault['input']!r})"
+
+
+def _remedy(fault: ErrorDetails) -> str:
+    if fault["type"] != "extra_forbidden":
+        return "`codetune recipes --settings` describes every setting"
+    *parents, wrong = (str(part) for part in fault["loc"])
+    known = _fields(PipelineConfig, parents)
+    near = difflib.get_close_matches(wrong, known, n=1)
+    guess = f"did you mean {'.'.join([*parents, near[0]])}? " if near else ""
+    return f"{guess}settings here are: {', '.join(known)}" if known else f"{guess}remove it"
+
+
+def _fields(model: type[BaseModel], parents: list[str]) -> list[str]:
+    """The names of the fields of the model that `parents` lead to; a union is searched by its tag."""
+    if not parents:
+        return list(model.model_fields)
+    first, *rest = parents
+    if first not in model.model_fields:
+        return []
+    kinds = _models(model.model_fields[first].annotation)
+    if len(kinds) > 1 and rest:
+        tag, *rest = rest
+        kinds = [kind for kind in kinds if kind.model_fields["kind"].default == tag]
+    return _fields(kinds[0], rest) if len(kinds) == 1 else []
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

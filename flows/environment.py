@@ -1,0 +1,44 @@
+"""The settings of Prefect and of the libraries that a run wants, as defaults below the person's own."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parents[1]
+
+LIBRARIES = {
+    "TOKENIZERS_PARALLELISM": "true",  # unset, tokenizers warns whenever a process is started after its first use
+    "HF_DEACTIVATE_ASYNC_LOAD": "1",  # asynchronous loading holds fp16 copies of weights that are being quantized
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",  # a nearly full card cannot afford fragments
+}
+
+
+def apply(*, quiet: bool) -> None:
+    """Set what is not set. Call before Prefect is imported: it reads its settings then.
+
+    Args:
+        quiet: keep Prefect's own records of a run out of the terminal; the dashboard has them.
+    """
+    defaults = dict(LIBRARIES)
+    settings = PROJECT / "prefect.toml"
+    if settings.exists():
+        defaults |= _flatten(tomllib.loads(settings.read_text(encoding="utf-8")))
+    if quiet:
+        defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def _flatten(table: dict[str, Any], prefix: str = "PREFECT") -> dict[str, str]:
+    """`prefect.toml` as Prefect's environment variables: `[logging] level` is `PREFECT_LOGGING_LEVEL`."""
+    settings: dict[str, str] = {}
+    for name, value in table.items():
+        variable = f"{prefix}_{name.upper()}"
+        if isinstance(value, dict):
+            settings |= _flatten(value, variable)
+        else:
+            settings[variable] = ",".join(value) if isinstance(value, list) else str(value).lower()
+    return settings

@@ -1,0 +1,96 @@
+"""The flow: from a body of code to an adapted model and the proof of what it learned."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from artifacts.schema import Record
+from artifacts.store import Store
+from flows.config import PipelineConfig
+from tasks import base_model, evaluation, exporting, policy, preflight, reporting, sampling, tokenization, training
+from tasks.policy import Run
+
+StageName = Literal["preflight", "sampling", "tokenization", "training", "exporting", "evaluation", "reporting"]
+
+
+class StageSummary(Record):
+    """What became of a stage."""
+
+    state: policy.StageState
+    seconds: float
+    key: str
+    fingerprint: str
+    path: str
+
+
+class RunSummary(Record):
+    """What became of a run: the object that `codetune run --json` prints."""
+
+    stages: dict[str, StageSummary]
+    report: str
+    """The HTML report."""
+    model: str
+    """The exported model's folder."""
+
+
+locate = task(
+    base_model.locate,
+    name="base-model",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=policy.RETRIES,
+    retry_delay_seconds=policy.FIRST_DELAY,
+    retry_condition_fn=policy.is_transient,
+)
+
+
+@flow(name="finetune", flow_run_name="{config.recipe}", persist_result=False)
+def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> RunSummary:
+    """Adapt a code model to a body of code and prove what it learned.
+
+    Args:
+        config: the settings; `{"recipe": "demo"}` takes a recipe as it is.
+        refresh: stages to run again even if nothing changed.
+    """
+    run = Run(Store.from_environment(), refresh or ())
+    model = locate(config.model)
+
+    cleared = run.stage(preflight.STAGE, config.preflight, model=model, job=config.job())
+    plan = cleared.plan
+    sample = run.stage(sampling.STAGE, config.sampling)
+    tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
+    checkpoint = run.stage(training.STAGE, config.training, model=model, tokens=tokens, plan=plan)
+    exported = run.stage(
+        exporting.STAGE, config.exporting, model=model, tokens=tokens, checkpoint=checkpoint, plan=plan
+    )
+    evaluated = run.stage(
+        evaluation.STAGE, config.evaluation, model=model, sample=sample, tokens=tokens, exported=exported, plan=plan
+    )
+    report = run.stage(
+        reporting.STAGE,
+        config.reporting,
+        preflight=cleared,
+        sample=sample,
+        tokens=tokens,
+        checkpoint=checkpoint,
+        exported=exported,
+        evaluation=evaluated,
+    )
+    return RunSummary(
+        stages={outcome.stage: _summary(outcome) for outcome in run.outcomes},
+        report=str(report.path / "report.html"),
+        model=str(exported.path),
+    )
+
+
+def _summary(outcome: policy.Outcome) -> StageSummary:
+    return StageSummary(
+        state=outcome.state,
+        seconds=round(outcome.seconds, 2),
+        key=outcome.key,
+        fingerprint=outcome.handle.fingerprint,
+        path=str(outcome.handle.path),
+    )

@@ -1,0 +1,84 @@
+"""What a person sees in the terminal while a run goes on: a line per finished stage, a bar for the one at work."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
+from rich.text import Text
+
+from artifacts.progress import Tick
+from tasks.dashboard import describe
+from tasks.policy import Outcome
+
+MARKS = {"ran": "[green]✓[/]", "resumed": "[green]✓[/]", "cached": "[blue]≡[/]"}
+PLAIN_SECONDS = 10.0
+"""Without a terminal (a log file), seconds between two lines of progress."""
+
+
+class Terminal:
+    """Shows the progress of one run on standard error. An observer for `tasks.policy.OBSERVERS`."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[stage]:<13}"),
+            BarColumn(24),
+            TextColumn("{task.description}"),
+            _TimeLeft(),
+            console=self.console,
+            transient=True,
+        )
+        self._bar: TaskID | None = None
+        self._spoke = time.monotonic()
+
+    def __enter__(self) -> Terminal:
+        handler = RichHandler(
+            console=self.console, show_path=False, show_time=False, markup=False, level=logging.WARNING
+        )
+        self._handlers = [(logging.getLogger(name), handler) for name in ("artifacts", "tasks", "flows")]
+        for logger, attached in self._handlers:
+            logger.addHandler(attached)
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        for logger, attached in self._handlers:
+            logger.removeHandler(attached)
+
+    def started(self, stage: str) -> None:
+        self._bar = self._bars.add_task("", total=None, stage=stage)
+
+    def ticked(self, stage: str, tick: Tick) -> None:
+        if self._bar is not None:
+            self._bars.update(self._bar, description=escape(describe(tick)), total=tick.total, completed=tick.completed)
+        if not self.console.is_terminal and time.monotonic() - self._spoke > PLAIN_SECONDS:
+            self._spoke = time.monotonic()
+            self.console.print(f"  {stage}: {escape(describe(tick))}")
+
+    def finished(self, outcome: Outcome) -> None:
+        if self._bar is not None:
+            self._bars.remove_task(self._bar)
+            self._bar = None
+        how = "cached" if outcome.state == "cached" else f"{outcome.seconds:.1f} s"
+        again = f" [dim](continued at step {outcome.handle.resumed_from})[/]" if outcome.state == "resumed" else ""  # type: ignore[attr-defined]
+        summary = escape(outcome.handle.summary)
+        self.console.print(f"{MARKS[outcome.state]} {outcome.stage:<13} {how:>8}   {summary}{again}")
+
+
+class _TimeLeft(ProgressColumn):
+    """The estimated rest of the work, once there is something to estimate from."""
+
+    def render(self, task: object) -> Text:
+        left = getattr(task, "time_remaining", None)
+        return Text(f"{left:,.0f} s left" if left else "", style="dim")

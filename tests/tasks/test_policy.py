@@ -1,0 +1,173 @@
+"""The policy, on a real Prefect server, with two toy stages that write real files."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from prefect import flow
+
+from artifacts.configuration import Config, Unkeyed
+from artifacts.errors import InputError, StageError, TransientError
+from artifacts.presentation import Section, Table, Text
+from artifacts.progress import Progress
+from artifacts.schema import Handle
+from artifacts.store import Store
+from tasks import policy
+from tasks.policy import Outcome, Run
+from tasks.stage import Stage
+
+
+class Word(Handle):
+    text: str
+    summary: ClassVar[str] = "a word"  # type: ignore[misc]
+
+
+class WordConfig(Config):
+    text: str = "one"
+    workers: int = Unkeyed(1)
+    fails: int = Unkeyed(0)
+
+
+CALLS: list[str] = []
+
+
+def write(config: WordConfig, *, workdir: Path, progress: Progress, upstream: Word | None = None) -> Word:
+    CALLS.append(config.text)
+    progress.begin("writing", total=1, unit="words")
+    if len(CALLS) <= config.fails:
+        raise TransientError("the network is tired")
+    text = (upstream.text if upstream else "") + config.text
+    (workdir / "word.txt").write_text(text)
+    progress.advance()
+    return Word(text=text, path=workdir)
+
+
+def show(word: Word) -> list[Section]:
+    return [Section("word", "The word", (Text(word.text), Table(("length",), ((str(len(word.text)),),))))]
+
+
+FIRST = Stage(name="first", version=1, run=write, produces=Word, show=show)
+SECOND = Stage(name="second", version=1, run=write, produces=Word, show=show)
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> None:
+    CALLS.clear()
+    patient = policy.run_stage
+    monkeypatch.setattr(policy, "run_stage", patient.with_options(retry_delay_seconds=0))
+
+
+def go(
+    store: Store, first: WordConfig, second: WordConfig | None = None, refresh: tuple[str, ...] = ()
+) -> list[Outcome]:
+    @flow
+    def chain() -> list[Outcome]:
+        run = Run(store, refresh)
+        word = run.stage(FIRST, first)
+        run.stage(SECOND, second or WordConfig(text="!"), upstream=word)
+        return run.outcomes
+
+    return chain()
+
+
+def states(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.state for outcome in outcomes]
+
+
+def test_a_second_run_is_served_from_the_store(store: Store) -> None:
+    first, second = go(store, WordConfig()), go(store, WordConfig(workers=2))
+    assert (states(first), states(second)) == (["ran", "ran"], ["cached", "cached"])
+    assert [outcome.handle for outcome in first] == [outcome.handle for outcome in second]
+    assert CALLS == ["one", "!"]
+
+
+def test_only_what_changed_and_what_follows_runs_again(store: Store) -> None:
+    go(store, WordConfig())
+    assert states(go(store, WordConfig(), WordConfig(text="?"))) == ["cached", "ran"]
+    assert states(go(store, WordConfig(text="two"))) == ["ran", "ran"]
+
+
+def test_refreshing_a_stage_that_gives_the_same_bytes_leaves_the_rest_alone(store: Store) -> None:
+    go(store, WordConfig())
+    assert states(go(store, WordConfig(), refresh=("first",))) == ["ran", "cached"]
+
+
+def test_a_new_version_of_a_stage_runs_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(store, WordConfig())
+    monkeypatch.setitem(globals(), "SECOND", Stage(name="second", version=2, run=write, produces=Word, show=show))
+    assert states(go(store, WordConfig())) == ["cached", "ran"]
+
+
+@pytest.mark.parametrize("harm", ["delete", "truncate", "alter"])
+def test_a_damaged_artifact_is_built_again_and_the_log_says_why(
+    store: Store, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = go(store, WordConfig())[0].handle.path / "word.txt"
+    if harm == "delete":
+        shutil.rmtree(file.parent)
+    else:
+        file.write_text("on" if harm == "truncate" else "0ne")
+    with caplog.at_level(logging.WARNING, logger="artifacts"):
+        assert states(go(store, WordConfig())) == ["ran", "cached"]
+    assert harm == "delete" or "built again" in caplog.text
+
+
+def test_prefects_record_without_an_artifact_is_not_trusted(store: Store) -> None:
+    outcomes = go(store, WordConfig())
+    assert list(store.records.iterdir())
+    shutil.rmtree(outcomes[1].handle.path)
+    assert states(go(store, WordConfig())) == ["cached", "ran"]
+
+
+def test_an_artifact_without_prefects_record_is_served(store: Store) -> None:
+    go(store, WordConfig())
+    shutil.rmtree(store.records)
+    assert states(go(store, WordConfig())) == ["cached", "cached"]
+
+
+def test_a_transient_fault_is_retried(store: Store) -> None:
+    assert states(go(store, WordConfig(fails=2))) == ["ran", "ran"]
+    assert CALLS == ["one", "one", "one", "!"]
+
+
+def test_other_faults_are_not_retried_and_leave_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(config: WordConfig, *, workdir: Path, progress: Progress) -> Word:
+        CALLS.append(config.text)
+        (workdir / "word.txt").write_text("half")
+        raise InputError("no such word", field="first.text")
+
+    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=refuse, produces=Word, show=show))
+    with pytest.raises(InputError, match="no such word"):
+        go(store, WordConfig())
+    assert CALLS == ["one"]
+    assert not list(store.place.rglob("word.txt"))
+
+
+def test_a_full_disk_is_said_in_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(config: WordConfig, *, workdir: Path, progress: Progress) -> Word:
+        with Path("/dev/full").open("w") as file:
+            file.write(config.text)
+        raise AssertionError
+
+    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=fill, produces=Word, show=show))
+    with pytest.raises(StageError, match="disk is full"):
+        go(store, WordConfig())
+
+
+def test_the_dashboard_has_the_sections_and_the_graph(store: Store) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import TaskRunSort
+
+    go(store, WordConfig(text="unseen"))
+    with get_client(sync_client=True) as client:
+        artifacts = {artifact.key: artifact for artifact in client.read_latest_artifacts()}
+        recent = client.read_task_runs(sort=TaskRunSort.EXPECTED_START_TIME_DESC, limit=2)
+        runs = {run.name: run for run in recent}
+    assert "unseen" in str(artifacts["first-word"].data)
+    assert "first-progress" in artifacts
+    upstream = [entry.id for entries in runs["second"].task_inputs.values() for entry in entries]
+    assert runs["first"].id in upstream
