@@ -1,0 +1,67 @@
+"""Small tokenizers of the two kinds, learned from a few lines, with the ids and names of real models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+CORPUS = [
+    "def add(first, second):\n    return first + second\n",
+    "class Point:\n    def __init__(self, x, y):\n        self.x = x\n        self.y = y\n",
+    "for item in items:\n    if item is not None:\n        print(item)\n",
+]
+FIM = ("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>")
+
+
+def code_llama(folder: Path, *, fim: bool = True, size: int = 32016) -> Path:
+    """A SentencePiece-style BPE with Code Llama's ids: `<unk> <s> </s>`, bytes, pieces, FIM tokens from 32007 on."""
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = normalizers.Replace(" ", "▁")
+    learner.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
+    learner.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    learned = json.loads(learner.to_str())["model"]
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *learned["vocab"]]
+    names += [f"<filler{n}>" for n in range(size - 9 - len(names))]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    model = models.BPE(
+        vocabulary, [tuple(m) for m in learned["merges"]], unk_token="<unk>", fuse_unk=True, byte_fallback=True
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    marks = FIM if fim else tuple(f"<other{n}>" for n in range(4))
+    added = ["<unk>", "<s>", "</s>", *marks, *(f"<spare{n}>" for n in range(5))]
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in added])
+    return _save(tokenizer, folder, bos="<s>", eos="</s>", unk="<unk>")
+
+
+def byte_level(
+    folder: Path, *, names: tuple[str, ...] = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+) -> Path:
+    """A byte-level BPE as Qwen's: NFC, no token at the beginning, FIM tokens that are not marked as special."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in names])
+    return _save(tokenizer, folder, bos=None, eos="<|endoftext|>", unk=None)
+
+
+def _save(tokenizer: Tokenizer, folder: Path, **roles: str | None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {f"{role}_token": name for role, name in roles.items()}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": bool(roles["bos"]), **settings})
+    )
+    return folder
