@@ -273,15 +273,18 @@ class Metric(Record):
     tuned: float
     difference: float
     """tuned − base."""
-    low: float
-    """Lower end of the 95 % interval of the difference."""
-    high: float
+    low: float | None
+    """Lower end of the 95 % interval of the difference; None, as `high`, where there is no bound: a single repository
+    says nothing about how repositories differ."""
+    high: float | None
     items: int
     clusters: int
     """Repositories that the bootstrap drew from."""
 
     @property
     def verdict(self) -> Literal["better", "worse", "no difference shown"]:
+        if self.low is None or self.high is None:
+            return "no difference shown"
         low, high = (-self.high, -self.low) if self.better == "lower" else (self.low, self.high)
         return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
@@ -303,9 +306,12 @@ class Completion(Record):
 
 class EvaluationReport(Handle):
     """`losses.parquet`: a row per held-out chunk (`repo, path, chunk, tokens, base_loss, tuned_loss`, sums in nats);
-    `completions.parquet`: a row per prompt with both models' answers and scores."""
+    `completions.parquet`: a row per prompt with both models' answers; `scores.parquet`: a row per answer and score
+    (`suite, item, repo, score, base, tuned`), made from the former alone."""
 
     metrics: tuple[Metric, ...]
+    notes: tuple[str, ...] = ()
+    """What was not measured and why, in sentences."""
     samples: tuple[Completion, ...]
     """A few completions to look at, chosen by seed, not by result."""
     quantization: Quantization
