@@ -1,0 +1,42 @@
+# `make demo` shows the whole pipeline on this machine; `make test` proves it. Both install what they need first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types lock clean
+
+demo: .venv/.run
+	@$(BIN)/codetune run demo
+
+test: .venv/.dev
+	@$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: .venv/.dev
+	@$(BIN)/mypy
+
+.venv/.run: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "codetune needs Python 3.11 to 3.13; name one with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
+	@echo "installing into .venv (a few minutes, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/.dev: .venv/.run
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Newest versions within pyproject.toml's bounds, in a fresh environment; look at the tests before you commit the result.
+lock: SHELL := bash
+lock:
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/pip install --quiet --constraint <(grep -i '^torch==' constraints.txt) --editable '.[dev]'
+	@{ head -1 constraints.txt; .venv-lock/bin/pip freeze --exclude codetune | sed 's/+cpu//' | sort -f; } > constraints.new
+	@mv constraints.new constraints.txt && rm -r .venv-lock
+
+clean:
+	rm -rf .venv store
