@@ -1,25 +1,130 @@
 """Loading a causal language model as the job wants it: quantized, frozen, on its device, with or without adapter.
 
 The same function serves training, exporting and evaluation, so that base and tuned are always computed alike.
+
+The model is frozen by hand: `peft.prepare_model_for_kbit_training` would make the norms fp32, activations would reach
+the int8 layers in fp32, and the backward pass of bitsandbytes would dequantize every weight to fp32. Here norms,
+embeddings and output layer stay in the type that the plan computes in. (On-the-fly quantization needs no
+`HF_DEACTIVATE_ASYNC_LOAD` any more: transformers 5.23 reads sequentially by itself then, see
+`core_model_loading.convert_and_load_state_dict_in_model`.)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from artifacts.errors import InputError
 from artifacts.schema import Plan, Quantization
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+GIB = 2**30
+
 
 def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTrainedModel:
-    """The base model on `plan.device`, weights quantized, every parameter frozen, in eval mode."""
-    raise NotImplementedError
+    """The base model on `plan.device`, weights quantized, every parameter frozen, in eval mode.
+
+    Computes in fp32 on a CPU and in `plan.precision` on a GPU; embeddings and output layer are never quantized.
+
+    Raises:
+        InputError: the folder holds no causal language model that transformers can load, or lacks some weights.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar per file of weights, on stderr, whoever listens
+    _cap_memory(plan)
+    dtype = compute_dtype(plan)
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            quantization_config=_quantization_config(quantization, dtype),
+            device_map={"": plan.device},
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable(folder, str(error).splitlines()[0]) from error
+    if loading["missing_keys"] or loading["mismatched_keys"]:
+        missing = sorted([*loading["missing_keys"], *(str(key) for key, *_ in loading["mismatched_keys"])])
+        raise _unusable(folder, f"{len(missing)} weights are missing or misshapen, {missing[0]} first")
+    if plan.device == "cpu":
+        _compute_alike_in_eval_mode(model)
+    return model.requires_grad_(False).eval()
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """The model with a trained LoRA adapter (`Checkpoint.path / "adapter"`), frozen, adapter weights in fp32."""
-    raise NotImplementedError
+    from peft import PeftModel
+
+    tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False, autocast_adapter_dtype=True)
+    return tuned.requires_grad_(False).eval()
+
+
+def compute_dtype(plan: Plan) -> torch.dtype:
+    """The type of activations and unquantized weights."""
+    import torch
+
+    if plan.device == "cpu":
+        return torch.float32
+    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[plan.precision]
+
+
+def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    match quantization:
+        case "int8":
+            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head"])
+        case "nf4":
+            return BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_compute_dtype=dtype,
+                llm_int8_skip_modules=["lm_head"],
+            )
+        case "none":
+            return None
+
+
+def _compute_alike_in_eval_mode(model: PreTrainedModel) -> None:
+    """Make the quantized layers compute the same in training and evaluation.
+
+    On a CPU bitsandbytes chooses by `module.training`: in training it dequantizes the weights and multiplies in fp32;
+    in eval mode int8 goes through fp16 (with a warning at every call, `autograd/_functions.py`) and nf4 repacks its
+    weights for bf16 kernels where the processor has them (`nn/modules.py`). These layers hold no dropout, so the mode
+    decides nothing else.
+    """
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    for module in model.modules():
+        if isinstance(module, (Linear4bit, Linear8bitLt)):
+            module.register_forward_pre_hook(_set_training)
+
+
+def _set_training(module: torch.nn.Module, _inputs: Any) -> None:
+    module.training = True
+
+
+def _cap_memory(plan: Plan) -> None:
+    """Let this process allocate no more of the card than the plan says; beyond it is an out-of-memory error."""
+    if plan.device != "cuda" or plan.gpu_memory_gib is None:
+        return
+    import torch
+
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, plan.gpu_memory_gib * GIB / total))
+
+
+def _unusable(folder: Path, problem: str) -> InputError:
+    return InputError(
+        f"{folder} cannot be loaded: {problem}",
+        field="model.name",
+        remedy="name a folder or repository with a complete causal language model in safetensors",
+    )
