@@ -99,6 +99,8 @@ class TokenizedSplit(Record):
     """Tokens of padding needed to bring every chunk to `max_length`."""
     text_bytes: int
     """UTF-8 bytes of the text that the tokens stand for."""
+    dropped: dict[str, int] = {}
+    """Files that gave no chunk, by reason."""
 
     @property
     def padding_share(self) -> float:

@@ -1,1 +1,11 @@
-"""Text becomes sequences of tokens."""
+"""Text becomes sequences of tokens: chunks of files in Parquet, in one of three formats."""
+
+from artifacts.schema import TokenizedDataset
+from tasks.stage import Stage
+from tasks.tokenization.run import run_tokenization
+from tasks.tokenization.settings import Format, TokenizationConfig, check_tokenization
+from tasks.tokenization.show import sections
+
+STAGE = Stage(name="tokenization", version=1, run=run_tokenization, produces=TokenizedDataset, show=sections)
+
+__all__ = ["STAGE", "Format", "TokenizationConfig", "check_tokenization", "run_tokenization", "sections"]

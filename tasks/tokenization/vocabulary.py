@@ -162,15 +162,22 @@ class FimTokens:
         Raises:
             InputError: it has none.
         """
-        for names in _FIM_NAMES:
-            if all(name in tokenizer.ids for name in names):
-                return cls(*(tokenizer.ids[name] for name in names))
+        if found := cls.find(tokenizer):
+            return found
         raise InputError(
             "the model's tokenizer has no fill-in-the-middle tokens",
             field="tokenization.format",
             remedy="use tokenization.format=causal, or a model with "
             + ", ".join(f"{names[0]}…" for names in _FIM_NAMES),
         )
+
+    @classmethod
+    def find(cls, tokenizer: CodeTokenizer) -> FimTokens | None:
+        """The marks of this vocabulary, or None where it has none."""
+        for names in _FIM_NAMES:
+            if all(name in tokenizer.ids for name in names):
+                return cls(*(tokenizer.ids[name] for name in names))
+        return None
 
 
 def fim_prompt(fim: FimTokens, bos: int | None, prefix_ids: Sequence[int], suffix_ids: Sequence[int]) -> list[int]:

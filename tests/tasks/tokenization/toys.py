@@ -20,7 +20,7 @@ def code_llama(folder: Path, *, fim: bool = True, size: int = 32016) -> Path:
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.Replace(" ", "▁")
     learner.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
-    learner.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    learner.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=300, max_token_length=5, show_progress=False))
     learned = json.loads(learner.to_str())["model"]
     names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *learned["vocab"]]
     names += [f"<filler{n}>" for n in range(size - 9 - len(names))]
@@ -49,7 +49,7 @@ def byte_level(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400, max_token_length=5, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.add_special_tokens(["<|endoftext|>"])

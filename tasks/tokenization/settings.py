@@ -1,0 +1,77 @@
+"""The settings of the stage, and what can be said about them before anything large is downloaded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from artifacts.configuration import Config, Unkeyed
+from artifacts.errors import InputError
+from tasks.base_model import ModelReference
+from tasks.tokenization.vocabulary import FimTokens, load_tokenizer
+
+Format = Literal["causal", "fim", "instruct"]
+
+INSTRUCT_LENGTH = 64
+"""Tokens below which an instruction leaves no room for an answer."""
+
+
+class TokenizationConfig(Config):
+    """How text becomes sequences of tokens."""
+
+    format: Format = "causal"
+    """`causal`: the text as it stands. `fim`: a part of the chunks rearranged so that the model learns to fill in the
+    middle. `instruct`: an instruction that names the file, with loss on the answer only. Held-out text is causal
+    always."""
+    max_length: int = Field(256, ge=8)
+    """Tokens in a sequence, special tokens included. A longer file gives several sequences."""
+    fim_rate: float = Field(0.5, ge=0, le=1)
+    """`fim` only: the share of chunks that is rearranged; the others stay causal."""
+    spm_rate: float = Field(0.5, ge=0, le=1)
+    """`fim` only: the share of rearranged chunks with the suffix first (SPM); in the others the prefix is (PSM)."""
+    seed: int = 0
+    """`fim` only: decides which chunks are rearranged and where they are cut."""
+    add_eos: bool = True
+    """Whether the end-of-text token stands after the last token of a file."""
+    batch_bytes: int = Unkeyed(1 << 18, ge=1)
+    """Text that is tokenized at once, bytes (one file at least). Decides speed and memory."""
+
+    def keyed(self) -> dict[str, Any]:
+        """The fields that decide the bytes; what concerns another format does not."""
+        values = super().keyed()
+        unused = () if self.format == "fim" else ("fim_rate", "spm_rate", "seed")
+        return {name: value for name, value in values.items() if name not in unused}
+
+
+def check_tokenization(format: Format, max_length: int, model: ModelReference) -> None:  # noqa: A002 - the field's name
+    """Find out from the model's metadata whether it can be fed so.
+
+    Raises:
+        InputError: `fim` without FIM tokens; a `max_length` beyond the model's context, or too short for the format.
+    """
+    context = context_length(model)
+    if context is not None and max_length > context:
+        raise InputError(
+            f"{max_length} tokens are more than the context of {model.name}, which is {context}",
+            field="tokenization.max_length",
+            remedy=f"set tokenization.max_length to {context} or less",
+        )
+    if format == "instruct" and max_length < INSTRUCT_LENGTH:
+        raise InputError(
+            f"{max_length} tokens leave no room for an answer after the instruction",
+            field="tokenization.max_length",
+            remedy=f"set tokenization.max_length to {INSTRUCT_LENGTH} or more, or tokenization.format=causal",
+        )
+    if format == "fim":
+        FimTokens.of(load_tokenizer(model.metadata))
+
+
+def context_length(model: ModelReference) -> int | None:
+    """The longest sequence that the model has positions for; None where its configuration does not say."""
+    settings = json.loads((model.metadata / "config.json").read_text(encoding="utf-8"))
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
+        if isinstance(settings.get(name), int):
+            return int(settings[name])
+    return None

@@ -1,0 +1,110 @@
+"""Chunks hold every token of a file once."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tasks.tokenization.chunks import Chunk, Document, Framing, causal_chunks, decode_chunks, instruct_chunks
+from tasks.tokenization.infilling import Infilling
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, decode_bytes, encode, load_tokenizer
+from tests.tasks.tokenization import toys
+from tests.tasks.tokenization.test_vocabulary import NASTY
+
+TEXT = "".join(toys.CORPUS) * 4
+
+
+@pytest.fixture(scope="module", params=["code_llama", "byte_level"])
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CodeTokenizer:
+    folder = tmp_path_factory.mktemp("toy")
+    return load_tokenizer(toys.code_llama(folder) if request.param == "code_llama" else toys.byte_level(folder))
+
+
+def document(tokenizer: CodeTokenizer, text: str, path: str = "src/a.py") -> Document:
+    return Document("repo", path, str(hash(text)), "Python", encode(tokenizer, text))
+
+
+def rows(chunks: list[Chunk]) -> list[dict[str, object]]:
+    return [{"input_ids": ids, "completion_mask": mask, "chunk": number} for number, (ids, mask) in enumerate(chunks)]
+
+
+def nasty_texts(count: int) -> list[str]:
+    generator = random.Random(11)
+    pool = [*NASTY, *toys.CORPUS]
+    return ["x" + "".join(generator.choices(pool, k=generator.randint(1, 40))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("max_length", [8, 9, 33, 256])
+def test_causal_chunks_give_the_file_back(tokenizer: CodeTokenizer, max_length: int) -> None:
+    framing = Framing.of(tokenizer, max_length, add_eos=True)
+    for text in [*filter(None, NASTY), *nasty_texts(60)]:
+        chunks = list(causal_chunks(tokenizer, document(tokenizer, text), framing))
+        assert decode_chunks(tokenizer, rows(chunks)) == text.encode()
+        assert all(len(chunk.ids) <= max_length for chunk in chunks)
+
+
+@pytest.mark.parametrize("max_length", [64, 100, 256])
+def test_answers_give_the_file_back(tokenizer: CodeTokenizer, max_length: int) -> None:
+    framing = Framing.of(tokenizer, max_length, add_eos=True)
+    for text in nasty_texts(60):
+        made = document(tokenizer, text, path="a/" * 100 + "b.py" if len(text) % 2 else "src/a.py")
+        chunks = list(instruct_chunks(tokenizer, made, framing))
+        assert decode_chunks(tokenizer, rows(chunks)) == text.encode()
+        assert all(len(chunk.ids) <= max_length and sum(chunk.mask or ()) > 0 for chunk in chunks)
+
+
+@pytest.mark.parametrize("max_length", [8, 40, 256])
+def test_rearranged_chunks_give_the_file_back(tokenizer: CodeTokenizer, max_length: int) -> None:
+    framing = Framing.of(tokenizer, max_length, add_eos=True)
+    fim = FimTokens.of(tokenizer)
+    rearranged = 0
+    for text in nasty_texts(150):
+        chunks = list(Infilling(fim, 0.9, 0.5, 3).chunks(tokenizer, document(tokenizer, text), framing))
+        assert decode_chunks(tokenizer, rows(chunks)) == text.encode()
+        assert all(len(chunk.ids) <= max_length for chunk in chunks)
+        rearranged += sum(fim.prefix in chunk.ids for chunk in chunks)
+    assert rearranged > 50
+
+
+def test_every_sequence_begins_with_bos_and_the_file_ends_with_eos(tokenizer: CodeTokenizer) -> None:
+    chunks = list(causal_chunks(tokenizer, document(tokenizer, TEXT), Framing.of(tokenizer, 32, add_eos=True)))
+    assert len(chunks) > 2 and all(len(chunk.ids) == 32 for chunk in chunks[:-1])
+    assert [chunk.ids[-1] == tokenizer.eos for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert tokenizer.bos is None or all(chunk.ids[0] == tokenizer.bos for chunk in chunks)
+    without = list(causal_chunks(tokenizer, document(tokenizer, TEXT), Framing.of(tokenizer, 32, add_eos=False)))
+    assert without[-1].ids[-1] != tokenizer.eos
+
+
+def test_eos_never_stands_alone(tokenizer: CodeTokenizer) -> None:
+    ids = encode(tokenizer, TEXT)
+    for length in range(8, 60):
+        framing = Framing.of(tokenizer, length, add_eos=True)
+        last = list(causal_chunks(tokenizer, Document("r", "p", "s", "Python", ids), framing))[-1].ids
+        assert len(last) > len(framing.begin) + 1
+
+
+def test_chunks_end_between_characters(tokenizer: CodeTokenizer) -> None:
+    text = "日本語👩" * 40
+    for chunk in causal_chunks(tokenizer, document(tokenizer, text), Framing.of(tokenizer, 11, add_eos=True)):
+        assert decode_bytes(tokenizer, chunk.ids).decode() in text
+
+
+def test_instruction_names_the_file_and_shows_what_came_before(tokenizer: CodeTokenizer) -> None:
+    chunks = list(instruct_chunks(tokenizer, document(tokenizer, TEXT), Framing.of(tokenizer, 240, add_eos=True)))
+    texts = [decode(tokenizer, chunk.ids) for chunk in chunks]
+    assert texts[0].startswith("[INST] Write the file src/a.py (Python). [/INST]")
+    assert texts[1].startswith("[INST] Continue the file src/a.py (Python):\n") and "[/INST]" in texts[1]
+    mask = chunks[1].mask or []
+    answer = decode(tokenizer, chunks[1].ids[mask.index(1) :], continues=True)
+    shown = texts[1][len("[INST] Continue the file src/a.py (Python):\n") : -len("\n[/INST]" + answer)]
+    assert len(shown) > 5 and shown + answer in TEXT
+    assert mask == sorted(mask) and chunks[-1].ids[-1] == tokenizer.eos
+
+
+def test_a_chunk_token_by_token(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(toys.code_llama(tmp_path))
+    framing = Framing.of(tokenizer, 256, add_eos=True)
+    (chunk,) = causal_chunks(tokenizer, document(tokenizer, "x\n"), framing)
+    assert chunk.ids == [1, *encode(tokenizer, "x"), 3 + ord("\n"), 2]
