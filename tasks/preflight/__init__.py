@@ -1,0 +1,20 @@
+"""Preflight: can this machine run the job, how, and at what cost? Asked before anything is downloaded or loaded."""
+
+from artifacts.schema import PreflightReport
+from tasks.preflight.job import JobShape
+from tasks.preflight.judgement import recheck
+from tasks.preflight.planning import PreflightConfig
+from tasks.preflight.run import machine_fingerprint, run_preflight
+from tasks.preflight.show import sections
+from tasks.stage import Stage
+
+STAGE = Stage(
+    name="preflight",
+    version=1,
+    run=run_preflight,
+    produces=PreflightReport,
+    show=sections,
+    identify=machine_fingerprint,
+)
+
+__all__ = ["STAGE", "JobShape", "PreflightConfig", "recheck", "run_preflight", "sections"]

@@ -1,0 +1,285 @@
+"""Can this machine run this job, and how? A pure function of records: the configuration, the job, the model, the probe.
+
+Everything that stands against the job is collected before it is refused, so that one message names it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from artifacts.errors import PreflightRefused
+from artifacts.schema import Check, Plan, Prediction
+from tasks.preflight.job import JobShape
+from tasks.preflight.machine import GIB, Gpu, MachineProbe
+from tasks.preflight.planning import PreflightConfig, Question, make_plan
+from tasks.preflight.shape import ModelShape
+from tasks.preflight.speed import step_seconds
+
+MINIMUM_CAPABILITY = {"int8": (7, 5), "nf4": (6, 0), "none": (6, 0)}
+"""bitsandbytes' own table (its installation guide, 0.50): LLM.int8() 7.5, NF4 6.0."""
+
+BF16_CAPABILITY = (8, 0)
+HOT_C = 83
+"""Where data-centre cards begin to lower their clocks, °C."""
+
+FILE_BYTES = 40_000
+"""A sampled source file in the store: its text and its tokens, both on the large side."""
+
+SHARD_GIB = 4.7
+"""Largest file of a model's weights: 5 GB in transformers up to 4, far fewer than a whole model in later versions."""
+
+CHECKPOINTS_KEPT = 3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What preflight found."""
+
+    plan: Plan
+    prediction: Prediction
+    checks: tuple[Check, ...]
+
+
+def judge(
+    config: PreflightConfig, job: JobShape, shape: ModelShape, probe: MachineProbe, *, download: bool = False
+) -> Judgement:
+    """Plan the job for the machine. `download`: the weights still have to come from the hub.
+
+    Raises:
+        PreflightRefused: the machine cannot run it; the message says what to change.
+        InputError: the job contradicts itself.
+    """
+    question = Question(config, job, shape, probe)
+    checks = [*_device_checks(question)]
+    _refuse(checks)
+    plan = make_plan(question)
+    prediction = _predict(question, plan, download=download)
+    checks += [_memory_check(question, prediction), *_volatile(plan, prediction, probe)]
+    checks += [_host_memory(job, shape, probe), *_disks(question, download=download)]
+    _refuse(checks)
+    return Judgement(plan, prediction, tuple(checks))
+
+
+def recheck(plan: Plan, prediction: Prediction, probe: MachineProbe) -> tuple[Check, ...]:
+    """Look again at what may have changed since the plan was made: memory taken by others, heat, free disk.
+
+    Raises:
+        PreflightRefused: the plan does not fit at the moment.
+    """
+    checks = [*_volatile(plan, prediction, probe)]
+    disk = next((disk for disk in probe.disks if disk.purpose == "store"), None)
+    if disk and disk.free_gib < min(1.0, prediction.disk_gib):
+        checks.append(_short_of_space(disk.free_gib, prediction.disk_gib, "store"))
+    _refuse(checks)
+    return tuple(checks)
+
+
+def _refuse(checks: Iterable[Check]) -> None:
+    refused = [check for check in checks if check.verdict == "refused"]
+    if refused:
+        raise PreflightRefused(
+            "; ".join(check.finding for check in refused),
+            remedy="; ".join(dict.fromkeys(check.remedy for check in refused if check.remedy)) or None,
+        )
+
+
+# --- prediction -----------------------------------------------------------------------------------------------
+
+
+def _predict(question: Question, plan: Plan, *, download: bool) -> Prediction:
+    machine = question.gpu or question.probe.cpus
+    step = step_seconds(question.shape, question.job, plan, machine)
+    return Prediction(
+        peak_gib=round(question.memory.peak_gib(plan.micro_batch, plan.gradient_checkpointing), 3),
+        tokens_per_second=round(question.job.step_tokens / step, 1) if step else None,
+        seconds=round(step * question.job.max_steps, 1) if step else None,
+        disk_gib=round(sum(_writes(question, download=download).values()), 3),
+    )
+
+
+def _writes(question: Question, *, download: bool) -> dict[str, float]:
+    """GiB that the run adds, by purpose of the disk."""
+    job, shape = question.job, question.shape
+    lora = shape.lora_parameters(job.lora_rank, job.lora_target_modules)
+    merged = 2 * shape.parameters if job.exports_merged else 0
+    # a checkpoint holds adapter and optimizer (three fp32 numbers); the adapter is kept and exported besides
+    adapters = lora * (12 * CHECKPOINTS_KEPT + 8)
+    store = merged + adapters + job.sample_files * FILE_BYTES
+    hub = shape.weight_bytes * shape.parameters if download else 0
+    return {"store": store / GIB, "hub cache": hub / GIB}
+
+
+# --- the device -----------------------------------------------------------------------------------------------
+
+
+def _device_checks(question: Question) -> Iterator[Check]:
+    gpu = question.gpu
+    if gpu is None:
+        yield from _cpu_checks(question)
+        return
+    yield Check(name="GPU", verdict="ok", finding=question.probe.in_words)
+    yield from _driver_checks(question.probe)
+    yield _capability_check(gpu, question.job)
+    if question.precision == "bf16" and gpu.capability < BF16_CAPABILITY:
+        finding = f"{gpu.name} ({gpu.architecture}) has no bf16 arithmetic"
+        yield Check(name="precision", verdict="refused", finding=finding, remedy="set preflight.precision=fp16 or auto")
+    else:
+        yield Check(name="precision", verdict="ok", finding=f"{question.precision} on {gpu.architecture}")
+
+
+def _cpu_checks(question: Question) -> Iterator[Check]:
+    probe, shape, config = question.probe, question.shape, question.config
+    reason = _why_no_gpu(question)
+    if config.device == "cuda":
+        remedy = "set preflight.device=auto, or run where a GPU is visible"
+        yield Check(name="GPU", verdict="refused", finding=f"a GPU is asked for, but {reason}", remedy=remedy)
+    elif shape.parameters > config.cpu_max_parameters:
+        yield Check(
+            name="GPU",
+            verdict="refused",
+            finding=f"no GPU ({reason}), and {_cost_on_cpu(question)}",
+            remedy="run on a machine with an NVIDIA GPU of 15 GiB or more, or choose a model of at most "
+            f"{config.cpu_max_parameters / 1e6:.0f}M parameters (preflight.cpu_max_parameters)",
+        )
+    else:
+        yield Check(name="GPU", verdict="ok", finding=f"{reason}; {probe.in_words} will do for a model this small")
+    if config.precision in ("fp16", "bf16"):
+        finding = f"{config.precision} is configured; a CPU computes in fp32"
+        yield Check(name="precision", verdict="warning", finding=finding)
+
+
+def _why_no_gpu(question: Question) -> str:
+    if question.config.device == "cpu":
+        return "preflight.device is cpu"
+    if question.probe.gpus:
+        return f"the installed torch ({question.probe.libraries.get('torch', 'none')}) is built without CUDA"
+    return question.probe.no_gpu_reason or "no card was found"
+
+
+def _cost_on_cpu(question: Question) -> str:
+    """Why a large model is not trained on a CPU, in figures."""
+    job, shape, probe = question.job, question.shape, question.probe
+    peak = question.memory.peak_gib(1, True)
+    plan = Plan(
+        device="cpu", precision="fp32", micro_batch=1, accumulation=job.effective_batch, gradient_checkpointing=True
+    )
+    hours = (step_seconds(shape, job, plan, probe.cpus) or 0) * job.max_steps / 3600
+    return (
+        f"on the CPU a model of {shape.parameters / 1e9:.1f}B parameters would need {peak:.0f} of "
+        f"{probe.memory_gib:.0f} GiB memory and about {hours:.0f} h for {job.max_steps} steps"
+    )
+
+
+def _driver_checks(probe: MachineProbe) -> Iterator[Check]:
+    if not probe.torch_cuda:
+        finding = f"the installed torch ({probe.libraries.get('torch', 'none')}) is built without CUDA"
+        yield Check(
+            name="CUDA",
+            verdict="refused",
+            finding=finding,
+            remedy="install the CUDA build of the same version of torch",
+        )
+    elif probe.driver_cuda and probe.driver_cuda[0] < int(probe.torch_cuda.split(".")[0]):
+        serves = ".".join(map(str, probe.driver_cuda))
+        finding = f"driver {probe.driver} serves CUDA up to {serves}, torch was built for {probe.torch_cuda}"
+        remedy = f"update the driver, or install a torch built for CUDA {probe.driver_cuda[0]}"
+        yield Check(name="CUDA", verdict="warning", finding=finding, remedy=remedy)
+    else:
+        yield Check(name="CUDA", verdict="ok", finding=f"driver {probe.driver}, torch built for {probe.torch_cuda}")
+
+
+def _capability_check(gpu: Gpu, job: JobShape) -> Check:
+    needed = MINIMUM_CAPABILITY[job.quantization]
+    version = ".".join(map(str, gpu.capability))
+    if gpu.capability >= needed:
+        return Check(name="quantization", verdict="ok", finding=f"{job.quantization} on compute capability {version}")
+    remedy = "use a newer card (T4 or later)"
+    if job.quantization == "int8" and gpu.capability >= MINIMUM_CAPABILITY["nf4"]:
+        remedy = "set training.quantization=nf4, or use a newer card (T4 or later)"
+    wants = f"{job.quantization} needs compute capability {needed[0]}.{needed[1]}"
+    return Check(
+        name="quantization", verdict="refused", finding=f"{wants}; the {gpu.name} has {version}", remedy=remedy
+    )
+
+
+# --- memory, heat, disks --------------------------------------------------------------------------------------
+
+
+def _memory_check(question: Question, prediction: Prediction) -> Check:
+    kind = "GPU memory" if question.gpu else "memory"
+    finding = f"{prediction.peak_gib:.1f} GiB predicted at the peak, {question.budget_gib:.1f} GiB after headroom"
+    return Check(name=kind, verdict="ok", finding=finding)
+
+
+def _volatile(plan: Plan, prediction: Prediction, probe: MachineProbe) -> Iterator[Check]:
+    """Checks whose outcome may change from minute to minute."""
+    if plan.device == "cpu":
+        if probe.available_gib < prediction.peak_gib:
+            finding = f"training needs {prediction.peak_gib:.1f} GiB memory, {probe.available_gib:.1f} GiB are free"
+            yield Check(name="free memory", verdict="refused", finding=finding, remedy="end what else is running")
+        return
+    if not probe.gpus:
+        reason = probe.no_gpu_reason or "no card was found"
+        yield Check(name="GPU", verdict="refused", finding=f"the plan is for a GPU, but {reason}")
+        return
+    gpu = probe.gpus[0]
+    yield _free_memory(gpu, prediction)
+    yield from _heat(gpu)
+
+
+def _free_memory(gpu: Gpu, prediction: Prediction) -> Check:
+    finding = f"{gpu.free_gib:.1f} GiB are free on the {gpu.name}"
+    if gpu.free_gib >= prediction.peak_gib:
+        return Check(name="free GPU memory", verdict="ok", finding=finding)
+    holders = ", ".join(map(str, gpu.processes))
+    held = f", the rest is held by {holders}" if holders else ", the rest is held by processes that are not visible"
+    return Check(
+        name="free GPU memory",
+        verdict="refused",
+        finding=f"training needs {prediction.peak_gib:.1f} GiB, but only {finding}{held}",
+        remedy="end those processes, or plan for what is left with preflight.gpu_memory_gib="
+        f"{max(1.0, int(gpu.free_gib * 10) / 10):.1f}",
+    )
+
+
+def _heat(gpu: Gpu) -> Iterator[Check]:
+    remedy = "expect a slower run; see to the card's cooling and power"
+    if gpu.throttling:
+        finding = f"the clocks are held down: {', '.join(gpu.throttling)}"
+        yield Check(name="cooling", verdict="warning", finding=finding, remedy=remedy)
+    elif gpu.temperature_c is not None and gpu.temperature_c >= HOT_C:
+        yield Check(name="cooling", verdict="warning", finding=f"the card is at {gpu.temperature_c} °C", remedy=remedy)
+
+
+def _host_memory(job: JobShape, shape: ModelShape, probe: MachineProbe) -> Check:
+    """Weights are read, and the merged model written, one file at a time."""
+    need = 1.5 + min(SHARD_GIB, 2 * shape.parameters / GIB) * (2 if job.exports_merged else 1)
+    finding = f"{probe.available_gib:.1f} GiB are free, loading and merging take {need:.1f} GiB"
+    if probe.available_gib >= need:
+        return Check(name="host memory", verdict="ok", finding=finding)
+    remedy = "end what else is running, or use a machine with more memory"
+    remedy += ", or set exporting.merged=false" if job.exports_merged else ""
+    return Check(name="host memory", verdict="refused", finding=f"host memory: only {finding}", remedy=remedy)
+
+
+def _disks(question: Question, *, download: bool) -> Iterator[Check]:
+    needs = _writes(question, download=download)
+    disks = question.probe.disks
+    for filesystem in dict.fromkeys(disk.filesystem for disk in disks):
+        shared = [disk for disk in disks if disk.filesystem == filesystem]
+        need, free = sum(needs[disk.purpose] for disk in shared), min(disk.free_gib for disk in shared)
+        name = " and ".join(disk.purpose for disk in shared)
+        if free < need * 1.05:
+            yield _short_of_space(free, need, name)
+        elif need:
+            yield Check(name=f"disk ({name})", verdict="ok", finding=f"{free:.1f} GiB free, {need:.1f} GiB needed")
+
+
+def _short_of_space(free: float, need: float, name: str) -> Check:
+    return Check(
+        name=f"disk ({name})",
+        verdict="refused",
+        finding=f"the disk of the {name} has {free:.1f} GiB free, the run writes {need:.1f} GiB",
+        remedy="free some space, or point CODETUNE_STORE (results) and HF_HOME (downloads) to larger disks",
+    )

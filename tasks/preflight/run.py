@@ -1,0 +1,72 @@
+"""The stage: look at the model's metadata, then at the machine, then judge; nothing large is read or downloaded."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from artifacts.errors import CodetuneError
+from artifacts.progress import Progress
+from artifacts.schema import PreflightReport
+from tasks.base_model import ModelReference
+from tasks.preflight.job import JobShape
+from tasks.preflight.judgement import judge
+from tasks.preflight.planning import PreflightConfig
+from tasks.preflight.probe import probe
+from tasks.preflight.shape import ModelShape, read_shape
+from tasks.tokenization import check_tokenization
+
+log = logging.getLogger(__name__)
+
+
+def run_preflight(
+    config: PreflightConfig, *, model: ModelReference, job: JobShape, workdir: Path, progress: Progress
+) -> PreflightReport:
+    """Plan the job for this machine. Writes `plan.json` and `probe.json`.
+
+    Raises:
+        PreflightRefused: the machine cannot run the job.
+        InputError: job and model do not go together: an unknown target module, too long sequences, no FIM tokens.
+    """
+    progress.begin("looking at the machine")
+    shape = check_model(model, job)
+    machine = probe(workdir)
+    try:
+        judgement = judge(config, job, shape, machine, download=must_download(model))
+    except CodetuneError:
+        log.info("judged by this machine: %s", machine.in_words)
+        raise
+    for check in judgement.checks:
+        if check.verdict == "warning":
+            log.warning("%s: %s%s", check.name, check.finding, f"; {check.remedy}" if check.remedy else "")
+    (workdir / "plan.json").write_text(judgement.plan.model_dump_json(indent=1))
+    (workdir / "probe.json").write_text(machine.model_dump_json(indent=1))
+    return PreflightReport(
+        path=workdir,
+        machine=machine.in_words,
+        plan=judgement.plan,
+        prediction=judgement.prediction,
+        checks=judgement.checks,
+    )
+
+
+def check_model(model: ModelReference, job: JobShape) -> ModelShape:
+    """The model's shape, once it is known that job and model go together.
+
+    Raises:
+        InputError: they do not.
+    """
+    shape = read_shape(model.metadata)
+    shape.check_targets(job.lora_target_modules)
+    check_tokenization(job.format, job.max_length, model)
+    return shape
+
+
+def must_download(model: ModelReference) -> bool:
+    """Whether the weights still have to come from the hub; those of a folder, or fetched before, lie here already."""
+    return model.revision is not None and not any(model.metadata.glob("*.safetensors"))
+
+
+def machine_fingerprint(_config: PreflightConfig) -> str:
+    """What the plan depends on of this machine: the same on the next run unless somebody changes the machine."""
+    return probe(None).fingerprint

@@ -1,0 +1,51 @@
+"""What there is to see of a preflight: the machine, the plan, what it should cost, and every check."""
+
+from __future__ import annotations
+
+from artifacts.presentation import Section, Table, Text
+from artifacts.schema import Plan, Prediction, PreflightReport
+
+MARKS = {"ok": "✓ ok", "warning": "! warning", "refused": "✗ refused"}
+
+
+def sections(handle: PreflightReport) -> list[Section]:
+    """One section: what the job will run on and how."""
+    plan = Table(("plan", ""), plan_rows(handle.plan))
+    prediction = Table(("predicted", ""), prediction_rows(handle.prediction))
+    checks = Table(
+        ("checked", "", "found", "what to do"),
+        tuple((check.name, MARKS[check.verdict], check.finding, check.remedy) for check in handle.checks),
+    )
+    return [Section("plan", "Machine and plan", (Text(f"**{handle.machine}**"), plan, prediction, checks))]
+
+
+def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """The plan in words."""
+    cap = "all of it" if plan.gpu_memory_gib is None else f"at most {plan.gpu_memory_gib:g} GiB"
+    rows = (
+        ("device", {"cuda": "GPU", "cpu": "CPU"}[plan.device]),
+        ("arithmetic", plan.precision),
+        ("sequences at once × accumulated", f"{plan.micro_batch} × {plan.accumulation}"),
+        ("gradient checkpointing", "on" if plan.gradient_checkpointing else "off"),
+        ("linear layers", plan.engine),
+    )
+    return (*rows, ("GPU memory", cap)) if plan.device == "cuda" else rows
+
+
+def prediction_rows(prediction: Prediction) -> tuple[tuple[str, str], ...]:
+    """What the plan should cost, in words."""
+    speed, seconds = prediction.tokens_per_second, prediction.seconds
+    return (
+        ("peak memory", f"{prediction.peak_gib:.1f} GiB"),
+        ("speed", f"{speed:,.0f} tokens/s" if speed else "unknown for this card"),
+        ("time for all steps", duration(seconds) if seconds else "unknown for this card"),
+        ("disk", f"{prediction.disk_gib:.1f} GiB"),
+    )
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `7 min 5 s`, `3 h 12 min`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,88 @@
+"""Machines and models as records, for judging without having them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import PreflightRefused
+from tasks.base_model import ModelReference
+from tasks.preflight.job import JobShape
+from tasks.preflight.judgement import Judgement, judge
+from tasks.preflight.machine import Disk, Gpu, MachineProbe
+from tasks.preflight.planning import PreflightConfig
+from tasks.preflight.shape import ModelShape, read_shape
+
+CODE_LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32016,
+    "max_position_embeddings": 16384,
+    "torch_dtype": "float16",
+}
+"""What `config.json` of CodeLlama-7b-Instruct says of its shape."""
+
+TINY = CODE_LLAMA | {
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "vocab_size": 4096,
+    "tie_word_embeddings": True,
+}
+
+T4 = Gpu(name="Tesla T4", total_gib=14.56, free_gib=14.4, capability=(7, 5), temperature_c=48)
+H200 = Gpu(name="NVIDIA H200", total_gib=139.8, free_gib=139.0, capability=(9, 0))
+V100 = Gpu(name="Tesla V100-SXM2-16GB", total_gib=15.8, free_gib=15.7, capability=(7, 0))
+K80 = Gpu(name="Tesla K80", total_gib=11.4, free_gib=11.3, capability=(3, 7))
+
+
+def machine(*gpus: Gpu, **changes: Any) -> MachineProbe:
+    """An ordinary server with these cards."""
+    disks = tuple(Disk(purpose=purpose, free_gib=200, filesystem=1) for purpose in ("store", "hub cache"))
+    facts: dict[str, Any] = {
+        "gpus": gpus,
+        "no_gpu_reason": "" if gpus else "no NVIDIA driver answers",
+        "driver": "580.65.06" if gpus else "",
+        "driver_cuda": (13, 0) if gpus else None,
+        "cpus": 2,
+        "memory_gib": 24,
+        "available_gib": 22,
+        "disks": disks,
+        "libraries": {"torch": "2.13.0"},
+        "torch_cuda": "12.8" if gpus else "",
+    }
+    return MachineProbe(**(facts | changes))
+
+
+def model_folder(folder: Path, config: dict[str, Any]) -> ModelReference:
+    """A model's metadata."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return ModelReference(name="some/model", revision="a" * 40, fingerprint="f", metadata=folder)
+
+
+def shape_of(folder: Path, config: dict[str, Any]) -> ModelShape:
+    return read_shape(model_folder(folder, config).metadata)
+
+
+def judged(
+    shape: ModelShape, probe: MachineProbe, job: JobShape | None = None, *, download: bool = False, **config: Any
+) -> Judgement:
+    """The judgement of the reference job, or of another."""
+    return judge(PreflightConfig(**config), job or JobShape(), shape, probe, download=download)
+
+
+def refusal(*args: Any, **kwargs: Any) -> PreflightRefused:
+    """The refusal that a judgement must end with."""
+    try:
+        found = judged(*args, **kwargs)
+    except PreflightRefused as refused:
+        return refused
+    raise AssertionError(f"not refused: {found.plan}")

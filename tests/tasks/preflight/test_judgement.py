@@ -1,0 +1,153 @@
+"""Many machines, judged: which plan each gets, or why it is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from artifacts.errors import InputError, PreflightRefused
+from artifacts.schema import Check
+from tasks.preflight.job import JobShape
+from tasks.preflight.judgement import recheck
+from tasks.preflight.machine import Disk, GpuProcess
+from tasks.preflight.shape import ModelShape
+from tests.tasks.preflight.machines import H200, K80, T4, V100, judged, machine, refusal
+
+
+def _warnings(checks: tuple[Check, ...]) -> str:
+    return "; ".join(check.finding for check in checks if check.verdict == "warning")
+
+
+def test_reference_job_on_a_t4(seven: ModelShape) -> None:
+    plan = judged(seven, machine(T4)).plan
+    assert (plan.device, plan.precision, plan.micro_batch, plan.accumulation) == ("cuda", "fp16", 4, 1)
+    assert plan.gradient_checkpointing, "stock int8 keeps too much to do without on this card"
+
+
+def test_plan_does_not_depend_on_what_is_free(seven: ModelShape) -> None:
+    some = T4.model_copy(update={"free_gib": 12.0})
+    assert judged(seven, machine(some)).plan == judged(seven, machine(T4)).plan
+
+
+def test_explicit_settings_are_respected(seven: ModelShape) -> None:
+    plan = judged(seven, machine(H200), JobShape(micro_batch=1, gradient_checkpointing=True), precision="fp16").plan
+    assert (plan.micro_batch, plan.accumulation, plan.gradient_checkpointing) == (1, 4, True)
+    assert plan.precision == "fp16"
+
+
+def test_a_larger_card_needs_no_checkpointing(seven: ModelShape) -> None:
+    plan = judged(seven, machine(H200)).plan
+    assert (plan.precision, plan.micro_batch, plan.gradient_checkpointing) == ("bf16", 4, False)
+
+
+def test_a_cap_makes_a_large_card_a_small_one(seven: ModelShape, monkeypatch: pytest.MonkeyPatch) -> None:
+    capped = judged(seven, machine(H200), gpu_memory_gib=14.56).plan
+    assert capped.gradient_checkpointing and capped.gpu_memory_gib == 14.56
+    monkeypatch.setenv("CODETUNE_GPU_MEMORY_GIB", "14.56")
+    assert judged(seven, machine(H200)).plan == capped
+
+
+def test_settings_that_cannot_fit_are_refused_with_what_would(seven: ModelShape) -> None:
+    refused = refusal(seven, machine(T4), JobShape(micro_batch=4, gradient_checkpointing=False))
+    assert refused.exit_status == 3
+    assert "without gradient checkpointing" in refused.problem and "14.0 GiB" in refused.problem
+    assert "gradient_checkpointing=auto" in str(refused.remedy) and "nf4" in str(refused.remedy)
+
+
+def test_too_small_a_card_is_refused(seven: ModelShape) -> None:
+    small = T4.model_copy(update={"name": "GTX 1650", "total_gib": 3.8, "free_gib": 3.7})
+    assert "GTX 1650" in refusal(seven, machine(small)).problem
+
+
+def test_micro_batch_must_divide_the_batch(seven: ModelShape) -> None:
+    with pytest.raises(InputError, match=r"training\.micro_batch: 3 does not divide") as wrong:
+        judged(seven, machine(T4), JobShape(micro_batch=3))
+    assert "1, 2, 4" in str(wrong.value.remedy)
+
+
+def test_memory_held_by_others_is_named(seven: ModelShape) -> None:
+    other = GpuProcess(pid=4242, name="python", memory_gib=9.5)
+    busy = T4.model_copy(update={"free_gib": 4.9, "processes": (other,)})
+    refused = refusal(seven, machine(busy))
+    assert "python (pid 4242, 9.5 GiB)" in refused.problem and "4.9 GiB" in refused.problem
+
+
+@pytest.mark.parametrize(("gpu", "quantization"), [(V100, "int8"), (K80, "int8"), (K80, "nf4")])
+def test_cards_too_old_for_the_quantization(seven: ModelShape, gpu: object, quantization: str) -> None:
+    refused = refusal(seven, machine(gpu), JobShape.model_validate({"quantization": quantization}))  # type: ignore[arg-type]
+    assert "compute capability" in refused.problem
+    assert ("quantization=nf4" in str(refused.remedy)) == (gpu is V100)
+
+
+def test_nf4_on_a_v100_is_fp16(seven: ModelShape) -> None:
+    assert judged(seven, machine(V100), JobShape(quantization="nf4")).plan.precision == "fp16"
+
+
+def test_bf16_on_a_t4_is_refused(seven: ModelShape) -> None:
+    assert "precision=fp16" in str(refusal(seven, machine(T4), precision="bf16").remedy)
+
+
+def test_small_models_run_on_a_cpu(tiny: ModelShape) -> None:
+    judgement = judged(tiny, machine())
+    plan = judgement.plan
+    assert (plan.device, plan.precision, plan.micro_batch) == ("cpu", "fp32", 4)
+    assert judgement.prediction.peak_gib < 2 and 10 < (judgement.prediction.seconds or 0) < 120
+
+
+def test_fp16_on_a_cpu_becomes_fp32_and_says_so(tiny: ModelShape) -> None:
+    judgement = judged(tiny, machine(), precision="fp16")
+    assert judgement.plan.precision == "fp32" and "fp32" in _warnings(judgement.checks)
+
+
+def test_a_seven_billion_model_is_refused_on_a_cpu_with_the_reason(seven: ModelShape) -> None:
+    refused = refusal(seven, machine())
+    assert "no NVIDIA driver answers" in refused.problem
+    assert "GiB memory" in refused.problem and " h for 200 steps" in refused.problem
+    assert "NVIDIA GPU" in str(refused.remedy)
+
+
+def test_a_gpu_that_torch_cannot_use(seven: ModelShape, tiny: ModelShape) -> None:
+    blind = machine(T4, torch_cuda="", libraries={"torch": "2.13.0+cpu"})
+    assert "2.13.0+cpu" in refusal(seven, blind).problem
+    assert judged(tiny, blind).plan.device == "cpu"
+    assert "CUDA build" in str(refusal(tiny, blind, device="cuda").remedy)
+
+
+def test_a_gpu_asked_for_but_absent(tiny: ModelShape) -> None:
+    assert "a GPU is asked for" in refusal(tiny, machine(), device="cuda").problem
+
+
+def test_full_disks_are_refused_with_the_sizes(seven: ModelShape) -> None:
+    full = (Disk(purpose="store", free_gib=5, filesystem=1), Disk(purpose="hub cache", free_gib=900, filesystem=2))
+    assert "store has 5.0 GiB free, the run writes 12.8 GiB" in refusal(seven, machine(T4, disks=full)).problem
+    judged(seven, machine(T4, disks=full), JobShape(exports_merged=False))
+
+
+def test_a_shared_disk_must_hold_download_and_export_together(seven: ModelShape) -> None:
+    shared = tuple(Disk(purpose=purpose, free_gib=20, filesystem=1) for purpose in ("store", "hub cache"))
+    judged(seven, machine(T4, disks=shared))
+    assert "HF_HOME" in str(refusal(seven, machine(T4, disks=shared), download=True).remedy)
+
+
+def test_host_memory_too_small_to_merge(seven: ModelShape) -> None:
+    assert "exporting.merged=false" in str(refusal(seven, machine(T4, available_gib=7.0)).remedy)
+
+
+def test_heat_and_old_drivers_are_warnings(seven: ModelShape) -> None:
+    hot = T4.model_copy(update={"temperature_c": 91, "throttling": ("too hot (hardware slowdown)",)})
+    checks = judged(seven, machine(hot, driver_cuda=(11, 8))).checks
+    assert "too hot" in _warnings(checks) and "CUDA up to 11.8" in _warnings(checks)
+
+
+def test_everything_against_a_job_is_said_at_once(seven: ModelShape) -> None:
+    full = (Disk(purpose="store", free_gib=1, filesystem=1),)
+    problem = refusal(seven, machine(T4.model_copy(update={"free_gib": 2.0}), disks=full, available_gib=2)).problem
+    assert all(word in problem for word in ("2.0 GiB are free on the Tesla T4", "host memory", "disk of the store"))
+
+
+def test_recheck_sees_what_changed_since(seven: ModelShape) -> None:
+    judgement = judged(seven, machine(T4))
+    recheck(judgement.plan, judgement.prediction, machine(T4))
+    with pytest.raises(PreflightRefused, match=r"only 1\.0 GiB are free"):
+        recheck(judgement.plan, judgement.prediction, machine(T4.model_copy(update={"free_gib": 1.0})))
+    with pytest.raises(PreflightRefused, match="the plan is for a GPU"):
+        recheck(judgement.plan, judgement.prediction, machine())

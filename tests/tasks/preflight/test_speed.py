@@ -1,0 +1,55 @@
+"""Predicted times against what was measured on an H200 with CodeLlama-7b, 1,024 tokens a step."""
+
+from __future__ import annotations
+
+import pytest
+
+from artifacts.schema import Plan
+from tasks.preflight.job import JobShape
+from tasks.preflight.shape import ModelShape
+from tasks.preflight.speed import CARDS, card_of, step_seconds
+from tests.tasks.preflight.machines import H200, T4
+
+
+def _plan(micro_batch: int, checkpointing: bool) -> Plan:
+    return Plan(
+        device="cuda",
+        precision="fp16",
+        micro_batch=micro_batch,
+        accumulation=4 // micro_batch,
+        gradient_checkpointing=checkpointing,
+    )
+
+
+@pytest.mark.parametrize(
+    ("quantization", "micro_batch", "checkpointing", "seconds"),
+    [
+        ("int8", 1, True, 1.9),
+        ("int8", 4, True, 0.537),
+        ("int8", 1, False, 1.299),
+        ("nf4", 1, True, 1.269),
+        ("nf4", 4, False, 0.257),
+    ],
+)
+def test_measured_steps_are_met(
+    seven: ModelShape, quantization: str, micro_batch: int, checkpointing: bool, seconds: float
+) -> None:
+    job = JobShape.model_validate({"quantization": quantization})
+    assert step_seconds(seven, job, _plan(micro_batch, checkpointing), H200) == pytest.approx(seconds, rel=0.25)
+
+
+def test_a_small_model_on_two_cores(tiny: ModelShape) -> None:
+    plan = Plan(device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False)
+    assert step_seconds(tiny, JobShape(), plan, 2) == pytest.approx(0.2, rel=0.25)
+
+
+def test_a_t4_is_slower_than_an_h200(seven: ModelShape) -> None:
+    slow, fast = (step_seconds(seven, JobShape(), _plan(4, True), gpu) for gpu in (T4, H200))
+    assert slow is not None and fast is not None and slow > 3 * fast
+
+
+def test_cards_are_known_by_name_then_by_generation() -> None:
+    assert card_of(T4) is CARDS["T4"]
+    assert card_of(H200.model_copy(update={"name": "NVIDIA A10G"})) is CARDS["A10"]
+    assert card_of(T4.model_copy(update={"name": "Quadro RTX 5000"})) is CARDS["T4"]
+    assert card_of(T4.model_copy(update={"name": "Future", "capability": (42, 0)})) is None
