@@ -7,13 +7,32 @@ repository on the hub; `HF_ENDPOINT`, `HF_TOKEN` and `HF_HOME` mean what they me
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
+from artifacts import digest
 from artifacts.configuration import Config
+from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import Record
+from tasks import hub
+
+_FIELD = "model.name"
+_PROJECT = Path(__file__).resolve().parent.parent
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+_METADATA = ("*.json", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja", "LICENSE*", "README.md")
+_WEIGHTS = ("*.safetensors",)
+_BELOW = ("*/*",)
+"""Subfolders hold other formats of the same weights."""
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+"""Any of these sets of files makes a tokenizer."""
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 class ModelConfig(Config):
@@ -45,13 +64,171 @@ def locate(config: ModelConfig) -> ModelReference:
         InputError: no such folder or repository, no access, no weights, no tokenizer, not a causal language model.
         TransientError: the hub does not answer.
     """
-    raise NotImplementedError
+    folder = _folder(config.name)
+    if folder is None:
+        return _locate_on_hub(config)
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    _check_files(config.name, names)
+    _check_config(config.name, folder)
+    for shard in _shards(config.name, folder, names):
+        _check_weights(config.name, folder / shard)
+    counted = [name for name in names if name.endswith((".safetensors", ".json", ".model", ".txt", ".jinja"))]
+    return ModelReference(
+        name=config.name, revision=None, fingerprint=digest.of_files(folder, counted), metadata=folder
+    )
 
 
 def fetch(model: ModelReference, progress: Progress = SILENT) -> Path:
     """Bring the weights (safetensors) here. Returns a folder for `from_pretrained`.
 
     Raises:
+        InputError: the repository lacks a part of the weights.
         TransientError: the hub does not answer.
     """
-    raise NotImplementedError
+    if model.revision is None:
+        return model.metadata
+    folder = _snapshot(model.name, model.revision, (*_METADATA, *_WEIGHTS), progress)
+    names = [path.name for path in folder.iterdir()]
+    for shard in _shards(model.name, folder, names):
+        _check_weights(model.name, folder / shard)
+    return folder
+
+
+def _folder(name: str) -> Path | None:
+    """The folder of that name; None when the name is one of a hub repository."""
+    path = Path(name).expanduser()
+    found = next((place.resolve() for place in (path, _PROJECT / path) if place.is_dir()), None)
+    if found is None and not _REPOSITORY.fullmatch(name):
+        raise InputError(
+            f"there is no folder {name}, and no repository on the hub can have that name",
+            field=_FIELD,
+            remedy=f"name a folder (from {Path.cwd()}) or a repository as `owner/name`",
+        )
+    return found
+
+
+def _locate_on_hub(config: ModelConfig) -> ModelReference:
+    from huggingface_hub import constants
+
+    name = config.name
+    if not constants.is_offline_mode():
+        what = f"the model {name}" + (f" at {config.revision}" if config.revision else "")
+        info = hub.ask(what, lambda: hub.api().model_info(name, revision=config.revision, timeout=30), field=_FIELD)
+        _check_files(name, [entry.rfilename for entry in info.siblings or ()])
+    # By the configured revision, so that the cache learns which commit it stands for and can be used offline.
+    folder = _snapshot(name, config.revision, _METADATA)
+    _check_config(name, folder)
+    fingerprint = digest.of_json({"repository": name, "commit": folder.name})
+    return ModelReference(name=name, revision=folder.name, fingerprint=fingerprint, metadata=folder)
+
+
+def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...], progress: Progress = SILENT) -> Path:
+    from huggingface_hub import snapshot_download
+
+    def download() -> str:
+        return snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=list(patterns),
+            ignore_patterns=list(_BELOW),
+            endpoint=hub.endpoint(),
+            library_name="codetune",
+            tqdm_class=_bar(progress),
+        )
+
+    return Path(hub.ask(f"the model {name}", download, field=_FIELD))
+
+
+def _bar(progress: Progress) -> Any:
+    """A class of progress bar for `snapshot_download` that draws nothing and tells `progress` the bytes."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # public, but lazily exported
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # There is another bar for bytes on the network; this one counts what is on the disk.
+            self._tells = kwargs.get("name") == "huggingface_hub.snapshot_download"
+            self._total = 0.0
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += n or 0  # a disabled bar does not count by itself
+            if self._tells and self.total:
+                if self.total != self._total:
+                    self._total = self.total
+                    progress.begin("downloading the base model", self.total, "bytes")
+                progress.update(self.n)
+            return None
+
+    return Bar
+
+
+def _check_files(name: str, files: list[str]) -> None:
+    if "config.json" not in files:
+        raise InputError(
+            f"{name} has no config.json", field=_FIELD, remedy="name a model in the format of transformers"
+        )
+    if _INDEX not in files and _SINGLE not in files:
+        others = sorted(file for file in files if file.endswith((".bin", ".pt", ".pth", ".gguf", ".safetensors")))
+        found = f", only {', '.join(others[:3])}" if others else ""
+        raise InputError(
+            f"{name} has no weights: neither {_SINGLE} nor {_INDEX}{found}",
+            field=_FIELD,
+            remedy="save the model with save_pretrained(..., safe_serialization=True), or name another one",
+        )
+    if not any(set(wanted).issubset(files) for wanted in _TOKENIZERS):
+        raise InputError(f"{name} has no tokenizer", field=_FIELD, remedy="add tokenizer.json or tokenizer.model to it")
+
+
+def _check_config(name: str, folder: Path) -> None:
+    architectures = _json(name, folder / "config.json").get("architectures") or []
+    if not any(str(architecture).endswith(_CAUSAL) for architecture in architectures):
+        kinds = ", ".join(map(str, architectures)) or "nothing"
+        raise InputError(
+            f"{name} is not a causal language model: config.json names {kinds} as architecture",
+            field=_FIELD,
+            remedy="name a model whose architecture ends in ForCausalLM",
+        )
+
+
+def _shards(name: str, folder: Path, names: list[str]) -> list[str]:
+    """The weight files that `from_pretrained` will read; every one of them exists."""
+    if _SINGLE in names:
+        return [_SINGLE]
+    weight_map = _json(name, folder / _INDEX).get("weight_map")
+    shards = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+    missing = [shard for shard in shards if shard not in names]
+    if missing or not shards:
+        raise InputError(
+            f"{name} lacks weight files that {_INDEX} names: {', '.join(missing[:3]) or 'all'}",
+            field=_FIELD,
+            remedy="complete the download or the copy of the model",
+        )
+    return shards
+
+
+def _check_weights(name: str, path: Path) -> None:
+    """Refuse a file that is cut off, or a Git LFS pointer in place of the weights, by what its header announces."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length)) if 8 + length <= size else None
+        except ValueError:
+            header = None
+    ends = [entry["data_offsets"][1] for key, entry in (header or {}).items() if key != "__metadata__"]
+    if not ends or 8 + length + max(ends) != size:
+        raise InputError(
+            f"{path.name} of {name} is no complete safetensors file ({size} bytes)",
+            field=_FIELD,
+            remedy="download or copy it again (with Git LFS: `git lfs pull`)",
+        )
+
+
+def _json(name: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path.name} of {name} cannot be read: {error}", field=_FIELD, remedy="restore it") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path.name} of {name} is no JSON object", field=_FIELD, remedy="restore it")
+    return value

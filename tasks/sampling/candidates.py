@@ -1,0 +1,100 @@
+"""What the sources hand to the sieve, and what comes through it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from artifacts.schema import FunnelStep
+
+STEPS = ("source", "language", "license", "content", "quality", "duplicates", "choice")
+"""The steps of the funnel in the order in which a file meets them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of a file before its contents are read."""
+
+    repo: str
+    path: str
+    license: str
+    """Lower-case SPDX, several joined by ` and `, or `unknown`."""
+    language: str | None
+    revision: str
+    size: int | None = None
+    """Bytes, where the source tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that passed the sieve."""
+
+    row: Row
+    content: bytes
+    """UTF-8."""
+    sha256: bytes
+
+
+class Portion(Protocol):
+    """Some rows of a source that are read at once: a row group, a few files, a few lines."""
+
+    def rows(self) -> Sequence[Row | None]:
+        """What is known of each; None for a row that the source could not make sense of."""
+
+    def contents(self, wanted: Sequence[int]) -> Iterator[bytes | None]:
+        """The contents of the rows with these ascending numbers; None for one that cannot be read."""
+
+
+class OpenSource(Protocol):
+    """A source ready to be read."""
+
+    states_licenses: bool
+    """Whether it says of each file under which licence it is; only then can the allow-list apply."""
+    samples: bool
+    """Whether portions come in seeded order, so that reading may stop when enough is found."""
+
+    def describe(self) -> str:
+        """The source in words, after reading."""
+
+    def fingerprint(self) -> str:
+        """Equal when the same files would be read."""
+
+    def portions(self) -> Iterator[Portion]:
+        """All that the source has; the order depends on nothing but contents and seed."""
+
+
+@dataclass
+class Tally:
+    """How many rows were read and dropped, by step and reason."""
+
+    rows: int = 0
+    dropped: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def drop(self, step: str, reason: str, count: int = 1) -> None:
+        if count:
+            self.dropped[step][reason] += count
+
+    def add(self, other: Tally) -> None:
+        self.rows += other.rows
+        for step, reasons in other.dropped.items():
+            self.dropped[step].update(reasons)
+
+    def funnel(self) -> tuple[FunnelStep, ...]:
+        """The steps in order, each with what went on."""
+        steps, kept = [], self.rows
+        for name in STEPS:
+            dropped = self.dropped.get(name, Counter())
+            kept -= dropped.total()
+            steps.append(FunnelStep(name=name, kept=kept, dropped=dict(dropped.most_common())))
+        return tuple(steps)
+
+    def in_words(self) -> str:
+        """`120 files read; language dropped 100 (GO 90, SQL 10), …`."""
+        parts = [f"{self.rows} files read"]
+        for step in STEPS:
+            if reasons := self.dropped.get(step):
+                details = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(5))
+                parts.append(f"{step} dropped {reasons.total()} ({details})")
+        return "; ".join(parts)

@@ -1,0 +1,176 @@
+"""What sampling can be told: the source, what is kept of it, how much, and how it is divided."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from artifacts.configuration import Config, Unkeyed
+from tasks.sampling.languages import LANGUAGES, known
+
+PERMISSIVE = ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0")
+GITHUB_CODE = "codeparrot/github-code"
+STANDARD_LIBRARY = "stdlib"
+"""Stands for the folder of the running interpreter's standard library among the paths of a local source."""
+
+
+def _known_language(name: str) -> str:
+    language = known(name)
+    if language is None:
+        near = difflib.get_close_matches(name.title(), LANGUAGES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(LANGUAGES)}"
+        raise ValueError(f"{name!r} is not a language known here; {hint}")
+    return language
+
+
+class Columns(Config):
+    """Which columns of a table hold what; None for what the table does not have."""
+
+    content: str = "content"
+    """The text of a file."""
+    repo: str | None = None
+    """The repository it is from. Without one every row counts as a repository of its own."""
+    path: str | None = None
+    """The path within the repository; tells the language where there is no such column."""
+    license: str | None = None
+    """The licence (SPDX, any case) or a list of them. Without one the allow-list of licences does not apply."""
+    language: str | None = None
+    """The language's name."""
+    size: str | None = None
+    """Length of the content in bytes; spares reading what is too large anyway."""
+
+
+class LocalSource(Config):
+    """Code on this machine: your own, or anything that lies in folders. Licences are recorded but not filtered."""
+
+    kind: Literal["local"] = "local"
+    paths: tuple[str, ...] = Unkeyed(..., min_length=1)
+    """Folders, git repositories (only tracked files count) and single files; `stdlib` is the running interpreter's
+    standard library. Contents, not places, decide whether a result can be reused."""
+    repositories: Literal["auto", "git", "path", "top-level", "folder"] = "auto"
+    """What counts as one repository, which the split never divides. `git`: a git working tree; `path`: each of
+    `paths`; `top-level`: each folder or module directly below one of `paths`; `folder`: each folder with files.
+    `auto` takes the first of these that gives at least two, of which the largest holds at most half the files."""
+    exclude: tuple[str, ...] = ()
+    """Glob patterns of paths below one of `paths` to leave out: `test/*`, `*/generated/*`, `*_pb2.py`. `*` matches
+    slashes too. Version control, caches, virtual environments and installed packages are always left out."""
+    license: str | None = None
+    """Licence of all of it (SPDX); None to recognize it from LICENSE files, `unknown` where there are none."""
+
+
+class TableSource(Config):
+    """Parquet or JSON-lines files on this machine, a row per source file."""
+
+    kind: Literal["table"] = "table"
+    paths: tuple[Path, ...] = Unkeyed(..., min_length=1)
+    """Files ending in `.parquet`, `.jsonl` or `.jsonl.gz`."""
+    columns: Columns = Columns()
+    """Where the table keeps what."""
+    language: str | None = None
+    """Language of rows for which neither a column nor a path tells it."""
+
+    _check_language = field_validator("language")(lambda name: name and _known_language(name))
+
+
+class HubSource(Config):
+    """A data set on the hub that is stored as Parquet or JSON-lines files."""
+
+    kind: Literal["hub"] = "hub"
+    dataset: str
+    """`owner/name`."""
+    revision: str | None = None
+    """Branch, tag or commit; resolved to a commit when the run starts."""
+    files: str = "*.parquet"
+    """Glob pattern of the files to draw from; `*` matches slashes too."""
+    columns: Columns = Columns()
+    """Where the rows keep what."""
+    language: str | None = None
+    """Language of rows for which neither a column nor a path tells it."""
+    shards: int = Field(3, ge=1)
+    """Files over which the sample is spread; more are opened only when these do not give enough."""
+    attempts: int = Unkeyed(6, ge=1)
+    """Tries of a request in a row without a byte of progress before the hub is given up."""
+
+    _check_language = field_validator("language")(lambda name: name and _known_language(name))
+
+
+class GithubCodeSource(Config):
+    """`codeparrot/github-code`: 115M files from GitHub in 30 languages, read from its raw Parquet shards."""
+
+    kind: Literal["github-code"] = "github-code"
+    revision: str = "b5661e6b17396364b2bcf8e68977b0d28e1ebd19"
+    """Commit of the data set."""
+    shards: int = Field(3, ge=1)
+    """Shards over which the sample is spread; more are opened only when these do not give enough."""
+    attempts: int = Unkeyed(6, ge=1)
+    """Tries of a request in a row without a byte of progress before the hub is given up."""
+
+    def as_hub(self) -> HubSource:
+        """The same source in general terms. The loading script's `language` is not among the raw columns."""
+        columns = Columns(content="content", repo="repo_name", path="path", license="license", size="size")
+        return HubSource(
+            dataset=GITHUB_CODE,
+            revision=self.revision,
+            files="data/train-*.parquet",
+            columns=columns,
+            shards=self.shards,
+            attempts=self.attempts,
+        )
+
+
+Source = Annotated[LocalSource | TableSource | HubSource | GithubCodeSource, Field(discriminator="kind")]
+
+
+class QualityFilters(Config):
+    """What a file must be like, after BigCode and StarCoder2 (arXiv:2402.19173, 2.2); None turns a filter off."""
+
+    max_bytes: int | None = Field(1_048_576, ge=1)
+    """Longest file, bytes. Bounds memory too: longer files are not even read where their size is known."""
+    max_line_length: int | None = Field(1000, ge=1)
+    """Longest line, characters."""
+    max_mean_line_length: float | None = Field(100.0, gt=0)
+    """Mean length of a line, characters."""
+    min_alphanumeric: float | None = Field(0.25, ge=0, le=1)
+    """Least share of letters and digits among all characters."""
+    min_alphabetic: float | None = Field(0.25, ge=0, le=1)
+    """Least share of letters among all characters."""
+    drop_generated: bool = True
+    """Drop files whose first five lines say that they were generated."""
+    max_encoded_run: int | None = Field(1024, ge=64)
+    """Longest stretch of base64, hexadecimal or escaped data, characters."""
+    max_encoded_share: float | None = Field(0.5, ge=0, le=1)
+    """Largest share of such data in the file."""
+
+
+class SamplingConfig(Config):
+    """Which files of source code are learned from, and which are held out for the evaluation."""
+
+    source: Source = GithubCodeSource()
+    """Where the code comes from."""
+    files: int = Field(2000, ge=2)
+    """How many files to take, both sides of the split together; a smaller source gives what it has."""
+    languages: tuple[str, ...] = Field(("Python",), min_length=1)
+    """Languages to keep, of the 30 that github-code has."""
+    licenses: tuple[str, ...] | None = PERMISSIVE
+    """Licences to keep, for sources that state one per file; None keeps all. Local sources are never filtered."""
+    quality: QualityFilters = QualityFilters()
+    """What a file must be like."""
+    held_out: float = Field(0.1, gt=0, le=0.5)
+    """Share of the files that is held out, by whole repositories."""
+    seed: int = 0
+    """Decides which files are taken and which repositories are held out."""
+    workers: int = Unkeyed(4, ge=1)
+    """Threads that read from the hub. The result does not depend on it."""
+
+    @field_validator("languages")
+    @classmethod
+    def _spell(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted({_known_language(name) for name in names}))
+
+    @field_validator("licenses")
+    @classmethod
+    def _fold(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else tuple(sorted({name.strip().lower() for name in names}))

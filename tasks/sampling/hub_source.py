@@ -1,0 +1,192 @@
+"""Data sets on the hub, read from their files: only the row groups and columns that are needed.
+
+Shards and row groups come in an order made of the seed and their names. Of a row group, the columns that tell
+repository, path and licence are fetched first (a few kilobytes), the contents only if a row is wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from artifacts import digest
+from artifacts.errors import InputError
+from tasks import hub
+from tasks.sampling.candidates import Portion, Row
+from tasks.sampling.configuration import HubSource, SamplingConfig
+from tasks.sampling.tables import BATCH, TableShape, cells_of, check_columns, json_lines, record_batch
+
+if TYPE_CHECKING:
+    from pyarrow import parquet
+
+log = logging.getLogger(__name__)
+
+_FIELD = "sampling.source"
+_STREAM_BUFFER = 4 * 1024 * 1024
+"""Bytes of one range request while contents are read: a row group of any size needs no more memory than this."""
+_JSON_BUFFER = 1024 * 1024
+
+
+class OpenHubSource:
+    """The rows of a data set's files in seeded order.
+
+    Raises:
+        InputError: no such data set, revision or file, or no access.
+        TransientError: the hub does not answer.
+    """
+
+    samples = True
+
+    def __init__(self, config: SamplingConfig, source: HubSource) -> None:
+        self._source, self._seed, self._workers = source, config.seed, config.workers
+        self._patience = hub.Patience(attempts=source.attempts)
+        self._opened: list[str] = []
+        self.states_licenses = source.columns.license is not None
+
+    def describe(self) -> str:
+        name = self._source.dataset.split("/")[-1]
+        return f"{name}@{self._commit[:8]} ({len(self._opened)} of {len(self._files)} shards)"
+
+    def fingerprint(self) -> str:
+        """Over data set and commit."""
+        return digest.of_json({"dataset": self._source.dataset, "commit": self._commit})
+
+    def portions(self) -> Iterator[Portion]:
+        """Row groups of the first `shards` files interleaved, then of the next ones."""
+        shards = sorted(self._files, key=self._rank)
+        for start in range(0, len(shards), self._source.shards):
+            group = shards[start : start + self._source.shards]
+            self._opened += group
+            parquet_files = [name for name in group if name.endswith(".parquet")]
+            with ThreadPoolExecutor(self._workers, thread_name_prefix="footers") as pool:
+                opened = list(pool.map(self._open, parquet_files))
+            groups = [shard.row_group(number) for shard in opened for number in range(shard.metadata.num_row_groups)]
+            yield from sorted(groups, key=lambda each: self._rank(f"{each.shard.name}:{each.number}"))
+            for name in group:
+                if name not in parquet_files:
+                    with self.file(name) as file:
+                        stream = io.BufferedReader(file, _JSON_BUFFER)
+                        yield from json_lines(cast("IO[bytes]", stream), name, self.shape)
+
+    @cached_property
+    def _commit(self) -> str:
+        revision = self._source.revision
+        return revision if revision and re.fullmatch(r"[0-9a-f]{40}", revision) else self._info(revision).sha
+
+    @cached_property
+    def _files(self) -> list[str]:
+        names = [entry.rfilename for entry in self._info(self._commit).siblings or ()]
+        known = [name for name in names if name.endswith((".parquet", ".jsonl", ".jsonl.gz"))]
+        found = [name for name in known if fnmatchcase(name, self._source.files)]
+        if not found:
+            raise InputError(
+                f"{self._source.dataset} has no Parquet or JSON-lines file that fits {self._source.files!r}",
+                field=f"{_FIELD}.files",
+                remedy="it has " + (", ".join(sorted(known)[:5]) if known else "none: choose another data set"),
+            )
+        return found
+
+    @property
+    def shape(self) -> TableShape:
+        """How rows are to be understood."""
+        return TableShape(self._source.columns, self._source.language, self._commit)
+
+    def _info(self, revision: str | None) -> Any:
+        name = self._source.dataset
+        return hub.ask(
+            f"the data set {name}" + (f" at {revision}" if revision else ""),
+            lambda: hub.api().dataset_info(name, revision=revision, timeout=30),
+            field=f"{_FIELD}.dataset",
+            patience=self._patience,
+        )
+
+    def file(self, name: str) -> hub.RemoteFile:
+        """A file of the data set at the commit, opened for reading in ranges."""
+        return hub.RemoteFile(self._source.dataset, self._commit, name, field=_FIELD, patience=self._patience)
+
+    def _open(self, name: str) -> _Shard:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with self.file(name) as file:
+                metadata = pq.read_metadata(file)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{name} is no Parquet file: {error}", field=f"{_FIELD}.files") from error
+        check_columns(self._source.columns, metadata.schema.to_arrow_schema().names, name)
+        return _Shard(self, name, metadata)
+
+    def _rank(self, name: str) -> bytes:
+        return hashlib.sha256(f"{self._seed}:shard:{name}".encode()).digest()
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A Parquet file whose footer was read."""
+
+    source: OpenHubSource
+    name: str
+    metadata: parquet.FileMetaData
+
+    def row_group(self, number: int) -> _RowGroup:
+        return _RowGroup(self, number)
+
+
+@dataclass(frozen=True)
+class _RowGroup:
+    """A part of a shard; each use opens the file anew, so that threads share nothing."""
+
+    shard: _Shard
+    number: int
+
+    def rows(self) -> Sequence[Row | None]:
+        shape, rows = self.shard.source.shape, list[Row]()
+
+        def place() -> str:
+            return f"{self.shard.name}:{self.number}:{len(rows)}"
+
+        if not shape.facts:
+            for _ in range(self.shard.metadata.row_group(self.number).num_rows):
+                rows.append(shape.row({}, place))
+            return rows
+        # The small columns lie side by side: with `pre_buffer` they come in one request.
+        for batch in self._batches(shape.facts, pre_buffer=True, buffer_size=0):
+            for record in record_batch(batch, shape).values:
+                rows.append(shape.row(record or {}, place))
+        return rows
+
+    def contents(self, wanted: Sequence[int]) -> Iterator[bytes | None]:
+        import pyarrow as pa
+
+        if not wanted:
+            return
+        content = self.shard.source.shape.columns.content
+        remaining, start = list(reversed(wanted)), 0
+        for batch in self._batches([content], pre_buffer=False, buffer_size=_STREAM_BUFFER):
+            here = []
+            while remaining and remaining[-1] < start + batch.num_rows:
+                here.append(remaining.pop() - start)
+            yield from cells_of(batch.column(0).take(pa.array(here, pa.int64())))
+            start += batch.num_rows
+            if not remaining:
+                return
+
+    def _batches(self, columns: list[str], *, pre_buffer: bool, buffer_size: int) -> Iterator[Any]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        shard = self.shard
+        with shard.source.file(shard.name) as file:
+            reader = pq.ParquetFile(file, metadata=shard.metadata, pre_buffer=pre_buffer, buffer_size=buffer_size)
+            try:
+                yield from reader.iter_batches(BATCH, row_groups=[self.number], columns=columns, use_threads=False)
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{shard.name} is damaged: {error}", field=f"{_FIELD}.files") from error

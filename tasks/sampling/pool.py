@@ -1,0 +1,105 @@
+"""The seeded choice: the files that come first in an order made of seed and content alone.
+
+The pool lies in an SQLite file, so that memory stays flat however many files are looked at and however many are
+wanted. What it holds at the end does not depend on the order in which files were added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+
+from tasks.sampling.candidates import Row, SourceFile
+
+_SCHEMA = """
+CREATE TABLE seen (sha256 BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE pool (rank BLOB PRIMARY KEY, sha256 BLOB, repo TEXT, path TEXT, license TEXT, language TEXT,
+                   revision TEXT, content BLOB);
+"""
+_SLACK = 512
+"""Files beyond the wanted ones that are kept before the surplus is thrown out."""
+
+
+class Pool:
+    """The `files` best-placed of all files added, without exact duplicates.
+
+    Args:
+        file: where to keep it; created, and deleted on leaving.
+        files: how many are wanted.
+        seed: decides the order.
+    """
+
+    def __init__(self, file: Path, files: int, seed: int) -> None:
+        self._file, self._files, self._seed = file, files, seed
+        self._different = self._held = 0
+
+    def __enter__(self) -> Pool:
+        self._file.unlink(missing_ok=True)
+        self._database = sqlite3.connect(self._file, isolation_level=None)
+        # It is thrown away after a crash, so nothing has to survive one.
+        self._database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+        self._file.unlink(missing_ok=True)
+
+    @property
+    def different(self) -> int:
+        """Different contents added so far."""
+        return self._different
+
+    def add(self, file: SourceFile) -> bool:
+        """Take a file into account. False for an exact duplicate; of equal contents the first by name stands."""
+        rank = hashlib.sha256(f"{self._seed}:".encode() + file.sha256).digest()
+        row = file.row
+        names = (row.repo, row.path, row.license, row.language, row.revision)
+        if not self._execute("INSERT OR IGNORE INTO seen VALUES (?)", (file.sha256,)):
+            self._execute(
+                "UPDATE pool SET repo=?, path=?, license=?, language=?, revision=? "
+                "WHERE rank=? AND (repo, path, license, language, revision) > (?, ?, ?, ?, ?)",
+                (*names, rank, *names),
+            )
+            return False
+        self._execute("INSERT INTO pool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (rank, file.sha256, *names, file.content))
+        self._different += 1
+        self._held += 1
+        if self._held >= self._files + _SLACK:
+            self._trim()
+        return True
+
+    def chosen(self) -> int:
+        """How many files the choice holds."""
+        self._trim()
+        return self._held
+
+    def repositories(self) -> dict[str, int]:
+        """Chosen files by repository."""
+        self._trim()
+        return dict(self._database.execute("SELECT repo, count(*) FROM pool GROUP BY repo ORDER BY repo"))
+
+    def files(self) -> Iterator[SourceFile]:
+        """The chosen files in seeded order."""
+        self._trim()
+        query = "SELECT repo, path, license, language, revision, content, sha256 FROM pool ORDER BY rank"
+        with closing(self._database.execute(query)) as cursor:
+            for repo, path, license_, language, revision, content, sha256 in cursor:
+                yield SourceFile(Row(repo, path, license_, language, revision, len(content)), content, sha256)
+
+    def _trim(self) -> None:
+        if self._held > self._files:
+            last = "SELECT rank FROM pool ORDER BY rank LIMIT 1 OFFSET ?"
+            self._held -= self._execute(f"DELETE FROM pool WHERE rank >= ({last})", (self._files,))
+
+    def _execute(self, statement: str, values: tuple[object, ...]) -> int:
+        try:
+            return self._database.execute(statement, values).rowcount
+        except sqlite3.OperationalError as error:
+            # Told as the operating system would tell it, so that a full disk is reported like any other.
+            raise OSError(f"cannot write the pool of samples: {error}") from error

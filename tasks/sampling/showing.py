@@ -1,0 +1,57 @@
+"""What there is to see of a sample: where it comes from, what was dropped and why, what it holds."""
+
+from __future__ import annotations
+
+from artifacts.presentation import Section, Table, Text
+from artifacts.schema import DatasetSample, FunnelStep, SplitSize
+
+_TITLES = {
+    "source": "read from the source",
+    "language": "in the chosen languages",
+    "license": "under an allowed licence",
+    "content": "readable text",
+    "quality": "past the quality filters",
+    "duplicates": "without exact duplicates",
+    "choice": "chosen",
+}
+_REASONS = 6
+"""Reasons shown per step; the rest are summed."""
+
+
+def sections(sample: DatasetSample) -> list[Section]:
+    """What went in: the funnel, the two sides, languages and licences."""
+    funnel = Table(
+        ("Step", "Files left", "Dropped", "Why"),
+        tuple(_funnel_row(step) for step in sample.funnel),
+        "Every file that was read, and where it left.",
+    )
+    sides = Table(
+        ("Side", "Files", "Repositories", "Text"),
+        (_side("learned from", sample.train), _side("held out", sample.held_out)),
+        "Divided by repository: none is on both sides.",
+    )
+    blocks = (
+        Text(f"Source: {sample.source}"),
+        funnel,
+        sides,
+        _counts("Language", sample.languages),
+        _counts("Licence", sample.licenses),
+    )
+    return [Section("sampling", "What went in", blocks)]
+
+
+def _funnel_row(step: FunnelStep) -> tuple[str, ...]:
+    reasons = sorted(step.dropped.items(), key=lambda item: -item[1])
+    shown = [f"{reason} {count:,}" for reason, count in reasons[:_REASONS]]
+    if rest := sum(count for _, count in reasons[_REASONS:]):
+        shown.append(f"others {rest:,}")
+    return _TITLES.get(step.name, step.name), f"{step.kept:,}", f"{sum(step.dropped.values()):,}", ", ".join(shown)
+
+
+def _side(name: str, size: SplitSize) -> tuple[str, ...]:
+    return name, f"{size.files:,}", f"{size.repositories:,}", f"{size.bytes / 1e6:.1f} MB"
+
+
+def _counts(head: str, counts: dict[str, int]) -> Table:
+    rows = sorted(counts.items(), key=lambda item: -item[1])
+    return Table((head, "Files"), tuple((name, f"{count:,}") for name, count in rows))

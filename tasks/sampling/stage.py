@@ -1,0 +1,168 @@
+"""The stage: from an open source to two Parquet files."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from math import ceil
+from pathlib import Path
+
+from artifacts.errors import InputError
+from artifacts.progress import SILENT, Progress
+from artifacts.schema import DatasetSample
+from tasks.sampling.candidates import OpenSource, Portion, SourceFile, Tally
+from tasks.sampling.configuration import GithubCodeSource, LocalSource, SamplingConfig, TableSource
+from tasks.sampling.pool import Pool
+from tasks.sampling.showing import sections
+from tasks.sampling.sieve import Sieve
+from tasks.sampling.split import held_out
+from tasks.sampling.writing import SideWriter
+from tasks.stage import Stage
+
+log = logging.getLogger(__name__)
+
+
+def source_fingerprint(config: SamplingConfig) -> str:
+    """What would be read: contents of the files that count (no places), or data set and commit.
+
+    Raises:
+        InputError: the source does not exist or may not be read.
+        TransientError: the hub does not answer.
+    """
+    return open_source(config).fingerprint()
+
+
+def run_sampling(config: SamplingConfig, *, workdir: Path, progress: Progress = SILENT) -> DatasetSample:
+    """Choose files, split them by repository and write `train.parquet` and `held_out.parquet`.
+
+    Raises:
+        InputError: the source does not exist, or too little of it survives the filters for two sides.
+        TransientError: the hub does not deliver.
+    """
+    source = open_source(config)
+    with Pool(workdir / ".pool.sqlite", config.files, config.seed) as pool:
+        tally = _gather(config, source, pool, progress)
+        chosen = pool.chosen()
+        tally.drop("choice", "not among the first of the seeded order", pool.different - chosen)
+        _check(config, pool, tally)
+        if chosen < config.files:
+            log.warning("the sample has %d files instead of %d: %s", chosen, config.files, tally.in_words())
+        return _write(config, source, pool, tally, workdir)
+
+
+def open_source(config: SamplingConfig) -> OpenSource:
+    """The configured source, ready to be read. What a source needs is imported only when it is used."""
+    source = config.source
+    if isinstance(source, LocalSource):
+        from tasks.sampling.local_source import OpenLocalSource
+
+        return OpenLocalSource(source, config.languages)
+    if isinstance(source, TableSource):
+        from tasks.sampling.table_source import OpenTableSource
+
+        return OpenTableSource(source)
+    from tasks.sampling.hub_source import OpenHubSource
+
+    return OpenHubSource(config, source.as_hub() if isinstance(source, GithubCodeSource) else source)
+
+
+def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Progress) -> Tally:
+    """Fill the pool: with everything, or from a source in seeded order until there is enough."""
+    sieve = Sieve(config, check_licenses=source.states_licenses)
+    limit = config.files if source.samples else None
+    tally, portions = Tally(), 0
+    progress.begin("choosing files", config.files if source.samples else None, "files")
+
+    def ahead() -> int:
+        """Portions worth reading ahead: not more than will be needed at the rate so far."""
+        if limit is None:
+            return 1
+        rate = max(pool.different, 1) / max(portions, 1)
+        return min(config.workers, max(1, ceil((limit - pool.different) / rate))) if portions else 1
+
+    for files, counts in _in_order(
+        lambda portion: sieve.sift(portion, limit), source.portions(), config.workers, ahead
+    ):
+        tally.add(counts)
+        portions += 1
+        duplicates = sum(not pool.add(file) for file in files)
+        tally.drop("duplicates", "exact duplicate", duplicates)
+        progress.update(pool.different, read=tally.rows)
+        if limit is not None and pool.different >= limit:
+            break
+    return tally
+
+
+def _in_order(
+    work: Callable[[Portion], tuple[list[SourceFile], Tally]],
+    portions: Iterator[Portion],
+    workers: int,
+    ahead: Callable[[], int],
+) -> Iterator[tuple[list[SourceFile], Tally]]:
+    """The results for the portions in their order, computed in threads, at most `ahead()` at a time."""
+    waiting: deque[Future[tuple[list[SourceFile], Tally]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="sampling") as pool:
+        try:
+            while True:
+                while len(waiting) < ahead() and (portion := next(portions, None)) is not None:
+                    waiting.append(pool.submit(work, portion))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _check(config: SamplingConfig, pool: Pool, tally: Tally) -> None:
+    repositories = pool.repositories()
+    if not repositories:
+        raise InputError(
+            f"nothing of the source is left: {tally.in_words()}",
+            field="sampling",
+            remedy="widen what drops the most (`languages`, `licenses`, `quality`), or choose another source",
+        )
+    if len(repositories) == 1:
+        remedy = "add a second source path"
+        if isinstance(config.source, LocalSource):
+            remedy = "set sampling.source.repositories to top-level or folder, or add a second path"
+        elif not isinstance(config.source, GithubCodeSource) and config.source.columns.repo:
+            remedy = "map sampling.source.columns.repo to a column that tells repositories apart"
+        raise InputError(
+            f"all {pool.chosen()} files are of one repository ({next(iter(repositories))}), and it cannot"
+            " be divided into files to learn from and files held out",
+            field="sampling.source",
+            remedy=remedy,
+        )
+
+
+def _write(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally, workdir: Path) -> DatasetSample:
+    out = held_out(pool.repositories(), config.held_out, config.seed)
+    languages: Counter[str] = Counter()
+    licenses: Counter[str] = Counter()
+    with SideWriter(workdir / "train.parquet") as train, SideWriter(workdir / "held_out.parquet") as aside:
+        for file in pool.files():
+            (aside if file.row.repo in out else train).write(file)
+            languages[file.row.language or "unknown"] += 1
+            licenses[file.row.license] += 1
+    return DatasetSample(
+        path=workdir,
+        source=source.describe(),
+        train=train.size(),
+        held_out=aside.size(),
+        languages=dict(sorted(languages.items())),
+        licenses=dict(sorted(licenses.items())),
+        funnel=tally.funnel(),
+    )
+
+
+STAGE = Stage(
+    name="sampling",
+    version=1,
+    run=run_sampling,
+    produces=DatasetSample,
+    show=sections,
+    identify=source_fingerprint,
+)

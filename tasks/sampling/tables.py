@@ -1,0 +1,172 @@
+"""Rows of tables (Parquet record batches, JSON lines) as rows of source files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from artifacts.errors import InputError
+from tasks.sampling.candidates import Row
+from tasks.sampling.configuration import Columns
+from tasks.sampling.languages import known, language_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH = 256
+"""Rows that are in memory at once."""
+_LONGEST_LINE = 64 * 1024 * 1024
+"""Bytes of one JSON line; longer ones are skipped without being kept in memory."""
+
+
+@dataclass(frozen=True)
+class TableShape:
+    """What is needed to make sense of a table's rows."""
+
+    columns: Columns
+    language: str | None
+    """Language of rows that do not tell it."""
+    revision: str
+
+    def row(self, values: dict[str, Any], place: Callable[[], str]) -> Row:
+        """A row from its cells by column name. `place` names it where the table does not."""
+        path = _text(values.get(self.columns.path or "")) or place()
+        language = known(_text(values.get(self.columns.language or "")) or "") or language_of(path) or self.language
+        size = values.get(self.columns.size or "")
+        return Row(
+            repo=_text(values.get(self.columns.repo or "")) or place(),
+            path=path,
+            license=_license(values.get(self.columns.license or "")),
+            language=language,
+            revision=self.revision,
+            size=size if isinstance(size, int) else None,
+        )
+
+    @property
+    def facts(self) -> list[str]:
+        """The columns that are read before the contents."""
+        columns = self.columns
+        names = (columns.repo, columns.path, columns.license, columns.language, columns.size)
+        return [name for name in names if name is not None]
+
+
+def check_columns(columns: Columns, existing: Iterable[str], table: str) -> None:
+    """Refuse a mapping that names columns which the table does not have.
+
+    Raises:
+        InputError: names the missing column and the existing ones.
+    """
+    names = list(existing)
+    for role, column in columns.model_dump().items():
+        if column is not None and column not in names:
+            raise InputError(
+                f"{table} has no column {column!r}; it has {', '.join(names) or 'none'}",
+                field=f"sampling.source.columns.{role}",
+                remedy="name the column that holds it" + ("" if role == "content" else ", or null if there is none"),
+            )
+
+
+@dataclass(frozen=True)
+class Records:
+    """Some rows with everything in memory."""
+
+    shape: TableShape
+    values: Sequence[dict[str, Any] | None]
+    """Cells by column; None for what is no row."""
+
+    def rows(self) -> Sequence[Row | None]:
+        return [None if record is None else self._row(record) for record in self.values]
+
+    def contents(self, wanted: Sequence[int]) -> Iterator[bytes | None]:
+        for number in wanted:
+            record = self.values[number]
+            yield None if record is None else _bytes(record.get(self.shape.columns.content))
+
+    def _row(self, record: dict[str, Any]) -> Row:
+        def place() -> str:
+            # A name for a row that has none, from its content: it depends on no order.
+            content = _bytes(record.get(self.shape.columns.content)) or b""
+            return "row-" + hashlib.sha256(content).hexdigest()[:16]
+
+        return self.shape.row(record, place)
+
+
+def json_lines(stream: IO[bytes], name: str, shape: TableShape) -> Iterator[Records]:
+    """The rows of a JSON-lines file. A line that is no JSON object becomes None."""
+    lines = _lines(cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if name.endswith(".gz") else stream)
+    checked = False
+    while block := list(islice(lines, BATCH)):
+        records = [_record(line) for line in block]
+        first = next((record for record in records if record is not None), None)
+        if first is not None and not checked:
+            check_columns(shape.columns, first, name)
+            checked = True
+        yield Records(shape, records)
+
+
+def record_batch(batch: pa.RecordBatch, shape: TableShape) -> Records:
+    """A record batch as rows; text is taken as bytes, so that broken UTF-8 reaches the filters instead of raising."""
+    cells = {name: cells_of(batch.column(name)) for name in batch.schema.names}
+    return Records(shape, [dict(zip(cells, values, strict=True)) for values in zip(*cells.values(), strict=True)])
+
+
+def cells_of(column: pa.Array) -> list[Any]:
+    """The cells of a column as Python values, text as bytes."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return cells_of(column.dictionary_decode())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        column = column.cast(pa.large_binary() if pa.types.is_large_string(kind) else pa.binary())
+    cells: list[Any] = column.to_pylist()
+    return cells
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
+    """The lines of a stream, None for one that is too long."""
+    while line := stream.readline(_LONGEST_LINE):
+        if line.endswith(b"\n") or len(line) < _LONGEST_LINE:
+            yield line
+            continue
+        while (rest := stream.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
+            pass
+        yield None
+
+
+def _record(line: bytes | None) -> dict[str, Any] | None:
+    if line is None:
+        return None
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _bytes(value: Any) -> bytes | None:
+    # JSON may spell lone surrogates, which are no text: they become bytes that are no UTF-8, and are dropped as such.
+    return (
+        value.encode("utf-8", "surrogatepass")
+        if isinstance(value, str)
+        else value
+        if isinstance(value, bytes)
+        else None
+    )
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return None if value is None else str(value).encode("utf-8", "replace").decode()
+
+
+def _license(value: Any) -> str:
+    if isinstance(value, list):
+        return " and ".join(sorted({_license(item) for item in value})) or "unknown"
+    return (_text(value) or "unknown").strip().lower()
