@@ -11,6 +11,7 @@ embeddings and output layer stay in the type that the plan computes in. (On-the-
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTraine
             folder,
             dtype=dtype,
             quantization_config=_quantization_config(quantization, dtype),
-            device_map={"": plan.device},
+            device_map={"": 0 if plan.device == "cuda" else "cpu"},
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
@@ -63,8 +64,15 @@ def attach_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """The model with a trained LoRA adapter (`Checkpoint.path / "adapter"`), frozen, adapter weights in fp32."""
     from peft import PeftModel
 
+    silence_peft()
     tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False, autocast_adapter_dtype=True)
     return tuned.requires_grad_(False).eval()
+
+
+def silence_peft() -> None:
+    """Drop the one warning that PEFT 0.21 causes by itself: it reads an attribute that transformers 5.23 renamed
+    (`peft_model.py`, `_prepare_model_for_gradient_checkpointing`)."""
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 def compute_dtype(plan: Plan) -> torch.dtype:

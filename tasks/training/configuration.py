@@ -1,0 +1,82 @@
+"""Settings of the training stage. The defaults are the reference job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from artifacts.configuration import Config, Unkeyed
+from artifacts.schema import Quantization
+
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+
+
+class LoraSettings(Config):
+    """Low-rank adapters: the only weights that are trained."""
+
+    r: int = Field(8, ge=1, le=1024)
+    """Rank of the two small matrices beside every adapted layer."""
+    alpha: int = Field(16, ge=1)
+    """The adapter's output is scaled by alpha / r."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """Share of an adapter's inputs that is dropped in training."""
+    target_modules: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("q_proj", "v_proj"), min_length=1)
+    """Names of the linear layers that get an adapter; `[all-linear]` for all of them but the output layer."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _adaptable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if "lm_head" in names:
+            raise ValueError("an adapter on lm_head cannot be trained; name attention or MLP layers instead")
+        return tuple(sorted(set(names)))
+
+
+class TrainingConfig(Config):
+    """How the adapter is trained."""
+
+    quantization: Quantization = "int8"
+    """What the frozen base weights are kept in: `int8` (LLM.int8), `nf4` (4 bits), or `none`."""
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    """The adapter."""
+    effective_batch: int = Field(4, ge=1)
+    """Sequences in one optimizer step."""
+    micro_batch: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = Unkeyed("auto")
+    """Sequences in one forward pass; it must divide the effective batch. `auto`: preflight decides."""
+    gradient_checkpointing: bool | Literal["auto"] = Unkeyed("auto")
+    """Compute activations twice to save memory. `auto`: preflight decides."""
+    engine: Literal["auto", "stock"] = Unkeyed("auto")
+    """Which implementation of the quantized layers runs. `auto`: preflight decides."""
+    learning_rate: float = Field(2e-4, gt=0, le=1)
+    """Highest learning rate, reached after the warm-up."""
+    max_steps: int = Field(200, ge=1)
+    """Optimizer steps in all."""
+    warmup_steps: int = Field(10, ge=0)
+    """Optimizer steps in which the learning rate rises from zero."""
+    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit"] = "adamw_torch"
+    """The optimizer, by transformers' name."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of the adapter's weights."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    seed: int = Field(42, ge=0, lt=2**32)
+    """Decides the order of the chunks, the first weights of the adapter and dropout."""
+    cpu_threads: int = Field(2, ge=1)
+    """Threads of arithmetic on a CPU. Sums depend on how work is divided, so this decides bits."""
+    save_steps: int = Unkeyed(100, ge=1)
+    """Optimizer steps between checkpoints: what a killed run may lose."""
+    trackers: tuple[Tracker, ...] = Unkeyed(("tensorboard",))
+    """Who is told about every step. `wandb` and `mlflow` need their package and their own settings."""
+    grace_seconds: float = Unkeyed(60.0, ge=0)
+    """How long a cancelled run may take to write its checkpoint before it is killed."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> TrainingConfig:
+        if isinstance(self.micro_batch, int) and self.effective_batch % self.micro_batch:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} does not divide effective_batch {self.effective_batch}; "
+                "choose a divisor, or auto"
+            )
+        return self

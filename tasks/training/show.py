@@ -1,0 +1,96 @@
+"""What there is to see of a training: the loss, how it was driven, what it took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from artifacts import figures
+from artifacts.presentation import Figure, Section, Table, Text
+from artifacts.schema import Checkpoint
+
+Columns = dict[str, Any]
+
+_PANELS = {
+    "learning_rate": ("Learning rate", ""),
+    "grad_norm": ("Gradient norm before clipping", ""),
+    "tokens_per_second": ("Tokens per second", ""),
+    "memory_gib": ("Memory of the process", "GiB"),
+    "gpu_power_w": ("GPU power", "W"),
+    "gpu_temperature_c": ("GPU temperature", "°C"),
+}
+
+
+def sections(checkpoint: Checkpoint) -> list[Section]:
+    """Loss curve, small multiples of what drove it and what it took, and a table of the figures."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(checkpoint.path / "metrics.parquet")
+    columns: Columns = {name: table[name].to_numpy() for name in table.column_names}
+    share = checkpoint.trainable_parameters / checkpoint.total_parameters
+    text = (
+        f"**{checkpoint.steps:,} steps** on {checkpoint.tokens:,} tokens; training loss {checkpoint.first_loss:.3f} → "
+        f"**{checkpoint.last_loss:.3f}** nats per token (means of the first and the last tenth). "
+        f"{checkpoint.trainable_parameters:,} weights were trained, {share:.2%} of {checkpoint.total_parameters:,}."
+    )
+    if checkpoint.resumed_from is not None:
+        text += f" The run was interrupted and continued from step {checkpoint.resumed_from}."
+    blocks = (
+        Text(text),
+        Figure(_loss_curve(columns), "svg", f"training loss per step, ends at {checkpoint.last_loss:.3f}"),
+        Figure(_small_multiples(columns), "svg", "learning rate, gradient norm, speed and memory over the steps"),
+        _table(checkpoint),
+    )
+    return [Section("training", "Training", blocks)]
+
+
+def _loss_curve(columns: Columns) -> bytes:
+    steps, loss = columns["step"], columns["loss"]
+    with figures.drawing(7.2, 3.0) as figure:
+        axes = figure.subplots()
+        axes.plot(steps, loss, color=figures.BASE, linewidth=0.8, alpha=0.8, label="each step")
+        axes.plot(steps, _smoothed(loss), color=figures.TUNED, linewidth=2.0, label="smoothed")
+        axes.set(title="Training loss", xlabel="optimizer step", ylabel="nats per token")
+        axes.margins(x=0.01)
+        axes.legend(loc="upper right", ncols=2)
+        return figures.to_svg(figure)
+
+
+def _small_multiples(columns: Columns) -> bytes:
+    names = [name for name in _PANELS if name in columns]
+    rows = -(-len(names) // 2)
+    with figures.drawing(7.2, 1.7 * rows) as figure:
+        grid = figure.subplots(rows, 2, squeeze=False, sharex=True)
+        for axes, name in zip(grid.flat, names, strict=False):
+            title, unit = _PANELS[name]
+            axes.plot(columns["step"], columns[name], color=figures.TUNED, linewidth=1.2)
+            axes.set(title=title, ylabel=unit)
+            axes.margins(x=0.01)
+            axes.set_ylim(bottom=0)
+        for axes in list(grid.flat)[len(names) :]:
+            axes.set_visible(False)
+        for axes in grid[-1]:
+            axes.set_xlabel("optimizer step")
+        return figures.to_svg(figure)
+
+
+def _smoothed(values: Any) -> Any:
+    """A centred running mean over about a tenth of the steps, narrower at the ends."""
+    import numpy as np
+
+    half = max(1, len(values) // 20)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(places, len(values) - 1 - places))
+    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+
+
+def _table(checkpoint: Checkpoint) -> Table:
+    rows = (
+        ("Optimizer steps", f"{checkpoint.steps:,}"),
+        ("Tokens trained on, padding not counted", f"{checkpoint.tokens:,}"),
+        ("One step, median", f"{checkpoint.step_seconds:.3f} s"),
+        ("Tokens per second, median", f"{checkpoint.tokens_per_second:,.0f}"),
+        ("Peak memory of the process", f"{checkpoint.peak_memory_gib:.2f} GiB"),
+        ("Trained weights", f"{checkpoint.trainable_parameters:,}"),
+    )
+    return Table(("", ""), rows)

@@ -1,0 +1,72 @@
+"""The training stage: checks its inputs, has a process of its own train, hands over the adapter and its metrics."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from artifacts.errors import InputError
+from artifacts.progress import Progress
+from artifacts.schema import Checkpoint, Plan, TokenizedDataset
+from tasks.base_model import ModelReference, fetch
+from tasks.training.configuration import TrainingConfig
+from tasks.training.messages import Spec
+from tasks.training.supervision import run_worker
+
+
+def run_training(
+    config: TrainingConfig,
+    *,
+    model: ModelReference,
+    tokens: TokenizedDataset,
+    plan: Plan,
+    workdir: Path,
+    progress: Progress,
+) -> Checkpoint:
+    """Train the adapter; continue from the newest checkpoint in `workdir` if an earlier attempt left one.
+
+    Raises:
+        InputError: fewer chunks than one optimizer step takes; layers that the model does not have.
+        StageError: training diverged, ran out of memory or was killed. Checkpoints stay in `workdir`.
+        TransientError: the hub did not deliver the weights.
+    """
+    _check(config, tokens, plan)
+    folder = fetch(model, progress)
+    spec = Spec(
+        config=config,
+        plan=plan,
+        tokens=tokens,
+        data=str((tokens.path / "train.parquet").absolute()),
+        model=str(folder.absolute()),
+        model_name=model.name,
+        model_revision=model.revision,
+        parent=os.getpid(),
+    )
+    fields = run_worker(spec, workdir, progress)
+    _keep_results(workdir)
+    return Checkpoint(path=workdir, **fields)
+
+
+def _check(config: TrainingConfig, tokens: TokenizedDataset, plan: Plan) -> None:
+    if plan.micro_batch * plan.accumulation != config.effective_batch:
+        raise InputError(
+            f"the plan's batch of {plan.micro_batch} × {plan.accumulation} is not {config.effective_batch}",
+            field="training.effective_batch",
+            remedy="plan again for this configuration",
+        )
+    chunks = tokens.train.chunks
+    if chunks < config.effective_batch:
+        raise InputError(
+            f"one optimizer step takes {config.effective_batch} sequences, but the sample gives only {chunks}",
+            field="training.effective_batch",
+            remedy="raise sampling.files or name more sources, lower training.effective_batch, "
+            "or lower tokenization.max_length",
+        )
+
+
+def _keep_results(workdir: Path) -> None:
+    """Remove what only an unfinished training needs."""
+    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    for name in ("spec.json", "worker.log"):
+        (workdir / name).unlink(missing_ok=True)

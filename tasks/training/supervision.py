@@ -1,0 +1,149 @@
+"""Running the training in a process of its own, so that it can be killed, and cannot take its parent with it.
+
+The process lives in a session of its own: signals of a terminal or of a process group do not reach it by accident.
+Whatever ends the parent is forwarded: an exception (cancelling a Prefect run raises one, Ctrl-C too) as SIGTERM to
+the process group, answered with a checkpoint, then SIGKILL after a time of grace; the parent's death by the kernel,
+as SIGTERM too (the child asks for it, see `worker`). No orphan survives.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import StageError
+from artifacts.progress import Progress
+from tasks.training.messages import Spec, error_of
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+TAIL_LINES = 20
+
+
+def run_worker(spec: Spec, workdir: Path, progress: Progress) -> dict[str, Any]:
+    """Train in a child process. Returns the fields of the handle.
+
+    Raises:
+        InputError: the child found the configuration or the data unusable.
+        StageError: training failed, or the process ended without a word.
+    """
+    specification = workdir / "spec.json"
+    specification.write_text(spec.model_dump_json(indent=1))
+    output = workdir / "worker.log"
+    reader, writer = os.pipe()
+    try:
+        process = _start(specification, writer, output, spec.config.cpu_threads)
+    finally:
+        os.close(writer)
+    try:
+        last = _listen(reader, progress)
+        process.wait()
+    except BaseException:
+        _stop(process, spec.config.grace_seconds)
+        raise
+    finally:
+        os.close(reader)
+    return _outcome(last, process.returncode, output)
+
+
+def _start(specification: Path, writer: int, output: Path, threads: int) -> subprocess.Popen[bytes]:
+    project = Path(__file__).parents[2]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(project), os.environ.get("PYTHONPATH")])),
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",  # all is here already; PEFT would ask the hub about the base model at every save
+        "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL reports every trainer that is built
+    }
+    with output.open("wb") as log_file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tasks.training.worker", str(specification), str(writer)],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            pass_fds=(writer,),
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _listen(reader: int, progress: Progress) -> dict[str, Any]:
+    """Pass on what the child tells until it closes the pipe. Returns its last word, `{}` if there was none."""
+    last: dict[str, Any] = {}
+    for line in _lines(reader):
+        message = json.loads(line)
+        match message["kind"]:
+            case "phase":
+                progress.begin(message["title"], message["total"], message["unit"])
+            case "step":
+                progress.update(message["step"], **message["details"])
+            case "log":
+                logging.getLogger(message["logger"]).log(message["level"], "%s", message["message"])
+            case _:
+                last = message
+    return last
+
+
+def _lines(reader: int) -> Iterator[bytes]:
+    """Lines from a pipe. Never blocks for long: an exception sent to this thread must find a place to be raised."""
+    pending = b""
+    while True:
+        ready, _, _ = select.select([reader], [], [], POLL_SECONDS)
+        if not ready:
+            continue
+        received = os.read(reader, 1 << 16)
+        if not received:
+            return
+        *complete, pending = (pending + received).split(b"\n")
+        yield from complete
+
+
+def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
+    """End the child: it gets time to write a checkpoint. Further interruptions cut that time short."""
+    if process.poll() is not None:
+        return
+    log.info("asking the training process to write a checkpoint and stop (up to %.0f s)", grace)
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        log.warning("the training process did not stop within %.0f s and is killed", grace)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _outcome(last: dict[str, Any], status: int, output: Path) -> dict[str, Any]:
+    if last.get("kind") == "result" and status == 0:
+        handle: dict[str, Any] = last["handle"]
+        return handle
+    if last.get("kind") == "failure":
+        raise error_of(last, _tail(output))
+    resume = "checkpoints are kept: run again to continue from the last one"
+    if last.get("kind") == "stopped":
+        raise StageError(f"the training process was told to stop (SIGTERM) at step {last['step']}", remedy=resume)
+    if status == -signal.SIGKILL:
+        raise StageError(
+            "the training process was killed (SIGKILL); mostly the kernel does that when memory runs out",
+            field="training",
+            remedy=f"free memory or lower training.micro_batch; {resume}",
+        )
+    how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    raise StageError(f"the training process ended {how}\n{_tail(output)}", remedy=resume)
+
+
+def _tail(output: Path) -> str:
+    lines = output.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+    return "\n".join(["the end of its output:", *(f"  {line}" for line in lines)]) if lines else "it wrote nothing"

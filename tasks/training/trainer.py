@@ -1,0 +1,165 @@
+"""TRL's `SFTTrainer`, made safe: fp32 adapter, sealed checkpoints, nothing learned from numbers that are not finite.
+
+Imports torch; only the training process imports this module.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from artifacts.errors import StageError
+from tasks.training.batches import Batches
+from tasks.training.checkpoints import Checkpoints
+from tasks.training.readings import Readings
+
+SKIPS_ALLOWED = 20
+"""Steps in a row that the gradient scaler may skip. It starts at 2^16 and halves each time: more is no search for the
+right scale any more."""
+
+
+class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
+    """Trains the LoRA weights of a quantized model.
+
+    TRL casts the trainable weights of quantized models to bf16 (`SFTTrainer.__init__`), which the fp16 gradient
+    scaler cannot unscale and which loses small updates: they are cast back to fp32 before an optimizer sees them.
+    """
+
+    def __init__(self, *, batches: Batches, checkpoints: Checkpoints, readings: Readings, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batches, self.checkpoints, self.readings = batches, checkpoints, readings
+        self._started = time.monotonic()
+        self._micro_batch = 0
+        self._skipped = 0
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimizer over the adapter, which must be fp32."""
+        trainable = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        assert trainable and all("lora_" in name for name in trainable), trainable
+        assert all(self.model.get_parameter(name).dtype == torch.float32 for name in trainable)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch what one optimizer step needs: here the step begins."""
+        self._started, self._micro_batch = time.monotonic(), 0
+        return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward of one micro-batch. Raises StageError when the loss is not finite."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            size = self.args.per_device_train_batch_size
+            raise self._not_finite(f"the loss is {loss.item()}", self._micro_batch * size, size)
+        self._micro_batch += 1
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
+        """The norm before clipping. With a gradient scaler a norm that is not finite is a step that it skips."""
+        norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
+        self._skipped = 0 if math.isfinite(norm) else self._skipped + 1
+        if self._skipped > (SKIPS_ALLOWED if self.accelerator.scaler is not None else 0):
+            size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+            raise self._not_finite(f"the gradient norm is {norm}", 0, size)
+        return norm
+
+    def _not_finite(self, finding: str, first: int, count: int) -> StageError:
+        step = self.state.global_step + 1
+        return StageError(
+            f"training diverged at step {step}: {finding} on this batch (repository, path, number of the chunk):\n"
+            + self.batches.describe(step, first, count),
+            field="training.learning_rate",
+            remedy="look at these files, lower training.learning_rate, or check the base model's weights; "
+            "nothing of this step was kept",
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Complete the record of a step. It stays in `state.log_history`, and so in every checkpoint."""
+        if "loss" in logs:
+            seconds = time.monotonic() - self._started
+            tokens = self.batches.tokens(self.state.global_step)
+            logs.update(tokens=tokens, seconds=seconds, tokens_per_second=tokens / seconds, **self.readings.read())
+        super().log(logs, start_time)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What was logged of every step, in order."""
+        return [entry for entry in self.state.log_history if "loss" in entry]
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Checkpoints are staged, then sealed."""
+        return str(self.checkpoints.staging)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super(SFTTrainer, self)._save_checkpoint(model, trial)  # past TRL's, which writes a model card each time
+        self.checkpoints.seal(self.state.global_step)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Only the adapter: tokenizer and arguments stand elsewhere."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        # "auto" would ask whether the embeddings were resized, which never happens here
+        self.model.save_pretrained(str(folder), save_embedding_layers=False)
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not followed by mypy
+    """Tells the supervising process about every step, and stops at a step's end when asked to."""
+
+    def __init__(self, sender: Any, stop: Any) -> None:
+        self._sender, self._stop = sender, stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save and leave when somebody asked to."""
+        if self._stop.requested:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        """Pass the step on."""
+        if "loss" not in logs:
+            return
+        left = (state.max_steps - state.global_step) * logs["seconds"]
+        details: dict[str, float | str] = {
+            "loss": round(logs["loss"], 4),
+            "learning rate": f"{logs['learning_rate']:.2g}",
+            "tokens/s": round(logs["tokens_per_second"]),
+            "memory": f"{logs['memory_gib']:.2f} GiB",
+            "left": f"{left:.0f} s",
+        }
+        self._sender.send("step", step=state.global_step, details=details)
+
+
+class EventFiles(TrainerCallback):  # type: ignore[misc]
+    """TensorBoard event files of every step, each step once.
+
+    Not transformers' callback: that one knows no `purge_step`, so that steps which a killed run had done after its
+    last checkpoint would stand there twice, and it writes all arguments with the paths of this machine.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the file; what later steps of an earlier attempt wrote is void."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(self._folder), purge_step=state.global_step + 1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        """Write one value per reading."""
+        if "loss" in logs:
+            for name, value in logs.items():
+                self._writer.add_scalar(f"train/{name}", value, state.global_step)
+            self._writer.flush()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the file."""
+        self._writer.close()

@@ -1,0 +1,87 @@
+"""The training process: `python -m tasks.training.worker <spec.json> <file descriptor of the pipe>`.
+
+Started by `supervision`. SIGTERM makes it write a checkpoint at the next step boundary and end; the kernel sends
+that signal too when the parent dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from artifacts.errors import StageError
+from tasks.training.messages import Sender, SenderHandler, Spec
+
+STOPPED = 128 + signal.SIGTERM
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+class StopRequest:
+    """Whether somebody asked this process to stop. Before training starts there is nothing to save: it ends at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.training = False
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True
+        if not self.training:
+            raise SystemExit(STOPPED)
+
+
+def main(specification: Path, descriptor: int) -> int:
+    """Train as specified; tell everything through the pipe. Returns the exit status."""
+    faulthandler.enable()
+    sender = Sender(descriptor)
+    stop = StopRequest()
+    try:
+        spec = Spec.model_validate_json(specification.read_text())
+        _die_with(spec.parent)
+        _listen_to_libraries(sender)
+        from tasks.training.run import train
+
+        finished = train(spec, specification.parent, sender, stop)
+    except Exception as error:
+        traceback.print_exc()
+        sender.fail(_explained(error))
+        return 1
+    return 0 if finished else STOPPED
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel for a SIGTERM when the parent is gone. (Exactly: the thread of it that started this process,
+    which waits for it.)"""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was gone before
+        raise SystemExit(STOPPED)
+
+
+def _listen_to_libraries(sender: Sender) -> None:
+    logging.basicConfig(level=logging.INFO, handlers=[SenderHandler(sender)])
+    logging.captureWarnings(True)
+
+
+def _explained(error: Exception) -> Exception:
+    # By name: torch may not have been imported.
+    if type(error).__name__ == "OutOfMemoryError":
+        return StageError(
+            f"the GPU ran out of memory: {str(error).splitlines()[0]}",
+            field="training.micro_batch",
+            remedy="lower training.micro_batch, set training.gradient_checkpointing=true, or lower "
+            "tokenization.max_length; or free the card of other processes",
+        )
+    if isinstance(error, MemoryError):
+        return StageError("host memory ran out", field="training", remedy="free memory or use a smaller model")
+    return error
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
