@@ -335,7 +335,7 @@ class EvaluationReport(Handle):
 
 
 class RunReport(Handle):
-    """`report.html`: one self-contained page about the whole run."""
+    """`report.html`: one self-contained page about the whole run; `figures.json`: the key figures at its head."""
 
     verdict: str
     """The outcome in one sentence."""

@@ -1,0 +1,15 @@
+"""Reporting: one self-contained HTML page about a run, made of what every stage has to show.
+
+verdict      the outcome in a sentence, and the key figures
+comparison   sample completions with their differences marked
+chapters     what stands where on the page
+page         blocks → HTML; everything from outside is escaped
+"""
+
+from artifacts.schema import RunReport
+from tasks.reporting.run import ReportingConfig, run_reporting, sections
+from tasks.stage import Stage
+
+STAGE = Stage(name="reporting", version=1, run=run_reporting, produces=RunReport, show=sections)
+
+__all__ = ["STAGE", "ReportingConfig", "run_reporting", "sections"]

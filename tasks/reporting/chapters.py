@@ -1,0 +1,123 @@
+"""What stands where in the report: every stage's own sections, and what only the whole run can show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from artifacts.presentation import Section, Table, Text
+from artifacts.schema import Handle
+from artifacts.store import MANIFEST
+from tasks.reporting.comparison import Comparison, compare
+from tasks.reporting.inputs import RunResults
+from tasks.reporting.verdict import duration
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the page with a heading and a place in its list of contents."""
+
+    key: str
+    title: str
+    sections: tuple[Section, ...] = ()
+    comparisons: tuple[Comparison, ...] = field(default=())
+
+
+def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
+    """The report's chapters in reading order. `shown`: by stage, what it shows of its result."""
+    compared = tuple(map(compare, run.evaluation.samples))
+    return [
+        Chapter("data", "What went in", (*shown["sampling"], *shown["tokenization"])),
+        Chapter("plan", "The plan, and what it came to", (planned_and_measured(run), *shown["preflight"])),
+        Chapter("training", "Training", tuple(shown["training"])),
+        # its completions follow, laid out wider and with their differences marked
+        Chapter("evaluation", "Evaluation", tuple(one for one in shown["evaluation"] if one.key != "completions")),
+        *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
+        Chapter("model", "The model", (how_to_load(run), *shown["exporting"])),
+        Chapter("provenance", "Where it all comes from", tuple(provenance(run))),
+    ]
+
+
+def planned_and_measured(run: RunResults) -> Section:
+    """Preflight's predictions beside what training needed."""
+    predicted, checkpoint = run.preflight.prediction, run.checkpoint
+    seconds = checkpoint.steps * checkpoint.step_seconds
+    rows = (
+        _beside("peak memory, GiB", predicted.peak_gib, checkpoint.peak_memory_gib, "{:.2f}"),
+        _beside("speed, tokens/s", predicted.tokens_per_second, checkpoint.tokens_per_second, "{:,.0f}"),
+        _beside("time for all steps", predicted.seconds, seconds, None),
+    )
+    caption = "Deviation: measured against predicted. Time and speed are those of the median step."
+    return Section(
+        "planned-measured",
+        "Predicted and measured",
+        (Table(("", "predicted", "measured", "deviation"), rows, caption),),
+    )
+
+
+def _beside(what: str, predicted: float | None, measured: float, form: str | None) -> tuple[str, ...]:
+    show = form.format if form else duration
+    if not predicted:
+        return what, "unknown", show(measured), ""
+    return what, show(predicted), show(measured), f"{measured / predicted - 1:+.0%}".replace("-", "−")
+
+
+def how_to_load(run: RunResults) -> Section:
+    """Where the exported model lies, and the code that loads it."""
+    exported = run.exported
+    forms = [("the adapter", "adapter", "peft", "AutoPeftModelForCausalLM")]
+    if exported.merged_comparison is not None:
+        forms.insert(0, ("the whole model", "merged", "transformers", "AutoModelForCausalLM"))
+    blocks = []
+    for words, folder, library, loader in forms:
+        path = str(exported.path / folder)
+        imports = f"from {library} import {loader}\nfrom transformers import AutoTokenizer"
+        if library == "transformers":
+            imports = f"from transformers import {loader}, AutoTokenizer"
+        code = (
+            f"{imports}\n\nfolder = {path!r}\ntokenizer = AutoTokenizer.from_pretrained(folder)\n"
+            f"model = {loader}.from_pretrained(folder)"
+        )
+        blocks.append(Text(f"Load {words} with `{library}`:\n\n~~~~python\n{code}\n~~~~"))
+    return Section("load", "How to load it", tuple(blocks))
+
+
+def provenance(run: RunResults) -> list[Section]:
+    """Artifacts with their fingerprints, the libraries, and every setting that decided the result."""
+    rows = tuple((stage, handle.place or "–", handle.fingerprint[:16] or "–") for stage, handle in run.by_stage.items())
+    artifacts = Section("artifacts", "Artifacts", (Table(("stage", "in the store at", "fingerprint"), rows),))
+    found = [artifacts]
+    if libraries := _libraries(run.preflight):
+        found.append(Section("libraries", "Libraries", (Table(("library", "version"), libraries),)))
+    if settings := tuple(row for stage, handle in run.by_stage.items() for row in _settings(stage, handle)):
+        caption = "Those that decide the result; what only changes speed or place is left out."
+        found.append(Section("settings", "Settings", (Table(("setting", "value"), settings, caption),)))
+    return found
+
+
+def _libraries(preflight: Handle) -> tuple[tuple[str, str], ...]:
+    probe = _json(preflight, "probe.json")
+    return tuple(sorted(probe.get("libraries", {}).items()))
+
+
+def _settings(stage: str, handle: Handle) -> list[tuple[str, str]]:
+    config = _json(handle, MANIFEST).get("provenance", {}).get("key_parts", {}).get("config", {})
+    return [(f"{stage}.{name}", value) for name, value in _flat(config)]
+
+
+def _flat(values: dict[str, Any]) -> list[tuple[str, str]]:
+    flat: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat += [(f"{name}.{inner}", text) for inner, text in _flat(value)]
+        else:
+            flat.append((name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    return flat
+
+
+def _json(handle: Handle, name: str) -> dict[str, Any]:
+    """A JSON file of an artifact; empty when the handle stands alone."""
+    file = handle.path / name
+    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return values

@@ -1,0 +1,74 @@
+"""Blocks and chapters → one HTML page that needs nothing but itself.
+
+Text from data sets and models reaches this page: Jinja escapes whatever a template prints, Markdown is rendered with
+HTML and images switched off, and the page's own content security policy forbids scripts and any request.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from artifacts.presentation import Table
+from tasks.reporting.chapters import Chapter
+from tasks.reporting.verdict import KeyFigure, Tone
+
+_NUMBER = re.compile(r"[+−-]?[\d.,]+(e[+-]?\d+)?\s?(%|pp|s|GiB|MiB|MB|GB|B|tokens/s)?|[–—]?")
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the template shows."""
+
+    title: str
+    subtitle: str
+    verdict: str
+    tone: Tone
+    figures: list[KeyFigure]
+    chapters: list[Chapter]
+
+
+def to_html(page: Page) -> str:
+    """The page as a document: equal pages give equal text."""
+    return _environment().get_template("report.html.j2").render(page=page)
+
+
+def markdown_to_html(text: str) -> Markup:
+    """Markdown as HTML. What looks like HTML in it is shown, not obeyed; images are not loaded."""
+    return Markup(_markdown().render(text))
+
+
+def numeric_columns(table: Table) -> list[bool]:
+    """Which columns hold figures and are set flush right."""
+    columns = list(zip(*table.rows, strict=False)) or [()] * len(table.columns)
+    return [any(cell.strip() for cell in cells) and all(map(_is_number, cells)) for cells in columns]
+
+
+def _is_number(cell: str) -> bool:
+    return _NUMBER.fullmatch(cell.strip()) is not None
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["markdown"] = markdown_to_html
+    environment.filters["numeric"] = numeric_columns
+    environment.filters["kind"] = lambda block: type(block).__name__
+    return environment

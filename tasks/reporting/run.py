@@ -1,0 +1,99 @@
+"""The stage: gather what every stage shows, write the page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from artifacts.configuration import Config
+from artifacts.presentation import Section, Table, Text
+from artifacts.progress import Progress
+from artifacts.schema import (
+    Checkpoint,
+    DatasetSample,
+    EvaluationReport,
+    ExportedModel,
+    PreflightReport,
+    RunReport,
+    TokenizedDataset,
+)
+from tasks.reporting.chapters import chapters
+from tasks.reporting.inputs import RunResults
+from tasks.reporting.page import Page, to_html
+from tasks.reporting.verdict import key_figures, tone_of, verdict_of
+
+
+class ReportingConfig(Config):
+    """The report."""
+
+    title: str = "codetune report"
+    """Stands above the verdict and in the browser's tab."""
+
+
+def run_reporting(  # the stages' handles are the signature
+    config: ReportingConfig,
+    *,
+    preflight: PreflightReport,
+    sample: DatasetSample,
+    tokens: TokenizedDataset,
+    checkpoint: Checkpoint,
+    exported: ExportedModel,
+    evaluation: EvaluationReport,
+    workdir: Path,
+    progress: Progress,
+) -> RunReport:
+    """Write `report.html`, one page that loads nothing from elsewhere, and `figures.json`, its key figures."""
+    progress.begin("writing the report")
+    run = RunResults(preflight, sample, tokens, checkpoint, exported, evaluation)
+    page = compose(config, run, show_all(run))
+    write(page, workdir)
+    return RunReport(path=workdir, verdict=page.verdict)
+
+
+def show_all(run: RunResults) -> dict[str, list[Section]]:
+    """What each stage has to show of its result, by stage."""
+    from tasks import evaluation, exporting, preflight, sampling, tokenization, training
+
+    return {
+        "preflight": preflight.STAGE.show(run.preflight),
+        "sampling": sampling.STAGE.show(run.sample),
+        "tokenization": tokenization.STAGE.show(run.tokens),
+        "training": training.STAGE.show(run.checkpoint),
+        "exporting": exporting.STAGE.show(run.exported),
+        "evaluation": evaluation.STAGE.show(run.evaluation),
+    }
+
+
+def compose(config: ReportingConfig, run: RunResults, shown: dict[str, list[Section]]) -> Page:
+    """The page as data."""
+    return Page(
+        title=config.title,
+        subtitle=_subtitle(run),
+        verdict=verdict_of(run.evaluation),
+        tone=tone_of(run.evaluation),
+        figures=key_figures(run),
+        chapters=chapters(run, shown),
+    )
+
+
+def write(page: Page, folder: Path) -> None:
+    """The page as HTML, and its key figures as JSON for whoever wants them without the page."""
+    (folder / "report.html").write_text(to_html(page), encoding="utf-8")
+    (folder / "figures.json").write_text(json.dumps([asdict(figure) for figure in page.figures], indent=1))
+
+
+def _subtitle(run: RunResults) -> str:
+    """Model, data and machine in one line."""
+    adapter = run.exported.path / "adapter" / "adapter_config.json"
+    named = json.loads(adapter.read_text(encoding="utf-8")) if adapter.is_file() else {}
+    parts = (named.get("base_model_name_or_path"), run.sample.source, run.preflight.machine)
+    return " · ".join(str(part) for part in parts if part)
+
+
+def sections(handle: RunReport) -> list[Section]:
+    """For the dashboard: the verdict, the key figures, and where the page is."""
+    figures = json.loads((handle.path / "figures.json").read_text(encoding="utf-8"))
+    table = Table(("", "", ""), tuple((one["label"], one["value"], one["note"]) for one in figures))
+    where = f"The whole report is one HTML file: `{handle.path / 'report.html'}`"
+    return [Section("verdict", "Outcome", (Text(f"**{handle.verdict}**"), table, Text(where)))]

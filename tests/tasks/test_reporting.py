@@ -1,0 +1,224 @@
+"""The report: complete in itself, harmless whatever it quotes, the same for the same run, and right in its verdict."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts import figures
+from artifacts.presentation import Figure, Section, Table, Text
+from artifacts.schema import (
+    Check,
+    Checkpoint,
+    Comparison,
+    Completion,
+    DatasetSample,
+    EvaluationReport,
+    ExportedModel,
+    Metric,
+    Plan,
+    Prediction,
+    PreflightReport,
+    RunReport,
+    SplitSize,
+    TokenizedDataset,
+    TokenizedSplit,
+)
+from tasks.reporting import ReportingConfig, sections
+from tasks.reporting.comparison import compare
+from tasks.reporting.inputs import RunResults
+from tasks.reporting.page import markdown_to_html, numeric_columns, to_html
+from tasks.reporting.run import compose, write
+from tasks.reporting.verdict import tone_of, verdict_of
+
+HOSTILE = (
+    "</code><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\n![x](http://evil.example/y)"
+)
+"""What somebody might leave in a source file, or a model produce."""
+
+
+def _loss(low: float | None, high: float | None, difference: float = -0.016, clusters: int = 38) -> Metric:
+    return Metric(
+        name="loss",
+        title="Held-out loss, nats per token",
+        better="lower",
+        base=2.15,
+        tuned=2.15 + difference,
+        difference=difference,
+        low=low,
+        high=high,
+        items=900,
+        clusters=clusters,
+    )
+
+
+def _evaluation(loss: Metric | None = None, *samples: Completion) -> EvaluationReport:
+    return EvaluationReport(metrics=(loss or _loss(-0.02, -0.012),), samples=samples, quantization="int8")
+
+
+def _completion(**changes: Any) -> Completion:
+    texts = {
+        "prompt": "def f(x):\n",
+        "suffix": "",
+        "truth": "    return x",
+        "base": "    pass",
+        "tuned": "    return x",
+    }
+    return Completion(kind="line", repo="repo", path="a.py", **(texts | changes))
+
+
+def _run(evaluation: EvaluationReport | None = None, folder: Path = Path("/store/exporting/k")) -> RunResults:
+    """One run's handles, as the stages would give them."""
+    size = SplitSize(files=100, repositories=12, bytes=400_000)
+    split = TokenizedSplit(files=100, chunks=800, tokens=200_000, padding=4_800, text_bytes=400_000)
+    plan = Plan(device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False)
+    comparison = Comparison(against="the trained model", largest_difference=1e-5, bound=1e-3, positions=512)
+    return RunResults(
+        preflight=PreflightReport(
+            machine="CPU, 2 cores, 24 GiB",
+            plan=plan,
+            prediction=Prediction(peak_gib=1.3, tokens_per_second=4900.0, seconds=41.0, disk_gib=0.1),
+            checks=(Check(name="GPU", verdict="ok", finding="none needed"),),
+        ),
+        sample=DatasetSample(
+            source="standard library", train=size, held_out=size, languages={}, licenses={}, funnel=()
+        ),
+        tokens=TokenizedDataset(format="causal", max_length=256, train=split, held_out=split),
+        checkpoint=Checkpoint(
+            steps=200,
+            tokens=200_000,
+            first_loss=2.3,
+            last_loss=2.2,
+            trainable_parameters=65_536,
+            total_parameters=7_400_000,
+            peak_memory_gib=1.25,
+            step_seconds=0.21,
+            tokens_per_second=4760.0,
+        ),
+        exported=ExportedModel(
+            path=folder,
+            adapter_comparison=comparison,
+            merged_comparison=comparison,
+            adapter_bytes=1,
+            merged_bytes=1,
+        ),
+        evaluation=evaluation or _evaluation(),
+    )
+
+
+def _shown(**changes: list[Section]) -> dict[str, list[Section]]:
+    stages = ("preflight", "sampling", "tokenization", "training", "exporting", "evaluation")
+    return {stage: [Section(stage, stage.title(), (Text("shown"),))] for stage in stages} | changes
+
+
+def _html(run: RunResults | None = None, **shown: list[Section]) -> str:
+    return to_html(compose(ReportingConfig(), run or _run(), _shown(**shown)))
+
+
+class _Tags(HTMLParser):
+    """Every tag of a page with its attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.text += " " if tag == "td" else ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _svg() -> bytes:
+    with figures.drawing(3, 2) as figure:
+        figure.subplots().plot([1, 2, 3])
+        return figures.to_svg(figure)
+
+
+def test_the_page_loads_nothing() -> None:
+    picture = Figure(_svg(), "svg", "a curve", "A curve")
+    hostile = [Section("x", "X", (Text(HOSTILE), picture, Table(("a",), ((HOSTILE,),), HOSTILE)))]
+    page = _Tags(_html(_run(_evaluation(None, _completion(tuned=HOSTILE))), training=hostile))
+    assert any(tag == "img" for tag, _ in page.tags)
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base")
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("src") or "data:").startswith("data:")
+    assert "url(" not in _html() and "@import" not in _html()
+
+
+def test_hostile_text_is_shown_not_obeyed() -> None:
+    fields = ("prompt", "suffix", "truth", "base", "tuned")
+    sample = Completion(kind="fim", repo=HOSTILE, path=HOSTILE, **dict.fromkeys(fields, HOSTILE))
+    page = _Tags(_html(_run(_evaluation(None, sample))))
+    assert page.text.count("<script>alert(1)</script>") >= 6
+    assert not any(tag == "script" for tag, _ in page.tags)
+
+
+def test_markdown_shows_html_and_loads_no_image() -> None:
+    html = markdown_to_html(f"**bold** {HOSTILE}\n\n```text\n{HOSTILE}\n```\n[x](javascript:alert(3))")
+    tags = {tag for tag, _ in _Tags(html).tags}
+    assert "strong" in tags and not tags & {"script", "img"}
+    assert 'href="javascript' not in html
+
+
+def test_equal_runs_give_equal_pages() -> None:
+    assert _html() == _html()
+
+
+@pytest.mark.parametrize(
+    ("loss", "tone", "says"),
+    [
+        (_loss(-0.02, -0.012), "good", "learned: its loss on held-out code is 0.016 nats per token lower"),
+        (_loss(0.01, 0.03, 0.02), "bad", "got worse: its loss on held-out code is 0.020 nats per token higher"),
+        (_loss(-0.02, 0.004), "neutral", "No learning shown"),
+        (_loss(None, None, clusters=1), "neutral", "1 held-out repository gives no interval"),
+    ],
+)
+def test_the_verdict_says_what_the_interval_says(loss: Metric, tone: str, says: str) -> None:
+    assert says in verdict_of(_evaluation(loss)) and tone_of(_evaluation(loss)) == tone
+    assert says in _Tags(_html(_run(_evaluation(loss)))).text
+
+
+def test_prediction_stands_beside_measurement() -> None:
+    text = " ".join(_Tags(_html()).text.split())
+    assert "peak memory, GiB 1.30 1.25 −4%" in text
+    assert "speed, tokens/s 4,900 4,760 −3%" in text
+
+
+def test_the_code_that_loads_the_model_names_its_place() -> None:
+    text = _Tags(_html()).text
+    assert "folder = '/store/exporting/k/merged'" in text
+    assert "AutoPeftModelForCausalLM.from_pretrained(folder)" in text
+
+
+def test_only_what_differs_from_the_truth_is_marked() -> None:
+    base, tuned = compare(_completion(base="    return y")).answers
+    assert tuned.exact and tuned.pieces == (("same", "    return x"),)
+    assert not base.exact and base.pieces == (("same", "    return "), ("differs", "y"))
+
+
+def test_columns_of_figures_are_set_right() -> None:
+    table = Table(("name", "count", "share", "note"), (("a", "1,200", "−3.1 %", ""), ("b", "7", "+0.2 %", "")))
+    assert numeric_columns(table) == [False, True, True, False]
+    assert numeric_columns(Table(("a", "b"), ())) == [False, False]
+
+
+def test_settings_and_libraries_come_from_the_artifacts(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"provenance": {"key_parts": {"config": {"lora": {"r": 8}}}}}')
+    assert "exporting.lora.r" in _Tags(_html(_run(folder=tmp_path))).text
+
+
+def test_the_dashboard_gets_verdict_and_figures(tmp_path: Path) -> None:
+    page = compose(ReportingConfig(), _run(), _shown())
+    write(page, tmp_path)
+    (section,) = sections(RunReport(path=tmp_path, verdict=page.verdict))
+    table = section.blocks[1]
+    assert isinstance(table, Table) and ("Held-out loss", "2.150 → 2.134", "−0.016 [−0.020, −0.012]") in table.rows
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
