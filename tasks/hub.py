@@ -123,20 +123,23 @@ class RemoteFile(io.RawIOBase):
 
     A transfer that breaks off is continued where it broke. Not safe to share between threads.
 
+    Args:
+        size: its length in bytes, where that is known already; spares a request.
+
     Raises (from the constructor and from reading): as `ask`; the messages name the file.
     """
 
-    def __init__(self, dataset: str, commit: str, name: str, *, field: str, patience: Patience = PATIENT) -> None:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    def __init__(
+        self, dataset: str, commit: str, name: str, *, field: str, patience: Patience = PATIENT, size: int | None = None
+    ) -> None:
+        from huggingface_hub import hf_hub_url
 
         super().__init__()
         self.name, self._field, self._patience = name, field, patience
         self._what = f"{name} of the data set {dataset}"
         self._url = hf_hub_url(dataset, name, repo_type="dataset", revision=commit, endpoint=endpoint())
-        metadata = ask(self._what, lambda: get_hf_file_metadata(self._url, token=None), field=field, patience=patience)
-        if metadata.size is None:
-            raise _no_hub(self._what)
-        self.size, self._position = metadata.size, 0
+        self.size = self._ask_size() if size is None else size
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -161,6 +164,14 @@ class RemoteFile(io.RawIOBase):
         data = self._fetch(self._position, end) if end > self._position else b""
         self._position += len(data)
         return data
+
+    def _ask_size(self) -> int:
+        from huggingface_hub import get_hf_file_metadata
+
+        metadata = ask(self._what, lambda: get_hf_file_metadata(self._url), field=self._field, patience=self._patience)
+        if metadata.size is None:
+            raise _no_hub(self._what)
+        return metadata.size
 
     def _fetch(self, start: int, end: int) -> bytes:
         data, trial = bytearray(), Trial(self._what, self._field, self._patience)

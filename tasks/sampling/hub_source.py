@@ -108,9 +108,11 @@ class OpenHubSource:
             patience=self._patience,
         )
 
-    def file(self, name: str) -> hub.RemoteFile:
+    def file(self, name: str, size: int | None = None) -> hub.RemoteFile:
         """A file of the data set at the commit, opened for reading in ranges."""
-        return hub.RemoteFile(self._source.dataset, self._commit, name, field=_FIELD, patience=self._patience)
+        return hub.RemoteFile(
+            self._source.dataset, self._commit, name, field=_FIELD, patience=self._patience, size=size
+        )
 
     def _open(self, name: str) -> _Shard:
         import pyarrow as pa
@@ -118,11 +120,11 @@ class OpenHubSource:
 
         try:
             with self.file(name) as file:
-                metadata = pq.read_metadata(file)
+                metadata, size = pq.read_metadata(file), file.size
         except pa.ArrowInvalid as error:
             raise InputError(f"{name} is no Parquet file: {error}", field=f"{_FIELD}.files") from error
         check_columns(self._source.columns, metadata.schema.to_arrow_schema().names, name)
-        return _Shard(self, name, metadata)
+        return _Shard(self, name, size, metadata)
 
     def _rank(self, name: str) -> bytes:
         return hashlib.sha256(f"{self._seed}:shard:{name}".encode()).digest()
@@ -134,6 +136,8 @@ class _Shard:
 
     source: OpenHubSource
     name: str
+    size: int
+    """Bytes."""
     metadata: parquet.FileMetaData
 
     def row_group(self, number: int) -> _RowGroup:
@@ -184,7 +188,7 @@ class _RowGroup:
         import pyarrow.parquet as pq
 
         shard = self.shard
-        with shard.source.file(shard.name) as file:
+        with shard.source.file(shard.name, shard.size) as file:
             reader = pq.ParquetFile(file, metadata=shard.metadata, pre_buffer=pre_buffer, buffer_size=buffer_size)
             try:
                 yield from reader.iter_batches(BATCH, row_groups=[self.number], columns=columns, use_threads=False)

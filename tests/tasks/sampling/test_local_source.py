@@ -1,0 +1,135 @@
+"""Folders, git repositories and the standard library."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import InputError
+from tasks.sampling import SamplingConfig
+from tasks.sampling.candidates import Row
+from tasks.sampling.configuration import LocalSource
+from tasks.sampling.licences import recognize
+from tasks.sampling.local_source import OpenLocalSource
+from tests.tasks.sampling.conftest import Sample
+from tests.tasks.sampling.reading import PROGRAM, everything, programs
+
+MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any person obtaining a\ncopy of this software"
+
+
+def listed(*paths: Path, **settings: object) -> list[Row]:
+    source = LocalSource.model_validate({"paths": [str(path) for path in paths], **settings})
+    return [row for portion in OpenLocalSource(source, ("Python",)).portions() for row in portion.rows()]
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def repository(folder: Path, files: int, start: int = 0) -> Path:
+    (folder / "src").mkdir(parents=True)
+    for number, record in enumerate(programs(files)):
+        (folder / "src" / f"m{number}.py").write_text(record["content"] + f"# {start}\n")
+    (folder / "LICENSE").write_text(MIT)
+    git(folder.parent, "init", "-q", folder.name)
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "all")
+    return folder
+
+
+def test_only_tracked_files_of_git_repositories_count(tmp_path: Path) -> None:
+    folder = repository(tmp_path / "mine", 4)
+    (folder / "src" / "scratch.py").write_text("untracked = True\n")
+    rows = listed(folder)
+    assert len([row for row in rows if row.language == "Python"]) == 4
+    assert {row.license for row in rows} == {"mit"} and len(rows[0].revision) == 40
+
+
+def test_git_repositories_below_a_folder_are_told_apart(tmp_path: Path, sample: Sample) -> None:
+    for number, name in enumerate(("one", "two", "three")):
+        repository(tmp_path / "work" / name, 4, number)
+    (tmp_path / "work" / "one" / "src" / "m0.py").write_text(PROGRAM.format("changed"))
+    result = sample(source={"kind": "local", "paths": [str(tmp_path / "work")]})
+    rows = everything(result)
+    assert {row["repo"] for row in rows} == {"one", "two", "three"} and "told apart by git" in result.source
+    assert [row["revision"].endswith("-dirty") for row in rows] == [row["repo"] == "one" for row in rows]
+
+
+def test_a_single_repository_is_divided_by_its_folders(tmp_path: Path, sample: Sample) -> None:
+    folder = tmp_path / "app"
+    for number, name in enumerate(("core", "core/deep", "core/wide", "web")):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for record in programs(4):
+            (folder / name / record["path"]).write_text(record["content"] + f"# {number}\n")
+    result = sample(source={"kind": "local", "paths": [str(folder)]})
+    assert {row["repo"] for row in everything(result)} == {"app/core", "app/core/deep", "app/core/wide", "app/web"}
+
+
+def test_litter_links_and_excluded_files_are_left_out(code: Path, tmp_path: Path) -> None:
+    for name in ("__pycache__", "site-packages", ".venv", "node_modules", "env"):
+        (code / name).mkdir()
+        (code / name / "litter.py").write_text("x = 1\n")
+    (code / "env" / "pyvenv.cfg").touch()
+    (code / "link.py").symlink_to(code / "textwrap.py")
+    (code / "loop").symlink_to(code)
+    paths = {row.path for row in listed(code, exclude=["json/*", "*/mime/*"])}
+    assert "textwrap.py" in paths and "email/charset.py" in paths
+    assert not [path for path in paths if "litter" in path or "link" in path or "json" in path or "/mime/" in path]
+
+
+def test_single_files_and_overlapping_paths_count_once(code: Path) -> None:
+    rows = listed(code / "textwrap.py", code, code / "json")
+    assert len({row.path for row in rows if "textwrap" in row.path}) == 1
+    assert sum(row.path.endswith("decoder.py") for row in rows) == 1
+
+
+def test_equal_folder_names_stay_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "src").mkdir(parents=True)
+        (tmp_path / name / "src" / "m.py").write_text(PROGRAM.format(name))
+    assert {row.repo for row in listed(tmp_path / "a/src", tmp_path / "b/src", repositories="path")} == {
+        "a/src",
+        "b/src",
+    }
+
+
+def test_standard_library_has_a_repository_per_module(sample: Sample) -> None:
+    source = {"kind": "local", "paths": ["stdlib"], "repositories": "top-level", "exclude": ["test/*", "idlelib/*"]}
+    result = sample(source=source, files=60, held_out=0.2)
+    rows = everything(result)
+    assert len(rows) == 60 and result.held_out.repositories > 3 and result.licenses == {"psf-2.0": 60}
+    assert all(row["repo"].startswith("stdlib/") and row["revision"].startswith("python-3.") for row in rows)
+    assert not any("site-packages" in row["path"] or "__pycache__" in row["path"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [(MIT, "mit"), ("Apache License\n Version 2.0, January", "apache-2.0"), ("?", None)]
+)
+def test_licences_are_recognized(text: str, name: str | None) -> None:
+    assert recognize(text) == name
+
+
+def test_missing_and_empty_paths_are_refused(sample: Sample, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere does not exist") as refusal:
+        sample(source={"kind": "local", "paths": [str(tmp_path / "nowhere")]})
+    assert refusal.value.field == "sampling.source.paths"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no files below"):
+        sample(source={"kind": "local", "paths": [str(tmp_path / "empty")]})
+
+
+def test_names_that_are_no_text_are_kept_readable(tmp_path: Path, sample: Sample) -> None:
+    for number in range(3):
+        folder = tmp_path / "odd" / f"p{number}"
+        folder.mkdir(parents=True)
+        Path(bytes(folder).decode() + "/caf\udce9.py").write_text(PROGRAM.format(number))
+    result = sample(source={"kind": "local", "paths": [str(tmp_path / "odd")]})
+    assert {row["path"] for row in everything(result)} == {f"p{n}/caf?.py" for n in range(3)}
+
+
+def test_configuration_defaults_to_the_reference_job() -> None:
+    config = SamplingConfig()
+    assert config.source.kind == "github-code" and config.files == 2000 and config.languages == ("Python",)

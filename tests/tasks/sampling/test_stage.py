@@ -1,0 +1,119 @@
+"""The whole stage: determinism, the split, the funnel, what too little gives."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import InputError
+from artifacts.presentation import to_markdown
+from tasks.sampling import STAGE, SamplingConfig, source_fingerprint
+from tests.tasks.sampling.conftest import Sample
+from tests.tasks.sampling.reading import bytes_of, everything, programs, rows, write_jsonl
+
+COLUMNS = {"content": "content", "repo": "repo", "path": "path"}
+
+
+def test_same_bytes_again_and_other_bytes_with_another_seed(sample: Sample, code: Path) -> None:
+    source = {"kind": "local", "paths": [str(code)]}
+    first, again, other = (sample(source=source, files=20, seed=seed) for seed in (3, 3, 4))
+    assert bytes_of(first) == bytes_of(again) != bytes_of(other)
+
+
+def test_order_of_files_and_rows_changes_nothing(sample: Sample, tmp_path: Path) -> None:
+    records = programs(60)
+    one, two = (write_jsonl(tmp_path / f"{n}.jsonl", records[n::2]) for n in range(2))
+    back = write_jsonl(tmp_path / "back.jsonl", records[::-1])
+    results = [
+        sample(source={"kind": "table", "paths": paths, "columns": COLUMNS}, files=30)
+        for paths in ([one, two], [two, one], [back])
+    ]
+    assert len({bytes_of(result) for result in results}) == 1
+
+
+def test_no_repository_is_on_both_sides(sample: Sample, code: Path) -> None:
+    result = sample(source={"kind": "local", "paths": [str(code)]}, held_out=0.3)
+    train, aside = ({row["repo"] for row in rows(result, side)} for side in ("train", "held_out"))
+    assert train and aside and not train & aside
+    assert result.train.repositories == len(train) and result.held_out.repositories == len(aside)
+
+
+def test_rows_say_where_they_come_from(sample: Sample, code: Path) -> None:
+    result = sample(source={"kind": "local", "paths": [str(code)], "license": "PSF-2.0"})
+    for row in everything(result):
+        content = (code / row["path"]).read_bytes()
+        assert row["content"].encode() == content and row["size"] == len(content)
+        assert row["sha256"] == hashlib.sha256(content).hexdigest() and row["license"] == "psf-2.0"
+    assert result.licenses == {"psf-2.0": len(everything(result))}
+
+
+def test_of_equal_contents_one_stays_whatever_the_order(sample: Sample, tmp_path: Path) -> None:
+    records = programs(20) + [{**record, "repo": "the copies"} for record in programs(20)]
+    results = []
+    for name, order in (("a", records), ("b", records[::-1])):
+        path = write_jsonl(tmp_path / f"{name}.jsonl", order)
+        results.append(sample(source={"kind": "table", "paths": [path], "columns": COLUMNS}))
+    assert bytes_of(results[0]) == bytes_of(results[1])
+    assert next(step for step in results[0].funnel if step.name == "duplicates").dropped == {"exact duplicate": 20}
+
+
+def test_funnel_adds_up_and_is_shown(sample: Sample, code: Path) -> None:
+    (code / "readme.md").write_text("# Words\n")
+    (code / "empty.py").write_text("")
+    result = sample(source={"kind": "local", "paths": [str(code)]}, files=10)
+    kept = None
+    for step in result.funnel:
+        assert kept is None or step.kept == kept - sum(step.dropped.values())
+        kept = step.kept
+    assert kept == result.train.files + result.held_out.files == 10
+    text = "\n".join(to_markdown(block) for section in STAGE.show(result) for block in section.blocks)
+    assert "Markdown 1" in text and "empty 2" in text  # the standard library brings one of its own
+
+
+def test_fewer_than_asked_is_said(sample: Sample, code: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result = sample(source={"kind": "local", "paths": [str(code)]}, files=500)
+    assert f"has {result.train.files + result.held_out.files} files instead of 500" in caplog.text
+
+
+def test_nothing_left_tells_which_step_dropped_how_many(sample: Sample, code: Path) -> None:
+    with pytest.raises(InputError, match=r"language dropped \d+ \(Python \d+") as refusal:
+        sample(source={"kind": "local", "paths": [str(code)]}, languages=["Rust"])
+    assert "languages" in str(refusal.value)
+
+
+def test_one_repository_cannot_be_divided(sample: Sample, code: Path) -> None:
+    with pytest.raises(InputError, match="one repository") as refusal:
+        sample(source={"kind": "local", "paths": [str(code)], "repositories": "path"})
+    assert "repositories to top-level" in str(refusal.value)
+
+
+def test_fingerprint_follows_contents_not_places(tmp_path: Path, code: Path) -> None:
+    def fingerprint(folder: Path) -> str:
+        return source_fingerprint(SamplingConfig.model_validate({"source": {"kind": "local", "paths": [str(folder)]}}))
+
+    before = fingerprint(code)
+    moved = code.rename(tmp_path / "elsewhere") and (tmp_path / "elsewhere").rename(tmp_path / "deep-code")
+    (moved / "notes.txt").write_text("no code")
+    (tmp_path / "x").mkdir()
+    assert fingerprint(moved.rename(tmp_path / "x" / "code")) == before
+    (tmp_path / "x" / "code" / "textwrap.py").write_text("changed = True\n")
+    assert fingerprint(tmp_path / "x" / "code") != before
+    assert "paths" not in str(SamplingConfig.model_validate({"source": {"kind": "local", "paths": ["x"]}}).keyed())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"languages": ["Pyhton"]}, "did you mean Python"),
+        ({"source": {"kind": "locl"}}, "github-code"),
+        ({"source": {"kind": "local"}}, "paths"),
+        ({"held_out": 0.9}, "less than or equal to 0.5"),
+        ({"files": 1}, "greater than or equal to 2"),
+        ({"quality": {"max_lines": 3}}, "not permitted"),
+    ],
+)
+def test_wrong_settings_are_explained(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SamplingConfig.model_validate(settings)
