@@ -1,0 +1,17 @@
+"""Evaluation: what the tuned model does better or worse than its base, on repositories that neither was tuned on.
+
+Base and tuned are one loaded model with the adapter switched off and on, so that quantization, kernels and batches are
+the same. The parts, each usable without the others:
+
+    suites      files → items: a gap in a file, the prompt that leads to it, what stands there in truth
+    losses      chunks → token loss of both models                                   → losses.parquet
+    generation  prompts → greedy answers                                             → completions.parquet
+    scoring     answers → a score per item (no model needed)                         → scores.parquet
+    intervals   paired scores → differences with intervals, clustered by repository
+    showing     the report's sections
+"""
+
+from tasks.evaluation.settings import EvaluationConfig
+from tasks.evaluation.stage import STAGE, run_evaluation
+
+__all__ = ["STAGE", "EvaluationConfig", "run_evaluation"]

@@ -1,0 +1,131 @@
+"""Token loss of both models on held-out chunks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artifacts.errors import InputError, StageError
+from tasks.evaluation.suites import spread
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+LOGIT_ROWS = 4096
+"""Most positions in one forward pass: their logits in fp32 take half a GiB with a vocabulary of 32,000."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A held-out sequence."""
+
+    repo: str
+    path: str
+    chunk: int
+    """Number within the file, from 0."""
+    input_ids: tuple[int, ...]
+    counts: tuple[bool, ...]
+    """For each token, whether predicting it from those before counts."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens whose prediction counts."""
+        return sum(self.counts)
+
+
+def choose(path: Path, wanted: int, seed: int, bos: int | None) -> list[Chunk]:
+    """Chunks of a tokenized file, at most `wanted`, spread over the repositories; in the order of the file.
+
+    The prediction of every token counts but that of the first, of `BOS`, and where there is a completion mask of the
+    tokens outside it. Chunks in which nothing counts are left out.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    order = spread(table["repo"].to_pylist(), random.Random(f"loss {seed}"))
+    chosen: dict[int, Chunk] = {}
+    for index in order:
+        if len(chosen) == wanted:
+            break
+        row = table.slice(index, 1).to_pylist()[0]
+        ids = row["input_ids"]
+        mask = row.get("completion_mask") or [1] * len(ids)
+        counts = [bool(kept) and token != bos for token, kept in zip(ids, mask, strict=True)]
+        chunk = Chunk(row["repo"], row["path"], row["chunk"], tuple(ids), (False, *counts[1:]))
+        if chunk.tokens:
+            chosen[index] = chunk
+    if not chosen:
+        raise InputError(
+            "no held-out text is left to measure the loss on",
+            field="sampling",
+            remedy="take files of more repositories, or hold out a larger share of them",
+        )
+    return [chosen[index] for index in sorted(chosen)]
+
+
+def measure(
+    model: PreTrainedModel, chunks: Sequence[Chunk], batch_size: int, done: Callable[[int], None] = lambda count: None
+) -> list[float]:
+    """Summed negative log-likelihood of each chunk's counted tokens, in nats, computed in fp32 from the logits.
+
+    Args:
+        batch_size: chunks of like length computed at once, fewer where they are long.
+        done: called with the number of further chunks measured.
+
+    Raises:
+        StageError: a loss is not finite.
+    """
+    import torch
+
+    sums = [0.0] * len(chunks)
+    with torch.inference_mode():
+        for batch in batches([len(chunk.input_ids) for chunk in chunks], batch_size):
+            losses = _batch(model, [chunks[index] for index in batch])
+            for index, loss in zip(batch, losses.tolist(), strict=True):
+                sums[index] = loss
+            done(len(batch))
+    for chunk, loss in zip(chunks, sums, strict=True):
+        if not 0 <= loss < float("inf"):
+            raise StageError(
+                f"the loss of chunk {chunk.chunk} of {chunk.repo}/{chunk.path} is {loss}",
+                remedy="the adapter or the base model is broken: look at the training's loss curve, lower its rate",
+            )
+    return sums
+
+
+def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of like length, the longest first, each of at most `LOGIT_ROWS` positions."""
+    remaining = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    found = []
+    while remaining:
+        size = max(1, min(batch_size, LOGIT_ROWS // max(1, lengths[remaining[0]])))
+        found.append(remaining[:size])
+        remaining = remaining[size:]
+    return found
+
+
+def _batch(model: PreTrainedModel, chunks: list[Chunk]) -> torch.Tensor:
+    """Sums of loss by chunk. Padding stands on the right, where no token before it can see it."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    width = max(len(chunk.input_ids) for chunk in chunks)
+    ids = torch.zeros((len(chunks), width), dtype=torch.long)
+    counts = torch.zeros((len(chunks), width), dtype=torch.bool)
+    for row, chunk in enumerate(chunks):
+        ids[row, : len(chunk.input_ids)] = torch.tensor(chunk.input_ids)
+        counts[row, : len(chunk.counts)] = torch.tensor(chunk.counts)
+    ids, counts = ids.to(model.device), counts.to(model.device)
+    logits = model(input_ids=ids, use_cache=False).logits
+    sums = []
+    for row in range(len(chunks)):
+        loss = cross_entropy(logits[row, :-1].float(), ids[row, 1:], reduction="none")
+        sums.append(loss[counts[row, 1:]].double().sum())
+    return torch.stack(sums)
