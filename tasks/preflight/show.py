@@ -12,11 +12,15 @@ def sections(handle: PreflightReport) -> list[Section]:
     """One section: what the job will run on and how."""
     plan = Table(("plan", ""), plan_rows(handle.plan))
     prediction = Table(("predicted", ""), prediction_rows(handle.prediction))
-    checks = Table(
-        ("checked", "", "found", "what to do"),
-        tuple((check.name, MARKS[check.verdict], check.finding, check.remedy) for check in handle.checks),
-    )
-    return [Section("plan", "Machine and plan", (Text(f"**{handle.machine}**"), plan, prediction, checks))]
+    blocks = (Text(f"**{handle.machine}**"), plan, prediction, _checks(handle))
+    return [Section("plan", "Machine and plan", blocks)]
+
+
+def _checks(handle: PreflightReport) -> Table:
+    rows = tuple((check.name, MARKS[check.verdict], check.finding, check.remedy) for check in handle.checks)
+    if any(check.remedy for check in handle.checks):
+        return Table(("checked", "", "found", "what to do"), rows)
+    return Table(("checked", "", "found"), tuple(row[:3] for row in rows))
 
 
 def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
@@ -12,6 +13,8 @@ CONTEXT_LINES = 8
 """Lines shown before the gap, and after it."""
 LONGEST = 2000
 """Characters of an answer that are compared and shown."""
+
+_WORDS = re.compile(r"\w+|\s+|.")
 
 Piece = tuple[Literal["same", "differs"], str]
 
@@ -57,10 +60,10 @@ def _answer(who: str, text: str, truth: str) -> Answer:
 
 
 def _pieces(text: str, truth: str) -> list[Piece]:
-    """The text cut into what stands in the truth too, in order, and what does not."""
-    matcher = SequenceMatcher(None, truth, text, autojunk=False)
+    """The text cut into what stands in the truth too, in order, and what does not: by words, as a reader would."""
+    words, wanted = _WORDS.findall(text), _WORDS.findall(truth)
     pieces: list[Piece] = []
-    for operation, _, _, start, end in matcher.get_opcodes():
+    for operation, _, _, start, end in SequenceMatcher(None, wanted, words, autojunk=False).get_opcodes():
         if start < end:
-            pieces.append(("same" if operation == "equal" else "differs", text[start:end]))
+            pieces.append(("same" if operation == "equal" else "differs", "".join(words[start:end])))
     return pieces
