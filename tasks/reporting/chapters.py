@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from artifacts.presentation import Section, Table, Text
+from artifacts.presentation import Section, Table
 from artifacts.schema import Handle
 from artifacts.store import MANIFEST
 from tasks.reporting.comparison import Comparison, compare
@@ -34,7 +34,7 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
         # its completions follow, laid out wider and with their differences marked
         Chapter("evaluation", "Evaluation", tuple(one for one in shown["evaluation"] if one.key != "completions")),
         *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
-        Chapter("model", "The model", (how_to_load(run), *shown["exporting"])),
+        Chapter("model", "The model", tuple(shown["exporting"])),
         Chapter("provenance", "Where it all comes from", tuple(provenance(run))),
     ]
 
@@ -61,26 +61,6 @@ def _beside(what: str, predicted: float | None, measured: float, form: str | Non
     if not predicted:
         return what, "unknown", show(measured), ""
     return what, show(predicted), show(measured), f"{measured / predicted - 1:+.0%}".replace("-", "−")
-
-
-def how_to_load(run: RunResults) -> Section:
-    """Where the exported model lies, and the code that loads it."""
-    exported = run.exported
-    forms = [("the adapter", "adapter", "peft", "AutoPeftModelForCausalLM")]
-    if exported.merged_comparison is not None:
-        forms.insert(0, ("the whole model", "merged", "transformers", "AutoModelForCausalLM"))
-    blocks = []
-    for words, folder, library, loader in forms:
-        path = str(exported.path / folder)
-        imports = f"from {library} import {loader}\nfrom transformers import AutoTokenizer"
-        if library == "transformers":
-            imports = f"from transformers import {loader}, AutoTokenizer"
-        code = (
-            f"{imports}\n\nfolder = {path!r}\ntokenizer = AutoTokenizer.from_pretrained(folder)\n"
-            f"model = {loader}.from_pretrained(folder)"
-        )
-        blocks.append(Text(f"Load {words} with `{library}`:\n\n~~~~python\n{code}\n~~~~"))
-    return Section("load", "How to load it", tuple(blocks))
 
 
 def provenance(run: RunResults) -> list[Section]:

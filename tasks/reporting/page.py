@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from artifacts.presentation import Table
 from tasks.reporting.chapters import Chapter
@@ -45,6 +45,17 @@ def markdown_to_html(text: str) -> Markup:
     return Markup(_markdown().render(text))
 
 
+def inline_to_html(text: str) -> Markup:
+    """One line of Markdown, for captions."""
+    return Markup(_markdown().renderInline(text))
+
+
+def cell_to_html(cell: str) -> Markup:
+    """A cell as it stands; one that is wholly in backticks, as code. Cells quote file names: no Markdown in them."""
+    code = re.fullmatch(r"`([^`]+)`", cell)
+    return Markup("<code>{}</code>").format(code[1]) if code else escape(cell)
+
+
 def numeric_columns(table: Table) -> list[bool]:
     """Which columns hold figures and are set flush right."""
     columns = list(zip(*table.rows, strict=False)) or [()] * len(table.columns)
@@ -70,6 +81,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["markdown"] = markdown_to_html
+    environment.filters["inline"] = inline_to_html
+    environment.filters["cell"] = cell_to_html
     environment.filters["numeric"] = numeric_columns
     environment.filters["kind"] = lambda block: type(block).__name__
     return environment

@@ -30,7 +30,7 @@ from artifacts.schema import (
 from tasks.reporting import ReportingConfig, sections
 from tasks.reporting.comparison import compare
 from tasks.reporting.inputs import RunResults
-from tasks.reporting.page import markdown_to_html, numeric_columns, to_html
+from tasks.reporting.page import cell_to_html, markdown_to_html, numeric_columns, to_html
 from tasks.reporting.run import compose, write
 from tasks.reporting.verdict import tone_of, verdict_of
 
@@ -192,10 +192,12 @@ def test_prediction_stands_beside_measurement() -> None:
     assert "speed, tokens/s 4,900 4,760 −3%" in text
 
 
-def test_the_code_that_loads_the_model_names_its_place() -> None:
-    text = _Tags(_html()).text
-    assert "folder = '/store/exporting/k/merged'" in text
-    assert "AutoPeftModelForCausalLM.from_pretrained(folder)" in text
+def test_cells_quote_and_captions_are_set() -> None:
+    assert cell_to_html("`a/<b>.py`") == "<code>a/&lt;b&gt;.py</code>"
+    assert cell_to_html("__init__ <b> `x` y") == "__init__ &lt;b&gt; `x` y"
+    table = Table(("a",), (("b",),), f"by `ratio` {HOSTILE}")
+    html = _html(training=[Section("x", "X", (table,))])
+    assert "<code>ratio</code>" in html and "<script>" not in html
 
 
 def test_only_what_differs_from_the_truth_is_marked() -> None:
