@@ -33,6 +33,8 @@ _SINGLE = "model.safetensors"
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 """Any of these sets of files makes a tokenizer."""
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
+PATIENCE = hub.Patience()
+"""How long the hub is waited for."""
 
 
 class ModelConfig(Config):
@@ -97,10 +99,11 @@ def fetch(model: ModelReference, progress: Progress = SILENT) -> Path:
 def _folder(name: str) -> Path | None:
     """The folder of that name; None when the name is one of a hub repository."""
     path = Path(name).expanduser()
-    found = next((place.resolve() for place in (path, _PROJECT / path) if place.is_dir()), None)
+    places = (path, _PROJECT / path) if name.strip() else ()
+    found = next((place.resolve() for place in places if place.is_dir()), None)
     if found is None and not _REPOSITORY.fullmatch(name):
         raise InputError(
-            f"there is no folder {name}, and no repository on the hub can have that name",
+            f"there is no folder {name!r}, and no repository on the hub can have that name",
             field=_FIELD,
             remedy=f"name a folder (from {Path.cwd()}) or a repository as `owner/name`",
         )
@@ -113,7 +116,12 @@ def _locate_on_hub(config: ModelConfig) -> ModelReference:
     name = config.name
     if not constants.is_offline_mode():
         what = f"the model {name}" + (f" at {config.revision}" if config.revision else "")
-        info = hub.ask(what, lambda: hub.api().model_info(name, revision=config.revision, timeout=30), field=_FIELD)
+        info = hub.ask(
+            what,
+            lambda: hub.api().model_info(name, revision=config.revision, timeout=30),
+            field=_FIELD,
+            patience=PATIENCE,
+        )
         _check_files(name, [entry.rfilename for entry in info.siblings or ()])
     # By the configured revision, so that the cache learns which commit it stands for and can be used offline.
     folder = _snapshot(name, config.revision, _METADATA)
@@ -136,7 +144,7 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...], progre
             tqdm_class=_bar(progress),
         )
 
-    return Path(hub.ask(f"the model {name}", download, field=_FIELD))
+    return Path(hub.ask(f"the model {name}", download, field=_FIELD, patience=PATIENCE))
 
 
 def _bar(progress: Progress) -> Any:

@@ -45,9 +45,6 @@ class Patience:
     """Seconds for one request with all its repetitions."""
 
 
-PATIENT = Patience()
-
-
 def endpoint() -> str:
     """The hub's address, without a slash at its end."""
     from huggingface_hub import constants
@@ -62,7 +59,7 @@ def api() -> HfApi:
     return HfApi(endpoint=endpoint(), library_name="codetune")
 
 
-def ask(what: str, request: Callable[[], T], *, field: str, patience: Patience = PATIENT) -> T:
+def ask(what: str, request: Callable[[], T], *, field: str, patience: Patience) -> T:
     """The answer to a request, repeated while its fault may pass.
 
     Args:
@@ -130,7 +127,7 @@ class RemoteFile(io.RawIOBase):
     """
 
     def __init__(
-        self, dataset: str, commit: str, name: str, *, field: str, patience: Patience = PATIENT, size: int | None = None
+        self, dataset: str, commit: str, name: str, *, field: str, patience: Patience, size: int | None = None
     ) -> None:
         from huggingface_hub import hf_hub_url
 

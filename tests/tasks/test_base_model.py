@@ -1,0 +1,218 @@
+"""Finding the base model: folders, and the hub through its real client."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import InputError, TransientError
+from artifacts.progress import Progress, Tick
+from tasks import base_model
+from tasks.base_model import ModelConfig, fetch, locate
+from tasks.hub import Patience
+from tests.conftest import BASE_MODEL
+from tests.hub import Hub
+
+NAME = "codellama/CodeLlama-7b-Instruct-hf"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the built-in model, to be damaged."""
+    return Path(shutil.copytree(BASE_MODEL, tmp_path / "model"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache: `huggingface_hub` reads HF_HOME at import, so that here its constant is set."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def served(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The built-in model under the name of the reference model, with the litter that such repositories hold."""
+    (model / "pytorch_model.bin").write_bytes(b"x" * 100_000)
+    (model / "original").mkdir()
+    (model / "original" / "consolidated.safetensors").write_bytes(b"x" * 100_000)
+    with Hub(models={NAME: model}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setattr(base_model, "PATIENCE", Patience(attempts=3, first_wait=0.01))
+        yield server
+
+
+# --- folders ---
+
+
+def test_folder_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = locate(ModelConfig(name="models/codellama-tiny"))
+    assert found.revision is None and found.metadata == BASE_MODEL.resolve() == fetch(found)
+    shutil.copytree(BASE_MODEL, tmp_path / "mine")
+    assert locate(ModelConfig(name="mine")).fingerprint == found.fingerprint
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_fingerprint_follows_contents(model: Path, name: str) -> None:
+    before = locate(ModelConfig(name=str(model))).fingerprint
+    content = (model / name).read_bytes()
+    changed = content + b"\n" if name.endswith("json") else content[:-1] + bytes([content[-1] ^ 1])
+    (model / name).write_bytes(changed)
+    assert locate(ModelConfig(name=str(model))).fingerprint != before
+
+
+def break_shards(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+    weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def drop_tokenizer(model: Path) -> None:
+    for path in model.glob("tokenizer*"):
+        path.unlink()
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda model: (model / "config.json").unlink(), "no config.json"),
+    "broken config": (lambda model: (model / "config.json").write_text("{"), "config.json of .* cannot be read"),
+    "list as config": (lambda model: (model / "config.json").write_text("[]"), "no JSON object"),
+    "other task": (
+        lambda model: (model / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}'),
+        "not a causal language model.*BertForMaskedLM",
+    ),
+    "no weights": (lambda model: (model / "model.safetensors").unlink(), "no weights"),
+    "pickled weights": (
+        lambda model: (model / "model.safetensors").rename(model / "pytorch_model.bin"),
+        "only pytorch_model.bin",
+    ),
+    "a shard missing": (break_shards, "model-00002-of-00002.safetensors"),
+    "weights cut off": (lambda model: cut(model / "model.safetensors"), "no complete safetensors"),
+    "pointer of Git LFS": (
+        lambda model: (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "no complete safetensors",
+    ),
+    "no tokenizer": (drop_tokenizer, "no tokenizer"),
+}
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_unusable_folder_is_refused(model: Path, damage: str) -> None:
+    act, words = DAMAGE[damage]
+    act(model)
+    with pytest.raises(InputError, match=words) as refusal:
+        locate(ModelConfig(name=str(model)))
+    assert refusal.value.field == "model.name" and refusal.value.remedy
+
+
+@pytest.mark.parametrize("name", ["no such name", "./missing", "/missing/model", "a/b/c", "codellama", ""])
+def test_name_that_is_neither_folder_nor_repository(name: str) -> None:
+    with pytest.raises(InputError, match="no folder"):
+        locate(ModelConfig(name=name))
+
+
+# --- the hub ---
+
+
+def test_locating_fetches_metadata_only_and_fetching_the_weights(served: Hub, cache: Path) -> None:
+    found = locate(ModelConfig(name=NAME))
+    weights = (BASE_MODEL / "model.safetensors").stat().st_size
+    assert found.revision == served.repositories[("model", NAME)].commit
+    assert served.bytes_served < weights / 2 and not (found.metadata / "model.safetensors").exists()
+    ticks: list[Tick] = []
+    folder = fetch(found, Progress(ticks.append))
+    assert (folder / "model.safetensors").read_bytes() == (BASE_MODEL / "model.safetensors").read_bytes()
+    assert not (folder / "pytorch_model.bin").exists() and not (folder / "original").exists()
+    assert ticks[-1].completed == ticks[-1].total and ticks[-1].unit == "bytes"
+    before = served.bytes_served
+    fetch(found)
+    assert served.bytes_served - before < 10_000
+
+
+def test_cache_serves_without_the_hub(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = locate(ModelConfig(name=NAME))
+    with monkeypatch.context() as offline:
+        offline.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        assert locate(ModelConfig(name=NAME)) == found
+        with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+            fetch(found)
+    fetch(found)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    requests = len(served.requests)
+    assert (fetch(locate(ModelConfig(name=NAME))) / "model.safetensors").exists()
+    assert len(served.requests) == requests
+
+
+def test_offline_without_cache_is_explained(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+        locate(ModelConfig(name=NAME))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": 503, "match": "/api/models/*", "times": 2},
+        {"kind": 429, "match": "*/resolve/*", "times": 1, "retry_after": 0},
+        {"kind": 503, "match": "*/model.safetensors", "method": "GET", "times": 1},
+        {"kind": "break", "match": "*/model.safetensors", "after": 5_000_000, "times": 1},
+    ],
+    ids=["503-info", "429", "503-weights", "break"],
+)
+def test_passing_faults_are_waited_for(fault: dict[str, object], served: Hub) -> None:
+    happening = served.fail(**fault)  # type: ignore[arg-type]
+    folder = fetch(locate(ModelConfig(name=NAME)))
+    assert (folder / "model.safetensors").read_bytes() == (BASE_MODEL / "model.safetensors").read_bytes()
+    assert happening.happened == happening.times
+
+
+def test_a_hub_that_stays_down_is_a_passing_fault(served: Hub) -> None:
+    served.fail(503, times=1000)
+    with pytest.raises(TransientError, match=r"503.*gave up after attempt 3"):
+        locate(ModelConfig(name=NAME))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("gated", "gated"), (403, "refuses"), (401, "refuses"), (404, "does not show")]
+)
+def test_no_access_says_what_to_do(kind: int | str, words: str, served: Hub) -> None:
+    served.fail(kind, "/api/*", times=1000)
+    with pytest.raises(InputError, match=words) as refusal:
+        locate(ModelConfig(name=NAME))
+    assert "HF_TOKEN" in str(refusal.value)
+
+
+def test_gated_files_of_a_public_page_are_refused(served: Hub) -> None:
+    served.fail("gated", "*/resolve/*", times=1000)
+    with pytest.raises(InputError, match="gated"):
+        locate(ModelConfig(name=NAME))
+
+
+def test_unknown_repository_and_revision_are_refused(served: Hub) -> None:
+    with pytest.raises(InputError, match="does not show the model nobody/nothing"):
+        locate(ModelConfig(name="nobody/nothing"))
+    with pytest.raises(InputError, match="no such revision"):
+        locate(ModelConfig(name=NAME, revision="v9"))
+
+
+@pytest.mark.parametrize("damage", ["no weights", "no tokenizer", "no config", "other task"])
+def test_unusable_repository_is_refused_before_weights_are_fetched(damage: str, served: Hub, model: Path) -> None:
+    act, words = DAMAGE[damage]
+    act(model)
+    with pytest.raises(InputError, match=words):
+        locate(ModelConfig(name=NAME))
+    assert not served.served("*.safetensors")
+
+
+def test_endpoint_that_is_no_address_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "huggingface")
+    with pytest.raises(InputError, match="no address of a hub"):
+        locate(ModelConfig(name=NAME))
+    assert base_model.ModelConfig().name == NAME
