@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import sys
 import sysconfig
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -41,7 +44,15 @@ class Fault:
     retry_after: int | None = None
     after: int = 1000
     """Bytes of the body that are sent before a break."""
+    rate_limit: int | None = None
+    """Seconds that a `RateLimit` header names, as the hub sends it with its 429."""
     happened: int = 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        retry = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        limit = {} if self.rate_limit is None else {"RateLimit": f'"resolvers";r=0;t={self.rate_limit}'}
+        return {**retry, **limit}
 
 
 @dataclass
@@ -69,6 +80,15 @@ class Request:
     """Bytes of the body."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that leaves in the middle of an answer is what early stopping looks like from here.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Hub:
     """The server; use it as a context manager.
 
@@ -91,8 +111,7 @@ class Hub:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
 
     @property
     def endpoint(self) -> str:
@@ -160,8 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.requests.append(self._request)
         if self._fault and isinstance(self._fault.kind, int):
-            wait = {} if self._fault.retry_after is None else {"Retry-After": str(self._fault.retry_after)}
-            self._refuse(self._fault.kind, None, f"fault {self._fault.kind}", wait)
+            self._refuse(self._fault.kind, None, f"fault {self._fault.kind}", self._fault.headers)
         elif self._fault and self._fault.kind == "gated":
             self._refuse(403, "GatedRepo", "Access to this repository is restricted")
         elif url.path.startswith("/api/"):
@@ -303,16 +321,17 @@ def write_github_code_shards(folder: Path, n_shards: int, rows: int, seed: int =
     import pyarrow.parquet as pq
 
     chooser = random.Random(seed)
-    pool = list(_real_files())
-    chooser.shuffle(pool)
+    order = list(_real_files())
+    chooser.shuffle(order)
+    pool = (pair for pair in order if pair[0].is_file() and pair[0].stat().st_size < 200_000)
     schema = pa.schema(
         [(name, pa.string()) for name in ("content", "repo_name", "path", "license")] + [("size", pa.int32())]
     )
     (folder / "data").mkdir(parents=True, exist_ok=True)
     written = []
     for shard in range(n_shards):
-        chosen = pool[shard * rows : (shard + 1) * rows]
-        assert len(chosen) == rows, f"only {len(pool)} files of real code on this machine"
+        chosen = list(islice(pool, rows))
+        assert len(chosen) == rows, f"only {len(order)} files of real code on this machine"
         table = pa.Table.from_pylist([_github_row(path, root) for path, root in chosen], schema=schema)
         written.append(folder / "data" / f"train-{shard:05d}-of-{n_shards:05d}.parquet")
         # The size of a dictionary is looked at once per written batch: small ones keep it in proportion to the shard.
@@ -328,15 +347,14 @@ _SUFFIXES = frozenset({".py", ".c", ".h", ".js", ".css", ".html", ".sh", ".md", 
 def _real_files() -> tuple[tuple[Path, Path], ...]:
     """Files of code with the folder that they are installed in, in the order of their names."""
     paths = sysconfig.get_paths()
-    roots = [Path(paths["stdlib"]), Path(paths["purelib"])]
-    return tuple(
-        (path, root)
-        for root in roots
-        for path in sorted(root.rglob("*"))
-        if path.suffix in _SUFFIXES and path.is_file() and path.stat().st_size < 200_000
-        # The standard library's folder may hold that of the installed packages.
-        if root == roots[-1] or not path.is_relative_to(roots[-1])
-    )
+    library, packages = Path(paths["stdlib"]), Path(paths["purelib"])
+    found = []
+    for root in (library, packages):
+        for folder, folders, names in os.walk(root):
+            # The standard library's folder may hold that of the installed packages.
+            folders[:] = sorted(name for name in folders if Path(folder, name) != packages)
+            found += [(Path(folder, name), root) for name in sorted(names) if Path(name).suffix in _SUFFIXES]
+    return tuple(found)
 
 
 def _github_row(path: Path, root: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -24,6 +24,11 @@ def _known_language(name: str) -> str:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(LANGUAGES)}"
         raise ValueError(f"{name!r} is not a language known here; {hint}")
     return language
+
+
+def _one_or_more(value: Any) -> Any:
+    """A single path may be written without a list around it."""
+    return (value,) if isinstance(value, (str, Path)) else value
 
 
 class Columns(Config):
@@ -60,6 +65,8 @@ class LocalSource(Config):
     license: str | None = None
     """Licence of all of it (SPDX); None to recognize it from LICENSE files, `unknown` where there are none."""
 
+    _wrap_path = field_validator("paths", mode="before")(_one_or_more)
+
 
 class TableSource(Config):
     """Parquet or JSON-lines files on this machine, a row per source file."""
@@ -72,6 +79,7 @@ class TableSource(Config):
     language: str | None = None
     """Language of rows for which neither a column nor a path tells it."""
 
+    _wrap_path = field_validator("paths", mode="before")(_one_or_more)
     _check_language = field_validator("language")(lambda name: name and _known_language(name))
 
 

@@ -22,7 +22,7 @@ from artifacts.errors import InputError
 from tasks import hub
 from tasks.sampling.candidates import Portion, Row
 from tasks.sampling.configuration import HubSource, SamplingConfig
-from tasks.sampling.tables import BATCH, TableShape, cells_of, check_columns, json_lines, record_batch
+from tasks.sampling.tables import BATCH, TableShape, as_bytes, cells_of, check_columns, json_lines, record_batch
 
 if TYPE_CHECKING:
     from pyarrow import parquet
@@ -178,7 +178,7 @@ class _RowGroup:
             here = []
             while remaining and remaining[-1] < start + batch.num_rows:
                 here.append(remaining.pop() - start)
-            yield from cells_of(batch.column(0).take(pa.array(here, pa.int64())))
+            yield from map(as_bytes, cells_of(batch.column(0).take(pa.array(here, pa.int64()))))
             start += batch.num_rows
             if not remaining:
                 return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from math import ceil
 from pathlib import Path
 
@@ -82,16 +83,15 @@ def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Pr
         rate = max(pool.different, 1) / max(portions, 1)
         return min(config.workers, max(1, ceil((limit - pool.different) / rate))) if portions else 1
 
-    for files, counts in _in_order(
-        lambda portion: sieve.sift(portion, limit), source.portions(), config.workers, ahead
-    ):
-        tally.add(counts)
-        portions += 1
-        duplicates = sum(not pool.add(file) for file in files)
-        tally.drop("duplicates", "exact duplicate", duplicates)
-        progress.update(pool.different, read=tally.rows)
-        if limit is not None and pool.different >= limit:
-            break
+    sifted = _in_order(lambda portion: sieve.sift(portion, limit), source.portions(), config.workers, ahead)
+    with closing(sifted):
+        for files, counts in sifted:
+            tally.add(counts)
+            portions += 1
+            tally.drop("duplicates", "exact duplicate", sum(not pool.add(file) for file in files))
+            progress.update(pool.different, read=tally.rows)
+            if limit is not None and pool.different >= limit:
+                break
     return tally
 
 
@@ -100,7 +100,7 @@ def _in_order(
     portions: Iterator[Portion],
     workers: int,
     ahead: Callable[[], int],
-) -> Iterator[tuple[list[SourceFile], Tally]]:
+) -> Generator[tuple[list[SourceFile], Tally], None, None]:
     """The results for the portions in their order, computed in threads, at most `ahead()` at a time."""
     waiting: deque[Future[tuple[list[SourceFile], Tally]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="sampling") as pool:

@@ -85,12 +85,12 @@ class Records:
     def contents(self, wanted: Sequence[int]) -> Iterator[bytes | None]:
         for number in wanted:
             record = self.values[number]
-            yield None if record is None else _bytes(record.get(self.shape.columns.content))
+            yield None if record is None else as_bytes(record.get(self.shape.columns.content))
 
     def _row(self, record: dict[str, Any]) -> Row:
         def place() -> str:
             # A name for a row that has none, from its content: it depends on no order.
-            content = _bytes(record.get(self.shape.columns.content)) or b""
+            content = as_bytes(record.get(self.shape.columns.content)) or b""
             return "row-" + hashlib.sha256(content).hexdigest()[:16]
 
         return self.shape.row(record, place)
@@ -149,7 +149,8 @@ def _record(line: bytes | None) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _bytes(value: Any) -> bytes | None:
+def as_bytes(value: Any) -> bytes | None:
+    """A content cell as bytes; None for one that holds no text."""
     # JSON may spell lone surrogates, which are no text: they become bytes that are no UTF-8, and are dropped as such.
     return (
         value.encode("utf-8", "surrogatepass")

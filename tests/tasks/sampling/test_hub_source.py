@@ -61,12 +61,13 @@ def test_further_shards_are_read_when_the_first_give_too_little(hub: Hub, sample
     "fault",
     [
         {"kind": 429, "retry_after": 1, "match": SHARDS, "times": 1},
+        {"kind": 429, "rate_limit": 1, "match": SHARDS, "times": 1},
         {"kind": 503, "match": SHARDS, "method": "GET", "times": 3},
         {"kind": 500, "match": "/api/*", "times": 1},
         {"kind": "break", "match": SHARDS, "after": 3000, "times": 6},
         {"kind": "break", "match": "/api/*", "after": 20, "times": 1},
     ],
-    ids=["429", "503", "500-info", "break", "break-info"],
+    ids=["429", "429-rate-limit", "503", "500-info", "break", "break-info"],
 )
 def test_passing_faults_lose_nothing_and_double_nothing(
     fault: dict[str, object], hub: Hub, sample: Sample, undisturbed: str
@@ -75,7 +76,7 @@ def test_passing_faults_lose_nothing_and_double_nothing(
     started = time.monotonic()
     assert bytes_of(sample(source=SOURCE, files=60)) == undisturbed
     assert happening.happened == happening.times
-    assert time.monotonic() - started > float(fault.get("retry_after", 0))  # type: ignore[arg-type]
+    assert time.monotonic() - started > float(fault.get("retry_after", fault.get("rate_limit", 0)))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_any_data_set_of_json_lines(tmp_path: Path, sample: Sample, monkeypatch:
     columns = {"content": "content", "repo": "repo", "path": "path"}
     with Hub(datasets={"me/mine": (folder, "c" * 40)}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        hub.fail("break", "*.jsonl", after=4000)
+        hub.fail("break", "*.jsonl", method="GET", after=4000)
         source = {"kind": "hub", "dataset": "me/mine", "files": "*.jsonl", "columns": columns}
         result = sample(source=source, files=500)
     assert len(everything(result)) == 300 and everything(result)[0]["revision"] == "c" * 40

@@ -80,6 +80,10 @@ def test_litter_links_and_excluded_files_are_left_out(code: Path, tmp_path: Path
     assert not [path for path in paths if "litter" in path or "link" in path or "json" in path or "/mime/" in path]
 
 
+def test_a_single_path_needs_no_list(code: Path) -> None:
+    assert LocalSource.model_validate({"paths": str(code)}) == LocalSource.model_validate({"paths": [str(code)]})
+
+
 def test_single_files_and_overlapping_paths_count_once(code: Path) -> None:
     rows = listed(code / "textwrap.py", code, code / "json")
     assert len({row.path for row in rows if "textwrap" in row.path}) == 1
