@@ -323,7 +323,8 @@ def write_github_code_shards(folder: Path, n_shards: int, rows: int, seed: int =
     chooser = random.Random(seed)
     order = list(_real_files())
     chooser.shuffle(order)
-    pool = (pair for pair in order if pair[0].is_file() and pair[0].stat().st_size < 200_000)
+    files = ((Path(name), root) for name, root in order)
+    pool = ((path, root) for path, root in files if path.is_file() and path.stat().st_size < 200_000)
     schema = pa.schema(
         [(name, pa.string()) for name in ("content", "repo_name", "path", "license")] + [("size", pa.int32())]
     )
@@ -344,7 +345,7 @@ _SUFFIXES = frozenset({".py", ".c", ".h", ".js", ".css", ".html", ".sh", ".md", 
 
 
 @cache
-def _real_files() -> tuple[tuple[Path, Path], ...]:
+def _real_files() -> tuple[tuple[str, Path], ...]:
     """Files of code with the folder that they are installed in, in the order of their names."""
     paths = sysconfig.get_paths()
     library, packages = Path(paths["stdlib"]), Path(paths["purelib"])
@@ -352,8 +353,8 @@ def _real_files() -> tuple[tuple[Path, Path], ...]:
     for root in (library, packages):
         for folder, folders, names in os.walk(root):
             # The standard library's folder may hold that of the installed packages.
-            folders[:] = sorted(name for name in folders if Path(folder, name) != packages)
-            found += [(Path(folder, name), root) for name in sorted(names) if Path(name).suffix in _SUFFIXES]
+            folders[:] = sorted(name for name in folders if f"{folder}/{name}" != str(packages))
+            found += [(f"{folder}/{name}", root) for name in sorted(names) if name[name.rfind(".") :] in _SUFFIXES]
     return tuple(found)
 
 

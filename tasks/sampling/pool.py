@@ -36,6 +36,8 @@ class Pool:
     def __init__(self, file: Path, files: int, seed: int) -> None:
         self._file, self._files, self._seed = file, files, seed
         self._different = self._held = 0
+        self._bound: bytes | None = None
+        """Rank from which on files cannot be chosen any more; None as long as there are too few."""
 
     def __enter__(self) -> Pool:
         self._file.unlink(missing_ok=True)
@@ -67,8 +69,10 @@ class Pool:
                 (*names, rank, *names),
             )
             return False
-        self._execute("INSERT INTO pool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (rank, file.sha256, *names, file.content))
         self._different += 1
+        if self._bound is not None and rank > self._bound:
+            return True
+        self._execute("INSERT INTO pool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (rank, file.sha256, *names, file.content))
         self._held += 1
         if self._held >= self._files + _SLACK:
             self._trim()
@@ -94,8 +98,9 @@ class Pool:
 
     def _trim(self) -> None:
         if self._held > self._files:
-            last = "SELECT rank FROM pool ORDER BY rank LIMIT 1 OFFSET ?"
-            self._held -= self._execute(f"DELETE FROM pool WHERE rank >= ({last})", (self._files,))
+            query = "SELECT rank FROM pool ORDER BY rank LIMIT 1 OFFSET ?"
+            (self._bound,) = self._database.execute(query, (self._files - 1,)).fetchone()
+            self._held -= self._execute("DELETE FROM pool WHERE rank > ?", (self._bound,))
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> int:
         try:

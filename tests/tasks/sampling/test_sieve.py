@@ -43,6 +43,14 @@ def test_file_that_is_mostly_encoded_is_dropped(data: str) -> None:
     )
 
 
+@pytest.mark.parametrize("beyond_ascii", ["", "é", "日本語"])
+def test_share_of_letters_is_counted_alike_beyond_ascii(beyond_ascii: str) -> None:
+    text = "ab1_\n" * 20 + beyond_ascii
+    letters = sum(character.isalpha() for character in text) / len(text)
+    for least, reason in ((letters - 0.001, None), (letters + 0.001, "too few letters")):
+        assert judge_quality(text, QualityFilters(min_alphabetic=least)) == reason
+
+
 def test_ordinary_code_passes() -> None:
     library = Path(sysconfig.get_paths()["stdlib"])
     for name in ("argparse.py", "json/decoder.py", "collections/__init__.py", "typing.py"):
