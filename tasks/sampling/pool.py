@@ -6,6 +6,7 @@ wanted. What it holds at the end does not depend on the order in which files wer
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import sqlite3
 from collections.abc import Iterator
@@ -107,4 +108,5 @@ class Pool:
             return self._database.execute(statement, values).rowcount
         except sqlite3.OperationalError as error:
             # Told as the operating system would tell it, so that a full disk is reported like any other.
-            raise OSError(f"cannot write the pool of samples: {error}") from error
+            code = errno.ENOSPC if "full" in str(error) else errno.EIO
+            raise OSError(code, f"cannot keep the pool of samples: {error}", str(self._file)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import random
 from pathlib import Path
@@ -41,6 +42,7 @@ def test_repositories_of_the_chosen_are_counted(tmp_path: Path) -> None:
 def test_full_disk_is_told_as_one(tmp_path: Path) -> None:
     with Pool(tmp_path / "pool", 10, seed=0) as pool:
         pool._database.execute("PRAGMA max_page_count=4")
-        with pytest.raises(OSError, match="full"):
+        with pytest.raises(OSError, match="full") as failure:
             for number in range(1000):
                 pool.add(file(number, "r" * 1000))
+        assert failure.value.errno == errno.ENOSPC
