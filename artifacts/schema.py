@@ -245,7 +245,7 @@ class Comparison(Record):
 
 class ExportedModel(Handle):
     """`adapter/`: the LoRA adapter for `peft`; `merged/`: the whole model in fp16 for `transformers`, absent when not
-    asked for; both with tokenizer, generation configuration and model card."""
+    asked for, with tokenizer and generation configuration; both with model card."""
 
     adapter_comparison: Comparison
     merged_comparison: Comparison | None

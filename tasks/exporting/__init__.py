@@ -1,0 +1,11 @@
+"""The trained model in the forms that others load: adapter and merged weights, checked before they are published."""
+
+from artifacts.schema import ExportedModel
+from tasks.exporting.run import run_exporting
+from tasks.exporting.settings import ExportingConfig
+from tasks.exporting.show import sections
+from tasks.stage import Stage
+
+STAGE = Stage(name="exporting", version=1, run=run_exporting, produces=ExportedModel, show=sections)
+
+__all__ = ["STAGE", "ExportingConfig", "run_exporting", "sections"]

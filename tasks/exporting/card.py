@@ -1,0 +1,159 @@
+"""The model card: what the model is, what it was made of and how, and the lines that load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from artifacts.schema import Checkpoint, DatasetSample, Plan, Quantization, Record, TokenizedDataset
+from tasks.base_model import ModelReference
+
+Form = Literal["adapter", "merged"]
+
+_FORMATS = {
+    "causal": "plain text",
+    "fim": "plain text and fill-in-the-middle",
+    "instruct": "instructions derived from the files, loss on the answers",
+}
+
+
+class Ingredients(Record):
+    """What the card tells of."""
+
+    model: ModelReference
+    base: Path
+    """The base model's folder."""
+    sample: DatasetSample
+    tokens: TokenizedDataset
+    checkpoint: Checkpoint
+    plan: Plan
+    quantization: Quantization
+    adapter: dict[str, Any]
+    """`adapter_config.json`."""
+
+
+def write_card(made: Ingredients, form: Form, folder: Path) -> None:
+    """Write `README.md`, with equal bytes for equal ingredients: no times, no speeds."""
+    title = _short(made.model.name)
+    heading = f"# {title}, adapted" + (" (LoRA adapter)" if form == "adapter" else "")
+    parts = [
+        _front_matter(made, form),
+        heading,
+        _introduction(made, form),
+        "## How to load it",
+        f"```python\n{loading_lines(_base_name(made), made.model.revision, form)}\n```",
+        "## Data",
+        _data(made.sample, made.tokens),
+        "## Training",
+        _training(made),
+    ]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def loading_lines(base: str, revision: str | None, form: Form, folder: str = ".") -> str:
+    """Python that loads an export from its folder."""
+    if form == "merged":
+        return (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f'model = AutoModelForCausalLM.from_pretrained("{folder}", dtype="auto", device_map="auto")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
+        )
+    at = f', revision="{revision}"' if revision else ""
+    return (
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'base = AutoModelForCausalLM.from_pretrained("{base}"{at}, dtype="auto", device_map="auto")\n'
+        f'model = PeftModel.from_pretrained(base, "{folder}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{base}"{at})'
+    )
+
+
+def _front_matter(made: Ingredients, form: Form) -> str:
+    """Metadata as the hub reads it: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
+    lines = [f"library_name: {'peft' if form == 'adapter' else 'transformers'}", "pipeline_tag: text-generation"]
+    if made.model.revision:
+        lines.append(f"base_model: {made.model.name}")
+    lines += [*_license(made.base), "tags:", "- code", "- lora", "- codetune"]
+    return "---\n" + "\n".join(lines) + "\n---"
+
+
+def _license(base: Path) -> list[str]:
+    """The licence lines of the base model's own card: what is derived from it stands under the same."""
+    card = base / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
+    if not text.startswith("---\n"):
+        return []
+    front = text[4:].split("\n---", 1)[0]
+    return [line for line in front.splitlines() if line.startswith(("license:", "license_name:", "license_link:"))]
+
+
+def _introduction(made: Ingredients, form: Form) -> str:
+    revision = f" at revision `{made.model.revision}`" if made.model.revision else ""
+    what = "A LoRA adapter for" if form == "adapter" else "The fp16 weights, adapter merged in, of"
+    checked = "the trained model on the same base" if form == "adapter" else "the unquantized base with the adapter"
+    return (
+        f"{what} `{made.model.name}`{revision}, adapted to {made.sample.source}. "
+        f"Loaded again and compared with {checked} on held-out text before it was published."
+    )
+
+
+def _data(sample: DatasetSample, tokens: TokenizedDataset) -> str:
+    rows = [
+        ("Source", sample.source),
+        ("Training files", f"{sample.train.files:,} of {sample.train.repositories:,} repositories"),
+        ("Held-out files", f"{sample.held_out.files:,} of {sample.held_out.repositories:,} other repositories"),
+        ("Languages", _counts(sample.languages)),
+        ("Licences", _counts(sample.licenses)),
+        ("Format", f"{_FORMATS[tokens.format]}, sequences of {tokens.max_length} tokens"),
+        ("Training tokens at hand", f"{tokens.train.tokens:,} in {tokens.train.chunks:,} sequences"),
+    ]
+    return _table(rows)
+
+
+def _training(made: Ingredients) -> str:
+    lora, plan, checkpoint = made.adapter, made.plan, made.checkpoint
+    targets = lora["target_modules"]
+    names = targets if isinstance(targets, str) else ", ".join(sorted(targets))
+    batch = plan.micro_batch * plan.accumulation
+    rows = [
+        (
+            "Method",
+            f"LoRA, r = {lora['r']}, alpha = {lora['lora_alpha']}, dropout = {lora['lora_dropout']}, on {names}",
+        ),
+        ("Trained parameters", f"{checkpoint.trainable_parameters:,} of {checkpoint.total_parameters:,}"),
+        ("Base weights in training", made.quantization if made.quantization != "none" else "not quantized"),
+        ("Arithmetic", f"{plan.precision}, adapter weights in fp32"),
+        ("Batch", f"{batch} sequences ({plan.micro_batch} at once × {plan.accumulation})"),
+        ("Highest learning rate", f"{_learning_rate(checkpoint.path):.3g}"),
+        ("Optimizer steps", f"{checkpoint.steps:,}"),
+        ("Tokens trained on", f"{checkpoint.tokens:,}"),
+        ("Training loss", f"{checkpoint.first_loss:.4f} → {checkpoint.last_loss:.4f} nats per token"),
+    ]
+    note = "The loss is the mean over the first and over the last tenth of the steps."
+    return f"{_table(rows)}\n\n{note}"
+
+
+def _learning_rate(checkpoint: Path) -> float:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    column = pq.read_table(checkpoint / "metrics.parquet", columns=["learning_rate"]).column(0)
+    return float(pc.max(column).as_py())
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value.replace('|', '/')} |" for name, value in rows)])
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {count:,}" for name, count in ordered)
+
+
+def _base_name(made: Ingredients) -> str:
+    return made.model.name if made.model.revision else str(made.base.resolve())
+
+
+def _short(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1]

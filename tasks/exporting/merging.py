@@ -1,0 +1,209 @@
+"""The base model with the adapter merged in, in fp16, written tensor by tensor.
+
+Merged into the unquantized weights: PEFT's own merge into int8 would quantize the sum again and round the adapter away.
+One tensor is in memory at a time, so that a 7B is merged within a gigabyte of host memory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from artifacts.errors import StageError
+from artifacts.progress import SILENT, Progress
+from tasks.exporting.adapter import Adapter, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "*.jinja"),
+)
+PAPERS = ("LICENSE*", "LICENCE*", "USE_POLICY*", "NOTICE*", "COPYING*")
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_BYTES = {"F16": 2, "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of the merged model: where it comes from and how it will be stored."""
+
+    name: str
+    source: Path
+    shape: tuple[int, ...]
+    dtype: str
+    """By its name in safetensors: `F16` for whatever was floating point, otherwise as in the base model."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        count = _BYTES.get(self.dtype, 1)
+        for length in self.shape:
+            count *= length
+        return count
+
+
+def merge(base: Path, adapter: Adapter, folder: Path, max_shard: int, progress: Progress = SILENT) -> None:
+    """Write base + adapter to `folder`: weights in files of up to `max_shard` bytes, configuration, tokenizer, licence.
+
+    Raises:
+        StageError: the adapter does not fit the base, or is of a kind that cannot be merged; a weight beyond fp16.
+    """
+    adapter.check_mergeable()
+    entries = read_entries(base)
+    _check_kinds(adapter, entries, base)
+    folder.mkdir(parents=True)
+    shards = _split(entries, max_shard)
+    names = [SINGLE] if len(shards) == 1 else [_shard_name(n, len(shards)) for n in range(1, len(shards) + 1)]
+    progress.begin("merging", sum(entry.size for entry in entries), "bytes")
+    done = 0
+    for name, shard in zip(names, shards, strict=True):
+        for size in _write_shard(folder / name, shard, lambda entry: merged_tensor(entry, adapter)):
+            done += size
+            progress.update(done)
+    if len(shards) > 1:
+        weight_map = {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard}
+        total = sum(entry.size for entry in entries)
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    _write_config(base, folder)
+    copy_files(base, folder, ("generation_config.json", *TOKENIZER, *PAPERS))
+
+
+def merged_tensor(entry: Entry, adapter: Adapter) -> torch.Tensor:
+    """One tensor of the merged model: W + scaling · B·A computed in fp32, rounded to fp16 once.
+
+    Raises:
+        StageError: a value that is not finite in fp16.
+    """
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(entry.source, framework="pt") as file:
+        tensor: torch.Tensor = file.get_tensor(entry.name)
+    if entry.dtype != "F16":
+        return tensor
+    module = entry.name.removesuffix(".weight")
+    if module in adapter.modules:
+        tensor = tensor.float() + adapter.delta(module)
+    half = tensor.to(torch.float16)
+    # Not a number is the largest and the smallest of all; `isfinite` would take several times the tensor's memory.
+    if half.numel() and not torch.stack(torch.aminmax(half)).isfinite().all():
+        raise StageError(
+            f"{entry.name} of the merged model holds values that are not finite in fp16",
+            field="exporting.merged",
+            remedy="look at the loss curve (a lower training.learning_rate may help), or set exporting.merged=false",
+        )
+    return half
+
+
+def copy_files(base: Path, folder: Path, patterns: tuple[str, ...]) -> None:
+    """Copy files of the base model that lie at its top, where there are any."""
+    for pattern in patterns:
+        for path in sorted(base.glob(pattern)):
+            shutil.copyfile(path, folder / path.name)
+
+
+def read_entries(base: Path) -> list[Entry]:
+    """The tensors of the base model, ordered by name."""
+    from safetensors import safe_open
+
+    places = dict.fromkeys((SINGLE,)) if (base / SINGLE).exists() else _weight_files(base)
+    found: dict[str, Entry] = {}
+    for place in places:
+        with safe_open(base / place, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                part = file.get_slice(name)
+                dtype = "F16" if part.get_dtype() in _FLOATS else part.get_dtype()
+                found[name] = Entry(name, base / place, tuple(part.get_shape()), dtype)
+    return [found[name] for name in sorted(found)]
+
+
+def _weight_files(base: Path) -> dict[str, None]:
+    index = json.loads((base / INDEX).read_text(encoding="utf-8"))
+    return dict.fromkeys(sorted(index["weight_map"].values()))
+
+
+def check_fit(adapter: Adapter, entries: list[Entry]) -> None:
+    """Refuse an adapter of another model. PEFT would only warn about modules that the base does not have.
+
+    Raises:
+        StageError: a module that the base does not have, or has in another shape.
+    """
+    shapes = {entry.name: entry.shape for entry in entries}
+    for module in adapter.modules:
+        shape, found = shapes.get(f"{module}.weight"), adapter.shape(module)
+        if shape != found:
+            there = "has no such weight" if shape is None else f"has {shape}"
+            raise StageError(
+                f"the adapter does not fit the base model: its {module} is {found}, the base {there}",
+                field="model.name",
+                remedy="export with the model that the adapter was trained on",
+            )
+
+
+def _check_kinds(adapter: Adapter, entries: list[Entry], base: Path) -> None:
+    problem = next(
+        (
+            f"{entry.name} of the base model is stored as {entry.dtype}: merging needs unquantized weights"
+            for entry in entries
+            if entry.dtype not in _BYTES
+        ),
+        None,
+    )
+    tied = json.loads((base / "config.json").read_text(encoding="utf-8")).get("tie_word_embeddings", False)
+    if tied and any(adapter.modules.values()):
+        problem = "the adapted embeddings are tied to the output layer, which merging would change too"
+    if problem:
+        raise StageError(problem, field="exporting.merged", remedy="set exporting.merged=false")
+
+
+def _split(entries: list[Entry], max_shard: int) -> list[list[Entry]]:
+    shards: list[list[Entry]] = [[]]
+    size = 0
+    for entry in entries:
+        if shards[-1] and size + entry.size > max_shard:
+            shards.append([])
+            size = 0
+        shards[-1].append(entry)
+        size += entry.size
+    return shards
+
+
+def _shard_name(number: int, count: int) -> str:
+    return f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _write_shard(path: Path, entries: list[Entry], make: Callable[[Entry], torch.Tensor]) -> Iterator[int]:
+    """Write a safetensors file one tensor at a time; yields the bytes of each. `save_file` would hold them all.
+
+    Format: https://github.com/huggingface/safetensors#format (length of the header, header as JSON, data).
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for entry in entries:
+        offsets = [offset, offset + entry.size]
+        header[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": offsets}
+        offset += entry.size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for entry in entries:
+            file.write(make(entry).contiguous().numpy().data.cast("B") if entry.size else b"")
+            yield entry.size
+
+
+def _write_config(base: Path, folder: Path) -> None:
+    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    for name in ("quantization_config", "_name_or_path"):
+        settings.pop(name, None)
+    settings["dtype"] = "float16"
+    if "torch_dtype" in settings:  # the name of the same before transformers 5; other programs read it still
+        settings["torch_dtype"] = "float16"
+    write_json(folder / "config.json", settings)

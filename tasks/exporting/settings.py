@@ -1,0 +1,26 @@
+"""The settings of the stage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from artifacts.configuration import Config
+from artifacts.schema import Quantization
+
+
+class ExportingConfig(Config):
+    """In which forms the trained model is handed over, and how closely they must agree with it."""
+
+    merged: bool = True
+    """Whether to write the whole model in fp16, adapter merged in, beside the adapter."""
+    quantization: Quantization = "int8"
+    """What the base weights were quantized to in training: the adapter is compared on the same."""
+    max_shard_gb: float = Field(2.0, gt=0)
+    """Size above which the merged weights go to another file, 10⁹ bytes. A larger single tensor has its own file."""
+    positions: int = Field(512, ge=1)
+    """Token positions of held-out text at which logits are compared."""
+    adapter_bound: float = Field(1e-4, ge=0)
+    """How far a logit of the reloaded adapter may be from the trained model's, on the same quantized base."""
+    merged_tolerance: float = Field(0.01, ge=0)
+    """How far a logit of the merged model may be from that of unquantized base and adapter, as a share of the largest
+    logit. Rounding a weight to fp16 once changes it by up to 0.0005 of its value; errors add up over the layers."""

@@ -1,0 +1,152 @@
+"""The stage on the built-in model: what it writes, that it loads, and that a difference stops it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from artifacts import digest
+from artifacts.errors import StageError
+from artifacts.presentation import Table, Text
+from artifacts.schema import ExportedModel
+from tasks.exporting import ExportingConfig, run_exporting, sections
+from tasks.exporting.comparing import compare_adapter, compare_merged, logits, read_chunks
+from tests.conftest import BASE_MODEL
+from tests.tasks.exporting.pieces import CPU, Pieces, make, tiny_llama
+
+pytestmark = pytest.mark.skipif(not BASE_MODEL.exists(), reason="the built-in model is not there")
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Pieces:
+    return make(tmp_path_factory.mktemp("pieces"), BASE_MODEL)
+
+
+@pytest.fixture(scope="module")
+def exported(pieces: Pieces, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    folder = tmp_path_factory.mktemp("export")
+    return run_exporting(ExportingConfig(quantization="int8"), **pieces.inputs(), workdir=folder)
+
+
+def test_comparisons_are_recorded(exported: ExportedModel) -> None:
+    assert exported.adapter_comparison.largest_difference <= 1e-4
+    assert "int8" in exported.adapter_comparison.against
+    merged = exported.merged_comparison
+    assert merged and 0 < merged.largest_difference < merged.bound < 1 and merged.positions > 30
+    assert exported.merged_bytes > exported.adapter_bytes > 1000
+
+
+def test_exports_load_with_plain_libraries_and_agree(exported: ExportedModel, pieces: Pieces) -> None:
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    chunks = read_chunks(pieces.tokens.path / "held_out.parquet", 60)
+    merged = AutoModelForCausalLM.from_pretrained(exported.path / "merged", dtype=torch.float32)
+    adapted = AutoPeftModelForCausalLM.from_pretrained(exported.path / "adapter", dtype=torch.float32)
+    expected = logits(adapted, chunks)
+    torch.testing.assert_close(logits(merged, chunks), expected, rtol=0, atol=0.01)
+    with adapted.disable_adapter():
+        assert float((logits(adapted, chunks) - expected).abs().max()) > 0.1  # the adapter does something
+    assert sum(map(len, chunks)) == len(expected) == 60
+
+
+def test_adapter_settings_name_the_base_in_a_fixed_order(exported: ExportedModel) -> None:
+    text = (exported.path / "adapter" / "adapter_config.json").read_text()
+    settings = json.loads(text)
+    assert settings["target_modules"] == ["q_proj", "v_proj"]
+    assert Path(settings["base_model_name_or_path"]) == BASE_MODEL.resolve()
+    assert list(settings) == sorted(settings)
+    assert not list((exported.path / "adapter").glob("tokenizer*"))
+
+
+def test_card_says_what_the_model_is_made_of(exported: ExportedModel) -> None:
+    for form, line in (
+        ("adapter", "PeftModel.from_pretrained(base,"),
+        ("merged", "AutoModelForCausalLM.from_pretrained"),
+    ):
+        card = (exported.path / form / "README.md").read_text()
+        assert line in card and card.startswith("---\n")
+        for fact in (
+            str(BASE_MODEL),
+            "r = 8, alpha = 16",
+            "q_proj, v_proj",
+            "2.0000 → 1.5000",
+            "mit",
+            "Python",
+            "int8",
+        ):
+            assert fact in card
+
+
+def test_sections_show_sizes_comparisons_and_lines_that_run(exported: ExportedModel) -> None:
+    (section,) = sections(exported)
+    table, text = section.blocks
+    assert isinstance(table, Table) and [row[0] for row in table.rows] == ["LoRA adapter", "merged, fp16"]
+    assert isinstance(text, Text)
+    code = text.markdown.removeprefix("```python\n").removesuffix("\n```")
+    names: dict[str, object] = {}
+    exec(code.replace('device_map="auto"', 'device_map="cpu"'), names)
+    assert names["model"].dtype == torch.float16  # type: ignore[attr-defined]
+
+
+def test_without_merged_model_untied_and_unquantized(tmp_path: Path) -> None:
+    pieces = make(tmp_path, tiny_llama(tmp_path / "base", BASE_MODEL))
+    digests = set()
+    for name, merged in (("one", False), ("two", True)):
+        (tmp_path / name).mkdir()
+        config = ExportingConfig(quantization="none", merged=merged, max_shard_gb=0.0003)
+        handle = run_exporting(config, **pieces.inputs(), workdir=tmp_path / name)
+        assert (handle.merged_comparison is not None) == (tmp_path / name / "merged").exists() == merged
+        digests.add(digest.of_files(tmp_path / name / "adapter", ("adapter_config.json", "README.md")))
+    assert len(digests) == 1 and len(list((tmp_path / "two" / "merged").glob("*.safetensors"))) > 2
+
+
+def test_over_the_bound_is_an_error(pieces: Pieces, tmp_path: Path) -> None:
+    config = ExportingConfig(quantization="none", merged_tolerance=0.0)
+    with pytest.raises(StageError, match="nothing was exported") as caught:
+        run_exporting(config, **pieces.inputs(), workdir=tmp_path)
+    assert "0 is allowed" in str(caught.value)
+
+
+def test_an_altered_merged_weight_is_noticed(exported: ExportedModel, pieces: Pieces, tmp_path: Path) -> None:
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    for path in (exported.path / "merged").iterdir():
+        (merged / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(merged / "model.safetensors")
+    tensors["model.layers.3.self_attn.v_proj.weight"] *= 1.5
+    save_file(tensors, merged / "model.safetensors", metadata={"format": "pt"})
+    chunks = read_chunks(pieces.tokens.path / "held_out.parquet", 60)
+    with pytest.raises(StageError, match=r"merged model .* logits differ"):
+        compare_merged(BASE_MODEL, exported.path / "adapter", merged, chunks, CPU, tolerance=0.01)
+
+
+def test_an_altered_adapter_is_noticed(exported: ExportedModel, pieces: Pieces, tmp_path: Path) -> None:
+    for path in (exported.path / "adapter").glob("adapter*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    settings = json.loads((tmp_path / "adapter_config.json").read_text()) | {"lora_alpha": 17}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    chunks = read_chunks(pieces.tokens.path / "held_out.parquet", 60)
+    trained = pieces.checkpoint.path / "adapter"
+    with pytest.raises(StageError, match=r"adapter loaded with peft .* logits differ"):
+        compare_adapter(BASE_MODEL, trained, tmp_path, chunks, CPU, "int8", 1e-4)
+
+
+def test_weights_that_are_not_numbers_are_noticed(pieces: Pieces, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint" / "adapter"
+    folder.mkdir(parents=True)
+    for path in (pieces.checkpoint.path / "adapter").glob("adapter*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder.parent / "metrics.parquet").write_bytes((pieces.checkpoint.path / "metrics.parquet").read_bytes())
+    tensors = load_file(folder / "adapter_model.safetensors")
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    damaged = dataclasses.replace(pieces, checkpoint=pieces.checkpoint.model_copy(update={"path": folder.parent}))
+    with pytest.raises(StageError, match="differ by up to nan"):
+        config = ExportingConfig(quantization="none", merged=False)
+        run_exporting(config, **damaged.inputs(), workdir=tmp_path)
