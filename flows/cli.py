@@ -133,10 +133,10 @@ def list_recipes(
 def main() -> None:
     """The entry point of the `codetune` command."""
     environment.apply(quiet=True)
-    sys.exit(_guarded(sys.argv[1:]))
+    sys.exit(guarded(sys.argv[1:]))
 
 
-def _guarded(arguments: list[str]) -> int:
+def guarded(arguments: list[str]) -> int:
     try:
         status = app(arguments, exit_on_error=False, result_action="return_value")
         return status if isinstance(status, int) else 0

@@ -64,7 +64,7 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
     tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
     checkpoint = run.stage(training.STAGE, config.training, model=model, tokens=tokens, plan=plan)
     exported = run.stage(
-        exporting.STAGE, config.exporting, model=model, tokens=tokens, checkpoint=checkpoint, plan=plan
+        exporting.STAGE, config.exporting, model=model, sample=sample, tokens=tokens, checkpoint=checkpoint, plan=plan
     )
     evaluated = run.stage(
         evaluation.STAGE, config.evaluation, model=model, sample=sample, tokens=tokens, exported=exported, plan=plan

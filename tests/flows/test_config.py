@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import InputError
+from flows import recipes
+from flows.config import PipelineConfig, build
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_is_valid_and_described(name: str) -> None:
+    assert build(name).recipe == name
+    assert len(recipes.describe(name)) > 40
+
+
+def test_the_defaults_are_the_reference_job() -> None:
+    training = PipelineConfig().training
+    assert (training.quantization, training.lora.r, training.effective_batch) == ("int8", 8, 4)
+    assert sorted(training.lora.target_modules) == ["q_proj", "v_proj"]
+    assert (training.learning_rate, training.max_steps, training.warmup_steps, training.save_steps) == (
+        2e-4,
+        200,
+        10,
+        100,
+    )
+    assert PipelineConfig().tokenization.max_length == 256
+    assert PipelineConfig().sampling.files == 2000
+
+
+def test_the_stock_recipe_spells_the_reference_settings() -> None:
+    training = build("codellama-7b-t4-stock").training
+    assert (training.micro_batch, training.gradient_checkpointing, training.engine) == (1, True, "stock")
+
+
+def test_a_recipe_stands_on_another(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("recipe: codellama-7b-t4\ntraining: {max_steps: 7}\n")
+    config = build(str(tmp_path / "mine.yaml"), ["training.lora.r=16"])
+    assert (config.training.max_steps, config.training.lora.r) == (7, 16)
+    assert config.preflight.precision == "fp16"
+
+
+def test_export_and_evaluation_follow_the_quantization_of_training() -> None:
+    config = build("codellama-7b-t4", ["training.quantization=nf4"])
+    assert (config.exporting.quantization, config.evaluation.quantization) == ("nf4", "nf4")
+
+
+def test_a_source_of_another_kind_replaces_the_whole_source() -> None:
+    config = build("demo", ["sampling.source={kind: github-code}"])
+    assert config.sampling.source.kind == "github-code"
+
+
+def test_a_configuration_survives_the_dashboard() -> None:
+    config = build("demo", ["training.max_steps=7"])
+    assert PipelineConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_every_fault_is_named() -> None:
+    with pytest.raises(InputError, match=r"(?s)training\.max_steps.*training\.lora\.r"):
+        build("demo", ["training.max_steps=no", "training.lora.r=no"])
+
+
+def test_every_setting_is_described() -> None:
+    schema = PipelineConfig.model_json_schema()
+    silent = [
+        f"{name}.{field}"
+        for name, model in schema["$defs"].items()
+        for field, entry in model.get("properties", {}).items()
+        if "description" not in entry
+    ]
+    assert not silent
