@@ -1,0 +1,1 @@
+"""The parts of `tools/build_base_model.py`: corpus, tokenizer, windows, training, evaluation, model card."""
