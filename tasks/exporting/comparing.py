@@ -5,10 +5,11 @@ Two questions, because quantization must not blur them:
 - the adapter: with plain `peft` on the same quantized base, against the trained model. The same weights through the
   same kernels: only a damaged or misread adapter makes a difference.
 - the merged model: with plain `transformers`, against the unquantized base with the adapter beside it. The weights
-  differ by one rounding to fp16, and so the bound is a share of the largest logit.
+  differ by one rounding to fp16, and so the bound is a share of the largest logit. Measured with adapters on all linear
+  layers of Llamas with 8 and 32 layers: 0.0004 to 0.0007 when computed in fp32, as here on a CPU, and 0.002 to 0.007
+  when computed in fp16, as here on a GPU.
 
 What the quantization itself changes is in neither. One model is loaded at a time; logits are kept on the host.
-On a CPU all is computed in fp32, on a GPU in fp16 as the merged model will be.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Chunks = Sequence[Sequence[int]]
+
+HALF_PRECISION = 5
+"""How much further off logits may be when fp16 is computed in, not only stored."""
 
 
 def read_chunks(held_out: Path, positions: int) -> list[list[int]]:
@@ -70,19 +74,26 @@ def compare_merged(base: Path, adapter: Path, merged: Path, chunks: Chunks, plan
     """The merged model against unquantized base and exported adapter.
 
     Raises:
-        StageError: a logit is further off than `tolerance` × the largest logit, or not finite.
+        StageError: a logit is further off than `tolerance` × the largest logit (on a GPU `HALF_PRECISION` times that),
+            or not finite.
     """
     from peft import PeftModel
 
     # From the folder that is here; the one that the export names is the same, or the hub's copy of it.
     reference = PeftModel.from_pretrained(_load_plain(base, plan), adapter).eval()
     expected = logits(reference, chunks)
+    with reference.disable_adapter():
+        effect = float((logits(reference, chunks) - expected).abs().max())
     del reference
     release_memory(plan)
     found = logits(_load_plain(merged, plan), chunks)
     release_memory(plan)
     against = "merged model loaded with transformers against unquantized base and adapter"
-    return _judge(against, found, expected, tolerance * float(expected.abs().max()))
+    share = tolerance * (HALF_PRECISION if plan.device == "cuda" else 1)
+    comparison = _judge(against, found, expected, share * float(expected.abs().max()))
+    if effect < 2 * comparison.largest_difference:
+        log.warning("the adapter changes logits by %.2g at most, hardly more than rounding to fp16 does", effect)
+    return comparison
 
 
 def logits(model: Any, chunks: Chunks) -> torch.Tensor:

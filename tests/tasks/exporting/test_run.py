@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,7 @@ def test_exports_load_with_plain_libraries_and_agree(exported: ExportedModel, pi
     merged = AutoModelForCausalLM.from_pretrained(exported.path / "merged", dtype=torch.float32)
     adapted = AutoPeftModelForCausalLM.from_pretrained(exported.path / "adapter", dtype=torch.float32)
     expected = logits(adapted, chunks)
-    torch.testing.assert_close(logits(merged, chunks), expected, rtol=0, atol=0.01)
+    torch.testing.assert_close(logits(merged, chunks), expected, rtol=0, atol=0.05)
     with adapted.disable_adapter():
         assert float((logits(adapted, chunks) - expected).abs().max()) > 0.1  # the adapter does something
     assert sum(map(len, chunks)) == len(expected) == 60
@@ -123,7 +125,7 @@ def test_an_altered_merged_weight_is_noticed(exported: ExportedModel, pieces: Pi
     save_file(tensors, merged / "model.safetensors", metadata={"format": "pt"})
     chunks = read_chunks(pieces.tokens.path / "held_out.parquet", 60)
     with pytest.raises(StageError, match=r"merged model .* logits differ"):
-        compare_merged(BASE_MODEL, exported.path / "adapter", merged, chunks, CPU, tolerance=0.01)
+        compare_merged(BASE_MODEL, exported.path / "adapter", merged, chunks, CPU, tolerance=0.004)
 
 
 def test_an_altered_adapter_is_noticed(exported: ExportedModel, pieces: Pieces, tmp_path: Path) -> None:
@@ -137,16 +139,24 @@ def test_an_altered_adapter_is_noticed(exported: ExportedModel, pieces: Pieces, 
         compare_adapter(BASE_MODEL, trained, tmp_path, chunks, CPU, "int8", 1e-4)
 
 
+def test_an_adapter_lost_in_rounding_is_told(pieces: Pieces, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny = altered_checkpoint(pieces, tmp_path, lambda tensor: tensor * 1e-4)
+    config = ExportingConfig(quantization="none", positions=20)
+    handle = run_exporting(config, **tiny.inputs(), workdir=tmp_path)
+    assert "hardly more than rounding to fp16" in caplog.text
+    assert handle.merged_comparison and handle.merged_comparison.positions == 20
+
+
+def altered_checkpoint(pieces: Pieces, folder: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Pieces:
+    """The same with an adapter of which every weight was changed."""
+    copy = folder / "checkpoint"
+    shutil.copytree(pieces.checkpoint.path, copy)
+    path = copy / "adapter" / "adapter_model.safetensors"
+    save_file({name: change(tensor) for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    return dataclasses.replace(pieces, checkpoint=pieces.checkpoint.model_copy(update={"path": copy}))
+
+
 def test_weights_that_are_not_numbers_are_noticed(pieces: Pieces, tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoint" / "adapter"
-    folder.mkdir(parents=True)
-    for path in (pieces.checkpoint.path / "adapter").glob("adapter*"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    (folder.parent / "metrics.parquet").write_bytes((pieces.checkpoint.path / "metrics.parquet").read_bytes())
-    tensors = load_file(folder / "adapter_model.safetensors")
-    next(iter(tensors.values()))[0, 0] = float("nan")
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    damaged = dataclasses.replace(pieces, checkpoint=pieces.checkpoint.model_copy(update={"path": folder.parent}))
+    damaged = altered_checkpoint(pieces, tmp_path, lambda tensor: tensor * float("nan"))
     with pytest.raises(StageError, match="differ by up to nan"):
-        config = ExportingConfig(quantization="none", merged=False)
-        run_exporting(config, **damaged.inputs(), workdir=tmp_path)
+        run_exporting(ExportingConfig(quantization="none", merged=False), **damaged.inputs(), workdir=tmp_path)

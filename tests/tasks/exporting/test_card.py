@@ -1,0 +1,59 @@
+"""Exports of a model from the hub name it by repository and commit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.base_model import ModelReference
+from tasks.exporting.adapter import Adapter, write_adapter
+from tasks.exporting.card import Ingredients, write_card
+from tests.conftest import BASE_MODEL
+from tests.tasks.exporting.pieces import CPU, make, tiny_llama
+
+NAME, COMMIT = "codellama/CodeLlama-7b-Instruct-hf", "22cb240e0292b0b5ab4c17ccd97aa3a2f799cbed"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Ingredients:
+    folder = tmp_path_factory.mktemp("card")
+    base = tiny_llama(folder / "base", BASE_MODEL)
+    (base / "README.md").write_text("---\nlanguage: code\nlicense: llama2\ntags:\n- x\n---\n# Base\nlicense: other\n")
+    pieces = make(folder, base)
+    return Ingredients(
+        model=ModelReference(name=NAME, revision=COMMIT, fingerprint="0", metadata=base),
+        base=base,
+        quantization="nf4",
+        adapter=Adapter.read(pieces.checkpoint.path / "adapter").settings,
+        sample=pieces.sample,
+        tokens=pieces.tokens,
+        checkpoint=pieces.checkpoint,
+        plan=CPU,
+    )
+
+
+def test_card_names_repository_commit_and_licence(made: Ingredients, tmp_path: Path) -> None:
+    write_card(made, "adapter", tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    front, body = card.removeprefix("---\n").split("\n---\n", 1)
+    assert {f"base_model: {NAME}", "license: llama2", "library_name: peft"} <= set(front.splitlines())
+    assert "license: other" not in card
+    assert f'from_pretrained("{NAME}", revision="{COMMIT}"' in body and "| nf4 |" in body
+
+
+def test_adapter_names_repository_and_commit(made: Ingredients, tmp_path: Path) -> None:
+    adapter = Adapter.read(made.checkpoint.path / "adapter")
+    write_adapter(adapter, made.model, made.base, tmp_path / "adapter")
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (settings["base_model_name_or_path"], settings["revision"]) == (NAME, COMMIT)
+    assert settings["target_modules"] == ["q_proj", "v_proj"]
+
+
+def test_card_has_the_same_bytes_again(made: Ingredients, tmp_path: Path) -> None:
+    slower = made.checkpoint.model_copy(update={"step_seconds": 9.0, "tokens_per_second": 1.0, "resumed_from": 1})
+    for name, checkpoint in (("one", made.checkpoint), ("two", slower)):
+        (tmp_path / name).mkdir()
+        write_card(made.model_copy(update={"checkpoint": checkpoint}), "merged", tmp_path / name)
+    assert (tmp_path / "one" / "README.md").read_bytes() == (tmp_path / "two" / "README.md").read_bytes()
