@@ -36,8 +36,7 @@ class RunSummary(Record):
     """The exported model's folder."""
 
 
-locate = task(
-    base_model.locate,
+@task(
     name="base-model",
     cache_policy=NO_CACHE,
     persist_result=False,
@@ -45,6 +44,9 @@ locate = task(
     retry_delay_seconds=policy.FIRST_DELAY,
     retry_condition_fn=policy.is_transient,
 )
+def locate(config: base_model.ModelConfig) -> base_model.ModelReference:
+    """Find the base model, reading metadata only."""
+    return base_model.locate(config)
 
 
 @flow(name="finetune", flow_run_name="{config.recipe}", persist_result=False)
