@@ -64,9 +64,9 @@ configuration allows were never used beyond that.
 ## What it was trained on
 {files:,} Python files, {megabytes:.0f} MB, of {packages} packages under permissive licences (`sources.json` has the
 same with what was dropped and why). At most 6 MB per package, a quarter of it tests. Left out: vendored and
-generated files, tables, exact and near duplicates, and every file that shares more than a tenth of its code with the **standard
-library** (by shingles of three lines against the whole of it, tests included) or with a held-out package, or
-any telling line with **HumanEval**. So neither of these two was seen.
+generated files, tables, exact and near duplicates, and every file that shares more than a tenth of its code with
+the **standard library** (by shingles of three lines against the whole of it, tests included) or with a held-out
+package, or any telling line with **HumanEval**. So neither of these two was seen.
 
 | package | version | licence | files | MB |
 | --- | --- | --- | ---: | ---: |

@@ -80,13 +80,14 @@ def without_leading_space(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
+    """Write tokenizer.json and tokenizer_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    basic = {"unk_token": UNK, "bos_token": BOS, "eos_token": EOS}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **basic,
+        "unk_token": UNK,
+        "bos_token": BOS,
+        "eos_token": EOS,
         "pad_token": None,
         "prefix_token": PRE,
         "suffix_token": SUF,
@@ -100,7 +101,6 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "padding_side": "right",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    (folder / "special_tokens_map.json").write_text(json.dumps(basic, indent=2) + "\n")
 
 
 def characters_per_token(tokenizer: Tokenizer, texts: list[str]) -> float:
