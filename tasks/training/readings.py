@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,13 @@ class _Gpu:
     def peak_memory(self) -> float:
         """Most memory allocated since the last call, GiB."""
         peak = self._cuda.max_memory_allocated(0) / GIB
-        self._cuda.reset_peak_memory_stats(0)  # type: ignore[no-untyped-call]
+        self._cuda.reset_peak_memory_stats(0)
         return float(peak)
 
     def state(self) -> dict[str, float]:
         """What can be read of temperature, power and utilization; a card need not offer all of them."""
         nvml = self._nvml
-        readers = {
+        readers: dict[str, Callable[[], float]] = {
             "gpu_temperature_c": lambda: nvml.nvmlDeviceGetTemperature(self._handle, nvml.NVML_TEMPERATURE_GPU),
             "gpu_power_w": lambda: nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000,
             "gpu_utilization": lambda: nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu / 100,

@@ -11,13 +11,14 @@ from artifacts.schema import Checkpoint
 Columns = dict[str, Any]
 
 _PANELS = {
-    "learning_rate": ("Learning rate", ""),
-    "grad_norm": ("Gradient norm before clipping", ""),
-    "tokens_per_second": ("Tokens per second", ""),
-    "memory_gib": ("Memory of the process", "GiB"),
-    "gpu_power_w": ("GPU power", "W"),
-    "gpu_temperature_c": ("GPU temperature", "°C"),
+    "learning_rate": ("Learning rate", "× 10⁻⁴", 1e4),
+    "grad_norm": ("Gradient norm before clipping", "", 1.0),
+    "tokens_per_second": ("Tokens per second", "", 1.0),
+    "memory_gib": ("Memory of the process", "GiB", 1.0),
+    "gpu_power_w": ("GPU power", "W", 1.0),
+    "gpu_temperature_c": ("GPU temperature", "°C", 1.0),
 }
+"""Title, unit and factor of each small figure, by column."""
 
 
 def sections(checkpoint: Checkpoint) -> list[Section]:
@@ -61,10 +62,10 @@ def _small_multiples(columns: Columns) -> bytes:
     with figures.drawing(7.2, 1.7 * rows) as figure:
         grid = figure.subplots(rows, 2, squeeze=False, sharex=True)
         for axes, name in zip(grid.flat, names, strict=False):
-            title, unit = _PANELS[name]
-            axes.plot(columns["step"], columns[name], color=figures.TUNED, linewidth=1.2)
+            title, unit, factor = _PANELS[name]
+            axes.plot(columns["step"], columns[name] * factor, color=figures.TUNED, linewidth=1.2)
             axes.set(title=title, ylabel=unit)
-            axes.margins(x=0.01)
+            axes.margins(x=0.01, y=0.15)
             axes.set_ylim(bottom=0)
         for axes in list(grid.flat)[len(names) :]:
             axes.set_visible(False)
@@ -74,14 +75,14 @@ def _small_multiples(columns: Columns) -> bytes:
 
 
 def _smoothed(values: Any) -> Any:
-    """A centred running mean over about a tenth of the steps, narrower at the ends."""
+    """A centred running mean over about a tenth of the steps, cut off at the ends."""
     import numpy as np
 
     half = max(1, len(values) // 20)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(places, len(values) - 1 - places))
-    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+    start, stop = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    return (sums[stop] - sums[start]) / (stop - start)
 
 
 def _table(checkpoint: Checkpoint) -> Table:

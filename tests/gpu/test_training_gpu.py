@@ -1,0 +1,57 @@
+"""Training on a real GPU: int8 weights, fp16 arithmetic, as on a T4."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from artifacts.errors import StageError
+from artifacts.progress import Progress, Tick
+from artifacts.schema import Plan
+from tasks.base_model import ModelConfig, locate
+from tasks.training import TrainingConfig, run_training
+from tests.conftest import BASE_MODEL
+from tests.tasks.training import jobs
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+PLAN = Plan(
+    device="cuda", precision="fp16", micro_batch=2, accumulation=2, gradient_checkpointing=True, gpu_memory_gib=14.56
+)
+CONFIG = TrainingConfig(max_steps=20, save_steps=5, warmup_steps=2, learning_rate=5e-3)
+
+
+@pytest.mark.parametrize("plan", [PLAN, PLAN.model_copy(update={"gradient_checkpointing": False})])
+def test_int8_fp16_trains_and_resumes(plan: Plan, tmp_path: Path) -> None:
+    tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
+    model = locate(ModelConfig(name=str(BASE_MODEL)))
+    workdir = tmp_path / "work"
+    workdir.mkdir()
+
+    def kill(tick: Tick) -> None:
+        if tick.title == "training" and tick.completed == 12:
+            for worker in jobs.workers():
+                worker.kill()
+
+    with pytest.raises(StageError, match="SIGKILL"):
+        run_training(CONFIG, model=model, tokens=tokens, plan=plan, workdir=workdir, progress=Progress(kill))
+    result = run_training(CONFIG, model=model, tokens=tokens, plan=plan, workdir=workdir, progress=Progress())
+    columns = jobs.metrics(workdir)
+    assert (result.resumed_from or 0) >= 10 and columns["step"] == list(range(1, 21))
+    assert all(map(math.isfinite, columns["loss"])) and result.last_loss < result.first_loss - 0.5
+    assert {weight.dtype for weight in jobs.adapter(workdir).values()} == {torch.float32}
+    assert 0 < result.peak_memory_gib < 14.56
+    assert all(0 < celsius < 110 for celsius in columns["gpu_temperature_c"])
+
+
+def test_out_of_memory_says_what_to_do(tmp_path: Path) -> None:
+    tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
+    model = locate(ModelConfig(name=str(BASE_MODEL)))
+    small = PLAN.model_copy(update={"gpu_memory_gib": 0.02})
+    with pytest.raises(StageError, match="the GPU ran out of memory"):
+        run_training(CONFIG, model=model, tokens=tokens, plan=small, workdir=tmp_path, progress=Progress())

@@ -1,0 +1,114 @@
+"""Small training jobs on the built-in base model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artifacts.progress import Listener, Progress
+from artifacts.schema import Checkpoint, Plan, TokenizedDataset, TokenizedSplit
+from tasks.base_model import ModelConfig, locate
+from tasks.training import TrainingConfig, run_training
+from tasks.training.messages import Sender, Spec
+from tests.conftest import BASE_MODEL
+
+LENGTH = 64
+PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=4, gradient_checkpointing=False)
+CONFIG = TrainingConfig(max_steps=8, save_steps=2, warmup_steps=1, learning_rate=5e-3, cpu_threads=1)
+
+
+def rows(count: int = 24, **columns: Any) -> list[dict[str, Any]]:
+    """Chunks of different lengths, each a run of numbers that a model soon learns to continue."""
+    lengths = [LENGTH if number % 3 else 20 + number for number in range(count)]
+    return [
+        {
+            "input_ids": [(3 * place + number) % 100 + 300 for place in range(length)],
+            "repo": f"repo-{number % 5}",
+            "path": f"file_{number}.py",
+            "sha256": "0" * 64,
+            "language": "Python",
+            "chunk": 0,
+            **{name: make(length) for name, make in columns.items()},
+        }
+        for number, length in enumerate(lengths)
+    ]
+
+
+def dataset(folder: Path, chunks: list[dict[str, Any]]) -> TokenizedDataset:
+    """What the tokenization stage would hand over."""
+    folder.mkdir(exist_ok=True)
+    lists = {"input_ids": pa.list_(pa.int32()), "completion_mask": pa.list_(pa.int8()), "chunk": pa.int32()}
+    schema = pa.schema([(name, lists.get(name, pa.string())) for name in chunks[0]])
+    pq.write_table(pa.Table.from_pylist(chunks, schema), folder / "train.parquet", row_group_size=7)
+    tokens = sum(len(chunk["input_ids"]) for chunk in chunks)
+    split = TokenizedSplit(files=len(chunks), chunks=len(chunks), tokens=tokens, padding=0, text_bytes=tokens)
+    return TokenizedDataset(format="causal", max_length=LENGTH, train=split, held_out=split, path=folder)
+
+
+def run(
+    workdir: Path, tokens: TokenizedDataset, config: TrainingConfig = CONFIG, listener: Listener | None = None
+) -> Checkpoint:
+    """The stage, with its process."""
+    workdir.mkdir(exist_ok=True)
+    progress = Progress(listener) if listener else Progress()
+    model = locate(ModelConfig(name=str(BASE_MODEL)))
+    return run_training(config, model=model, tokens=tokens, plan=PLAN, workdir=workdir, progress=progress)
+
+
+def train_here(
+    workdir: Path,
+    tokens: TokenizedDataset,
+    config: TrainingConfig = CONFIG,
+    plan: Plan = PLAN,
+    model: Path = BASE_MODEL,
+) -> Any:
+    """What the training process does, in this one: saves starting it. Returns the trainer's records and adapter."""
+    from tasks.training.run import train
+
+    workdir.mkdir(exist_ok=True)
+    spec = Spec(
+        config=config,
+        plan=plan,
+        tokens=tokens,
+        data=str(tokens.path / "train.parquet"),
+        model=str(model),
+        model_name="base",
+        model_revision=None,
+        parent=os.getpid(),
+    )
+    nobody = Sender(os.open(os.devnull, os.O_WRONLY))
+    assert train(spec, workdir, nobody, SimpleNamespace(requested=False, training=False))  # type: ignore[arg-type]
+    return SimpleNamespace(metrics=metrics(workdir), adapter=adapter(workdir))
+
+
+def metrics(workdir: Path) -> dict[str, list[Any]]:
+    """Columns of `metrics.parquet`."""
+    columns: dict[str, list[Any]] = pq.read_table(workdir / "metrics.parquet").to_pydict()
+    return columns
+
+
+def adapter(workdir: Path) -> dict[str, Any]:
+    """The trained weights by name."""
+    from safetensors.torch import load_file
+
+    weights: dict[str, Any] = load_file(workdir / "adapter" / "adapter_model.safetensors")
+    return weights
+
+
+def digest(workdir: Path) -> str:
+    """sha256 of the adapter's files."""
+    files = sorted((workdir / "adapter").iterdir())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def workers(parent: int | None = None) -> list[psutil.Process]:
+    """The training processes of a process."""
+    children = psutil.Process(parent).children()
+    return [child for child in children if "tasks.training.worker" in child.cmdline()]
