@@ -45,3 +45,7 @@ def test_memory_grows_with_the_batch_and_shrinks_with_checkpointing(seven: Model
     for quantization in ("int8", "nf4", "none"):
         assert _peak(seven, quantization, 1, True) < _peak(seven, quantization, 4, True)
         assert _peak(seven, quantization, 4, True) < _peak(seven, quantization, 4, False)
+
+
+def test_a_small_model_on_a_cpu(tiny: ModelShape) -> None:
+    assert MemoryModel(tiny, JobShape(), "fp32", on_gpu=False).peak_gib(4, False) == pytest.approx(1.0, rel=0.15)
