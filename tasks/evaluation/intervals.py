@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,7 @@ def _tails(count: int) -> tuple[float, float]:
     return tail, 1 - tail
 
 
+@lru_cache
 def student_quantile(probability: float, freedom: int) -> float:
     """Quantile of Student's t distribution, to four digits and better.
 
@@ -111,7 +113,7 @@ def student_quantile(probability: float, freedom: int) -> float:
     """
     import numpy as np
 
-    angles = np.linspace(-np.pi / 2, np.pi / 2, 200_001)
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 50_001)
     density = np.cos(angles) ** (freedom - 1)
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     angle = np.interp(probability, mass / mass[-1], angles)

@@ -1,0 +1,57 @@
+"""Greedy answers: the same whatever shares the batch, and the same as transformers'."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import torch
+
+from tasks.evaluation.generation import Decoding, generate
+from tests.tasks.evaluation.world import toy
+
+DECODING = Decoding(batch_size=16, max_new_tokens=24, stop=frozenset(range(0, 97, 12)), pad=0)
+
+
+def prompts(count: int) -> list[list[int]]:
+    rng = random.Random(1)
+    return [[rng.randrange(1, 97) for _ in range(rng.randrange(1, 40))] for _ in range(count)]
+
+
+def test_batch_mates_change_nothing() -> None:
+    asked = prompts(37)
+    together = generate(toy(), asked, DECODING)
+    alone = generate(toy(), asked, replace(DECODING, batch_size=1))
+    assert together == alone
+    assert len(set(map(len, together))) > 5, "answers of one length do not test rows leaving the batch"
+
+
+def test_answers_are_those_of_transformers() -> None:
+    model, asked = toy(), prompts(6)
+    decoding = replace(DECODING, stop=frozenset({96}))
+    for prompt, answer in zip(asked, generate(model, asked, decoding), strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=24,
+            eos_token_id=96,
+            pad_token_id=0,
+        )
+        assert answer == expected[0, len(prompt) :].tolist()
+
+
+def test_an_answer_ends_with_its_first_stop_token() -> None:
+    for answer in generate(toy(), prompts(20), DECODING):
+        assert not DECODING.stop & set(answer[:-1])
+        assert answer[-1] in DECODING.stop or len(answer) == 24
+
+
+def test_progress_counts_every_prompt() -> None:
+    counts: list[int] = []
+    generate(toy(), prompts(37), DECODING, counts.append)
+    assert counts == [16, 16, 5]
+
+
+def test_no_prompts_no_answers() -> None:
+    assert generate(toy(), [], DECODING) == []

@@ -1,0 +1,135 @@
+"""A small world to evaluate in: the built-in base, some held-out repositories, adapters of known worth."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from artifacts.schema import Comparison, DatasetSample, ExportedModel, Plan, SplitSize, TokenizedDataset
+from tasks.base_model import ModelConfig, ModelReference, locate
+from tasks.loading import load_base
+from tasks.tokenization import TokenizationConfig, run_tokenization
+from tasks.tokenization.vocabulary import encode, load_tokenizer
+from tests.conftest import BASE_MODEL
+
+PLAN = Plan(device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False)
+SIZE = SplitSize(files=0, repositories=0, bytes=0)
+EXACT = Comparison(against="", largest_difference=0, bound=0, positions=0)
+NAMES = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")
+
+
+def source(name: str) -> str:
+    """A file that nobody can guess, the same in every repository but for its first line."""
+    return (
+        f"import {name}\n\n"
+        "def quell(zeta, ombre):\n    vortex = zeta.plinth(ombre, 17)\n    return vortex.grackle() - ombre\n\n"
+        "class Sprocket(Gadfly):\n    tarn = quell(84, None)\n"
+    )
+
+
+@dataclass(frozen=True)
+class World:
+    """What an evaluation takes."""
+
+    model: ModelReference
+    sample: DatasetSample
+    tokens: TokenizedDataset
+
+    def inputs(self, exported: ExportedModel) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "sample": self.sample,
+            "tokens": self.tokens,
+            "exported": exported,
+            "plan": PLAN,
+        }
+
+
+def build(folder: Path, files: dict[str, str] | None = None) -> World:
+    """Tokenize files, each in a repository named like it, as the held-out side."""
+    texts = files if files is not None else {name: source(name) for name in NAMES}
+    columns = ("repo", "path", "language", "license", "size", "sha256", "revision", "content")
+    rows = [
+        (name, "main.py", "Python", "mit", len(text), hashlib.sha256(text.encode()).hexdigest(), "", text)
+        for name, text in texts.items()
+    ]
+    schema = pa.schema([(name, pa.int64() if name == "size" else pa.string()) for name in columns])
+    held_out = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema)
+    train = pa.Table.from_pylist([dict(zip(columns, ("t", *rows[0][1:]), strict=True))] if rows else [], schema)
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(held_out, folder / "held_out.parquet")
+    pq.write_table(train, folder / "train.parquet")
+    sample = DatasetSample(source="test", train=SIZE, held_out=SIZE, languages={}, licenses={}, funnel=(), path=folder)
+    model = locate(ModelConfig(name=str(BASE_MODEL)))
+    workdir = folder / "tokens"
+    workdir.mkdir()
+    if rows:
+        return World(
+            model,
+            sample,
+            run_tokenization(TokenizationConfig(max_length=64), sample=sample, model=model, workdir=workdir),
+        )
+    empty = pa.schema([("input_ids", pa.list_(pa.int32())), ("repo", pa.string()), ("path", pa.string())])
+    pq.write_table(empty.empty_table().append_column("chunk", pa.array([], pa.int32())), workdir / "held_out.parquet")
+    sizes = {"files": 0, "chunks": 0, "tokens": 0, "padding": 0, "text_bytes": 0}
+    tokens = TokenizedDataset.model_validate(
+        {"format": "causal", "max_length": 64, "train": sizes, "held_out": sizes, "path": workdir}
+    )
+    return World(model, sample, tokens)
+
+
+def noise_adapter(folder: Path) -> ExportedModel:
+    """An adapter that nobody trained."""
+    torch.manual_seed(0)
+    adapter = get_peft_model(load_base(BASE_MODEL, "none", PLAN), _lora())
+    for name, weights in adapter.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weights, std=0.2)
+    return _export(adapter, folder)
+
+
+def memorised_adapter(folder: Path, text: str) -> ExportedModel:
+    """An adapter that was trained on the very text that it is evaluated on."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(BASE_MODEL)
+    ids = torch.tensor([[tokenizer.bos, *encode(tokenizer, text)]])
+    adapter = get_peft_model(load_base(BASE_MODEL, "none", PLAN), _lora())
+    optimizer = torch.optim.AdamW([p for p in adapter.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(30):
+        loss = adapter(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return _export(adapter, folder)
+
+
+def toy() -> LlamaForCausalLM:
+    """A model of two layers with weights so large that it says many different things."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.6,
+        max_position_embeddings=128,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def _lora() -> LoraConfig:
+    return LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _export(adapter: Any, folder: Path) -> ExportedModel:
+    adapter.save_pretrained(str(folder / "adapter"))
+    return ExportedModel(adapter_comparison=EXACT, merged_comparison=None, adapter_bytes=0, merged_bytes=0, path=folder)
