@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts.errors import InputError
+from artifacts.errors import InputError, StageError
 from artifacts.schema import Plan, Quantization
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTraine
 
     Raises:
         InputError: the folder holds no causal language model that transformers can load, or lacks some weights.
+        StageError: the weights cannot be quantized, mostly for want of memory.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -48,10 +49,20 @@ def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTraine
             device_map={"": 0 if plan.device == "cuda" else "cpu"},
             local_files_only=True,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(folder, str(error).splitlines()[0]) from error
+    except RuntimeError as error:
+        # transformers catches what goes wrong while it quantizes, logs it and raises this in its place
+        if "conversion of the weights" not in str(error):
+            raise
+        raise StageError(
+            f"the weights could not be brought into memory as {quantization}; the log says why",
+            field="training.quantization",
+            remedy="mostly the card's memory runs out: free it of other processes, or use nf4",
+        ) from error
     if loading["missing_keys"] or loading["mismatched_keys"]:
         missing = sorted([*loading["missing_keys"], *(str(key) for key, *_ in loading["mismatched_keys"])])
         raise _unusable(folder, f"{len(missing)} weights are missing or misshapen, {missing[0]} first")

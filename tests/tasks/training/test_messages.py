@@ -17,7 +17,7 @@ def through_the_pipe(error: Exception) -> Exception:
     reader, writer = os.pipe()
     Sender(writer).fail(error)
     os.close(writer)
-    with open(reader) as lines:
+    with os.fdopen(reader) as lines:
         return error_of(json.loads(lines.readline()), "the end of its output")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from artifacts.errors import InputError
-from artifacts.schema import Checkpoint, TokenizedDataset
+from artifacts.schema import Checkpoint
 from tasks.training import TrainingConfig, sections
 from tests.tasks.training import jobs
 
