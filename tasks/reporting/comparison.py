@@ -46,7 +46,8 @@ def compare(sample: Completion) -> Comparison:
         where=f"{sample.repo} / {sample.path}",
         kind={"line": "next line", "fim": "fill in the middle"}[sample.kind],
         before="".join(sample.prompt.splitlines(keepends=True)[-CONTEXT_LINES:]),
-        after="".join(sample.suffix.splitlines(keepends=True)[:CONTEXT_LINES]),
+        # the gap is a whole line, and the suffix begins with the line after it
+        after="".join(["\n", *sample.suffix.splitlines(keepends=True)[:CONTEXT_LINES]]) if sample.suffix else "",
         truth=sample.truth[:LONGEST],
         answers=(_answer("base", sample.base, sample.truth), _answer("tuned", sample.tuned, sample.truth)),
     )

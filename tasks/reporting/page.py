@@ -19,7 +19,7 @@ from artifacts.presentation import Table
 from tasks.reporting.chapters import Chapter
 from tasks.reporting.verdict import KeyFigure, Tone
 
-_FIGURE = r"[+−-]?[\d.,]+(e[+-]?\d+)?\s?(%|pp|s|GiB|MiB|MB|GB|B|tokens/s)?"
+_FIGURE = r"[+−-]?[\d.,]+(e[+-]?\d+)?\s?(%|pp|s|GiB|MiB|GB|MB|kB|B|bytes|tokens/s)?"
 _NUMBER = re.compile(rf"{_FIGURE}( to {_FIGURE})?|[–—]?")
 
 

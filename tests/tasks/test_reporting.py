@@ -206,6 +206,11 @@ def test_only_what_differs_from_the_truth_is_marked() -> None:
     assert not base.exact and base.pieces == (("same", "    return "), ("differs", "y"))
 
 
+def test_a_sample_reads_like_the_file() -> None:
+    shown = compare(_completion(suffix="\n\ndef g():\n"))
+    assert shown.before + shown.truth + shown.after == "def f(x):\n    return x\n\n\ndef g():\n"
+
+
 def test_columns_of_figures_are_set_right() -> None:
     table = Table(("name", "count", "share", "note"), (("a", "1,200", "−3.1 %", ""), ("b", "7", "+0.2 %", "")))
     assert numeric_columns(table) == [False, True, True, False]
