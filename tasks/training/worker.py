@@ -46,6 +46,7 @@ def main(specification: Path, descriptor: int) -> int:
         spec = Spec.model_validate_json(specification.read_text())
         _die_with(spec.parent)
         _listen_to_libraries(sender)
+        sender.send("phase", title="starting", total=None, unit="")  # importing takes seconds
         from tasks.training.run import train
 
         finished = train(spec, specification.parent, sender, stop)

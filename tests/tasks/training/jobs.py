@@ -103,9 +103,8 @@ def adapter(workdir: Path) -> dict[str, Any]:
 
 
 def digest(workdir: Path) -> str:
-    """sha256 of the adapter's files."""
-    files = sorted((workdir / "adapter").iterdir())
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    """sha256 of the adapter's weights."""
+    return hashlib.sha256((workdir / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
 def workers(parent: int | None = None) -> list[psutil.Process]:
