@@ -284,6 +284,13 @@ class Metric(Record):
     """Repositories that the bootstrap drew from."""
 
     @property
+    def interval(self) -> str:
+        """The 95 % interval in brackets."""
+        if self.low is None or self.high is None:
+            return "(no interval from a single repository)"
+        return f"[{self.low:+.4f}, {self.high:+.4f}]"
+
+    @property
     def verdict(self) -> Literal["better", "worse", "no difference shown"]:
         if self.low is None or self.high is None:
             return "no difference shown"
@@ -325,10 +332,7 @@ class EvaluationReport(Handle):
     @property
     def summary(self) -> str:
         loss = self.metric("loss")
-        return (
-            f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, "
-            f"difference {loss.difference:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}]"
-        )
+        return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, difference {loss.difference:+.4f} {loss.interval}"
 
 
 # --- reporting ------------------------------------------------------------------------------------------------
