@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from artifacts.store import Store
+from flows import environment
+
+environment.apply(quiet=True)  # as the command line does, before Prefect is imported
 
 BASE_MODEL = Path(__file__).parents[1] / "models" / "codellama-tiny"
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from artifacts.configuration import Config, Unkeyed
 from tasks.sampling.languages import LANGUAGES, known
 
-PERMISSIVE = ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0")
+PERMISSIVE = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "isc", "mit", "unlicense")
 GITHUB_CODE = "codeparrot/github-code"
 STANDARD_LIBRARY = "stdlib"
 """Stands for the folder of the running interpreter's standard library among the paths of a local source."""

@@ -30,9 +30,9 @@ class Case:
 
 def code(tmp: Path) -> None:
     """Two repositories with a little real code."""
-    for repo in ("one", "two"):
-        (tmp / "code" / repo).mkdir(parents=True)
-        shutil.copy(json.__file__, tmp / "code" / repo / "module.py")
+    for module in (json, shutil):
+        (tmp / "code" / module.__name__).mkdir(parents=True)
+        shutil.copy(module.__file__, tmp / "code" / module.__name__ / "module.py")
 
 
 def file(name: str, data: bytes) -> Callable[[Path], None]:
@@ -146,7 +146,10 @@ DATA = [
     Case("no UTF-8 at all", "UTF-8", local("{tmp}/code"), file("code/a/m.py", b"x = '\xff\xfe'\n" * 50)),
     Case("NUL bytes", "NUL", local("{tmp}/code"), file("code/a/m.py", b"x = 1\x00\n" * 50)),
     Case(
-        "one line of 50 MB", "line", local("{tmp}/code"), file("code/a/m.py", b"x = '" + b"ab " * 17_000_000 + b"'\n")
+        "one line of 50 MB",
+        "too large",
+        local("{tmp}/code"),
+        file("code/a/m.py", b"x = '" + b"ab " * 17_000_000 + b"'\n"),
     ),
     Case("no such table", "nothing.parquet", table("{tmp}/nothing.parquet")),
     Case("a table without content", "content", table("{tmp}/t.jsonl"), file("t.jsonl", b'{"text": "x = 1"}\n' * 9)),
