@@ -22,7 +22,8 @@ from flows import environment
 
 if TYPE_CHECKING:
     from flows.config import PipelineConfig
-    from flows.finetune import RunSummary, StageName
+    from flows.finetune import RunSummary
+    from flows.server import Server
 
 app = App(name="codetune", help="Adapt a code model to your code on one GPU, and prove what it learned.")
 errors = Console(stderr=True, highlight=False)
@@ -51,17 +52,15 @@ def run(
     ] = False,
 ) -> int:
     """Run the pipeline. Finished stages are reused; an interrupted training continues where it stopped."""
+    started = time.monotonic()
     config = _configure(recipe, changes, store)
-    stages = _stage_names(refresh or [])
+    _check_stages(refresh or [])
     from artifacts.store import Store
-    from flows.terminal import Terminal
-    from tasks.policy import OBSERVERS
+    from flows import server
 
     Store.from_environment()  # a store that cannot be written is said before a server is started
-    started = time.monotonic()
-    with Terminal() as terminal:
-        OBSERVERS.set((terminal,))
-        summary, flow_run = _run_flow(config, stages)
+    watched = server.start()
+    summary, flow_run = _run_flow(config, refresh or [], watched)
     seconds = time.monotonic() - started
     if as_json:
         stages_done = {name: stage.model_dump() for name, stage in summary.stages.items()}
@@ -78,7 +77,7 @@ def run(
             )
         )
     else:
-        _say_where(summary, seconds)
+        _say_where(summary, seconds, watched)
     return 0
 
 
@@ -160,37 +159,35 @@ def _configure(recipe: str, changes: list[str] | None, store: Path | None) -> Pi
     return build(recipe, changes or [])
 
 
-def _stage_names(names: list[str]) -> list[StageName]:
-    from typing import get_args
-
+def _check_stages(names: list[str]) -> None:
     from artifacts.errors import InputError
-    from flows.finetune import StageName
+    from flows.config import PipelineConfig
 
+    known = [name for name in PipelineConfig.model_fields if name not in ("recipe", "model")]
     for name in names:
-        if name not in get_args(StageName):
-            raise InputError(
-                f"there is no stage “{name}”", field="--refresh", remedy=f"use one of {', '.join(get_args(StageName))}"
-            )
-    return names  # type: ignore[return-value]
+        if name not in known:
+            raise InputError(f"there is no stage “{name}”", field="--refresh", remedy=f"use one of {', '.join(known)}")
 
 
-def _run_flow(config: PipelineConfig, refresh: list[StageName]) -> tuple[RunSummary, str]:
-    from prefect.runtime import flow_run
-
+def _run_flow(config: PipelineConfig, refresh: list[str], server: Server) -> tuple[RunSummary, str]:
     from flows.finetune import finetune
+    from flows.terminal import Terminal
+    from tasks.policy import OBSERVERS
 
-    state: Any = finetune(config, refresh, return_state=True)
-    name = str(state.state_details.flow_run_id)
-    del flow_run
-    return state.result(), name
+    with server.ready(), Terminal() as terminal:
+        terminal.console.print(f"[dim]watch at {server.address}/runs[/]")
+        OBSERVERS.set((terminal,))
+        state: Any = finetune(config, refresh, return_state=True)
+        return state.result(), str(state.state_details.flow_run_id)
 
 
-def _say_where(summary: RunSummary, seconds: float) -> None:
+def _say_where(summary: RunSummary, seconds: float, server: Server) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n[bold]done in {seconds:.0f} s[/]")
     console.print(f"  report     {summary.report}")
     console.print(f"  model      {summary.model}")
-    console.print("  dashboard  prefect server start   (then open http://127.0.0.1:4200/runs)")
+    later = "prefect server start, then http://127.0.0.1:4200/runs"
+    console.print(f"  dashboard  {later if server.temporary else f'{server.address}/runs'}")
 
 
 def _escaped(error: CodetuneError) -> str:

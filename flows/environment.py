@@ -11,8 +11,8 @@ PROJECT = Path(__file__).parents[1]
 
 LIBRARIES = {
     "TOKENIZERS_PARALLELISM": "true",  # unset, tokenizers warns whenever a process is started after its first use
-    # Threads that spin while they wait slow each other down on a busy machine (three runs at once on two cores: half the
-    # time with this), and lose 3 % on an idle one. Read when torch loads its OpenMP library.
+    # Threads that spin while they wait slow each other down on a busy machine: three runs at once on two cores take
+    # half the time with this, one alone 3 % more. Read when torch loads its OpenMP library.
     "GOMP_SPINCOUNT": "5000",
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",  # a nearly full card cannot afford fragments
 }
