@@ -1,0 +1,166 @@
+"""The flow on a git repository: what runs again and what does not, interruption, and two runs at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from artifacts.progress import Tick
+from flows import cli
+from flows.finetune import StageName
+from flows.terminal import Terminal
+from tests.tasks.training import jobs
+
+STAGES = get_args(StageName)
+STEPS = 6
+SMALL = (
+    "sampling.files=24",
+    "sampling.held_out=0.3",
+    "tokenization.max_length=64",
+    "training.quantization=none",
+    f"training.max_steps={STEPS}",
+    "training.save_steps=2",
+    "exporting.merged=false",
+    "evaluation.max_chunks=8",
+    "evaluation.line_prompts=4",
+    "evaluation.fim_prompts=4",
+    "evaluation.prompt_tokens=64",
+    "evaluation.max_new_tokens=8",
+    "evaluation.resamples=2000",
+)
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture(scope="module")
+def own_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository with a few packages."""
+    folder, library = tmp_path_factory.mktemp("mine"), Path(sysconfig.get_paths()["stdlib"])
+    for name in ("json", "email", "logging", "wsgiref", "html", "http", "xml"):
+        shutil.copytree(library / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    identity = ["-c", "user.name=me", "-c", "user.email=me@localhost"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "Everything"]):
+        subprocess.run(["git", "-C", str(folder), *arguments], check=True)
+    (folder / "untracked.py").write_text("never = 'committed'\n" * 20)
+    return folder
+
+
+def arguments(code: Path, store: Path, *changes: str) -> list[str]:
+    source = f"sampling.source={{kind: local, paths: ['{code}']}}"
+    settings = [part for change in (source, *SMALL, *changes) for part in ("--set", change)]
+    return ["run", "demo", *settings, "--store", str(store), "--json"]
+
+
+def run(code: Path, store: Path, *changes: str) -> dict[str, Any]:
+    """The command line in this process; the stages of its result."""
+    output = StringIO()
+    with redirect_stdout(output):
+        status = cli.guarded(arguments(code, store, *changes))
+    assert status == 0
+    stages: dict[str, Any] = json.loads(output.getvalue().splitlines()[-1])["stages"]
+    return stages
+
+
+def states(stages: dict[str, Any]) -> dict[str, str]:
+    return {name: stage["state"] for name, stage in stages.items()}
+
+
+def cached_but(**others: str) -> dict[str, str]:
+    return dict.fromkeys(STAGES, "cached") | others
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results") / "store"
+
+
+@pytest.fixture(scope="module")
+def first(prefect_server: None, own_code: Path, store: Path) -> dict[str, Any]:
+    """A run that nothing disturbs."""
+    return run(own_code, store)
+
+
+def test_a_git_repository_of_ones_own(first: dict[str, Any], own_code: Path) -> None:
+    import pyarrow.parquet as pq
+
+    assert states(first) == dict.fromkeys(STAGES, "ran")
+    tables = [pq.read_table(Path(first["sampling"]["path"]) / f"{name}.parquet") for name in ("train", "held_out")]
+    paths = [path for table in tables for path in table["path"].to_pylist()]
+    assert len(paths) == 24 and "untracked.py" not in paths
+    assert not set(tables[0]["repo"].to_pylist()) & set(tables[1]["repo"].to_pylist())
+
+
+def test_another_evaluation_runs_the_evaluation_only(first: dict[str, Any], own_code: Path, store: Path) -> None:
+    again = run(own_code, store, "evaluation.seed=1")
+    assert states(again) == cached_but(evaluation="ran", reporting="ran")
+
+
+def test_an_altered_export_is_built_again_and_said_so(
+    first: dict[str, Any], own_code: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (weights,) = Path(first["exporting"]["path"]).rglob("adapter_model.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    again = run(own_code, store)
+    assert states(again) == cached_but(exporting="ran")
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"exporting artifact {first['exporting']['key'][:12]} is not served" in said and "were altered" in said
+    assert again["exporting"]["fingerprint"] == first["exporting"]["fingerprint"]
+
+
+def test_killed_in_the_middle_of_training_and_run_again(
+    first: dict[str, Any],
+    own_code: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = random.SystemRandom().randint(3, STEPS - 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "ticked", kill_at(step))
+        assert cli.guarded(arguments(own_code, tmp_path / "store")) == 1
+    said = capsys.readouterr().err
+    assert "SIGKILL" in said and "Traceback" not in said, said
+
+    again = run(own_code, tmp_path / "store")
+    follows = {"exporting": "ran", "evaluation": "ran", "reporting": "ran"}
+    assert states(again) == cached_but(training="resumed", **follows), step
+    fingerprints = {name: (first[name]["fingerprint"], again[name]["fingerprint"]) for name in STAGES[:-1]}
+    assert all(one == other for one, other in fingerprints.values()), (step, fingerprints)
+
+
+def kill_at(step: int) -> Any:
+    def ticked(_self: Terminal, stage: str, tick: Tick) -> None:
+        if stage == "training" and tick.title == "training" and tick.completed == step:
+            for worker in jobs.workers():
+                worker.send_signal(signal.SIGKILL)
+
+    return ticked
+
+
+def test_two_runs_at_once_compute_every_stage_once(first: dict[str, Any], own_code: Path, store: Path) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    command = [sys.executable, "-c", "from flows.cli import main; main()"]
+    other = subprocess.Popen(
+        [*command, *arguments(own_code, store, "sampling.seed=1")], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    mine = run(own_code, store, "sampling.seed=1")
+    theirs = json.loads(other.communicate(timeout=120)[0].splitlines()[-1])["stages"]
+    both = {name: {mine[name]["state"], theirs[name]["state"]} for name in STAGES}
+    assert both == {name: {"cached"} if name == "preflight" else {"cached", "ran"} for name in STAGES}
+    assert mine["reporting"]["path"] == theirs["reporting"]["path"]
