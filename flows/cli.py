@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flows.server import Server
 
 app = App(name="codetune", help="Adapt a code model to your code on one GPU, and prove what it learned.")
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Recipe = Annotated[str, Parameter(help="A recipe's name (`codetune recipes`) or the path of a .yaml file.")]
 Changes = Annotated[
@@ -136,6 +136,7 @@ def main() -> None:
 
 
 def guarded(arguments: list[str]) -> int:
+    """Run a command line; what a person can mend is said without a traceback. Returns the exit status."""
     try:
         status = app(arguments, exit_on_error=False, result_action="return_value")
         return status if isinstance(status, int) else 0

@@ -12,6 +12,7 @@ from artifacts.store import Store
 from flows.config import PipelineConfig
 from tasks import base_model, evaluation, exporting, policy, preflight, reporting, sampling, tokenization, training
 from tasks.policy import Run
+from tasks.preflight.probe import probe
 
 StageName = Literal["preflight", "sampling", "tokenization", "training", "exporting", "evaluation", "reporting"]
 
@@ -64,7 +65,15 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
     plan = cleared.plan
     sample = run.stage(sampling.STAGE, config.sampling)
     tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
-    checkpoint = run.stage(training.STAGE, config.training, model=model, tokens=tokens, plan=plan)
+    checkpoint = run.stage(
+        training.STAGE,
+        config.training,
+        # The plan rests on what the machine has; what is free of it may have changed since.
+        guard=lambda: preflight.recheck(plan, cleared.prediction, probe(run.store.place)),
+        model=model,
+        tokens=tokens,
+        plan=plan,
+    )
     exported = run.stage(
         exporting.STAGE, config.exporting, model=model, sample=sample, tokens=tokens, checkpoint=checkpoint, plan=plan
     )

@@ -25,7 +25,7 @@ class Terminal:
     """Shows the progress of one run on standard error. An observer for `tasks.policy.OBSERVERS`."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[stage]:<13}"),

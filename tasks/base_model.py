@@ -24,7 +24,17 @@ from tasks import hub
 _FIELD = "model.name"
 _PROJECT = Path(__file__).resolve().parent.parent
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
-_METADATA = ("*.json", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja", "LICENSE*", "README.md")
+_METADATA = (
+    "*.json",
+    "tokenizer.model",
+    "merges.txt",
+    "vocab.txt",
+    "*.jinja",
+    "LICENSE*",
+    "USE_POLICY*",
+    "NOTICE*",
+    "README.md",
+)
 _WEIGHTS = ("*.safetensors",)
 _BELOW = ("*/*",)
 """Subfolders hold other formats of the same weights."""

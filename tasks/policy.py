@@ -84,6 +84,8 @@ class Job(Generic[H]):
         self, stage: Stage[H], config: Config, inputs: dict[str, digest.Fingerprinted], *, store: Store, forced: bool
     ) -> None:
         self.stage, self.config, self.inputs, self.store = stage, config, inputs, store
+        self.guard: Callable[[], object] | None = None
+        """Called just before the artifact is built, and not when it is served; raises to forbid it."""
         self.forced = forced
         """Build it even if the store has it."""
         self.parts: dict[str, Any] = {
@@ -119,6 +121,8 @@ class Job(Generic[H]):
 
     def _build(self, progress: Progress) -> H:
         stage, store = self.stage, self.store
+        if self.guard:
+            self.guard()
         workdir = store.workdir(stage.name, self.key, keep=stage.keeps_workdir and not self.forced)
         started = time.monotonic()
         handle = stage.run(self.config, **self.inputs, workdir=workdir, progress=progress)
@@ -140,12 +144,20 @@ class Run:
         self.outcomes: list[Outcome] = []
         self._task_results: dict[str, Any] = {}
 
-    def stage(self, stage: Stage[H], config: Config, **inputs: digest.Fingerprinted) -> H:
-        """Serve the stage's artifact from the store, or build it. Call from within a flow."""
+    def stage(
+        self,
+        stage: Stage[H],
+        config: Config,
+        *,
+        guard: Callable[[], object] | None = None,
+        **inputs: digest.Fingerprinted,
+    ) -> H:
+        """Serve the stage's artifact from the store, or build it if `guard` does not raise. Call from within a flow."""
         started = time.monotonic()
         for observer in OBSERVERS.get():
             observer.started(stage.name)
         job = Job(stage, config, inputs, store=self.store, forced=stage.name in self.refresh)
+        job.guard = guard
         found = job.find()
         upstream = [self._task_results[place] for place in map(_place, inputs.values()) if place in self._task_results]
         staged = run_stage.with_options(

@@ -33,8 +33,8 @@ class PreflightConfig(Config):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """`auto`: the first visible GPU, or the CPU when there is none."""
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
-    """Arithmetic of forward and backward pass. `auto`: bf16 on GPUs that have it (compute capability 8.0), fp16 on
-    others. A CPU always computes in fp32."""
+    """Arithmetic of forward and backward pass. `auto`: fp16 for int8 weights; else bf16 on GPUs that have it (compute
+    capability 8.0) and fp16 on others. A CPU always computes in fp32."""
     gpu_memory_gib: float | None = Field(default_factory=_cap_from_environment, gt=0, validate_default=True)
     """What the run may take of the card, GiB, to leave room for others or to stand for a smaller card (a T4 gives
     14.56). Default: the environment variable CODETUNE_GPU_MEMORY_GIB, else the whole card."""
@@ -73,6 +73,8 @@ class Question:
             return "fp32"
         if wanted != "auto":
             return wanted
+        if self.job.quantization == "int8":
+            return "fp16"  # LLM.int8() multiplies in fp16 whatever it is given, with a warning at every call
         return "bf16" if gpu.capability >= (8, 0) else "fp16"
 
     @property

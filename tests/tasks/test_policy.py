@@ -147,6 +147,18 @@ def test_other_faults_are_not_retried_and_leave_nothing(store: Store, monkeypatc
     assert not list(store.place.rglob("word.txt"))
 
 
+def test_a_guard_is_asked_before_building_only(store: Store) -> None:
+    asked: list[str] = []
+
+    @flow
+    def guarded() -> None:
+        Run(store).stage(FIRST, WordConfig(), guard=lambda: asked.append("may I?"))
+
+    guarded()
+    guarded()
+    assert asked == ["may I?"]
+
+
 def test_a_full_disk_is_said_in_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(config: WordConfig, *, workdir: Path, progress: Progress) -> Word:
         with Path("/dev/full").open("w") as file:
