@@ -30,7 +30,7 @@ def sections(handle: EvaluationReport) -> list[Section]:
 
 
 def _table(handle: EvaluationReport) -> Table:
-    columns = ("", "base", "tuned", "difference", "95 % interval", "items", "repositories", "tuned is")
+    columns = ("", "base", "tuned", "difference", "95% interval", "items", "repositories", "tuned is")
     rows = tuple(_row(metric) for metric in handle.metrics)
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
     caption = (
@@ -59,7 +59,8 @@ def interval(metric: Metric) -> str:
     """The interval in words."""
     if metric.low is None or metric.high is None:
         return "too few repositories"
-    return f"{_change(metric, metric.low)} to {_change(metric, metric.high)}"
+    low, high = (_change(metric, end) for end in (metric.low, metric.high))
+    return f"{low.removesuffix(' pp')} to {high}"
 
 
 def _is_share(metric: Metric) -> bool:
@@ -71,7 +72,8 @@ def _figure(metric: Metric, value: float) -> str:
 
 
 def _change(metric: Metric, value: float) -> str:
-    text = f"{100 * value:+.1f} pp" if _is_share(metric) else f"{value:+.4f}"
+    sign = "+" if value else ""
+    text = f"{100 * value:{sign}.1f} pp" if _is_share(metric) else f"{value:{sign}.4f}"
     return text.replace("-", "−")
 
 
@@ -87,7 +89,7 @@ def _forest(metrics: tuple[Metric, ...]) -> Figure:
             _draw_panel(axes, panel)
         svg = figures.to_svg(figure)
     alt = "; ".join(f"{metric.title}: {metric.verdict} ({interval(metric)})" for metric in [*losses, *shares])
-    return Figure(svg, "svg", alt, "Difference of the tuned model from its base, with 95 % intervals")
+    return Figure(svg, "svg", alt, "Difference of the tuned model from its base, with 95% intervals")
 
 
 def _draw_panel(axes: Axes, metrics: list[Metric]) -> None:

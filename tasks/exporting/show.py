@@ -15,15 +15,16 @@ def sections(handle: ExportedModel) -> list[Section]:
     rows = [_row("LoRA adapter", handle, "adapter", handle.adapter_bytes, handle.adapter_comparison)]
     if handle.merged_comparison:
         rows.append(_row("merged, fp16", handle, "merged", handle.merged_bytes, handle.merged_comparison))
-    columns = ("export", "folder", "size", "largest difference of a logit", "allowed", "positions")
+    columns = ("export", "folder in it", "size", "largest difference of a logit", "allowed", "positions")
     caption = "; ".join(_against(handle))
-    blocks = (Table(columns, tuple(rows), caption[:1].upper() + caption[1:] + "."), Text(_lines(handle)))
+    place = Text(f"In `{handle.path}`")
+    blocks = (place, Table(columns, tuple(rows), caption[:1].upper() + caption[1:] + "."), Text(_lines(handle)))
     return [Section("model", "Exported model", blocks)]
 
 
 def _row(title: str, handle: ExportedModel, form: Form, size: int, comparison: Comparison) -> tuple[str, ...]:
     difference, bound = f"{comparison.largest_difference:.2g}", f"{comparison.bound:.2g}"
-    return title, f"`{handle.path / form}`", _bytes(size), difference, bound, f"{comparison.positions:,}"
+    return title, f"`{form}`", _bytes(size), difference, bound, f"{comparison.positions:,}"
 
 
 def _against(handle: ExportedModel) -> list[str]:
@@ -35,7 +36,8 @@ def _lines(handle: ExportedModel) -> str:
     form: Form = "merged" if handle.merged_comparison else "adapter"
     settings = json.loads((handle.path / "adapter" / CONFIG).read_text(encoding="utf-8"))
     base, revision = settings["base_model_name_or_path"], settings.get("revision")
-    return f"```python\n{loading_lines(base, revision, form, str(handle.path / form))}\n```"
+    lines = loading_lines(base, revision, form, "FOLDER").replace('"FOLDER"', "folder")
+    return f'```python\nfolder = "{handle.path / form}"\n\n{lines}\n```'
 
 
 def _bytes(size: int) -> str:

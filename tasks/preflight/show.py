@@ -12,7 +12,7 @@ def sections(handle: PreflightReport) -> list[Section]:
     """One section: what the job will run on and how."""
     plan = Table(("plan", ""), plan_rows(handle.plan))
     prediction = Table(("predicted", ""), prediction_rows(handle.prediction))
-    blocks = (Text(f"**{handle.machine}**"), plan, prediction, _checks(handle))
+    blocks = (Text(f"Machine: **{handle.machine}**"), plan, prediction, _checks(handle))
     return [Section("plan", "Machine and plan", blocks)]
 
 
@@ -31,7 +31,7 @@ def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
         ("arithmetic", plan.precision),
         ("sequences at once × accumulated", f"{plan.micro_batch} × {plan.accumulation}"),
         ("gradient checkpointing", "on" if plan.gradient_checkpointing else "off"),
-        ("linear layers", plan.engine),
+        ("linear layers", f"{plan.engine} bitsandbytes" if plan.device == "cuda" else plan.engine),
     )
     return (*rows, ("GPU memory", cap)) if plan.device == "cuda" else rows
 
@@ -43,8 +43,12 @@ def prediction_rows(prediction: Prediction) -> tuple[tuple[str, str], ...]:
         ("peak memory", f"{prediction.peak_gib:.1f} GiB"),
         ("speed", f"{speed:,.0f} tokens/s" if speed else "unknown for this card"),
         ("time for all steps", duration(seconds) if seconds else "unknown for this card"),
-        ("disk", f"{prediction.disk_gib:.1f} GiB"),
+        ("disk", _gib(prediction.disk_gib)),
     )
+
+
+def _gib(size: float) -> str:
+    return f"{size:.1f} GiB" if size >= 0.05 else "less than 0.1 GiB"
 
 
 def duration(seconds: float) -> str:

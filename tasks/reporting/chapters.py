@@ -26,7 +26,8 @@ class Chapter:
 
 def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
     """The report's chapters in reading order. `shown`: by stage, what it shows of its result."""
-    compared = tuple(map(compare, run.evaluation.samples))
+    disagreeing_first = sorted(run.evaluation.samples, key=lambda sample: sample.base == sample.tuned)
+    compared = tuple(map(compare, disagreeing_first))
     return [
         Chapter("data", "What went in", (*shown["sampling"], *shown["tokenization"])),
         Chapter("plan", "The plan, and what it came to", (planned_and_measured(run), *shown["preflight"])),
@@ -49,6 +50,8 @@ def planned_and_measured(run: RunResults) -> Section:
         _beside("time for all steps", predicted.seconds, seconds, None),
     )
     caption = "Deviation: measured against predicted. Time and speed are those of the median step."
+    if run.preflight.plan.device == "cpu":
+        caption += " A CPU's speed is predicted from its number of cores, taken to be idle."
     return Section(
         "planned-measured",
         "Predicted and measured",
@@ -65,7 +68,9 @@ def _beside(what: str, predicted: float | None, measured: float, form: str | Non
 
 def provenance(run: RunResults) -> list[Section]:
     """Artifacts with their fingerprints, the libraries, and every setting that decided the result."""
-    rows = tuple((stage, handle.place or "–", handle.fingerprint[:16] or "–") for stage, handle in run.by_stage.items())
+    rows = tuple(
+        (stage, _place(handle), f"`{handle.fingerprint[:12] or '–'}`") for stage, handle in run.by_stage.items()
+    )
     artifacts = Section("artifacts", "Artifacts", (Table(("stage", "in the store at", "fingerprint"), rows),))
     found = [artifacts]
     if libraries := _libraries(run.preflight):
@@ -74,6 +79,12 @@ def provenance(run: RunResults) -> list[Section]:
         caption = "Those that decide the result; what only changes speed or place is left out."
         found.append(Section("settings", "Settings", (Table(("setting", "value"), settings, caption),)))
     return found
+
+
+def _place(handle: Handle) -> str:
+    """Where it lies in the store; the beginning of the key is enough to find it."""
+    stage, _, key = handle.place.partition("/")
+    return f"`{stage}/{key[:12]}…`" if key else "–"
 
 
 def _libraries(preflight: Handle) -> tuple[tuple[str, str], ...]:

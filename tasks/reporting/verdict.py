@@ -30,18 +30,18 @@ def verdict_of(evaluation: EvaluationReport) -> str:
     if low is None or high is None:
         return (
             f"Whether the tuned model learned cannot be said: its held-out loss is {size} "
-            f"{_direction(loss)} the base model's, but {_repositories(loss)} gives no interval."
+            f"{_direction(loss)} the base model's, but {_repositories(loss)} cannot give an interval."
         )
     if loss.verdict == "no difference shown":
         return (
             f"No learning shown: the held-out loss changed by {loss.difference:+.3f} nats per token, "
-            f"and the 95 % interval [{low:+.3f}, {high:+.3f}] over {_repositories(loss)} includes zero."
+            f"and the 95% interval [{low:+.3f}, {high:+.3f}] over {_repositories(loss)} includes zero."
         )
     ends = sorted((abs(low), abs(high)))
     learned = "The tuned model learned" if loss.verdict == "better" else "The tuned model got worse"
     return (
         f"{learned}: its loss on held-out code is {size} {_direction(loss)} the base model's "
-        f"(95 % interval {ends[0]:.3f} to {ends[1]:.3f}, {_repositories(loss)})."
+        f"(95% interval {ends[0]:.3f} to {ends[1]:.3f}, {_repositories(loss)})."
     )
 
 
@@ -59,7 +59,7 @@ def _repositories(metric: Metric) -> str:
 
 def key_figures(run: RunResults) -> list[KeyFigure]:
     """The cards at the head of the report."""
-    wanted = ("loss", "line_exact_match", "fim_exact_match")
+    wanted = ("loss", "line_edit_similarity", "fim_exact_match")  # exact next lines are rare: few prompts show nothing
     metrics = [metric for metric in run.evaluation.metrics if metric.name in wanted]
     checkpoint, predicted = run.checkpoint, run.preflight.prediction
     seconds = checkpoint.steps * checkpoint.step_seconds
@@ -69,7 +69,7 @@ def key_figures(run: RunResults) -> list[KeyFigure]:
         KeyFigure(
             "Training speed",
             f"{checkpoint.tokens_per_second:,.0f} tokens/s",
-            f"{speed:,.0f} predicted" if speed else "no prediction for this machine",
+            _speed_note(run.preflight.plan.device, speed),
         ),
         KeyFigure(
             "Training time",
@@ -80,18 +80,30 @@ def key_figures(run: RunResults) -> list[KeyFigure]:
     ]
 
 
+def _speed_note(device: str, predicted: float | None) -> str:
+    if not predicted:
+        return "no prediction for this machine"
+    return f"{predicted:,.0f} predicted" + (" for idle cores" if device == "cpu" else "")
+
+
 def _metric_figure(metric: Metric) -> KeyFigure:
     titles = {
         "loss": "Held-out loss",
-        "line_exact_match": "Next-line exact match",
-        "fim_exact_match": "FIM exact match",
+        "line_edit_similarity": "Next line, edit similarity",
+        "fim_exact_match": "Filled-in line, exact match",
     }
     return KeyFigure(
         titles[metric.name],
         f"{show(metric, metric.base)} → {show(metric, metric.tuned)}",
-        f"{change(metric)} {interval(metric)}",
+        _metric_note(metric),
         TONES[metric.verdict],
     )
+
+
+def _metric_note(metric: Metric) -> str:
+    """The difference with its interval; a judgement where the figures do not move."""
+    said = f"{change(metric)} {interval(metric)}"
+    return said if metric.difference else metric.verdict
 
 
 def is_share(metric: Metric) -> bool:
@@ -100,7 +112,7 @@ def is_share(metric: Metric) -> bool:
 
 
 def show(metric: Metric, value: float) -> str:
-    return f"{value:.1%}".replace("%", " %") if is_share(metric) else f"{value:.3f}"
+    return f"{value:.1%}" if is_share(metric) else f"{value:.3f}"
 
 
 def change(metric: Metric) -> str:
@@ -108,7 +120,7 @@ def change(metric: Metric) -> str:
 
 
 def interval(metric: Metric) -> str:
-    """The 95 % interval of the difference, in percentage points for shares."""
+    """The 95% interval of the difference, in percentage points for shares."""
     if metric.low is None or metric.high is None:
         return "(no interval)"
     return f"[{_signed(metric, metric.low)}, {_signed(metric, metric.high)}]"

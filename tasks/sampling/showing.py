@@ -14,6 +14,8 @@ _TITLES = {
     "duplicates": "without exact duplicates",
     "choice": "chosen",
 }
+_WORDS = {"not among the first of the seeded order": "more than asked for, by lot"}
+"""Reasons that read better in other words."""
 _REASONS = 6
 """Reasons shown per step; the rest are summed."""
 
@@ -31,7 +33,7 @@ def sections(sample: DatasetSample) -> list[Section]:
         "Divided by repository: none is on both sides.",
     )
     blocks = (
-        Text(f"Source: {sample.source}"),
+        Text(f"Source: **{sample.source}**"),
         funnel,
         sides,
         _counts("Language", sample.languages),
@@ -42,7 +44,7 @@ def sections(sample: DatasetSample) -> list[Section]:
 
 def _funnel_row(step: FunnelStep) -> tuple[str, ...]:
     reasons = sorted(step.dropped.items(), key=lambda item: -item[1])
-    shown = [f"{reason} {count:,}" for reason, count in reasons[:_REASONS]]
+    shown = [f"{_WORDS.get(reason, reason)} {count:,}" for reason, count in reasons[:_REASONS]]
     if rest := sum(count for _, count in reasons[_REASONS:]):
         shown.append(f"others {rest:,}")
     return _TITLES.get(step.name, step.name), f"{step.kept:,}", f"{sum(step.dropped.values()):,}", ", ".join(shown)

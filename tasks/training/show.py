@@ -20,6 +20,8 @@ _PANELS = {
 }
 """Title, unit and factor of each small figure, by column."""
 
+NOISE = "Every step learns from other text, so this loss jumps about; what was learned is judged on held-out text."
+
 
 def sections(checkpoint: Checkpoint) -> list[Section]:
     """Loss curve, small multiples of what drove it and what it took, and a table of the figures."""
@@ -37,7 +39,7 @@ def sections(checkpoint: Checkpoint) -> list[Section]:
         text += f" The run was interrupted and continued from step {checkpoint.resumed_from}."
     blocks = (
         Text(text),
-        Figure(_loss_curve(columns), "svg", f"training loss per step, ends at {checkpoint.last_loss:.3f}"),
+        Figure(_loss_curve(columns), "svg", f"training loss per step, ends at {checkpoint.last_loss:.3f}", NOISE),
         Figure(_small_multiples(columns), "svg", "learning rate, gradient norm, speed and memory over the steps"),
         _table(checkpoint),
     )

@@ -178,7 +178,7 @@ def test_equal_runs_give_equal_pages() -> None:
         (_loss(-0.02, -0.012), "good", "learned: its loss on held-out code is 0.016 nats per token lower"),
         (_loss(0.01, 0.03, 0.02), "bad", "got worse: its loss on held-out code is 0.020 nats per token higher"),
         (_loss(-0.02, 0.004), "neutral", "No learning shown"),
-        (_loss(None, None, clusters=1), "neutral", "1 held-out repository gives no interval"),
+        (_loss(None, None, clusters=1), "neutral", "1 held-out repository cannot give an interval"),
     ],
 )
 def test_the_verdict_says_what_the_interval_says(loss: Metric, tone: str, says: str) -> None:

@@ -87,7 +87,8 @@ def test_card_says_what_the_model_is_made_of(exported: ExportedModel) -> None:
 
 def test_sections_show_sizes_comparisons_and_lines_that_run(exported: ExportedModel) -> None:
     (section,) = sections(exported)
-    table, text = section.blocks
+    place, table, text = section.blocks
+    assert isinstance(place, Text) and str(exported.path) in place.markdown
     assert isinstance(table, Table) and [row[0] for row in table.rows] == ["LoRA adapter", "merged, fp16"]
     assert isinstance(text, Text)
     code = text.markdown.removeprefix("```python\n").removesuffix("\n```")
