@@ -10,13 +10,17 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from contextlib import redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from rich.console import Console
 
+from artifacts.errors import StageError
 from artifacts.progress import Tick
 from flows import cli
 from flows.finetune import StageName
@@ -40,6 +44,17 @@ SMALL = (
     "evaluation.max_new_tokens=8",
     "evaluation.resamples=2000",
 )
+
+
+@dataclass
+class Interrupted:
+    """A run that failed, and what it said."""
+
+    store: Path
+    step: int
+    status: int
+    said: str
+
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -121,46 +136,76 @@ def test_an_altered_export_is_built_again_and_said_so(
     assert again["exporting"]["fingerprint"] == first["exporting"]["fingerprint"]
 
 
-def test_killed_in_the_middle_of_training_and_run_again(
+def test_another_sample_runs_all_that_follows(
     first: dict[str, Any],
     own_code: Path,
-    tmp_path: Path,
+    store: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    step = random.SystemRandom().randint(3, STEPS - 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(Terminal, "ticked", kill_at(step))
-        assert cli.guarded(arguments(own_code, tmp_path / "store")) == 1
-    said = capsys.readouterr().err
-    assert "SIGKILL" in said and "Traceback" not in said, said
+    def stop() -> None:
+        raise StageError("seen enough")
 
-    again = run(own_code, tmp_path / "store")
-    follows = {"exporting": "ran", "evaluation": "ran", "reporting": "ran"}
-    assert states(again) == cached_but(training="resumed", **follows), step
-    fingerprints = {name: (first[name]["fingerprint"], again[name]["fingerprint"]) for name in STAGES[:-1]}
-    assert all(one == other for one, other in fingerprints.values()), (step, fingerprints)
-
-
-def kill_at(step: int) -> Any:
-    def ticked(_self: Terminal, stage: str, tick: Tick) -> None:
-        if stage == "training" and tick.title == "training" and tick.completed == step:
-            for worker in jobs.workers():
-                worker.send_signal(signal.SIGKILL)
-
-    return ticked
+    monkeypatch.setattr(Terminal, "ticked", at_training(0, stop))  # as far as it takes to see that it runs
+    assert cli.guarded(arguments(own_code, store, "sampling.seed=1")) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith(("✓", "≡"))] == [
+        ["≡", "preflight"],
+        ["✓", "sampling"],
+        ["✓", "tokenization"],
+    ]
+    assert lines[-1] == "error: seen enough"
 
 
-def test_two_runs_at_once_compute_every_stage_once(first: dict[str, Any], own_code: Path, store: Path) -> None:
+@pytest.fixture(scope="module")
+def interrupted(first: dict[str, Any], own_code: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    """The same run in another store, its training killed at a random step."""
+    store, step = tmp_path_factory.mktemp("interrupted") / "store", random.SystemRandom().randint(3, STEPS - 1)
+
+    def kill() -> None:
+        for worker in jobs.workers():
+            worker.send_signal(signal.SIGKILL)
+
+    said = StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(said):
+        patch.setattr(Terminal, "ticked", at_training(step, kill))
+        patch.setattr(cli, "errors", Console(stderr=True, highlight=False))
+        status = cli.guarded(arguments(own_code, store))
+    return Interrupted(store, step, status, said.getvalue())
+
+
+def test_a_killed_training_is_said_in_one_message(interrupted: Interrupted) -> None:
+    assert interrupted.status == 1
+    assert "SIGKILL" in interrupted.said and "Traceback" not in interrupted.said, interrupted.said
+
+
+def test_two_runs_at_once_continue_it_once_and_give_the_same_bits(
+    first: dict[str, Any], interrupted: Interrupted, own_code: Path
+) -> None:
     from prefect.settings import PREFECT_API_URL
 
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments(own_code, interrupted.store)]
     environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    command = [sys.executable, "-c", "from flows.cli import main; main()"]
-    other = subprocess.Popen(
-        [*command, *arguments(own_code, store, "sampling.seed=1")], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    mine = run(own_code, store, "sampling.seed=1")
-    theirs = json.loads(other.communicate(timeout=120)[0].splitlines()[-1])["stages"]
-    both = {name: {mine[name]["state"], theirs[name]["state"]} for name in STAGES}
-    assert both == {name: {"cached"} if name == "preflight" else {"cached", "ran"} for name in STAGES}
-    assert mine["reporting"]["path"] == theirs["reporting"]["path"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
+        mine = run(own_code, interrupted.store)
+        theirs = json.loads(other.communicate(timeout=120)[0].splitlines()[-1])["stages"]
+    for name in STAGES:
+        done = {"training": "resumed"}.get(name, "ran") if STAGES.index(name) >= 3 else "cached"
+        assert {mine[name]["state"], theirs[name]["state"]} == {"cached", done}, name
+    for stages in (mine, theirs):
+        assert fingerprints(stages) == fingerprints(first), interrupted.step
+
+
+def fingerprints(stages: dict[str, Any]) -> dict[str, str]:
+    """What must not depend on interruptions; the report tells times."""
+    return {name: stage["fingerprint"] for name, stage in stages.items() if name != "reporting"}
+
+
+def at_training(step: int, act: Callable[[], None]) -> Callable[[Terminal, str, Tick], None]:
+    """In place of `Terminal.ticked`: acts when that step of the training is reported."""
+
+    def ticked(_terminal: Terminal, stage: str, tick: Tick) -> None:
+        if stage == "training" and tick.completed == step:
+            act()
+
+    return ticked
