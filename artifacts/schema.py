@@ -257,7 +257,8 @@ class ExportedModel(Handle):
         sizes = f"adapter {self.adapter_bytes / 1e6:.1f} MB"
         if self.merged_bytes:
             sizes += f", merged model {self.merged_bytes / 1e6:,.1f} MB"
-        return f"{sizes}; reloaded, logits within {self.adapter_comparison.largest_difference:.1e}"
+        compared = [self.adapter_comparison, *([self.merged_comparison] if self.merged_comparison else [])]
+        return f"{sizes}; reloaded, logits within {max(one.largest_difference for one in compared):.1e}"
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ class Metric(Record):
     def interval(self) -> str:
         """The 95 % interval in brackets."""
         if self.low is None or self.high is None:
-            return "(no interval from a single repository)"
+            return "(too few repositories for an interval)"
         return f"[{self.low:+.4f}, {self.high:+.4f}]"
 
     @property

@@ -8,7 +8,7 @@ Exit status: 0 done; 1 a stage failed; 2 the configuration or the input cannot b
 from __future__ import annotations
 
 import json
-import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from artifacts.errors import CodetuneError
+from artifacts.errors import CodetuneError, InputError
 from flows import environment
 
 if TYPE_CHECKING:
     from flows.config import PipelineConfig
     from flows.finetune import RunSummary
     from flows.server import Server
+
+STAGES = ("preflight", "sampling", "tokenization", "training", "exporting", "evaluation", "reporting")
 
 app = App(name="codetune", help="Adapt a code model to your code on one GPU, and prove what it learned.")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -44,7 +46,8 @@ def run(
     *,
     changes: Changes = None,
     refresh: Annotated[
-        list[str] | None, Parameter(help="Run this stage again even if nothing changed. Repeatable.", negative="")
+        list[str] | None,
+        Parameter(help=f"Run a stage again even if nothing changed: {', '.join(STAGES)}. Repeatable.", negative=""),
     ] = None,
     store: StorePath = None,
     as_json: Annotated[
@@ -83,7 +86,7 @@ def run(
 
 @app.command
 def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = None) -> int:
-    """Say whether this machine can run a recipe, how it would, and what that is expected to cost. Runs nothing."""
+    """Say whether this machine can run a recipe, how it would, and what that is expected to cost. Runs no stage."""
     config = _configure(recipe, changes, store)
     import tempfile
 
@@ -151,8 +154,6 @@ def guarded(arguments: list[str]) -> int:
 
 
 def _configure(recipe: str, changes: list[str] | None, store: Path | None) -> PipelineConfig:
-    import os
-
     if store:
         os.environ["CODETUNE_STORE"] = str(store)
     from flows.config import build
@@ -161,13 +162,9 @@ def _configure(recipe: str, changes: list[str] | None, store: Path | None) -> Pi
 
 
 def _check_stages(names: list[str]) -> None:
-    from artifacts.errors import InputError
-    from flows.config import PipelineConfig
-
-    known = [name for name in PipelineConfig.model_fields if name not in ("recipe", "model")]
     for name in names:
-        if name not in known:
-            raise InputError(f"there is no stage “{name}”", field="--refresh", remedy=f"use one of {', '.join(known)}")
+        if name not in STAGES:
+            raise InputError(f"there is no stage “{name}”", field="--refresh", remedy=f"use one of {', '.join(STAGES)}")
 
 
 def _run_flow(config: PipelineConfig, refresh: list[str], server: Server) -> tuple[RunSummary, str]:
@@ -183,11 +180,14 @@ def _run_flow(config: PipelineConfig, refresh: list[str], server: Server) -> tup
 
 
 def _say_where(summary: RunSummary, seconds: float, server: Server) -> None:
+    from flows.server import USUAL
+
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n[bold]done in {seconds:.0f} s[/]")
     console.print(f"  report     {summary.report}")
     console.print(f"  model      {summary.model}")
-    later = "prefect server start, then http://127.0.0.1:4200/runs"
+    command = os.path.relpath(Path(sys.executable).with_name("prefect"))
+    later = f"{command} server start, then {USUAL}/runs"
     console.print(f"  dashboard  {later if server.temporary else f'{server.address}/runs'}")
 
 
@@ -195,6 +195,3 @@ def _escaped(error: CodetuneError) -> str:
     from rich.markup import escape
 
     return escape(str(error))
-
-
-logging.captureWarnings(False)

@@ -64,7 +64,7 @@ class Terminal:
             self._bars.update(self._bar, description=escape(describe(tick)), total=tick.total, completed=tick.completed)
         if not self.console.is_terminal and time.monotonic() - self._spoke > PLAIN_SECONDS:
             self._spoke = time.monotonic()
-            self.console.print(f"  {stage}: {escape(describe(tick))}")
+            self.console.print(f"  {escape(describe(tick))}")
 
     def finished(self, outcome: Outcome) -> None:
         if self._bar is not None:

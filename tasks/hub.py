@@ -282,4 +282,6 @@ def _no_hub(what: str) -> InputError:
 
 
 def _later(retry_after: float) -> str:
-    return f"run again in {retry_after:.0f} s" if retry_after else "run again later; what was done is kept"
+    if retry_after:
+        return f"run again in {retry_after:.0f} s"
+    return "check the network and HF_ENDPOINT, or run again later: finished stages are kept"

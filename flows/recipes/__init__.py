@@ -49,15 +49,11 @@ def load(name: str) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, mappings merged at every depth. A source of another kind replaces the whole source."""
+    """`over` on top of `base`, mappings merged at every depth; one that names its `kind` replaces the other."""
     merged = dict(base)
     for name, value in over.items():
         below = base.get(name)
-        if (
-            isinstance(below, dict)
-            and isinstance(value, dict)
-            and value.get("kind", below.get("kind")) == below.get("kind")
-        ):
+        if isinstance(below, dict) and isinstance(value, dict) and "kind" not in value:
             merged[name] = merge(below, value)
         else:
             merged[name] = value

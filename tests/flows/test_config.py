@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from artifacts.errors import InputError
 from flows import recipes
+from flows.cli import STAGES
 from flows.config import PipelineConfig, build
+from flows.finetune import StageName
+from tasks.sampling.configuration import GithubCodeSource, LocalSource
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -46,9 +50,14 @@ def test_export_and_evaluation_follow_the_quantization_of_training() -> None:
     assert (config.exporting.quantization, config.evaluation.quantization) == ("nf4", "nf4")
 
 
-def test_a_source_of_another_kind_replaces_the_whole_source() -> None:
-    config = build("demo", ["sampling.source={kind: github-code}"])
-    assert config.sampling.source.kind == "github-code"
+def test_a_source_that_names_its_kind_replaces_the_whole_source() -> None:
+    assert build("demo", ["sampling.source={kind: github-code}"]).sampling.source == GithubCodeSource()
+    own = build("demo", ["sampling.source={kind: local, paths: [mine]}"]).sampling.source
+    assert own == LocalSource(paths=("mine",))
+
+
+def test_the_command_line_knows_the_stages() -> None:
+    assert set(STAGES) == set(get_args(StageName)) == set(PipelineConfig.model_fields) - {"recipe", "model"}
 
 
 def test_a_configuration_survives_the_dashboard() -> None:

@@ -37,6 +37,7 @@ def test_explicit_settings_are_respected(seven: ModelShape) -> None:
 def test_a_larger_card_needs_no_checkpointing(seven: ModelShape) -> None:
     plan = judged(seven, machine(H200)).plan
     assert (plan.precision, plan.micro_batch, plan.gradient_checkpointing) == ("fp16", 4, False)
+    assert judged(seven, machine(H200), JobShape(quantization="nf4")).plan.precision == "bf16"
 
 
 def test_a_cap_makes_a_large_card_a_small_one(seven: ModelShape, monkeypatch: pytest.MonkeyPatch) -> None:
