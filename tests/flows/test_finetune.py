@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from rich.console import Console
 
 from artifacts.errors import StageError
 from artifacts.progress import Tick
@@ -169,7 +168,6 @@ def interrupted(first: dict[str, Any], own_code: Path, tmp_path_factory: pytest.
     said = StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stderr(said):
         patch.setattr(Terminal, "ticked", at_training(step, kill))
-        patch.setattr(cli, "errors", Console(stderr=True, highlight=False))
         status = cli.guarded(arguments(own_code, store))
     return Interrupted(store, step, status, said.getvalue())
 
