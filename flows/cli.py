@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 STAGES = ("preflight", "sampling", "tokenization", "training", "exporting", "evaluation", "reporting")
 
-app = App(name="codetune", help="Adapt a code model to your code on one GPU, and prove what it learned.")
+app = App(
+    name="codetune",
+    help="Adapt a code model to your code on one GPU, and prove what it learned.",
+    suppress_keyboard_interrupt=False,  # `guarded` says what to do next
+)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Recipe = Annotated[str, Parameter(help="A recipe's name (`codetune recipes`) or the path of a .yaml file.")]

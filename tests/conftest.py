@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the person's own setup reaches a test."""
     for name in ("CODETUNE_STORE", "CODETUNE_GPU_MEMORY_GIB", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
