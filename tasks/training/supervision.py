@@ -153,5 +153,8 @@ def _outcome(last: dict[str, Any], status: int, output: Path) -> dict[str, Any]:
 
 
 def _tail(output: Path) -> str:
-    lines = output.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+    lines = output.read_text(errors="replace").splitlines()
+    # After a crash Python writes its stack, innermost frame first: there the beginning tells, not the end.
+    fatal = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error")]
+    lines = lines[fatal[-1] :][:TAIL_LINES] if fatal else lines[-TAIL_LINES:]
     return "\n".join(["the end of its output:", *(f"  {line}" for line in lines)]) if lines else "it wrote nothing"
