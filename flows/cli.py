@@ -176,7 +176,7 @@ def _run_flow(config: PipelineConfig, refresh: list[str], server: Server) -> tup
     from flows.terminal import Terminal
     from tasks.policy import OBSERVERS
 
-    with server.ready(), Terminal() as terminal:
+    with server.ready(120 if server.temporary else 10), Terminal() as terminal:
         terminal.console.print(f"[dim]watch at {server.address}/runs[/]")
         OBSERVERS.set((terminal,))
         state: Any = finetune(config, refresh, return_state=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -23,8 +24,6 @@ from artifacts.errors import StageError
 
 USUAL = "http://127.0.0.1:4200"
 """Where `prefect server start` listens unless told otherwise."""
-PATIENCE = 120.0
-"""Seconds that a server may take to answer."""
 
 
 def start() -> Server:
@@ -37,8 +36,11 @@ def start() -> Server:
     port = _free_port()
     # It records runs; scheduling them is for a server that stays.
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-scheduler", "--no-late-runs"]
+    address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [*command, "--port", str(port)],
+        # its dashboard would look for the API at the usual port
+        env={**os.environ, "PREFECT_SERVER_UI_API_URL": f"{address}/api"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -46,7 +48,7 @@ def start() -> Server:
     )
     # At exit and not when the flow ends: what Prefect still has to tell it (logs, events) is sent at exit, before this.
     atexit.register(_stop, process)
-    return Server(f"http://127.0.0.1:{port}", process)
+    return Server(address, process)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -63,13 +65,13 @@ class Server:
         self._process = process
 
     @contextmanager
-    def ready(self) -> Iterator[None]:
-        """Wait until it answers, and let Prefect talk to it within the block.
+    def ready(self, patience: float = 120.0) -> Iterator[None]:
+        """Wait at most `patience` seconds until it answers, and let Prefect talk to it within the block.
 
         Raises:
             StageError: it does not.
         """
-        deadline = time.monotonic() + (PATIENCE if self.temporary else 10)
+        deadline = time.monotonic() + patience
         while not _answers(self.address):
             ended = self._process is not None and self._process.poll() is not None
             if ended or time.monotonic() > deadline:

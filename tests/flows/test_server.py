@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from artifacts.errors import StageError
+from flows import server
+
+
+def test_a_servers_own_dashboard_finds_its_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "USUAL", "http://127.0.0.1:1")  # whatever runs on this machine is not ours
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        started = server.start()
+        with started.ready():
+            assert PREFECT_API_URL.value() == f"{started.address}/api"
+            assert httpx.get(f"{started.address}/ui-settings").json()["api_url"] == f"{started.address}/api"
+    assert started.temporary
+
+
+def test_a_configured_server_that_is_down_says_what_to_do() -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}),
+        pytest.raises(StageError, match="PREFECT_API_URL"),
+    ):
+        server.start().ready(patience=0.2).__enter__()
