@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -49,6 +50,9 @@ FIRST_DELAY = float(os.environ.get("CODETUNE_RETRY_SECONDS", "5"))
 """Seconds before the first retry; every further one waits twice as long."""
 
 StageState = Literal["ran", "cached", "resumed"]
+
+
+_FULL = re.compile("no space left on device|disk is full|disk quota exceeded", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,12 @@ class Job(Generic[H]):
                 return found
             try:
                 self.result = self._build(progress)
-            except OSError as error:
-                raise _explained(error) or error from error
+            except CodetuneError:
+                raise
+            except Exception as error:
+                if explained := _explained(error):
+                    raise explained from error
+                raise
             finally:
                 if self.result or not self.stage.keeps_workdir:
                     self.store.drop_workdir(self.stage.name, self.key)
@@ -229,20 +237,22 @@ def _state(job: Job[Any]) -> StageState:
     return "resumed" if getattr(job.result, "resumed_from", None) is not None else "ran"
 
 
-def _explained(error: OSError) -> CodetuneError | None:
-    where = Path(error.filename).name if error.filename else "a file of the store"
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return StageError(
-                f"the disk is full (writing {where})",
-                field="store",
-                remedy="free space or set CODETUNE_STORE to a larger disk, then run again: finished stages are kept",
-            )
-        case errno.EROFS | errno.EACCES | errno.EPERM:
-            return StageError(
-                f"cannot write {where}: {error.strerror}",
-                field="store",
-                remedy="make the store writable again, or set CODETUNE_STORE to another folder",
-            )
-        case _:
-            return None
+def _explained(error: Exception) -> CodetuneError | None:
+    """What a person needs to hear of a fault of the disk; None for others, which are faults of codetune."""
+    name = error.filename if isinstance(error, OSError) else None
+    where = Path(name).name if isinstance(name, str) else "a file of the store"
+    number = error.errno if isinstance(error, OSError) else None
+    # Libraries have errors of their own for a full disk: SQLite, safetensors, torch.
+    if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
+        return StageError(
+            f"the disk is full (writing {where})",
+            field="store",
+            remedy="free space or set CODETUNE_STORE to a larger disk, then run again: finished stages are kept",
+        )
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StageError(
+            f"cannot write {where}: {os.strerror(number)}",
+            field="store",
+            remedy="make the store writable again, or set CODETUNE_STORE to another folder",
+        )
+    return None

@@ -273,13 +273,17 @@ def _disks(question: Question, *, download: bool) -> Iterator[Check]:
         if free < need * 1.05:
             yield _short_of_space(free, need, name)
         elif need:
-            yield Check(name=f"disk ({name})", verdict="ok", finding=f"{free:.1f} GiB free, {need:.1f} GiB needed")
+            yield Check(name=f"disk ({name})", verdict="ok", finding=f"{_size(free)} free, {_size(need)} needed")
 
 
 def _short_of_space(free: float, need: float, name: str) -> Check:
     return Check(
         name=f"disk ({name})",
         verdict="refused",
-        finding=f"the disk of the {name} has {free:.1f} GiB free, the run writes {need:.1f} GiB",
+        finding=f"the disk of the {name} has {_size(free)} free, the run writes {_size(need)}",
         remedy="free some space, or point CODETUNE_STORE (results) and HF_HOME (downloads) to larger disks",
     )
+
+
+def _size(gib: float) -> str:
+    return f"{gib:.1f} GiB" if gib >= 0.1 else f"{gib * 1024:.1f} MiB"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -168,6 +171,32 @@ def test_a_full_disk_is_said_in_words(store: Store, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=fill, produces=Word, show=show))
     with pytest.raises(StageError, match="disk is full"):
         go(store, WordConfig())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs privileges")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_is_said_in_words_whichever_library_finds_out(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(config: WordConfig, *, workdir: Path, progress: Progress) -> Word:
+        with sqlite3.connect(workdir / "words.sqlite") as database:
+            database.execute("CREATE TABLE words (word)")
+            database.execute("INSERT INTO words VALUES (zeroblob(4000000))")
+        raise AssertionError
+
+    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=fill, produces=Word, show=show))
+    with pytest.raises(StageError, match="disk is full"):
+        go(Store(small_disk / "store"), WordConfig())
+    assert not list((small_disk / "store").rglob("*.sqlite"))
 
 
 def test_the_dashboard_has_the_sections_and_the_graph(store: Store) -> None:
