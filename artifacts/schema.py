@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from artifacts import digest
 
 Quantization = Literal["int8", "nf4", "none"]
+Engine = Literal["stock", "fused"]
 
 
 class Record(BaseModel):
@@ -139,8 +140,11 @@ class Plan(Record):
     accumulation: int
     """Forward passes in one optimizer step; micro_batch × accumulation is the effective batch."""
     gradient_checkpointing: bool
-    engine: Literal["stock"] = "stock"
-    """`stock`: the linear layers of bitsandbytes as they are."""
+    """Whether layers keep only their input and are computed again in the backward pass."""
+    recomputed_layers: int | None = None
+    """How many, from the first, when not all of them."""
+    engine: Engine = "stock"
+    """`fused`: codetune's own forward and backward pass on the same weights; `stock`: the libraries' modules."""
     gpu_memory_gib: float | None = None
     """What the process may take of the card, GiB; None for all of it."""
 

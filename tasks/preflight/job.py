@@ -22,7 +22,7 @@ class JobShape(Record):
     """Sequences in one optimizer step."""
     micro_batch: int | Literal["auto"] = "auto"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
-    engine: Literal["auto", "stock"] = "auto"
+    engine: Literal["auto", "stock", "fused"] = "auto"
     max_steps: int = 200
     """Optimizer steps."""
     sample_files: int = 2000

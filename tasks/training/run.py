@@ -52,6 +52,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     from transformers.utils import logging as transformers_logging
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+    from tasks.training.fused import FusedEngine
     from tasks.training.trainer import AdapterTrainer, EventFiles, Reporter
 
     # Its records go to our handler like everybody's, not to a stream of their own.
@@ -66,6 +67,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     if "tensorboard" in config.trackers:
         callbacks.append(EventFiles(workdir / "tensorboard"))
     trainer = AdapterTrainer(
+        engine=FusedEngine(spec.plan, model.config.num_hidden_layers) if spec.plan.engine == "fused" else None,
         batches=batches,
         checkpoints=Checkpoints(workdir / "checkpoints"),
         readings=Readings(spec.plan),
@@ -114,6 +116,7 @@ def _arguments(spec: Spec, workdir: Path) -> Any:
 
     config, plan = spec.config, spec.plan
     on_gpu = plan.device == "cuda"
+    checkpointing = plan.gradient_checkpointing and plan.engine == "stock"  # the fused engine does it by itself
     return SFTConfig(
         output_dir=str(workdir / "checkpoints"),
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -138,8 +141,8 @@ def _arguments(spec: Spec, workdir: Path) -> Any:
         bf16=on_gpu and plan.precision == "bf16",
         # TRL's own names for these are deprecated by transformers; it calls `enable_input_require_grads` for both
         gradient_checkpointing=None,
-        activation_checkpointing=plan.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if plan.gradient_checkpointing else None,
+        activation_checkpointing=checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
         seed=config.seed,
         data_seed=config.seed,
         logging_strategy="steps",

@@ -17,6 +17,7 @@ from trl import SFTTrainer
 from artifacts.errors import StageError
 from tasks.training.batches import Batches
 from tasks.training.checkpoints import Checkpoints
+from tasks.training.fused import FusedEngine
 from tasks.training.readings import Readings
 
 SKIPS_ALLOWED = 20
@@ -31,11 +32,22 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     scaler cannot unscale and which loses small updates: they are cast back to fp32 before an optimizer sees them.
     """
 
-    def __init__(self, *, batches: Batches, checkpoints: Checkpoints, readings: Readings, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        batches: Batches,
+        checkpoints: Checkpoints,
+        readings: Readings,
+        engine: FusedEngine | None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.batches, self.checkpoints, self.readings = batches, checkpoints, readings
+        self.engine = engine
         self._started = time.monotonic()
-        self._micro_batch = 0
+        self._losses: list[torch.Tensor] = []
+        self._source: tuple[Any, ...] = ()
+        self._ahead: Any = None
         self._skipped = 0
         for parameter in self.model.parameters():
             if parameter.requires_grad:
@@ -49,27 +61,45 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Fetch what one optimizer step needs: here the step begins."""
-        self._started, self._micro_batch = time.monotonic(), 0
-        return super().get_batch_samples(*args, **kwargs)
+    def get_batch_samples(self, *source: Any) -> Any:
+        """Fetch what one optimizer step needs: the micro-batches, and how many tokens count."""
+        if not self._source:
+            self._started = time.monotonic()
+        self._losses, self._source = [], source
+        ahead, self._ahead = self._ahead, None
+        return super().get_batch_samples(*source) if ahead is None else ahead
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Forward and backward of one micro-batch. Raises StageError when the loss is not finite."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            size = self.args.per_device_train_batch_size
-            raise self._not_finite(f"the loss is {loss.item()}", self._micro_batch * size, size)
-        self._micro_batch += 1
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of one micro-batch."""
+        if self.engine is None:
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = self.engine.step(self.model, inputs, num_items_in_batch, self.accelerator.scaler)
+        self._losses.append(loss)
         return loss
 
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Nobody reads it, and counting a 7B's parameters at every micro-batch takes milliseconds."""
+        return 0
+
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
-        """The norm before clipping. With a gradient scaler a norm that is not finite is a step that it skips."""
-        norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
+        """The norm before clipping, and the one place of a step that waits for the GPU.
+
+        With a gradient scaler a norm that is not finite is a step that it skips.
+
+        Raises:
+            StageError: a loss is not finite, or the norm again and again.
+        """
+        if self.state.global_step + 1 < self.args.max_steps:  # the next step's texts, while the GPU computes this one
+            self._ahead = super().get_batch_samples(*self._source)
+        norm, *losses = torch.stack([torch.as_tensor(grad_norm).to(self._losses[0]), *self._losses]).tolist()
+        size = self.args.per_device_train_batch_size
+        for number, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise self._not_finite(f"the loss is {loss}", number * size, size)
         self._skipped = 0 if math.isfinite(norm) else self._skipped + 1
         if self._skipped > (SKIPS_ALLOWED if self.accelerator.scaler is not None else 0):
-            size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-            raise self._not_finite(f"the gradient norm is {norm}", 0, size)
+            raise self._not_finite(f"the gradient norm is {norm}", 0, size * self.args.gradient_accumulation_steps)
         return norm
 
     def _not_finite(self, finding: str, first: int, count: int) -> StageError:
@@ -85,7 +115,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Complete the record of a step. It stays in `state.log_history`, and so in every checkpoint."""
         if "loss" in logs:
-            seconds = time.monotonic() - self._started
+            now = time.monotonic()
+            seconds, self._started = now - self._started, now
             tokens = self.batches.tokens(self.state.global_step)
             logs.update(tokens=tokens, seconds=seconds, tokens_per_second=tokens / seconds, **self.readings.read())
         super().log(logs, start_time)
@@ -101,6 +132,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super(SFTTrainer, self)._save_checkpoint(model, trial)  # past TRL's, which writes a model card each time
         self.checkpoints.seal(self.state.global_step)
+        self._started = time.monotonic()  # no part of the next step
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Only the adapter: tokenizer and arguments stand elsewhere."""

@@ -1,0 +1,176 @@
+"""Where the time of one engine step goes: a 7B's micro-batch alone, its kernels, and the rates of the card.
+
+    python -m bench.engine_step --out step.json [--shape 7b] [--sequences 4] [--length 256] [--quantization int8]
+
+No Trainer: what is measured is the forward and backward pass, kernel by kernel and as one CUDA graph, beside a floor
+from the card's measured matrix and copy rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from artifacts.schema import Plan
+from bench.reference_job import SHAPES, write_random_model
+from tasks.engine import ops
+from tasks.engine.capture import MicroBatch
+from tasks.engine.model import FusedModel
+from tasks.loading import load_base, silence_peft
+
+GIB = 2**30
+
+
+def milliseconds(work: Callable[[], object], repeats: int = 20) -> float:
+    """Median over repeats, by CUDA events."""
+    work()
+    torch.cuda.synchronize()
+    times = []
+    for _ in range(repeats):
+        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        work()
+        stop.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(stop))
+    return median(times)
+
+
+def rates() -> dict[str, float]:
+    """TFLOP/s of a large fp16 product and GB/s of a large copy (read and written), on random data."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
+    product = milliseconds(lambda: a @ b)
+    source = torch.randn(2**28, device="cuda", dtype=torch.float16)
+    target = torch.empty_like(source)
+    copied = milliseconds(lambda: target.copy_(source))
+    return {"matmul_tflops": 2 * 8192**3 / product / 1e9, "copy_gb_s": 2 * 2 * 2**28 / copied / 1e6}
+
+
+def parts(model: FusedModel, tokens: int) -> dict[str, float]:
+    """Milliseconds of each kind of work in one layer, alone."""
+    layer = model.layers[len(model.layers) // 2]
+    found: dict[str, float] = {}
+    for name in ("qkv", "o", "gate_up", "down"):
+        projection = getattr(layer, name)
+        matrix = projection._matrix()
+        x = torch.randn(tokens, projection.columns, device="cuda", dtype=matrix.dtype)
+        dy = torch.randn(tokens, projection.width, device="cuda", dtype=matrix.dtype)
+        found[f"{name} unpack"] = milliseconds(projection._matrix)
+        found[f"{name} forward product"] = milliseconds(lambda x=x, matrix=matrix: x @ matrix.T)  # type: ignore[misc]
+        found[f"{name} backward product"] = milliseconds(lambda dy=dy, matrix=matrix: dy @ matrix)  # type: ignore[misc]
+    return found
+
+
+def attentions(model: FusedModel, shape: tuple[int, int]) -> dict[str, float]:
+    geometry = model.geometry
+    q, k, v = (
+        torch.randn(*shape, heads, geometry.head_width, device="cuda", dtype=torch.float16)
+        for heads in (geometry.heads, geometry.kv_heads, geometry.kv_heads)
+    )
+    out, rest = ops.attention(q, k, v)
+    found = {
+        "efficient forward": milliseconds(lambda: ops.attention(q, k, v)),
+        "efficient backward": milliseconds(lambda: ops.attention_backward(out, q, k, v, out, rest)),
+    }
+    args = [one.transpose(1, 2) for one in (q, k, v)]
+    flash = torch.ops.aten._scaled_dot_product_flash_attention
+    o, lse, cq, ck, mq, mk, seed, offset, _ = flash(*args, 0.0, True)
+    found["flash forward"] = milliseconds(lambda: flash(*args, 0.0, True))
+    back = torch.ops.aten._scaled_dot_product_flash_attention_backward
+    found["flash backward"] = milliseconds(lambda: back(o, *args, o, lse, cq, ck, mq, mk, 0.0, True, seed, offset))
+    return found
+
+
+def kernels(work: Callable[[], object]) -> list[dict[str, Any]]:
+    """GPU time of one call by kernel."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        work()
+        torch.cuda.synchronize()
+    rows = [
+        {"kernel": event.key[:110], "ms": event.self_device_time_total / 1000, "calls": event.count}
+        for event in profiled.key_averages()
+    ]
+    return sorted(rows, key=lambda row: -row["ms"])[:30]
+
+
+def load(arguments: argparse.Namespace, folder: Path) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    silence_peft()
+    if not (folder / "config.json").exists():
+        write_random_model(folder, SHAPES[arguments.shape], "cuda")
+        torch.cuda.empty_cache()
+    plan = Plan(
+        device="cuda",
+        precision="fp16",
+        micro_batch=arguments.sequences,
+        accumulation=1,
+        gradient_checkpointing=False,
+        gpu_memory_gib=arguments.cap_gib,
+    )
+    model = load_base(folder, arguments.quantization, plan)
+    torch.cuda.empty_cache()
+    lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
+    tuned = get_peft_model(model, lora)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return tuned
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    model = load(arguments, folder)
+    loaded = torch.cuda.memory_allocated() / GIB
+    shape = (arguments.sequences, arguments.length)
+    fused = FusedModel(model, recomputed=arguments.recomputed, length=arguments.length)
+    ids = torch.randint(3, 32000, shape, device="cuda")
+    factor = torch.tensor(64.0, device="cuda")
+    record: dict[str, Any] = {"card": torch.cuda.get_device_name(), "shape": shape, "loaded_gib": loaded}
+    torch.cuda.reset_peak_memory_stats()
+    record["eager_ms"] = milliseconds(lambda: fused.loss_and_gradients(ids, ids, factor), 10)
+    record["eager_peak_gib"] = torch.cuda.max_memory_allocated() / GIB
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    batch = MicroBatch(fused, shape)
+    record["captured"] = batch.captured
+    record["graph_ms"] = milliseconds(lambda: batch.run(ids, ids, factor), 50)
+    record["peak_gib"] = torch.cuda.max_memory_allocated() / GIB
+    record["reserved_gib"] = torch.cuda.max_memory_reserved() / GIB
+    record["used_gib"] = (torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0]) / GIB
+    record["kernels"] = kernels(lambda: batch.run(ids, ids, factor))
+    record["parts"] = parts(fused, shape[0] * shape[1])
+    if arguments.quantization == "int8":
+        record["attention"] = attentions(fused, shape)
+    torch.cuda.set_per_process_memory_fraction(1.0)  # the rates are the card's
+    return record | rates()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
+    parser.add_argument("--sequences", type=int, default=4)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--recomputed", type=int, default=0)
+    parser.add_argument("--quantization", choices=["int8", "nf4", "none"], default="int8")
+    parser.add_argument("--cap-gib", type=float, default=14.56)
+    parser.add_argument("--model", type=Path, help="where the random model lies, or is to be written")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        record = measure(arguments, arguments.model or Path(scratch))
+    arguments.out.write_text(json.dumps(record, indent=1))
+    for name, value in record.items():
+        print(name, json.dumps(value) if isinstance(value, (dict, list)) else value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""One micro-batch as one CUDA graph: the GPU runs from the first kernel to the last without the CPU.
+
+Launching the kernels of a 7B's micro-batch one by one takes longer than running them. Their shapes are the same for
+every micro-batch, so they are recorded once and replayed as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from tasks.engine.model import FusedModel
+
+log = logging.getLogger(__name__)
+Tensor = torch.Tensor
+
+WARM_UP = 2
+"""Eager passes before recording: they compile kernels and let cuBLAS set up its workspaces."""
+
+
+class MicroBatch:
+    """Runs micro-batches of one shape; recorded where that is possible, else kernel by kernel.
+
+    Args:
+        shape: sequences and tokens of each.
+    """
+
+    def __init__(self, model: FusedModel, shape: tuple[int, int]) -> None:
+        self._model, self._shape = model, shape
+        device = model.embedding.device
+        self._ids = torch.zeros(shape, dtype=torch.long, device=device)
+        self._labels = torch.zeros(shape, dtype=torch.long, device=device)
+        self._factor = torch.ones((), dtype=torch.float32, device=device)
+        self._loss = torch.zeros((), dtype=torch.float32, device=device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self.captured = False
+        if device.type == "cuda":
+            self._record()
+
+    def run(self, ids: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
+        """As `FusedModel.loss_and_gradients`; nothing here waits for the GPU."""
+        if tuple(ids.shape) != self._shape or self._graph is None:
+            device = self._ids.device
+            return self._model.loss_and_gradients(ids.to(device), labels.to(device), factor.to(device))
+        self._ids.copy_(ids, non_blocking=True)
+        self._labels.copy_(labels, non_blocking=True)
+        self._factor.copy_(factor, non_blocking=True)
+        self._graph.replay()
+        return self._loss.clone()
+
+    def _record(self) -> None:
+        adapters = self._model.adapters
+        random = torch.cuda.get_rng_state()  # a resumed run must draw what an undisturbed one does
+        try:
+            self._warm_up()
+            graph = torch.cuda.CUDAGraph()
+            # Products go before the unpacking of the next one's weights, which has a stream of usual priority.
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream(priority=-1)):
+                self._loss = self._model.loss_and_gradients(self._ids, self._labels, self._factor)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            log.warning("no CUDA graph: %s; every kernel is launched by itself, which is slower", _first(error))
+        else:
+            self._graph, self.captured = graph, True
+        finally:
+            torch.cuda.set_rng_state(random)
+            adapters.clear()
+
+    def _warm_up(self) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self._model.loss_and_gradients(self._ids, self._labels, self._factor)
+        torch.cuda.current_stream().wait_stream(stream)
+        # What the eager passes held is of no use to the graph, which has memory of its own.
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+
+
+def _first(error: RuntimeError) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

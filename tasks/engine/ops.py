@@ -1,0 +1,265 @@
+"""The engine's operations on tensors: Triton kernels on a GPU, the same arithmetic in plain torch elsewhere.
+
+The plain versions are what the kernels are tested against, and let the engine's own backward pass be checked on a
+machine without a GPU. Shapes: T tokens, H the width of the residual stream, I that of the MLP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+Tensor = torch.Tensor
+
+IGNORED = -100
+"""The label of a position that has no part in the loss."""
+_WIDE = 4096
+"""Most columns of one program where rows are cut; a row's reduction takes all of them."""
+
+
+def dequantize_int8(codes: Tensor, scales: Tensor, out: Tensor) -> None:
+    """`out` (rows × columns) = `codes` (int8) × `scales` (fp32, by row; LLM.int8()'s `SCB` / 127)."""
+    if not out.is_cuda:
+        torch.mul(codes.float(), scales[:, None], out=out) if out.dtype == torch.float32 else out.copy_(
+            codes.float() * scales[:, None]
+        )
+        return
+    rows, columns = codes.shape
+    block = min(_WIDE, _power(columns))
+    kernels = _kernels()
+    kernels.dequantize_int8[(rows, _parts(columns, block))](codes, scales, out, columns, BLOCK=block, num_warps=8)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The norm of `x` (T × H) and the reciprocal of each row's root mean square (fp32).
+
+    With `residual` it is added to `x` first, in place.
+    """
+    tokens, width = x.shape
+    out = torch.empty((tokens, width), dtype=x.dtype, device=x.device)
+    rstd = torch.empty(tokens, dtype=torch.float32, device=x.device)
+    if not x.is_cuda:
+        if residual is not None:
+            x += residual
+        torch.rsqrt(x.float().square().mean(1) + eps, out=rstd)
+        out.copy_(x.float() * rstd[:, None] * weight.float())
+        return out, rstd
+    has, added = residual is not None, x if residual is None else residual
+    strides = x.stride(0), added.stride(0)
+    _kernels().rms_norm[(tokens,)](
+        x,
+        strides[0],
+        added,
+        strides[1],
+        weight,
+        out,
+        rstd,
+        width,
+        eps,
+        RESIDUAL=has,
+        BLOCK=_power(width),
+        num_warps=8,
+    )
+    return out, rstd
+
+
+def rms_norm_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, residual: Tensor, out: Tensor, again: Tensor | None = None
+) -> None:
+    """`out` = gradient of the norm's input, from `dy`, plus `residual`, which may be `out` itself.
+
+    `again` receives the norm's output once more; it may be `dy` itself.
+    """
+    tokens, width = dy.shape
+    if not x.is_cuda:
+        normed = x.float() * rstd[:, None]
+        weighted = dy.float() * weight.float()
+        through = (weighted - normed * (weighted * normed).mean(1, keepdim=True)) * rstd[:, None]
+        out.copy_(through + residual)
+        if again is not None:
+            again.copy_(normed * weight.float())
+        return
+    write = again is not None
+    _kernels().rms_norm_backward[(tokens,)](
+        dy,
+        x,
+        x.stride(0),
+        weight,
+        rstd,
+        residual,
+        out,
+        again if again is not None else out,
+        width,
+        WRITE_Y=write,
+        BLOCK=_power(width),
+        num_warps=8,
+    )
+
+
+def rotate(
+    source: Tensor,
+    target: Tensor,
+    angles: tuple[Tensor, Tensor],
+    length: int,
+    *,
+    back: bool = False,
+    positions: Tensor | None = None,
+) -> None:
+    """Rotary position embedding from `source` to `target` (T × heads × head width, any strides; may be the same).
+
+    Args:
+        angles: cosines and sines, positions × half of the head width, fp32.
+        length: tokens of a sequence: token t stands at position t % length unless `positions` (T) says otherwise.
+        back: turn the other way, which is the gradient.
+    """
+    tokens, heads, width = source.shape
+    cosines, sines = angles
+    if not source.is_cuda:
+        places = positions if positions is not None else torch.arange(tokens, device=source.device) % length
+        cosine, sine = cosines[places][:, None], sines[places][:, None] * (-1 if back else 1)
+        first, second = (half.float().clone() for half in source.chunk(2, dim=-1))
+        target[..., : width // 2].copy_(first * cosine - second * sine)
+        target[..., width // 2 :].copy_(second * cosine + first * sine)
+        return
+    _kernels().rotate[(tokens,)](
+        source,
+        *source.stride()[:2],
+        target,
+        *target.stride()[:2],
+        cosines,
+        sines,
+        cosines if positions is None else positions,
+        length,
+        heads,
+        SIGN=-1 if back else 1,
+        INDEXED=positions is not None,
+        HEADS=_power(heads),
+        HALF=width // 2,
+        num_warps=4,
+    )
+
+
+def swiglu(gate_up: Tensor, width: int) -> Tensor:
+    """`silu(gate) × up` (T × I) of the first 2 · I columns of `gate_up`."""
+    tokens = gate_up.shape[0]
+    out = torch.empty((tokens, width), dtype=gate_up.dtype, device=gate_up.device)
+    if not out.is_cuda:
+        gate, up = gate_up[:, :width].float(), gate_up[:, width : 2 * width].float()
+        return out.copy_(functional.silu(gate) * up)
+    block = min(2048, _power(width))
+    _kernels().swiglu[(tokens, _parts(width, block))](gate_up, gate_up.stride(0), out, width, BLOCK=block, num_warps=4)
+    return out
+
+
+def swiglu_backward(dout: Tensor, gate_up: Tensor) -> None:
+    """Write the gradients of gate and up over the first 2 · I columns of `gate_up`, from `dout` (T × I)."""
+    tokens, width = dout.shape
+    if not dout.is_cuda:
+        gate, up, grad = gate_up[:, :width].float(), gate_up[:, width : 2 * width].float(), dout.float()
+        sigmoid = torch.sigmoid(gate)
+        slope = sigmoid * (1 + gate * (1 - sigmoid))
+        gate_up[:, : 2 * width] = torch.cat([grad * up * slope, grad * gate * sigmoid], dim=1)
+        return
+    block = min(2048, _power(width))
+    _kernels().swiglu_backward[(tokens, _parts(width, block))](
+        dout, gate_up, gate_up.stride(0), width, BLOCK=block, num_warps=4
+    )
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
+    """The negative log-likelihood of every row (T, fp32); `logits` (T × vocabulary) become their gradient × `factor`.
+
+    Rows whose label is `IGNORED` have loss and gradient zero. `factor` is a single number on the device.
+    """
+    tokens, vocabulary = logits.shape
+    if not logits.is_cuda:
+        wide = logits.float()
+        losses = functional.cross_entropy(wide, labels, reduction="none", ignore_index=IGNORED)
+        counts = labels != IGNORED
+        grad = torch.softmax(wide, 1)
+        grad[torch.arange(tokens), labels.clamp(min=0)] -= 1
+        logits.copy_(grad * (counts * factor)[:, None])
+        return losses
+    losses = torch.empty(tokens, dtype=torch.float32, device=logits.device)
+    _kernels().cross_entropy[(tokens,)](
+        logits,
+        labels,
+        losses,
+        factor,
+        vocabulary,
+        IGNORED=IGNORED,
+        BLOCK=min(8192, _power(vocabulary)),
+        num_warps=16,
+    )
+    return losses
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
+    """Causal attention. All are sequences × tokens × heads × head width; q may have several heads for one of k and v.
+
+    Returns the output in q's shape, contiguous, and what `attention_backward` wants besides.
+    """
+    query, key, value = (one.transpose(1, 2) for one in (q, _repeated(k, q), _repeated(v, q)))
+    if not q.is_cuda:
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(
+            1, 2
+        ).contiguous(), None
+    # The memory-efficient kernel runs on every card that quantized training does (FlashAttention 2 wants sm_80), and
+    # causal order needs no mask: padding stands behind the text.
+    out, *rest = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True, 0.0, True)
+    return out.transpose(1, 2), rest
+
+
+def attention_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v, in their shapes."""
+    query, key, value = (one.transpose(1, 2) for one in (q, _repeated(k, q), _repeated(v, q)))
+    if not q.is_cuda:
+        inputs = [one.detach().requires_grad_() for one in (query, key, value)]
+        with torch.enable_grad():
+            again = functional.scaled_dot_product_attention(*inputs, is_causal=True)
+        grads = torch.autograd.grad(again, inputs, dout.transpose(1, 2))
+    else:
+        *grads, _ = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
+            dout.transpose(1, 2),
+            query,
+            key,
+            value,
+            None,
+            out.transpose(1, 2),
+            *rest,
+            0.0,
+            [True, True, True, False],
+            True,
+        )
+    dq, dk, dv = (grad.transpose(1, 2) for grad in grads)
+    return dq, _summed(dk, k), _summed(dv, v)
+
+
+def _repeated(one: Tensor, q: Tensor) -> Tensor:
+    """Heads of k or v, each as often as q has heads for it."""
+    times = q.shape[2] // one.shape[2]
+    return one if times == 1 else one.repeat_interleave(times, dim=2)
+
+
+def _summed(grad: Tensor, one: Tensor) -> Tensor:
+    times = grad.shape[2] // one.shape[2]
+    return grad if times == 1 else grad.unflatten(2, (one.shape[2], times)).sum(3)
+
+
+def _kernels() -> Any:
+    from tasks.engine import kernels
+
+    return kernels
+
+
+def _power(number: int) -> int:
+    """The next power of two."""
+    return 1 << (number - 1).bit_length()
+
+
+def _parts(columns: int, block: int) -> int:
+    return -(-columns // block)

@@ -1,0 +1,292 @@
+"""Frozen weights as the engine uses them: stored by bitsandbytes, unpacked to 16 bits just before a matrix product.
+
+A `Projection` is one product: the linear layers that read the same input (q, k and v; gate and up), one below the
+other. The low-rank A factors of its adapters stand below them as further rows, so that the same product gives x Aᵀ
+forward and the adapters' part of the input's gradient backward, at no cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from tasks.engine import ops
+from tasks.engine.adapters import Adapter, Adapters
+
+Tensor = torch.Tensor
+
+ALIGNED = 8
+"""Rows of A are filled up to a multiple of this, so that every row of the product starts at 16 bytes."""
+
+
+class Weight(Protocol):
+    """The frozen weight of one linear layer, rows × columns."""
+
+    rows: int
+    columns: int
+
+    def unpack(self, out: Tensor) -> None:
+        """Write the weight to `out` in the type that is computed in."""
+
+
+class Int8Weight:
+    """LLM.int8()'s storage: int8 codes and the largest magnitude of each row (`SCB`).
+
+    Takes all layers of a projection, so that one kernel unpacks them: their codes are brought together, and the
+    layers' own tensors become views of the whole.
+    """
+
+    def __init__(self, modules: Sequence[Any]) -> None:
+        stored = [_int8(module) for module in modules]
+        self.codes = stored[0][0] if len(stored) == 1 else torch.cat([codes for codes, _ in stored])
+        self.scales = torch.cat([largest.flatten().float() for _, largest in stored]) / 127
+        self.rows, self.columns = self.codes.shape
+        start = 0
+        for module, (codes, _) in zip(modules, stored, strict=True):
+            part = self.codes[start : start + codes.shape[0]]
+            start += codes.shape[0]
+            module.weight.data = part
+            for holder in (module.weight, module.state):
+                if holder.CB is not None:
+                    holder.CB = part
+
+    def unpack(self, out: Tensor) -> None:
+        ops.dequantize_int8(self.codes, self.scales, out)
+
+
+def _int8(module: Any) -> tuple[Tensor, Tensor]:
+    """Codes and `SCB`, which move from the weight to the module's state at its first forward pass."""
+    state, weight = module.state, module.weight
+    codes = next(one for one in (state.CB, weight.CB, weight.data) if one is not None)
+    return codes, state.SCB if state.SCB is not None else weight.SCB
+
+
+class Nf4Weight:
+    """bitsandbytes' NF4: two codes a byte, one scale for every 64 weights."""
+
+    def __init__(self, module: Any) -> None:
+        self._packed, self._state = module.weight.data, module.weight.quant_state
+        self.rows, self.columns = self._state.shape
+
+    def unpack(self, out: Tensor) -> None:
+        from bitsandbytes.functional import dequantize_4bit
+
+        if out.is_cuda and out.dtype == self._state.dtype:
+            dequantize_4bit(self._packed, self._state, out=out)
+        else:  # bitsandbytes has no such operator elsewhere
+            out.copy_(dequantize_4bit(self._packed, self._state))
+
+
+class PlainWeight:
+    """An unquantized weight."""
+
+    def __init__(self, module: nn.Linear) -> None:
+        self.module = module
+        self.rows, self.columns = module.weight.shape
+
+    def unpack(self, out: Tensor) -> None:
+        out.copy_(self.module.weight)
+
+
+def weights_of(modules: Sequence[nn.Module]) -> list[Weight]:
+    """The weights of a projection's layers, however they are stored.
+
+    Raises:
+        TypeError: bitsandbytes and torch are known, nothing else.
+    """
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    if all(isinstance(module, Linear8bitLt) for module in modules):
+        return [Int8Weight(modules)]
+    if all(isinstance(module, Linear4bit) for module in modules):
+        return [Nf4Weight(module) for module in modules]
+    if all(type(module) is nn.Linear for module in modules):
+        return [PlainWeight(module) for module in modules]
+    raise TypeError(", ".join(type(module).__name__ for module in modules))
+
+
+class Scratch:
+    """Buffers that weights are unpacked into, and the order in which that happens.
+
+    The next product's weight is unpacked on a stream of its own while this product runs: the one is bound by memory,
+    the other by arithmetic. A step uses its matrices always in the same order, which is noted in the first one.
+    """
+
+    def __init__(self, numbers: int, like: Tensor) -> None:
+        self._overlaps = like.is_cuda
+        count = 2 if self._overlaps else 1
+        self._buffers = [torch.empty(numbers, dtype=like.dtype, device=like.device) for _ in range(count)]
+        self._side = torch.cuda.Stream(priority=0) if self._overlaps else None
+        self._order: list[Projection] = []
+        self._known = False
+        self._place = 0
+        self._ahead: tuple[Projection, torch.cuda.Event] | None = None
+
+    def begin(self) -> None:
+        """A step starts."""
+        self._known = self._known or bool(self._order)
+        self._place, self._ahead = 0, None
+
+    def matrix(self, projection: Projection) -> Tensor:
+        """The projection's weights, width × columns, until the next but one is asked for."""
+        matrix = self._buffer(projection)
+        if self._ahead is not None:
+            torch.cuda.current_stream().wait_event(self._ahead[1])
+        if self._ahead is None or self._ahead[0] is not projection:
+            projection.unpack(matrix)
+        self._place += 1
+        if not self._known:
+            self._order.append(projection)
+        self._ahead = self._start_next()
+        return matrix
+
+    def _start_next(self) -> tuple[Projection, torch.cuda.Event] | None:
+        if self._side is None or not self._known or self._place >= len(self._order):
+            return None
+        following = self._order[self._place]
+        # The product before this one, which used the buffer, stands in the main stream by now.
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
+            following.unpack(self._buffer(following))
+            ready = torch.cuda.Event()
+            ready.record()
+        return following, ready
+
+    def _buffer(self, projection: Projection) -> Tensor:
+        buffer = self._buffers[self._place % len(self._buffers)]
+        return buffer[: projection.width * projection.columns].view(projection.width, projection.columns)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """An adapter in its projection."""
+
+    adapter: Adapter
+    outputs: slice
+    """Its layer's columns of the product."""
+    inner: slice
+    """The columns of x Aᵀ."""
+
+
+class Projection:
+    """`y = x @ [W…; A…].T`, the adapters' B included; y is T × `width`, of which the first `rows` are the layers'."""
+
+    def __init__(self, modules: Sequence[nn.Module], adapters: Sequence[Adapter | None], flat: Adapters) -> None:
+        self.weights = weights_of(modules)
+        sizes = [module.out_features for module in modules]  # type: ignore[misc]
+        self.bias = _joined([getattr(module, "bias", None) for module in modules], sizes)
+        self.columns = self.weights[0].columns
+        self.rows = sum(sizes)
+        self.adapted = list(_places(sizes, adapters, self.rows))
+        ranks = sum(adapter.rank for adapter in adapters if adapter)
+        self.width = self.rows + -(-ranks // ALIGNED) * ALIGNED
+        self._flat = flat
+        self._scratch: Scratch | None = None
+        self._storage = self._join_plain() if all(isinstance(weight, PlainWeight) for weight in self.weights) else None
+
+    @property
+    def unpacked(self) -> int:
+        """Numbers of scratch that the product needs."""
+        return 0 if self._storage is not None else self.width * self.columns
+
+    def use(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: T × columns."""
+        y = x @ self._matrix().T
+        if self.bias is not None:
+            y[:, : self.rows] += self.bias
+        self._apply(y)
+        return y
+
+    def _apply(self, y: Tensor) -> None:
+        for one in self.adapted:
+            out = y[:, one.outputs]
+            torch.addmm(out, y[:, one.inner], one.adapter.b.T, alpha=one.adapter.scale, out=out)
+
+    def backward(self, dy: Tensor, xa: Tensor | None, x: Tensor | None, *, wants_input: bool = True) -> Tensor | None:
+        """The gradient of x, from `dy` (T × width, of which the last columns are filled in here).
+
+        Args:
+            xa: the last columns of the forward product, T × (width − rows); None to compute them again from `x`.
+            x: the input; needed when `xa` is None.
+        """
+        if self.adapted and xa is None:
+            assert x is not None
+            xa = x @ self.inner_factors().T
+        for one in self.adapted:
+            assert xa is not None
+            grad = dy[:, one.outputs]
+            inner = xa[:, one.inner.start - self.rows : one.inner.stop - self.rows]
+            adapter = one.adapter
+            torch.addmm(adapter.b_grad, grad.T, inner, beta=0, alpha=adapter.scale, out=adapter.b_grad)
+            # xa may lie where this writes: its part was used just now
+            target = dy[:, one.inner]
+            torch.addmm(target, grad, adapter.b, beta=0, alpha=adapter.scale, out=target)
+        if self.adapted and self.adapted[-1].inner.stop < self.width:
+            dy[:, self.adapted[-1].inner.stop :] = 0
+        return dy @ self._matrix() if wants_input else None
+
+    def factor_gradients(self, dy: Tensor, x: Tensor) -> None:
+        """The gradients of the A factors, after `backward` has filled in `dy`; x: T × columns."""
+        for one in self.adapted:
+            torch.mm(dy[:, one.inner].T, x, out=one.adapter.a_grad)
+
+    def inner_factors(self) -> Tensor:
+        """[A…] with zeros up to the width: (width − rows) × columns."""
+        return self._flat.factors(self.adapted[0].adapter, self.width - self.rows)
+
+    def unpack(self, matrix: Tensor) -> None:
+        """Write all weights, the A factors below them, to `matrix` (width × columns)."""
+        start = 0
+        for weight in self.weights:
+            weight.unpack(matrix[start : start + weight.rows])
+            start += weight.rows
+        if self.adapted:
+            matrix[self.rows :] = self.inner_factors()
+
+    def _matrix(self) -> Tensor:
+        if self._storage is None:
+            assert self._scratch is not None
+            return self._scratch.matrix(self)
+        if self.adapted:
+            self._storage[self.rows :] = self.inner_factors()
+        return self._storage
+
+    def _join_plain(self) -> Tensor:
+        """One matrix for all layers, which from now on are views of it: no copy per product."""
+        modules = [weight.module for weight in self.weights if isinstance(weight, PlainWeight)]
+        if len(modules) == 1 and self.width == self.rows:
+            return modules[0].weight.data
+        like = modules[0].weight
+        storage = torch.empty((self.width, self.columns), dtype=like.dtype, device=like.device)
+        start = 0
+        for module in modules:
+            part = storage[start : start + module.weight.shape[0]]
+            part.copy_(module.weight.data)
+            module.weight.data = part
+            start += part.shape[0]
+        return storage
+
+
+def _places(sizes: Sequence[int], adapters: Sequence[Adapter | None], rows: int) -> Iterator[Adapted]:
+    start, inner = 0, rows
+    for size, adapter in zip(sizes, adapters, strict=True):
+        if adapter:
+            yield Adapted(adapter, slice(start, start + size), slice(inner, inner + adapter.rank))
+            inner += adapter.rank
+        start += size
+
+
+def _joined(biases: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:
+    """Biases side by side, zeros for a layer that has none; None when no layer has one."""
+    known = next((bias for bias in biases if bias is not None), None)
+    if known is None:
+        return None
+    parts = [known.new_zeros(size) if bias is None else bias.data for bias, size in zip(biases, sizes, strict=True)]
+    return torch.cat(parts)

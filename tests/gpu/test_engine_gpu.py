@@ -1,0 +1,120 @@
+"""The engine on a real GPU: its kernels and its gradients against the same computation in fp32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from artifacts.schema import Quantization
+from tasks.engine import ops
+from tests.tasks.engine import models
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+TOLERANCE = 2e-3
+"""Relative error of fp16 against fp32."""
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.double().cpu() - expected.double().cpu()).norm() / expected.double().norm().cpu())
+
+
+def both(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random numbers with outlier channels, fp16 on the GPU, and the same in fp32 on the host."""
+    values = torch.randn(*shape)
+    values[..., torch.randperm(shape[-1])[:3]] *= 20
+    values = values.half()
+    return values.cuda(), values.float()
+
+
+@pytest.mark.parametrize("columns", [256, 1000, 4096, 11008])
+def test_dequantization_is_rounded_once(columns: int) -> None:
+    codes = torch.randint(-127, 128, (97, columns), dtype=torch.int8)
+    scales = torch.rand(97) / 127
+    out = torch.full((97, columns), float("nan"), dtype=torch.float16, device="cuda")
+    ops.dequantize_int8(codes.cuda(), scales.cuda(), out)
+    torch.testing.assert_close(out.cpu(), (codes.float() * scales[:, None]).half(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("width", [64, 1000, 4096])
+@pytest.mark.parametrize("added", [False, True])
+def test_norm_forward_and_backward(width: int, added: bool) -> None:
+    (x, x32), (r, r32), (w, w32), (dy, dy32) = both(37, width), both(37, width), both(width), both(37, width)
+    out, rstd = ops.rms_norm(x, w, 1e-5, r if added else None)
+    out32, rstd32 = ops.rms_norm(x32, w32, 1e-5, r32 if added else None)
+    assert error(out, out32) < TOLERANCE and error(rstd, rstd32) < 1e-3 and error(x, x32) < TOLERANCE
+    again, again32 = torch.empty_like(dy), torch.empty_like(dy32)
+    ops.rms_norm_backward(dy, x, w, rstd, r, r, again)
+    ops.rms_norm_backward(dy32, x32, w32, rstd32, r32, r32, again32)
+    assert error(r, r32) < TOLERANCE and error(again, again32) < TOLERANCE
+
+
+@pytest.mark.parametrize(("heads", "width"), [(4, 64), (3, 128), (32, 128)])
+def test_rotation_and_back(heads: int, width: int) -> None:
+    x, x32 = both(50, heads * width + 16)
+    angles = torch.rand(25, width // 2) * 6
+    pair = angles.cos(), angles.sin()
+    on_gpu = pair[0].cuda(), pair[1].cuda()
+    for one, tables in ((x, on_gpu), (x32, pair)):
+        view = one[:, : heads * width].unflatten(1, (heads, width))
+        ops.rotate(view, view, tables, 25)
+    assert error(x, x32) < TOLERANCE
+    before = x.clone()
+    view = x[:, : heads * width].unflatten(1, (heads, width))
+    ops.rotate(view, view, on_gpu, 25)
+    ops.rotate(view, view, on_gpu, 25, back=True)
+    assert error(x, before) < TOLERANCE
+
+
+def test_activation_forward_and_backward() -> None:
+    (x, x32), (dy, dy32) = both(33, 2 * 1100 + 8), both(33, 1100)
+    assert error(ops.swiglu(x, 1100), ops.swiglu(x32, 1100)) < TOLERANCE
+    ops.swiglu_backward(dy, x)
+    ops.swiglu_backward(dy32, x32)
+    assert error(x, x32) < TOLERANCE
+
+
+@pytest.mark.parametrize("vocabulary", [300, 32016, 100_000])
+def test_loss_and_its_gradient(vocabulary: int) -> None:
+    logits, logits32 = both(19, vocabulary)
+    labels = torch.randint(0, vocabulary, (19,))
+    labels[3] = ops.IGNORED
+    factor = torch.tensor(64.0)
+    losses = ops.cross_entropy(logits, labels.cuda(), factor.cuda())
+    losses32 = ops.cross_entropy(logits32, labels, factor)
+    assert error(losses, losses32) < 1e-5 and error(logits, logits32) < TOLERANCE
+    assert losses[3] == 0 and not logits[3].any()
+
+
+@pytest.mark.parametrize("kv_heads", [8, 2])
+def test_attention_forward_and_backward(kv_heads: int) -> None:
+    shapes = ((2, 40, 8, 64), (2, 40, kv_heads, 64), (2, 40, kv_heads, 64))
+    made = [both(*shape) for shape in shapes]
+    dout, dout32 = both(*shapes[0])
+    results = []
+    for index, gradient in ((0, dout), (1, dout32)):
+        inputs = [pair[index] / 8 for pair in made]
+        out, rest = ops.attention(*inputs)
+        results.append([out, *ops.attention_backward(gradient, *inputs, out, rest)])
+    for found, expected in zip(*results, strict=True):
+        assert error(found, expected) < 2 * TOLERANCE
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4", "none"])
+@pytest.mark.parametrize(
+    ("targets", "recomputed"), [(["q_proj", "v_proj"], 0), (["q_proj", "v_proj"], 2), ("all-linear", 1)]
+)
+def test_loss_and_adapter_gradients_against_fp32(quantization: Quantization, targets: Any, recomputed: int) -> None:
+    """Against autograd in fp32 on the very weights that the engine dequantizes to, with outlier channels."""
+    model = models.outliers(quantization, targets)
+    ids, labels = models.texts(model, sequences=2, tokens=128)
+    found = models.engine_gradients(model, ids, labels, recomputed=recomputed, captured=True)
+    expected = models.autograd_gradients(models.in_fp32(model), ids.cpu(), labels.cpu())
+    assert found.captured
+    assert found.loss == pytest.approx(expected.loss, rel=1e-3)
+    for name, gradient in expected.gradients.items():
+        assert error(found.gradients[name], gradient) < TOLERANCE, name
