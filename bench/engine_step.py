@@ -9,6 +9,7 @@ from the card's measured matrix and copy rates.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import torch
 
 from artifacts.schema import Plan
 from bench.reference_job import SHAPES, write_random_model
-from tasks.engine import ops
+from tasks.engine import ops, weights
 from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
 from tasks.loading import load_base, silence_peft
@@ -59,10 +60,10 @@ def parts(model: FusedModel, tokens: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in ("qkv", "o", "gate_up", "down"):
         projection = getattr(layer, name)
-        matrix = projection._matrix()
+        matrix = torch.empty(projection.width, projection.columns, device="cuda", dtype=torch.float16)
         x = torch.randn(tokens, projection.columns, device="cuda", dtype=matrix.dtype)
         dy = torch.randn(tokens, projection.width, device="cuda", dtype=matrix.dtype)
-        found[f"{name} unpack"] = milliseconds(projection._matrix)
+        found[f"{name} unpack"] = milliseconds(lambda projection=projection, matrix=matrix: projection.unpack(matrix))  # type: ignore[misc]
         found[f"{name} forward product"] = milliseconds(lambda x=x, matrix=matrix: x @ matrix.T)  # type: ignore[misc]
         found[f"{name} backward product"] = milliseconds(lambda dy=dy, matrix=matrix: dy @ matrix)  # type: ignore[misc]
     return found
@@ -127,6 +128,19 @@ def load(arguments: argparse.Namespace, folder: Path) -> Any:
     return tuned
 
 
+def depths(model: Any, shape: tuple[int, int], ids: torch.Tensor, factor: torch.Tensor) -> dict[str, float]:
+    """Milliseconds of a step by the number of buffers that weights are unpacked into."""
+    usual, found = weights.DEPTH, {}
+    for weights.DEPTH in (1, 2, 3, 4, 6):
+        batch = MicroBatch(FusedModel(model, length=shape[1]), shape)
+        found[str(weights.DEPTH)] = milliseconds(lambda batch=batch: batch.run(ids, ids, factor), 30)  # type: ignore[misc]
+        del batch
+        gc.collect()
+        torch.cuda.empty_cache()
+    weights.DEPTH = usual
+    return found
+
+
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     model = load(arguments, folder)
     loaded = torch.cuda.memory_allocated() / GIB
@@ -148,6 +162,12 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     record["used_gib"] = (torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0]) / GIB
     record["kernels"] = kernels(lambda: batch.run(ids, ids, factor))
     record["parts"] = parts(fused, shape[0] * shape[1])
+    if arguments.depths:
+        del batch, fused
+        gc.collect()
+        torch.cuda.empty_cache()
+        record["depths"] = depths(model, shape, ids, factor)
+        fused = FusedModel(model, length=arguments.length)
     if arguments.quantization == "int8":
         record["attention"] = attentions(fused, shape)
     torch.cuda.set_per_process_memory_fraction(1.0)  # the rates are the card's
@@ -163,6 +183,7 @@ def main() -> None:
     parser.add_argument("--recomputed", type=int, default=0)
     parser.add_argument("--quantization", choices=["int8", "nf4", "none"], default="int8")
     parser.add_argument("--cap-gib", type=float, default=14.56)
+    parser.add_argument("--depths", action="store_true", help="compare numbers of buffers")
     parser.add_argument("--model", type=Path, help="where the random model lies, or is to be written")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -77,23 +77,19 @@ def rms_norm_backward(
 
 @triton.jit
 def rotate(
-    source,
-    source_token,
-    source_head,
-    target,
-    target_token,
-    target_head,
+    values,
+    by_token,
+    by_head,
     cosines,
     sines,
     positions,
     length,
     heads,
-    SIGN: tl.constexpr,
     INDEXED: tl.constexpr,
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
 ):
-    """Rotary position embedding of one token's heads; `SIGN` −1 undoes it, which is its gradient.
+    """Rotary position embedding of one token's heads, in place.
 
     `cosines` and `sines` are positions × HALF. The position of token t is `t % length`, or `positions[t]`.
     """
@@ -103,13 +99,56 @@ def rotate(
     place = tl.arange(0, HALF)[None, :]
     inside = (head < heads) & (place < HALF)
     cosine = tl.load(cosines + position * HALF + place)
-    sine = tl.load(sines + position * HALF + place) * SIGN
-    read = source + token * source_token + head * source_head + place
+    sine = tl.load(sines + position * HALF + place)
+    start = values + token * by_token + head * by_head + place
+    first = tl.load(start, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(start + HALF, mask=inside, other=0.0).to(tl.float32)
+    tl.store(start, (first * cosine - second * sine).to(values.dtype.element_ty), mask=inside)
+    tl.store(start + HALF, (second * cosine + first * sine).to(values.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def rotate_back(
+    q,
+    k,
+    v,
+    q_token,
+    q_head,
+    k_token,
+    k_head,
+    v_token,
+    v_head,
+    target,
+    target_token,
+    cosines,
+    sines,
+    length,
+    q_heads,
+    kv_heads,
+    HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+):
+    """The gradients of q, k and v side by side as their product has them, q's and k's turned back; a program per
+    token and per each of the three."""
+    token = tl.program_id(0).to(tl.int64)
+    which = tl.program_id(1)
+    source, by_token, by_head, heads, first_head = v, v_token, v_head, kv_heads, q_heads + kv_heads
+    if which == 0:
+        source, by_token, by_head, heads, first_head = q, q_token, q_head, q_heads, q_heads * 0
+    if which == 1:
+        source, by_token, by_head, heads, first_head = k, k_token, k_head, kv_heads, q_heads
+    head = tl.arange(0, HEADS)[:, None]
+    place = tl.arange(0, HALF)[None, :]
+    inside = (head < heads) & (place < HALF)
+    turned = which < 2
+    cosine = tl.where(turned, tl.load(cosines + (token % length) * HALF + place), 1.0)
+    sine = tl.where(turned, tl.load(sines + (token % length) * HALF + place), 0.0)
+    read = source + token * by_token + head * by_head + place
     first = tl.load(read, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(read + HALF, mask=inside, other=0.0).to(tl.float32)
-    write = target + token * target_token + head * target_head + place
-    tl.store(write, (first * cosine - second * sine).to(target.dtype.element_ty), mask=inside)
-    tl.store(write + HALF, (second * cosine + first * sine).to(target.dtype.element_ty), mask=inside)
+    write = target + token * target_token + (first_head + head) * (2 * HALF) + place
+    tl.store(write, (first * cosine + second * sine).to(target.dtype.element_ty), mask=inside)
+    tl.store(write + HALF, (second * cosine - first * sine).to(target.dtype.element_ty), mask=inside)
 
 
 @triton.jit

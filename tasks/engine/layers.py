@@ -77,7 +77,7 @@ class DecoderLayer:
         qkv = self.qkv.forward(x)
         q, k, v = self.heads(qkv)
         turned = qkv[:, : geometry.spans[1].stop].unflatten(1, (-1, geometry.head_width))  # q and k, side by side
-        ops.rotate(turned, turned, geometry.angles, shape[1])
+        ops.rotate(turned, geometry.angles, shape[1])
         out, rest = ops.attention(*(one.unflatten(0, shape) for one in (q, k, v)))
         attended = out.reshape(x.shape[0], -1)
         middle = self.o.forward(attended)[:, : self.o.rows]
@@ -143,10 +143,7 @@ class DecoderLayer:
         out = kept.attended.view(q.shape)
         grads = [g.flatten(0, 1) for g in ops.attention_backward(dout.view(q.shape), q, k, v, out, kept.rest)]
         dqkv = torch.empty_like(kept.qkv)
-        dq, dk, dv = self.heads(dqkv)
-        ops.rotate(grads[0], dq, self.geometry.angles, shape[1], back=True)
-        ops.rotate(grads[1], dk, self.geometry.angles, shape[1], back=True)
-        dv.copy_(grads[2])
+        ops.rotate_back(grads, dqkv, self.geometry.angles, shape[1])
         return dqkv
 
 

@@ -115,6 +115,7 @@ class FusedModel:
         losses, grad = self._head(pending, stream, _shifted(labels), factor)
         del pending, stream
         self._backward(grad, kept, shape)
+        self._scratch.end()
         self.adapters.add_up()
         return losses.sum()
 

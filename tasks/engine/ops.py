@@ -6,6 +6,7 @@ machine without a GPU. Shapes: T tokens, H the width of the residual stream, I t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -98,43 +99,62 @@ def rms_norm_backward(
     )
 
 
-def rotate(
-    source: Tensor,
-    target: Tensor,
-    angles: tuple[Tensor, Tensor],
-    length: int,
-    *,
-    back: bool = False,
-    positions: Tensor | None = None,
-) -> None:
-    """Rotary position embedding from `source` to `target` (T × heads × head width, any strides; may be the same).
+def rotate(values: Tensor, angles: tuple[Tensor, Tensor], length: int, positions: Tensor | None = None) -> None:
+    """Rotary position embedding, in place, of T × heads × head width with any strides.
 
     Args:
         angles: cosines and sines, positions × half of the head width, fp32.
         length: tokens of a sequence: token t stands at position t % length unless `positions` (T) says otherwise.
-        back: turn the other way, which is the gradient.
     """
-    tokens, heads, width = source.shape
+    tokens, heads, width = values.shape
     cosines, sines = angles
-    if not source.is_cuda:
-        places = positions if positions is not None else torch.arange(tokens, device=source.device) % length
-        cosine, sine = cosines[places][:, None], sines[places][:, None] * (-1 if back else 1)
-        first, second = (half.float().clone() for half in source.chunk(2, dim=-1))
-        target[..., : width // 2].copy_(first * cosine - second * sine)
-        target[..., width // 2 :].copy_(second * cosine + first * sine)
+    if not values.is_cuda:
+        places = positions if positions is not None else torch.arange(tokens, device=values.device) % length
+        cosine, sine = cosines[places][:, None], sines[places][:, None]
+        first, second = (half.float().clone() for half in values.chunk(2, dim=-1))
+        values.copy_(torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1))
         return
     _kernels().rotate[(tokens,)](
-        source,
-        *source.stride()[:2],
-        target,
-        *target.stride()[:2],
+        values,
+        *values.stride()[:2],
         cosines,
         sines,
         cosines if positions is None else positions,
         length,
         heads,
-        SIGN=-1 if back else 1,
         INDEXED=positions is not None,
+        HEADS=_power(heads),
+        HALF=width // 2,
+        num_warps=4,
+    )
+
+
+def rotate_back(grads: Sequence[Tensor], target: Tensor, angles: tuple[Tensor, Tensor], length: int) -> None:
+    """The gradients of q, k and v (each T × heads × head width) before rotation, side by side in `target`'s first
+    columns (T × width)."""
+    q, k, v = grads
+    tokens, heads, width = q.shape
+    cosines, sines = angles
+    if not q.is_cuda:
+        back = cosines, -sines
+        for one in (q, k):
+            rotate(one, back, length)
+        joined = torch.cat([one.flatten(1) for one in grads], dim=1)
+        target[:, : joined.shape[1]] = joined
+        return
+    strides = [stride for one in grads for stride in one.stride()[:2]]
+    _kernels().rotate_back[(tokens, 3)](
+        q,
+        k,
+        v,
+        *strides,
+        target,
+        target.stride(0),
+        cosines,
+        sines,
+        length,
+        heads,
+        k.shape[1],
         HEADS=_power(heads),
         HALF=width // 2,
         num_warps=4,

@@ -19,6 +19,8 @@ from tasks.engine.adapters import Adapter, Adapters
 
 Tensor = torch.Tensor
 
+DEPTH = 4
+"""Buffers for unpacked weights on a GPU: one in use, the others for the products that follow."""
 ALIGNED = 8
 """Rows of A are filled up to a multiple of this, so that every row of the product starts at 16 bytes."""
 
@@ -112,52 +114,56 @@ def weights_of(modules: Sequence[nn.Module]) -> list[Weight]:
 class Scratch:
     """Buffers that weights are unpacked into, and the order in which that happens.
 
-    The next product's weight is unpacked on a stream of its own while this product runs: the one is bound by memory,
-    the other by arithmetic. A step uses its matrices always in the same order, which is noted in the first one.
+    The weights of the next products are unpacked on a stream of their own while this one runs: unpacking is bound by
+    memory, the product by arithmetic. A step uses its matrices always in the same order, which is noted in the first.
+
+    Args:
+        numbers: of the largest matrix.
     """
 
     def __init__(self, numbers: int, like: Tensor) -> None:
-        self._overlaps = like.is_cuda
-        count = 2 if self._overlaps else 1
+        on_gpu = like.is_cuda
+        count = DEPTH if on_gpu else 1
         self._buffers = [torch.empty(numbers, dtype=like.dtype, device=like.device) for _ in range(count)]
-        self._side = torch.cuda.Stream(priority=0) if self._overlaps else None
+        self._side = torch.cuda.Stream(priority=0) if on_gpu else None
         self._order: list[Projection] = []
         self._known = False
         self._place = 0
-        self._ahead: tuple[Projection, torch.cuda.Event] | None = None
+        self._ready: list[torch.cuda.Event] = []
+        """By place in the order: what to wait for before the matrix is used."""
 
     def begin(self) -> None:
         """A step starts."""
-        self._known = self._known or bool(self._order)
-        self._place, self._ahead = 0, None
+        self._place, self._ready = 0, []
+        if not self._known:
+            self._order = []
+
+    def end(self) -> None:
+        """A step is complete: the next one goes the same way."""
+        self._known = True
 
     def matrix(self, projection: Projection) -> Tensor:
-        """The projection's weights, width × columns, until the next but one is asked for."""
-        matrix = self._buffer(projection)
-        if self._ahead is not None:
-            torch.cuda.current_stream().wait_event(self._ahead[1])
-        if self._ahead is None or self._ahead[0] is not projection:
-            projection.unpack(matrix)
-        self._place += 1
-        if not self._known:
+        """The projection's weights, width × columns, until the next one is asked for."""
+        place, self._place = self._place, self._place + 1
+        if self._side is None or not self._known:
             self._order.append(projection)
-        self._ahead = self._start_next()
-        return matrix
-
-    def _start_next(self) -> tuple[Projection, torch.cuda.Event] | None:
-        if self._side is None or not self._known or self._place >= len(self._order):
-            return None
-        following = self._order[self._place]
-        # The product before this one, which used the buffer, stands in the main stream by now.
+            self._unpack(projection, 0)
+            return self._buffer(projection, 0)
+        assert self._order[place] is projection, "the products of a step come in a fixed order"
+        # The product before this one stands in the main stream by now, and with it all that used the free buffers.
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
-            following.unpack(self._buffer(following))
-            ready = torch.cuda.Event()
-            ready.record()
-        return following, ready
+            for number in range(len(self._ready), min(place + len(self._buffers), len(self._order))):
+                self._unpack(self._order[number], number)
+                self._ready.append(self._side.record_event())
+        torch.cuda.current_stream().wait_event(self._ready[place])
+        return self._buffer(projection, place)
 
-    def _buffer(self, projection: Projection) -> Tensor:
-        buffer = self._buffers[self._place % len(self._buffers)]
+    def _unpack(self, projection: Projection, place: int) -> None:
+        projection.unpack(self._buffer(projection, place))
+
+    def _buffer(self, projection: Projection, place: int) -> Tensor:
+        buffer = self._buffers[place % len(self._buffers)]
         return buffer[: projection.width * projection.columns].view(projection.width, projection.columns)
 
 

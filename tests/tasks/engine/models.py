@@ -41,12 +41,12 @@ def tiny(quantization: Quantization, targets: Any = ("q_proj", "v_proj"), rank: 
     return with_adapter(load_base(BASE_MODEL, quantization, PLAN), targets, rank)
 
 
-def outliers(quantization: Quantization, targets: Any) -> Any:
+def outliers(quantization: Quantization, targets: Any, layers: int) -> Any:
     """A random model with channels 20 times larger than the others, as large models have them."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(1)
-    sizes = {"hidden_size": 512, "intermediate_size": 1376, "num_attention_heads": 4, "num_hidden_layers": 3}
+    sizes = {"hidden_size": 512, "intermediate_size": 1376, "num_attention_heads": 4, "num_hidden_layers": layers}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=1000, **sizes)).half()
     with torch.no_grad():
         for layer in model.model.layers:
