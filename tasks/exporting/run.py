@@ -14,8 +14,9 @@ from tasks.base_model import ModelReference, fetch
 from tasks.exporting.adapter import Adapter, write_adapter
 from tasks.exporting.card import Ingredients, write_card
 from tasks.exporting.comparing import compare_adapter, compare_merged, read_chunks, release_memory
-from tasks.exporting.merging import PAPERS, check_fit, copy_files, merge, read_entries
+from tasks.exporting.merging import check_fit, merge, read_entries
 from tasks.exporting.settings import ExportingConfig
+from tasks.model_files import PAPERS, copy_files
 
 log = logging.getLogger(__name__)
 
