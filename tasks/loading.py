@@ -163,9 +163,7 @@ def _check_scales(model: PreTrainedModel, folder: Path) -> None:
     }
     without = [name for name, found in scales.items() if found is None]
     if without:
-        raise _unusable(
-            folder, f"the scales of {len(without)} quantized layers are missing, those of {without[0]} first"
-        )
+        raise _unusable(folder, f"{len(without)} quantized layers lack their scales, {without[0]} first")
 
 
 def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -23,6 +23,7 @@ from tests.conftest import BASE_MODEL
 Kind = Literal["int8", "nf4"]
 KINDS: tuple[Kind, ...] = ("int8", "nf4")
 PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False)
+WEIGHTS = "model.safetensors"
 IDS = torch.arange(300, 340).unsqueeze(0)
 
 
@@ -88,7 +89,7 @@ def test_the_same_model_gives_the_same_bytes(kind: Kind, bases: dict[Kind, Quant
 
 def test_the_handle_tells_the_sizes(bases: dict[Kind, QuantizedBase]) -> None:
     for kind, base in bases.items():
-        size = (base.path / "model.safetensors").stat().st_size
+        size = (base.path / WEIGHTS).stat().st_size
         assert base.linear.tensors == 7 * 8 and 0.98 * size < base.weight_bytes < size
         assert base.original_bytes > {"int8": 1.6, "nf4": 2.2}[kind] * base.weight_bytes
         assert kind in base.summary and sections(base)[0].blocks
@@ -102,7 +103,7 @@ def test_large_models_are_cut_into_files(
     files = sorted(path.name for path in base.path.glob("*.safetensors"))
     assert len(files) > 2 and files[0] == f"model-00001-of-{len(files):05d}.safetensors"
     assert (base.linear, base.other) == (bases["int8"].linear, bases["int8"].other)
-    whole = load_file(bases["int8"].path / "model.safetensors")
+    whole = load_file(bases["int8"].path / WEIGHTS)
     parts = {name: value for file in files for name, value in load_file(base.path / file).items()}
     assert parts.keys() == whole.keys() and all(torch.equal(parts[name], whole[name]) for name in whole)
     assert torch.equal(load_base(base.path, "int8", PLAN)(IDS).logits, load_base(BASE_MODEL, "int8", PLAN)(IDS).logits)
@@ -119,17 +120,17 @@ def test_a_base_without_scales_is_refused(
     kind: Kind, scale: str, bases: dict[Kind, QuantizedBase], tmp_path: Path
 ) -> None:
     shutil.copytree(bases[kind].path, tmp_path / "base")
-    weights = load_file(bases[kind].path / "model.safetensors")
+    weights = load_file(bases[kind].path / WEIGHTS)
     lost = "model.layers.3.mlp.up_proj."
     kept = {name: value for name, value in weights.items() if not name.startswith(lost) or name == lost + "weight"}
     assert len(kept) < len(weights) and lost + scale not in kept
-    save_file(kept, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    save_file(kept, tmp_path / "base" / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"1 quantized layers lack their scales, model\.layers\.3"):
         load_base(tmp_path / "base", kind, PLAN)
 
 
 def damaged(folder: Path, damage: str) -> None:
-    file = folder / "model.safetensors"
+    file = folder / WEIGHTS
     weights = load_file(file)
     name = "model.layers.3.mlp.up_proj.weight"
     match damage:
@@ -158,6 +159,23 @@ def test_an_unusable_model_is_refused(damage: str, said: str, tmp_path: Path) ->
     with pytest.raises(InputError, match=said) as caught:
         run_quantization(config, model=model, workdir=tmp_path / "work")
     assert caught.value.field == "model.name"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_and_weights_stored_otherwise(kind: Kind, tmp_path: Path) -> None:
+    """GPT-2: published names leave out the inner model's, weights lie inputs × outputs."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = tmp_path / "gpt2"
+    ids = {"bos_token_id": 1, "eos_token_id": 2}
+    GPT2LMHeadModel(GPT2Config(n_embd=64, n_layer=1, n_head=2, vocab_size=512, **ids)).half().save_pretrained(model)
+    weights = {name.removeprefix("transformer."): value for name, value in load_file(model / WEIGHTS).items()}
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    shutil.copy(BASE_MODEL / "tokenizer.json", model)
+    base = quantize(tmp_path / "base", kind, model)
+    assert base.linear.tensors == 4
+    assert torch.equal(load_base(base.path, kind, PLAN)(IDS).logits, load_base(model, kind, PLAN)(IDS).logits)
 
 
 def test_a_quantized_model_is_not_quantized_again(bases: dict[Kind, QuantizedBase], tmp_path: Path) -> None:
