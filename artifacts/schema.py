@@ -1,7 +1,8 @@
 """Handles: the small typed records that stages hand to each other. What they stand for lies in the store.
 
 `DatasetSample → TokenizedDataset → Checkpoint → ExportedModel → EvaluationReport → RunReport`, with the
-`PreflightReport` and its `Plan` going into training. Records only: no tensors, no behaviour beyond small sums.
+`PreflightReport`, its `Plan` and the `QuantizedBase` going into training. Records only: no tensors, no behaviour beyond
+small sums.
 """
 
 from __future__ import annotations
@@ -193,6 +194,43 @@ class PreflightReport(Handle):
             f"{'with' if plan.gradient_checkpointing else 'no'} gradient checkpointing, "
             f"{self.prediction.peak_gib:.1f} GiB expected"
         )
+
+
+# --- quantization ---------------------------------------------------------------------------------------------
+
+
+class WeightGroup(Record):
+    """Some of a model's tensors, before and after."""
+
+    tensors: int
+    parameters: int
+    original_bytes: int
+    bytes: int
+    """In the artifact, scales and other statistics of the quantization included."""
+
+
+class QuantizedBase(Handle):
+    """The base model with quantized linear layers, in the form that `from_pretrained` loads: `config.json` with a
+    `quantization_config`, safetensors as bitsandbytes serializes them, tokenizer, generation configuration, licence."""
+
+    quantization: Literal["int8", "nf4"]
+    linear: WeightGroup
+    """Weights of linear layers: quantized."""
+    other: WeightGroup
+    """Embeddings, output layer, norms, biases: as published."""
+
+    @property
+    def original_bytes(self) -> int:
+        return self.linear.original_bytes + self.other.original_bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.linear.bytes + self.other.bytes
+
+    @property
+    def summary(self) -> str:
+        sizes = f"{self.original_bytes / 1e6:,.1f} → {self.weight_bytes / 1e6:,.1f} MB"
+        return f"{self.linear.tensors} linear layers in {self.quantization}, weights {sizes}"
 
 
 # --- training -------------------------------------------------------------------------------------------------

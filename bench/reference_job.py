@@ -21,7 +21,7 @@ from typing import Any
 
 from artifacts.progress import SILENT
 from artifacts.schema import Handle
-from tasks import evaluation, exporting, preflight, sampling, tokenization, training
+from tasks import evaluation, exporting, preflight, quantization, sampling, tokenization, training
 from tasks.base_model import ModelConfig, locate
 from tasks.preflight.job import JobShape
 
@@ -114,7 +114,10 @@ def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     source = sampling.configuration.LocalSource(paths=("stdlib",), repositories="top-level", exclude=("*test*",))
     sample = stage(sampling.run_sampling, sampling.SamplingConfig(source=source, files=500))
     tokens = stage(tokenization.run_tokenization, tokenize, sample=sample, model=model)
-    common = {"model": model, "tokens": tokens, "plan": cleared.plan}
+    assert train.quantization != "none"
+    quantize = quantization.QuantizationConfig(quantization=train.quantization, device=device)
+    base = stage(quantization.run_quantization, quantize, model=model)
+    common = {"model": model, "tokens": tokens, "plan": cleared.plan, "base": base}
     checkpoint = stage(training.run_training, train, **common)
     exported = stage(
         exporting.run_exporting, exporting.ExportingConfig(), sample=sample, checkpoint=checkpoint, **common

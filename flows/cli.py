@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from flows.finetune import RunSummary
     from flows.server import Server
 
-STAGES = ("preflight", "sampling", "tokenization", "training", "exporting", "evaluation", "reporting")
+STAGES = (
+    "preflight",
+    "sampling",
+    "tokenization",
+    "quantization",
+    "training",
+    "exporting",
+    "evaluation",
+    "reporting",
+)
 
 app = App(
     name="codetune",

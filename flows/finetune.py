@@ -7,14 +7,27 @@ from typing import Literal
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.schema import Record
+from artifacts.schema import Plan, Quantization, QuantizedBase, Record
 from artifacts.store import Store
 from flows.config import PipelineConfig
-from tasks import base_model, evaluation, exporting, policy, preflight, reporting, sampling, tokenization, training
+from tasks import (
+    base_model,
+    evaluation,
+    exporting,
+    policy,
+    preflight,
+    quantization,
+    reporting,
+    sampling,
+    tokenization,
+    training,
+)
 from tasks.policy import Run
 from tasks.preflight.probe import probe
 
-StageName = Literal["preflight", "sampling", "tokenization", "training", "exporting", "evaluation", "reporting"]
+StageName = Literal[
+    "preflight", "sampling", "tokenization", "quantization", "training", "exporting", "evaluation", "reporting"
+]
 
 
 class StageSummary(Record):
@@ -65,6 +78,7 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
     plan = cleared.plan
     sample = run.stage(sampling.STAGE, config.sampling)
     tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
+    base = _quantized(run, config, model, plan)
     checkpoint = run.stage(
         training.STAGE,
         config.training,
@@ -73,12 +87,27 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
         model=model,
         tokens=tokens,
         plan=plan,
+        base=_if_like(base, config.training.quantization),
     )
     exported = run.stage(
-        exporting.STAGE, config.exporting, model=model, sample=sample, tokens=tokens, checkpoint=checkpoint, plan=plan
+        exporting.STAGE,
+        config.exporting,
+        model=model,
+        sample=sample,
+        tokens=tokens,
+        checkpoint=checkpoint,
+        plan=plan,
+        base=_if_like(base, config.exporting.quantization),
     )
     evaluated = run.stage(
-        evaluation.STAGE, config.evaluation, model=model, sample=sample, tokens=tokens, exported=exported, plan=plan
+        evaluation.STAGE,
+        config.evaluation,
+        model=model,
+        sample=sample,
+        tokens=tokens,
+        exported=exported,
+        plan=plan,
+        base=_if_like(base, config.evaluation.quantization),
     )
     report = run.stage(
         reporting.STAGE,
@@ -95,6 +124,19 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
         report=str(report.path / "report.html"),
         model=str(exported.path),
     )
+
+
+def _quantized(run: Run, config: PipelineConfig, model: base_model.ModelReference, plan: Plan) -> QuantizedBase | None:
+    """The base model as training needs it; None when that is the model as published."""
+    if config.training.quantization == "none":
+        return None
+    settings = quantization.QuantizationConfig(quantization=config.training.quantization, device=plan.device)
+    return run.stage(quantization.STAGE, settings, model=model)
+
+
+def _if_like(base: QuantizedBase | None, wanted: Quantization) -> QuantizedBase | None:
+    """For a stage that computes with the model quantized like `wanted`; what differs from training it makes itself."""
+    return base if base and base.quantization == wanted else None
 
 
 def _summary(outcome: policy.Outcome) -> StageSummary:

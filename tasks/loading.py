@@ -7,6 +7,10 @@ the int8 layers in fp32, and the backward pass of bitsandbytes would dequantize 
 embeddings and output layer stay in the type that the plan computes in. (On-the-fly quantization needs no
 `HF_DEACTIVATE_ASYNC_LOAD` any more: transformers 5.23 reads sequentially by itself then, see
 `core_model_loading.convert_and_load_state_dict_in_model`.)
+
+A folder that the quantization stage wrote is recognized by its `config.json` and read as it is, by several threads and
+without any arithmetic. What comes of it is the same, bit for bit, as quantizing weights published in fp16 on the way
+in, where fp16 or fp32 is computed in; for bf16 transformers would round the weights to bf16 before it quantizes them.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Plan, Quantization
+from tasks.model_files import CONFIG, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -29,27 +34,66 @@ GIB = 2**30
 def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTrainedModel:
     """The base model on `plan.device`, weights quantized, every parameter frozen, in eval mode.
 
+    `folder` holds the model as published or, quantized already, a `QuantizedBase` of the same kind.
     Computes in fp32 on a CPU and in `plan.precision` on a GPU; embeddings and output layer are never quantized.
 
     Raises:
-        InputError: the folder holds no causal language model that transformers can load, or lacks some weights.
+        InputError: the folder holds no causal language model that transformers can load, lacks some weights, or is
+            quantized otherwise.
         StageError: the weights cannot be quantized, mostly for want of memory.
     """
-    from transformers import AutoModelForCausalLM
+    stored = stored_quantization(folder)
+    if stored not in ("none", quantization):
+        raise _unusable(folder, f"its weights are stored as {stored}, where {quantization} is asked for")
+    _cap_memory(plan)
+    dtype = compute_dtype(plan)
+    model, loading = _from_pretrained(folder, quantization, plan, stored)
+    if loading["missing_keys"] or loading["mismatched_keys"]:
+        missing = sorted([*loading["missing_keys"], *(str(key) for key, *_ in loading["mismatched_keys"])])
+        raise _unusable(folder, f"{len(missing)} weights are missing or misshapen, {missing[0]} first")
+    if stored != "none":
+        _check_scales(model, folder)
+        _compute_in(model, dtype)
+    if plan.device == "cpu":
+        _compute_alike_in_eval_mode(model)
+    return model.requires_grad_(False).eval()
+
+
+def stored_quantization(folder: Path) -> str:
+    """How the weights in a model's folder are stored: `none` as published, `int8`, `nf4`, or another method's name."""
+    try:
+        settings = read_json(folder / CONFIG).get("quantization_config")
+    except (OSError, ValueError, AttributeError):
+        return "none"  # what is wrong with the folder is said when it is loaded
+    if not settings:
+        return "none"
+    if settings.get("load_in_8bit"):
+        return "int8"
+    return str(settings.get("bnb_4bit_quant_type" if settings.get("load_in_4bit") else "quant_method"))
+
+
+def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, stored: str) -> tuple[Any, dict[str, Any]]:
+    """What transformers makes of the folder, and what it found missing there."""
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar per file of weights, on stderr, whoever listens
-    _cap_memory(plan)
     dtype = compute_dtype(plan)
+    settings = quantization_config(quantization, dtype)
     try:
+        how: dict[str, Any] = {"quantization_config": settings}
+        if stored != "none":
+            # In place of what the folder says: it cannot know which type will be computed in.
+            how = {"config": AutoConfig.from_pretrained(folder, local_files_only=True)}
+            how["config"].quantization_config = settings.to_dict()
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
+            **how,
             dtype=dtype,
-            quantization_config=_quantization_config(quantization, dtype),
             device_map={"": 0 if plan.device == "cuda" else "cpu"},
             local_files_only=True,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
+            ignore_mismatched_sizes=True,  # refused by the caller, by name
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError) as error:
@@ -63,12 +107,7 @@ def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTraine
             field="training.quantization",
             remedy="mostly the card's memory runs out: free it of other processes, or use nf4",
         ) from error
-    if loading["missing_keys"] or loading["mismatched_keys"]:
-        missing = sorted([*loading["missing_keys"], *(str(key) for key, *_ in loading["mismatched_keys"])])
-        raise _unusable(folder, f"{len(missing)} weights are missing or misshapen, {missing[0]} first")
-    if plan.device == "cpu":
-        _compute_alike_in_eval_mode(model)
-    return model.requires_grad_(False).eval()
+    return model, loading
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
@@ -95,7 +134,8 @@ def compute_dtype(plan: Plan) -> torch.dtype:
     return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[plan.precision]
 
 
-def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
+def quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
+    """What transformers is told: a `BitsAndBytesConfig`, None for no quantization. `dtype`: what is computed in."""
     from transformers import BitsAndBytesConfig
 
     match quantization:
@@ -110,6 +150,32 @@ def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
             )
         case "none":
             return None
+
+
+def _check_scales(model: PreTrainedModel, folder: Path) -> None:
+    """Every quantized weight has its scales: they are no parameters, and transformers does not miss them."""
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    scales = {
+        name: getattr(module.weight, "SCB" if isinstance(module, Linear8bitLt) else "quant_state", None)
+        for name, module in model.named_modules()
+        if isinstance(module, (Linear4bit, Linear8bitLt))
+    }
+    without = [name for name, found in scales.items() if found is None]
+    if without:
+        raise _unusable(folder, f"{len(without)} quantized layers lack their scales, {without[0]} first")
+
+
+def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Bring what is not quantized into the compute type: read from a quantized folder, transformers leaves norms and
+    embeddings in the type they are stored in, and nf4 weights would be dequantized to the type they once had."""
+    from bitsandbytes.nn import Int8Params, Params4bit
+
+    for parameter in model.parameters():
+        if isinstance(parameter, Params4bit):
+            parameter.quant_state.dtype = dtype
+        elif not isinstance(parameter, Int8Params) and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def _compute_alike_in_eval_mode(model: PreTrainedModel) -> None:

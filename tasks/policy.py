@@ -158,16 +158,20 @@ class Run:
         config: Config,
         *,
         guard: Callable[[], object] | None = None,
-        **inputs: digest.Fingerprinted,
+        **inputs: digest.Fingerprinted | None,
     ) -> H:
-        """Serve the stage's artifact from the store, or build it if `guard` does not raise. Call from within a flow."""
+        """Serve the stage's artifact from the store, or build it if `guard` does not raise. Call from within a flow.
+
+        An input that is None is one that the stage does without: neither passed on nor part of the key.
+        """
         started = time.monotonic()
         for observer in OBSERVERS.get():
             observer.started(stage.name)
-        job = Job(stage, config, inputs, store=self.store, forced=stage.name in self.refresh)
+        given = {name: value for name, value in inputs.items() if value is not None}
+        job = Job(stage, config, given, store=self.store, forced=stage.name in self.refresh)
         job.guard = guard
         found = job.find()
-        upstream = [self._task_results[place] for place in map(_place, inputs.values()) if place in self._task_results]
+        upstream = [self._task_results[place] for place in map(_place, given.values()) if place in self._task_results]
         staged = run_stage.with_options(
             name=stage.name, task_run_name=stage.name, result_storage=self.store.records, refresh_cache=found is None
         )

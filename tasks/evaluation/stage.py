@@ -12,7 +12,15 @@ from typing import Any
 
 from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
-from artifacts.schema import Completion, DatasetSample, EvaluationReport, ExportedModel, Plan, TokenizedDataset
+from artifacts.schema import (
+    Completion,
+    DatasetSample,
+    EvaluationReport,
+    ExportedModel,
+    Plan,
+    QuantizedBase,
+    TokenizedDataset,
+)
 from tasks.base_model import ModelReference, fetch
 from tasks.evaluation import losses, scoring, suites
 from tasks.evaluation.generation import Decoding, generate
@@ -67,11 +75,13 @@ def run_evaluation(
     tokens: TokenizedDataset,
     exported: ExportedModel,
     plan: Plan,
+    base: QuantizedBase | None = None,
     workdir: Path,
     progress: Progress = SILENT,
 ) -> EvaluationReport:
     """Compare base and tuned on held-out text and write `losses`, `completions` and `scores` as Parquet.
 
+    `base`: the model quantized as `config.quantization` says, if there is one to read.
     On a CPU the same inputs give the same bytes.
 
     Raises:
@@ -83,7 +93,7 @@ def run_evaluation(
     chunks = losses.choose(tokens.path / "held_out.parquet", config.max_chunks, config.seed, tokenizer.bos)
     items, notes = _choose_items(suites.read_files(sample.path / "held_out.parquet"), tokenizer, config)
     work = _Work(config, tokenizer, chunks, items, progress)
-    folder = fetch(model, progress)
+    folder = base.path if base else fetch(model, progress)
     progress.begin("loading the model")
     with threads(config.cpu_threads):
         pair = Pair(folder, exported.path / "adapter", config.quantization, plan)

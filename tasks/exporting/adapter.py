@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StageError
 from tasks.base_model import ModelReference
+from tasks.model_files import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -116,8 +117,3 @@ def write_adapter(adapter: Adapter, model: ModelReference, base: Path, folder: P
     on_hub = model.revision is not None
     settings.update(base_model_name_or_path=model.name if on_hub else str(base.resolve()), revision=model.revision)
     write_json(folder / CONFIG, settings)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON with sorted keys: equal values give equal bytes."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

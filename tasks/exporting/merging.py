@@ -7,7 +7,6 @@ One tensor is in memory at a time, so that a 7B is merged within a gigabyte of h
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StageError
 from artifacts.progress import SILENT, Progress
-from tasks.exporting.adapter import Adapter, write_json
+from tasks.exporting.adapter import Adapter
+from tasks.model_files import (
+    CONFIG,
+    GENERATION,
+    INDEX,
+    PAPERS,
+    TOKENIZER,
+    copy_files,
+    read_json,
+    shard_names,
+    weight_files,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import torch
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-TOKENIZER = (
-    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "*.jinja"),
-)
-PAPERS = ("LICENSE*", "LICENCE*", "USE_POLICY*", "NOTICE*", "COPYING*")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _BYTES = {"F16": 2, "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 
@@ -60,7 +65,7 @@ def merge(base: Path, adapter: Adapter, folder: Path, max_shard: int, progress: 
     _check_kinds(adapter, entries, base)
     folder.mkdir(parents=True)
     shards = _split(entries, max_shard)
-    names = [SINGLE] if len(shards) == 1 else [_shard_name(n, len(shards)) for n in range(1, len(shards) + 1)]
+    names = shard_names(len(shards))
     progress.begin("merging", sum(entry.size for entry in entries), "bytes")
     done = 0
     for name, shard in zip(names, shards, strict=True):
@@ -72,7 +77,7 @@ def merge(base: Path, adapter: Adapter, folder: Path, max_shard: int, progress: 
         total = sum(entry.size for entry in entries)
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     _write_config(base, folder)
-    copy_files(base, folder, ("generation_config.json", *TOKENIZER, *PAPERS))
+    copy_files(base, folder, (*GENERATION, *TOKENIZER, *PAPERS))
 
 
 def merged_tensor(entry: Entry, adapter: Adapter) -> torch.Tensor:
@@ -102,31 +107,18 @@ def merged_tensor(entry: Entry, adapter: Adapter) -> torch.Tensor:
     return half
 
 
-def copy_files(base: Path, folder: Path, patterns: tuple[str, ...]) -> None:
-    """Copy files of the base model that lie at its top, where there are any."""
-    for pattern in patterns:
-        for path in sorted(base.glob(pattern)):
-            shutil.copyfile(path, folder / path.name)
-
-
 def read_entries(base: Path) -> list[Entry]:
     """The tensors of the base model, ordered by name."""
     from safetensors import safe_open
 
-    places = dict.fromkeys((SINGLE,)) if (base / SINGLE).exists() else _weight_files(base)
     found: dict[str, Entry] = {}
-    for place in places:
+    for place in weight_files(base):
         with safe_open(base / place, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 part = file.get_slice(name)
                 dtype = "F16" if part.get_dtype() in _FLOATS else part.get_dtype()
                 found[name] = Entry(name, base / place, tuple(part.get_shape()), dtype)
     return [found[name] for name in sorted(found)]
-
-
-def _weight_files(base: Path) -> dict[str, None]:
-    index = json.loads((base / INDEX).read_text(encoding="utf-8"))
-    return dict.fromkeys(sorted(index["weight_map"].values()))
 
 
 def check_fit(adapter: Adapter, entries: list[Entry]) -> None:
@@ -156,7 +148,7 @@ def _check_kinds(adapter: Adapter, entries: list[Entry], base: Path) -> None:
         ),
         None,
     )
-    tied = json.loads((base / "config.json").read_text(encoding="utf-8")).get("tie_word_embeddings", False)
+    tied = read_json(base / CONFIG).get("tie_word_embeddings", False)
     if tied and any(adapter.modules.values()):
         problem = "the adapted embeddings are tied to the output layer, which merging would change too"
     if problem:
@@ -173,10 +165,6 @@ def _split(entries: list[Entry], max_shard: int) -> list[list[Entry]]:
         shards[-1].append(entry)
         size += entry.size
     return shards
-
-
-def _shard_name(number: int, count: int) -> str:
-    return f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
 def _write_shard(path: Path, entries: list[Entry], make: Callable[[Entry], torch.Tensor]) -> Iterator[int]:
@@ -200,10 +188,10 @@ def _write_shard(path: Path, entries: list[Entry], make: Callable[[Entry], torch
 
 
 def _write_config(base: Path, folder: Path) -> None:
-    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    settings = read_json(base / CONFIG)
     for name in ("quantization_config", "_name_or_path"):
         settings.pop(name, None)
     settings["dtype"] = "float16"
     if "torch_dtype" in settings:  # the name of the same before transformers 5; other programs read it still
         settings["torch_dtype"] = "float16"
-    write_json(folder / "config.json", settings)
+    write_json(folder / CONFIG, settings)

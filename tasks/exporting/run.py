@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.errors import StageError
 from artifacts.progress import SILENT, Progress
-from artifacts.schema import Checkpoint, Comparison, DatasetSample, ExportedModel, Plan, TokenizedDataset
+from artifacts.schema import Checkpoint, Comparison, DatasetSample, ExportedModel, Plan, QuantizedBase, TokenizedDataset
 from tasks.base_model import ModelReference, fetch
 from tasks.exporting.adapter import Adapter, write_adapter
 from tasks.exporting.card import Ingredients, write_card
 from tasks.exporting.comparing import compare_adapter, compare_merged, read_chunks, release_memory
-from tasks.exporting.merging import PAPERS, check_fit, copy_files, merge, read_entries
+from tasks.exporting.merging import check_fit, merge, read_entries
 from tasks.exporting.settings import ExportingConfig
+from tasks.model_files import PAPERS, copy_files
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +30,24 @@ def run_exporting(
     tokens: TokenizedDataset,
     checkpoint: Checkpoint,
     plan: Plan,
+    base: QuantizedBase | None = None,
     workdir: Path,
     progress: Progress = SILENT,
 ) -> ExportedModel:
     """Write `adapter/` and, if asked for, `merged/`.
 
+    `base`: the model quantized as `config.quantization` says, if there is one to compare the adapter on.
+
     Raises:
         StageError: the adapter is damaged, does not fit the base or cannot be merged, or an export that is loaded
             again computes something else than the trained model.
     """
-    base = fetch(model, progress)
+    original = fetch(model, progress)
     adapter = Adapter.read(checkpoint.path / "adapter")
-    check_fit(adapter, read_entries(base))
+    check_fit(adapter, read_entries(original))
     ingredients = Ingredients(
         model=model,
-        base=base,
+        base=original,
         sample=sample,
         tokens=tokens,
         checkpoint=checkpoint,
@@ -51,13 +56,14 @@ def run_exporting(
         adapter=adapter.settings,
     )
     exported, merged = workdir / "adapter", workdir / "merged"
-    write_adapter(adapter, model, base, exported)
-    copy_files(base, exported, PAPERS)
+    write_adapter(adapter, model, original, exported)
+    copy_files(original, exported, PAPERS)
     write_card(ingredients, "adapter", exported)
     if config.merged:
-        merge(base, adapter, merged, round(config.max_shard_gb * 1e9), progress)
+        merge(original, adapter, merged, round(config.max_shard_gb * 1e9), progress)
         write_card(ingredients, "merged", merged)
-    comparisons = _compare(config, base, adapter.folder, tokens, plan, workdir, progress)
+    models = _Models(original, base.path if base else original, adapter.folder)
+    comparisons = _compare(config, models, tokens, plan, workdir, progress)
     return ExportedModel(
         path=workdir,
         adapter_comparison=comparisons[0],
@@ -67,10 +73,21 @@ def run_exporting(
     )
 
 
+@dataclass(frozen=True)
+class _Models:
+    """Folders of what the exports are compared with."""
+
+    original: Path
+    """The base model as published."""
+    trained_on: Path
+    """The base model as it was trained on: quantized already, or to be quantized while it is read."""
+    adapter: Path
+    """The adapter as training left it."""
+
+
 def _compare(
     config: ExportingConfig,
-    base: Path,
-    trained: Path,
+    models: _Models,
     tokens: TokenizedDataset,
     plan: Plan,
     workdir: Path,
@@ -82,12 +99,12 @@ def _compare(
     with _explaining_memory():
         exported = workdir / "adapter"
         bounded = config.quantization, config.adapter_bound
-        of_adapter = compare_adapter(base, trained, exported, chunks, plan, *bounded)
+        of_adapter = compare_adapter(models.trained_on, models.adapter, exported, chunks, plan, *bounded)
         release_memory(plan)
         progress.update(1)
         if not config.merged:
             return of_adapter, None
-        of_merged = compare_merged(base, exported, workdir / "merged", chunks, plan, config.merged_tolerance)
+        of_merged = compare_merged(models.original, exported, workdir / "merged", chunks, plan, config.merged_tolerance)
         progress.update(2)
     return of_adapter, of_merged
 

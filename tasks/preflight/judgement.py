@@ -23,6 +23,9 @@ BF16_CAPABILITY = (8, 0)
 HOT_C = 83
 """Where data-centre cards begin to lower their clocks, °C."""
 
+QUANTIZED_BYTES = {"int8": 1, "nf4": 0.5 + 4 / 64}
+"""Bytes per weight of a quantized linear layer; the scales of int8, one a row, do not count."""
+
 FILE_BYTES = 40_000
 """A sampled source file in the store: its text and its tokens, both on the large side."""
 
@@ -105,9 +108,16 @@ def _writes(question: Question, *, download: bool) -> dict[str, float]:
     merged = 2 * shape.parameters if job.exports_merged else 0
     # a checkpoint holds adapter and optimizer (three fp32 numbers); the adapter is kept and exported besides
     adapters = lora * (12 * CHECKPOINTS_KEPT + 8)
-    store = merged + adapters + job.sample_files * FILE_BYTES
+    store = merged + adapters + _quantized_bytes(job, shape) + job.sample_files * FILE_BYTES
     hub = shape.weight_bytes * shape.parameters if download else 0
     return {"store": store / GIB, "hub cache": hub / GIB}
+
+
+def _quantized_bytes(job: JobShape, shape: ModelShape) -> float:
+    """The quantized base model in the store: int8, or nf4 with an fp32 scale for 64 weights; all else as published."""
+    if job.quantization == "none":
+        return 0
+    return shape.linear_parameters * QUANTIZED_BYTES[job.quantization] + shape.other_parameters * shape.weight_bytes
 
 
 # --- the device -----------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class Spec(Record):
     data: str
     """`train.parquet` of the tokenized dataset."""
     model: str
-    """A folder with the base model's weights and tokenizer."""
+    """A folder with the base model's weights, as published or quantized already, and its tokenizer."""
     model_name: str
     """As configured: what the adapter names as its base."""
     model_revision: str | None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from artifacts.errors import InputError
 from artifacts.progress import Progress
-from artifacts.schema import Checkpoint, Plan, TokenizedDataset
+from artifacts.schema import Checkpoint, Plan, QuantizedBase, TokenizedDataset
 from tasks.base_model import ModelReference, fetch
 from tasks.training.configuration import TrainingConfig
 from tasks.training.messages import Spec
@@ -21,10 +21,13 @@ def run_training(
     model: ModelReference,
     tokens: TokenizedDataset,
     plan: Plan,
+    base: QuantizedBase | None = None,
     workdir: Path,
     progress: Progress,
 ) -> Checkpoint:
     """Train the adapter; continue from the newest checkpoint in `workdir` if an earlier attempt left one.
+
+    With `base`, the model's own weights are not downloaded; without, they are quantized while they are read.
 
     Raises:
         InputError: fewer chunks than one optimizer step takes; layers that the model does not have.
@@ -32,7 +35,7 @@ def run_training(
         TransientError: the hub did not deliver the weights.
     """
     _check(config, tokens, plan)
-    folder = fetch(model, progress)
+    folder = base.path if base else fetch(model, progress)
     spec = Spec(
         config=config,
         plan=plan,

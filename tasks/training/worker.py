@@ -6,10 +6,8 @@ that signal too when the parent dies.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -17,10 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from artifacts.errors import StageError
+from tasks.child import STOPPED, die_with
 from tasks.training.messages import Sender, SenderHandler, Spec
-
-STOPPED = 128 + signal.SIGTERM
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class StopRequest:
@@ -44,7 +40,7 @@ def main(specification: Path, descriptor: int) -> int:
     stop = StopRequest()
     try:
         spec = Spec.model_validate_json(specification.read_text())
-        _die_with(spec.parent)
+        die_with(spec.parent)
         _listen_to_libraries(sender)
         sender.send("phase", title="starting", total=None, unit="")  # importing takes seconds
         from tasks.training.run import train
@@ -55,14 +51,6 @@ def main(specification: Path, descriptor: int) -> int:
         sender.fail(_explained(error))
         return 1
     return 0 if finished else STOPPED
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel for a SIGTERM when the parent is gone. (Exactly: the thread of it that started this process,
-    which waits for it.)"""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it was gone before
-        raise SystemExit(STOPPED)
 
 
 def _listen_to_libraries(sender: Sender) -> None:

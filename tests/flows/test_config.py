@@ -57,7 +57,9 @@ def test_a_source_that_names_its_kind_replaces_the_whole_source() -> None:
 
 
 def test_the_command_line_knows_the_stages() -> None:
-    assert set(STAGES) == set(get_args(StageName)) == set(PipelineConfig.model_fields) - {"recipe", "model"}
+    configured = set(PipelineConfig.model_fields) - {"recipe", "model"}
+    derived = {"quantization"}  # its settings follow from those of training
+    assert set(STAGES) == set(get_args(StageName)) == configured | derived
 
 
 def test_a_configuration_survives_the_dashboard() -> None:

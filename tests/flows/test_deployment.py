@@ -31,6 +31,8 @@ SMALL_DEMO = {
         "resamples": 2000,
     },
 }
+STAGES = {*get_args(StageName)} - {"quantization"}
+"""Those that run: what is trained as published is not quantized."""
 
 Prefect = Callable[..., str]
 
@@ -102,11 +104,11 @@ def test_a_worker_runs_the_demo_to_completion(worked: str) -> None:
         run, *others = [run for run in client.read_flow_runs() if run.deployment_id]
         assert not others and run.state is not None and run.state.is_completed(), worked
         tasks = [task for task in client.read_task_runs() if task.flow_run_id == run.id]
-    assert {*get_args(StageName)} < {task.name for task in tasks}
+    assert {task.name for task in tasks} > STAGES
 
 
 def test_results_lie_in_the_workers_store_below_the_project(worked: str, project: Path) -> None:
     manifests = list((project / "results").glob("*/*/manifest.json"))
-    assert sorted(path.parts[-3] for path in manifests) == sorted(get_args(StageName)), worked
+    assert sorted(path.parts[-3] for path in manifests) == sorted(STAGES), worked
     (report,) = (project / "results").glob("reporting/*/report.html")
     assert report.stat().st_size > 10_000

@@ -94,6 +94,17 @@ def test_only_what_changed_and_what_follows_runs_again(store: Store) -> None:
     assert states(go(store, WordConfig(text="two"))) == ["ran", "ran"]
 
 
+def test_an_input_that_is_none_is_not_there(store: Store) -> None:
+    @flow(name="without")
+    def without() -> str:
+        run = Run(store)
+        run.stage(FIRST, WordConfig(), upstream=None)
+        run.stage(FIRST, WordConfig())
+        return " ".join(outcome.state for outcome in run.outcomes)
+
+    assert without() == "ran cached"
+
+
 def test_refreshing_a_stage_that_gives_the_same_bytes_leaves_the_rest_alone(store: Store) -> None:
     go(store, WordConfig())
     assert states(go(store, WordConfig(), refresh=("first",))) == ["ran", "cached"]

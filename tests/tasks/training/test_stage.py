@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from artifacts.errors import InputError
-from artifacts.schema import Checkpoint
+from artifacts.errors import InputError, StageError
+from artifacts.progress import Progress
+from artifacts.schema import Checkpoint, QuantizedBase, WeightGroup
+from tasks.base_model import ModelReference
 from tasks.training import TrainingConfig, sections
+from tasks.training.messages import Spec
 from tests.tasks.training import jobs
 
 
@@ -64,6 +68,28 @@ def test_sections_draw_stable_figures(finished: Checkpoint) -> None:
     first, second = sections(finished), sections(finished)
     assert first == second
     assert f"{finished.last_loss:.3f}" in first[0].blocks[0].markdown  # type: ignore[union-attr]
+
+
+def test_on_a_quantized_base_the_original_weights_are_not_wanted(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.training import stage
+
+    specs: list[Spec] = []
+
+    def stop(spec: Spec, *_: object) -> dict[str, object]:
+        specs.append(spec)
+        raise StageError("seen enough")
+
+    monkeypatch.setattr(stage, "run_worker", stop)
+    nowhere = ModelReference(name="nobody/nothing", revision="0" * 40, fingerprint="", metadata=tmp_path)
+    nothing = WeightGroup(tensors=0, parameters=0, original_bytes=0, bytes=0)
+    base = QuantizedBase(quantization="int8", linear=nothing, other=nothing, path=jobs.BASE_MODEL)
+    tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
+    inputs: dict[str, Any] = {"model": nowhere, "tokens": tokens, "plan": jobs.PLAN, "base": base}
+    with pytest.raises(StageError, match="seen enough"):
+        stage.run_training(jobs.CONFIG, **inputs, workdir=workdir, progress=Progress())
+    assert (specs[0].model, specs[0].model_name) == (str(jobs.BASE_MODEL), "nobody/nothing")
 
 
 def test_fewer_chunks_than_a_batch_are_refused(workdir: Path, tmp_path: Path) -> None:
