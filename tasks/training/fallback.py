@@ -13,7 +13,8 @@ from pathlib import Path
 from artifacts.errors import CodetuneError, StageError
 from artifacts.schema import Plan, Record
 
-FILE = "fallback.json"
+FILE = Path("checkpoints") / "fallback.json"
+"""Within the work directory: goes when the checkpoints go."""
 
 _ON_GPU = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _ON_HOST = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc")
@@ -115,9 +116,11 @@ class Course(Record):
 
     def keep(self, workdir: Path) -> None:
         """Write it down, whole or not at all."""
-        partial = workdir / f".{FILE}"
+        kept_at = workdir / FILE
+        kept_at.parent.mkdir(exist_ok=True)
+        partial = kept_at.with_suffix(".partial")
         with partial.open("w", encoding="utf-8") as file:
             file.write(self.model_dump_json(indent=1))
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(workdir / FILE)
+        partial.replace(kept_at)

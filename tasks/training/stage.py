@@ -12,7 +12,7 @@ from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, Plan, TokenizedDataset
 from tasks.base_model import ModelReference, fetch
 from tasks.training.configuration import TrainingConfig
-from tasks.training.fallback import FILE, Course, NoMemoryError, in_words
+from tasks.training.fallback import Course, NoMemoryError, in_words
 from tasks.training.messages import Spec
 from tasks.training.supervision import run_worker
 
@@ -91,5 +91,5 @@ def _check(config: TrainingConfig, tokens: TokenizedDataset, plan: Plan) -> None
 def _keep_results(workdir: Path) -> None:
     """Remove what only an unfinished training needs."""
     shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
-    for name in ("spec.json", "worker.log", FILE):
+    for name in ("spec.json", "worker.log"):
         (workdir / name).unlink(missing_ok=True)
