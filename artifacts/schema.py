@@ -260,13 +260,16 @@ class Checkpoint(Handle):
     """Median over the steps, padding not counted."""
     resumed_from: int | None = None
     """The step of the checkpoint that the last process started from; None when it started from the beginning."""
+    fallbacks: tuple[str, ...] = ()
+    """Where memory ran out and with what training continued: `out of memory at step 37 with 4 × 1: continued with
+    2 × 2`."""
 
     @property
     def summary(self) -> str:
         return (
             f"{self.steps} steps, loss {self.first_loss:.3f} → {self.last_loss:.3f}, "
             f"{self.tokens_per_second:,.0f} tokens/s, peak {self.peak_memory_gib:.1f} GiB"
-        )
+        ) + (f"; {self.fallbacks[-1]}" if self.fallbacks else "")
 
 
 # --- exporting ------------------------------------------------------------------------------------------------

@@ -115,7 +115,9 @@ def _training(made: Ingredients) -> str:
     lora, plan, checkpoint = made.adapter, made.plan, made.checkpoint
     targets = lora["target_modules"]
     names = targets if isinstance(targets, str) else ", ".join(sorted(targets))
-    batch = plan.micro_batch * plan.accumulation
+    batch = f"{plan.micro_batch * plan.accumulation} sequences"
+    if not checkpoint.fallbacks:  # else it was not always the plan's
+        batch += f" ({plan.micro_batch} at once × {plan.accumulation})"
     rows = [
         (
             "Method",
@@ -124,7 +126,7 @@ def _training(made: Ingredients) -> str:
         ("Trained parameters", f"{checkpoint.trainable_parameters:,} of {checkpoint.total_parameters:,}"),
         ("Base weights in training", made.quantization if made.quantization != "none" else "not quantized"),
         ("Arithmetic", f"{plan.precision}, adapter weights in fp32"),
-        ("Batch", f"{batch} sequences ({plan.micro_batch} at once × {plan.accumulation})"),
+        ("Batch", batch),
         ("Highest learning rate", f"{_learning_rate(checkpoint.path):.3g}"),
         ("Optimizer steps", f"{checkpoint.steps:,}"),
         ("Tokens trained on", f"{checkpoint.tokens:,}"),

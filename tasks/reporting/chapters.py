@@ -52,6 +52,8 @@ def planned_and_measured(run: RunResults) -> Section:
     caption = "Deviation: measured against predicted. Time and speed are those of the median step."
     if run.preflight.plan.device == "cpu":
         caption += " A CPU's speed is predicted from its number of cores, taken to be idle."
+    if checkpoint.fallbacks:
+        caption += " The predictions are for the first plan, which memory did not suffice for."
     return Section(
         "planned-measured",
         "Predicted and measured",

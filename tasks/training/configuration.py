@@ -42,7 +42,8 @@ class TrainingConfig(Config):
     effective_batch: int = Field(4, ge=1)
     """Sequences in one optimizer step."""
     micro_batch: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = Unkeyed("auto")
-    """Sequences in one forward pass; it must divide the effective batch. `auto`: preflight decides."""
+    """Sequences in one forward pass; it must divide the effective batch. `auto`: preflight decides. When memory runs
+    out all the same, training continues with fewer."""
     gradient_checkpointing: bool | Literal["auto"] = Unkeyed("auto")
     """Compute activations twice to save memory. `auto`: preflight decides."""
     engine: Literal["auto", "stock", "fused"] = Unkeyed("auto")

@@ -2,7 +2,7 @@
 
 `{"kind": "phase", "title", "total", "unit"}`, `{"kind": "step", "step", "details"}`, `{"kind": "log", "logger",
 "level", "message"}`, and last one of `{"kind": "result", "handle"}`, `{"kind": "stopped", "step"}`,
-`{"kind": "failure", "error", "problem", "field", "remedy"}`.
+`{"kind": "failure", "error", "problem", "field", "remedy"}` (`"memory"` with the `"step"` that did not fit).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from artifacts.errors import CodetuneError, InputError, StageError
 from artifacts.schema import Plan, Record, TokenizedDataset
 from tasks.training.configuration import TrainingConfig
+from tasks.training.fallback import NoMemoryError
 
 
 class Spec(Record):
@@ -55,8 +56,11 @@ class Sender:
     def fail(self, error: BaseException) -> None:
         """Say why training ended."""
         if isinstance(error, CodetuneError):
-            kind = "input" if isinstance(error, InputError) else "stage"
-            self.send("failure", error=kind, problem=error.problem, field=error.field, remedy=error.remedy)
+            said = {"problem": error.problem, "field": error.field, "remedy": error.remedy}
+            if isinstance(error, NoMemoryError):
+                self.send("failure", error="memory", **said, step=error.step)
+            else:
+                self.send("failure", error="input" if isinstance(error, InputError) else "stage", **said)
         elif isinstance(error, OSError) and error.errno is not None:
             name = os.fsdecode(error.filename) if error.filename is not None else None
             self.send("failure", error="system", number=error.errno, problem=error.strerror, name=name)
@@ -85,6 +89,9 @@ def error_of(failure: dict[str, Any], details: str) -> Exception:
             return InputError(failure["problem"], field=failure["field"], remedy=failure["remedy"])
         case "stage":
             return StageError(failure["problem"], field=failure["field"], remedy=failure["remedy"])
+        case "memory":
+            said = {name: failure[name] for name in ("problem", "field", "remedy", "step")}
+            return NoMemoryError(**said)
         case "system":
             return OSError(failure["number"], failure["problem"], failure["name"])
         case _:

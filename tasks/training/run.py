@@ -15,6 +15,7 @@ from artifacts.errors import InputError
 from tasks.loading import load_base, silence_peft
 from tasks.training.batches import FILLER, Batches
 from tasks.training.checkpoints import Checkpoints, step_of
+from tasks.training.fallback import out_of_memory
 from tasks.training.messages import Sender, Spec
 from tasks.training.readings import Readings
 
@@ -36,7 +37,7 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
         log.info("continuing from the checkpoint of step %d", step_of(start))
     sender.send("phase", title="training", total=spec.config.max_steps, unit="steps")
     stop.training = True
-    trainer.train(resume_from_checkpoint=str(start) if start else None)
+    _optimize(trainer, start)
     if trainer.state.global_step < spec.config.max_steps:
         sender.send("stopped", step=trainer.state.global_step)
         return False
@@ -44,6 +45,18 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
     write_metrics(trainer.records(), workdir / "metrics.parquet")
     sender.send("result", handle=_summary(trainer, start))
     return True
+
+
+def _optimize(trainer: AdapterTrainer, start: Path | None) -> None:
+    """All steps. Raises NoMemoryError with the step that did not fit."""
+    try:
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    except Exception as error:
+        # `state` holds nothing yet while the checkpoint is loaded
+        done = max(trainer.state.global_step, step_of(start) if start else 0)
+        if explained := out_of_memory(error, done + 1):
+            raise explained from error
+        raise
 
 
 def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> AdapterTrainer:
@@ -58,6 +71,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     # Its records go to our handler like everybody's, not to a stream of their own.
     transformers_logging.disable_default_handler()
     transformers_logging.enable_propagation()
+    logging.getLogger("transformers.trainer_utils").addFilter(_matters)
     silence_peft()
     config, tokens = spec.config, spec.tokens
     batches = Batches(Path(spec.data), size=config.effective_batch, steps=config.max_steps, seed=config.seed)
@@ -200,6 +214,11 @@ def _summary(trainer: AdapterTrainer, start: Path | None) -> dict[str, Any]:
         "tokens_per_second": median(record["tokens_per_second"] for record in records),
         "resumed_from": step_of(start) if start else None,
     }
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    """All but one warning: a run may be continued with another micro-batch and other `save_steps`."""
+    return "do not match the ones in the `trainer_state.json`" not in record.getMessage()
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -11,8 +12,11 @@ from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, Plan, QuantizedBase, TokenizedDataset
 from tasks.base_model import ModelReference, fetch
 from tasks.training.configuration import TrainingConfig
+from tasks.training.fallback import Course, NoMemoryError, in_words
 from tasks.training.messages import Spec
 from tasks.training.supervision import run_worker
+
+log = logging.getLogger(__name__)
 
 
 def run_training(
@@ -25,13 +29,15 @@ def run_training(
     workdir: Path,
     progress: Progress,
 ) -> Checkpoint:
-    """Train the adapter; continue from the newest checkpoint in `workdir` if an earlier attempt left one.
+    """Train the adapter; continue from the newest checkpoint in `workdir` if an earlier attempt left one. When memory
+    runs out in a step, go on from there with a smaller micro-batch and the same effective batch.
 
     With `base`, the model's own weights are not downloaded; without, they are quantized while they are read.
 
     Raises:
         InputError: fewer chunks than one optimizer step takes; layers that the model does not have.
-        StageError: training diverged, ran out of memory or was killed. Checkpoints stay in `workdir`.
+        StageError: training diverged or was killed, or memory ran out and nothing smaller is left. Checkpoints stay
+            in `workdir`.
         TransientError: the hub did not deliver the weights.
     """
     _check(config, tokens, plan)
@@ -46,9 +52,26 @@ def run_training(
         model_revision=model.revision,
         parent=os.getpid(),
     )
-    fields = run_worker(spec, workdir, progress)
+    result = _train(spec, workdir, progress)
     _keep_results(workdir)
-    return Checkpoint(path=workdir, **fields)
+    return result
+
+
+def _train(spec: Spec, workdir: Path, progress: Progress) -> Checkpoint:
+    """Processes one after the other, until one of them finds memory enough for its plan."""
+    course = Course.of(spec.plan, workdir)
+    if course.fallbacks:
+        log.info("training with %s, because an earlier attempt was %s", in_words(course.plan), course.fallbacks[-1])
+    while True:
+        try:
+            fields = run_worker(spec.model_copy(update={"plan": course.plan}), workdir, progress)
+            return Checkpoint(path=workdir, fallbacks=course.fallbacks, **fields)
+        except NoMemoryError as error:
+            before, course = course, course.after(error)
+            course.keep(workdir)
+            smaller = in_words(course.plan)
+            log.warning("%s; %s did not fit, continuing with %s", error.problem, in_words(before.plan), smaller)
+            progress.begin(f"out of memory: continuing with {smaller}")
 
 
 def _check(config: TrainingConfig, tokens: TokenizedDataset, plan: Plan) -> None:

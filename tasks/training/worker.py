@@ -14,8 +14,8 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
-from artifacts.errors import StageError
 from tasks.child import STOPPED, die_with
+from tasks.training.fallback import out_of_memory
 from tasks.training.messages import Sender, SenderHandler, Spec
 
 
@@ -47,8 +47,8 @@ def main(specification: Path, descriptor: int) -> int:
 
         finished = train(spec, specification.parent, sender, stop)
     except Exception as error:
-        traceback.print_exc()
-        sender.fail(_explained(error))
+        sender.fail(out_of_memory(error) or error)
+        traceback.print_exc()  # after the word is out: without memory this may fail
         return 1
     return 0 if finished else STOPPED
 
@@ -56,20 +56,6 @@ def main(specification: Path, descriptor: int) -> int:
 def _listen_to_libraries(sender: Sender) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[SenderHandler(sender)])
     logging.captureWarnings(True)
-
-
-def _explained(error: Exception) -> Exception:
-    # By name: torch may not have been imported.
-    if type(error).__name__ == "OutOfMemoryError":
-        return StageError(
-            f"the GPU ran out of memory: {str(error).splitlines()[0]}",
-            field="training.micro_batch",
-            remedy="lower training.micro_batch, set training.gradient_checkpointing=true, or lower "
-            "tokenization.max_length; or free the card of other processes",
-        )
-    if isinstance(error, MemoryError):
-        return StageError("host memory ran out", field="training", remedy="free memory or use a smaller model")
-    return error
 
 
 if __name__ == "__main__":

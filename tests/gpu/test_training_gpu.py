@@ -12,7 +12,7 @@ from artifacts.errors import StageError
 from artifacts.progress import Progress, Tick
 from artifacts.schema import Plan
 from tasks.base_model import ModelConfig, locate
-from tasks.training import TrainingConfig, run_training
+from tasks.training import LoraSettings, TrainingConfig, run_training
 from tests.conftest import BASE_MODEL
 from tests.tasks.training import jobs
 
@@ -47,6 +47,31 @@ def test_int8_fp16_trains_and_resumes(plan: Plan, tmp_path: Path) -> None:
     assert {weight.dtype for weight in jobs.adapter(workdir).values()} == {torch.float32}
     assert 0 < result.peak_memory_gib < 14.56
     assert all(0 < celsius < 110 for celsius in columns["gpu_temperature_c"])
+
+
+def test_a_step_that_does_not_fit_is_done_in_smaller_pieces(tmp_path: Path) -> None:
+    """0.6 GiB is too little for four sequences of 2,048 tokens, whose activations take that without checkpointing (9 kB
+    per token and layer), with 0.25 GiB for the tiles of the loss; for one, both are smaller, and it fits."""
+    chunks = [row for row in jobs.rows(36, longest=2048) if len(row["input_ids"]) == 2048]
+    tokens = jobs.dataset(tmp_path / "tokens", chunks, 2048)
+    model = locate(ModelConfig(name=str(BASE_MODEL)))
+    config = TrainingConfig(quantization="none", max_steps=6, warmup_steps=2, lora=LoraSettings(dropout=0.0))
+    at_once = PLAN.model_copy(update={"micro_batch": 4, "accumulation": 1, "gradient_checkpointing": False})
+    results, metrics = [], []
+    for name, cap in (("large", 14.56), ("small", 0.6)):
+        workdir = tmp_path / name
+        workdir.mkdir()
+        plan = at_once.model_copy(update={"gpu_memory_gib": cap})
+        results.append(
+            run_training(config, model=model, tokens=tokens, plan=plan, workdir=workdir, progress=Progress())
+        )
+        metrics.append(jobs.metrics(workdir))
+    large, small = results
+    assert large.fallbacks == () and large.peak_memory_gib > 0.6
+    assert small.fallbacks[0] == "out of memory at step 1 with 4 × 1: continued with 2 × 2"
+    assert small.peak_memory_gib <= 0.6 and small.resumed_from is None
+    assert metrics[1]["step"] == list(range(1, 7)) and metrics[1]["tokens"] == metrics[0]["tokens"]
+    assert metrics[1]["loss"] == pytest.approx(metrics[0]["loss"], rel=2e-2)  # fp16
 
 
 def test_out_of_memory_says_what_to_do(tmp_path: Path) -> None:

@@ -57,3 +57,13 @@ def test_card_has_the_same_bytes_again(made: Ingredients, tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
         write_card(made.model_copy(update={"checkpoint": checkpoint}), "merged", tmp_path / name)
     assert (tmp_path / "one" / "README.md").read_bytes() == (tmp_path / "two" / "README.md").read_bytes()
+
+
+def test_card_names_no_micro_batch_that_did_not_fit(made: Ingredients, tmp_path: Path) -> None:
+    smaller = made.checkpoint.model_copy(update={"fallbacks": ("out of memory",)})
+    cards = []
+    for checkpoint in (made.checkpoint, smaller):
+        write_card(made.model_copy(update={"checkpoint": checkpoint}), "adapter", tmp_path)
+        cards.append((tmp_path / "README.md").read_text())
+    assert " at once × " in cards[0] and " at once × " not in cards[1]
+    assert f"| Batch | {made.plan.micro_batch * made.plan.accumulation} sequences |" in cards[1]

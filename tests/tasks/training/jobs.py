@@ -24,9 +24,9 @@ PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=4, gradi
 CONFIG = TrainingConfig(max_steps=8, save_steps=2, warmup_steps=1, learning_rate=5e-3, cpu_threads=1)
 
 
-def rows(count: int = 24, **columns: Any) -> list[dict[str, Any]]:
+def rows(count: int = 24, longest: int = LENGTH, **columns: Any) -> list[dict[str, Any]]:
     """Chunks of different lengths, each a run of numbers that a model soon learns to continue."""
-    lengths = [LENGTH if number % 3 else 20 + number for number in range(count)]
+    lengths = [longest if number % 3 else 20 + number for number in range(count)]
     return [
         {
             "input_ids": [(3 * place + number) % 100 + 300 for place in range(length)],
@@ -41,7 +41,7 @@ def rows(count: int = 24, **columns: Any) -> list[dict[str, Any]]:
     ]
 
 
-def dataset(folder: Path, chunks: list[dict[str, Any]]) -> TokenizedDataset:
+def dataset(folder: Path, chunks: list[dict[str, Any]], max_length: int = LENGTH) -> TokenizedDataset:
     """What the tokenization stage would hand over."""
     folder.mkdir(exist_ok=True)
     lists = {"input_ids": pa.list_(pa.int32()), "completion_mask": pa.list_(pa.int8()), "chunk": pa.int32()}
@@ -49,17 +49,21 @@ def dataset(folder: Path, chunks: list[dict[str, Any]]) -> TokenizedDataset:
     pq.write_table(pa.Table.from_pylist(chunks, schema), folder / "train.parquet", row_group_size=7)
     tokens = sum(len(chunk["input_ids"]) for chunk in chunks)
     split = TokenizedSplit(files=len(chunks), chunks=len(chunks), tokens=tokens, padding=0, text_bytes=tokens)
-    return TokenizedDataset(format="causal", max_length=LENGTH, train=split, held_out=split, path=folder)
+    return TokenizedDataset(format="causal", max_length=max_length, train=split, held_out=split, path=folder)
 
 
 def run(
-    workdir: Path, tokens: TokenizedDataset, config: TrainingConfig = CONFIG, listener: Listener | None = None
+    workdir: Path,
+    tokens: TokenizedDataset,
+    config: TrainingConfig = CONFIG,
+    listener: Listener | None = None,
+    plan: Plan = PLAN,
 ) -> Checkpoint:
     """The stage, with its process."""
     workdir.mkdir(exist_ok=True)
     progress = Progress(listener) if listener else Progress()
     model = locate(ModelConfig(name=str(BASE_MODEL)))
-    return run_training(config, model=model, tokens=tokens, plan=PLAN, workdir=workdir, progress=progress)
+    return run_training(config, model=model, tokens=tokens, plan=plan, workdir=workdir, progress=progress)
 
 
 def train_here(

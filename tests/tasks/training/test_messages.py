@@ -9,8 +9,8 @@ import os
 import pytest
 
 from artifacts.errors import InputError, StageError
+from tasks.training.fallback import NoMemoryError, out_of_memory
 from tasks.training.messages import Sender, error_of
-from tasks.training.worker import _explained
 
 
 def through_the_pipe(error: Exception) -> Exception:
@@ -41,12 +41,12 @@ def test_a_crash_is_told_with_type_message_and_output() -> None:
     assert "ZeroDivisionError: division by zero" in str(arrived) and "the end of its output" in str(arrived)
 
 
-def test_running_out_of_gpu_memory_says_what_to_do() -> None:
-    from torch import OutOfMemoryError
-
-    arrived = through_the_pipe(_explained(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")))
-    assert "Tried to allocate 2.00 GiB" in str(arrived)
-    assert "training.gradient_checkpointing=true" in str(arrived)
+def test_running_out_of_memory_arrives_with_its_step() -> None:
+    explained = out_of_memory(MemoryError(), step=37)
+    assert explained is not None
+    arrived = through_the_pipe(explained)
+    assert isinstance(arrived, NoMemoryError)
+    assert (arrived.step, str(arrived)) == (37, str(explained))
 
 
 def test_nobody_listening_is_no_failure() -> None:

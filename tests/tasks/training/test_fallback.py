@@ -1,0 +1,176 @@
+"""Memory that runs out in the middle of a training, and how the run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import pickle
+from pathlib import Path
+
+import psutil
+import pytest
+
+from artifacts.progress import Tick
+from artifacts.schema import Checkpoint, Plan, TokenizedDataset
+from tasks.training import LoraSettings, sections
+from tasks.training.fallback import FILE, Course, NoMemoryError, in_words, next_plan, out_of_memory
+from tests.tasks.training import jobs
+
+AT_ONCE = jobs.PLAN.model_copy(update={"micro_batch": 4, "accumulation": 1})
+SAVING = jobs.PLAN.model_copy(update={"gradient_checkpointing": True})
+CONFIG = jobs.CONFIG.model_copy(
+    update={
+        "quantization": "none",
+        "lora": LoraSettings(dropout=0.0),  # dropout would draw other numbers for other shapes
+        "learning_rate": 1e-3,
+        "max_steps": 6,
+        "cpu_threads": 2,
+    }
+)
+LONG = 96
+"""Tokens per chunk: a step with four of them takes many blocks of several MiB."""
+MIB = 2**20
+
+
+class Shortage:
+    """A listener that from a step on lets the first process take hardly more memory than it has between two steps."""
+
+    def __init__(self, step: int) -> None:
+        self._step, self._least = step, 2**62
+        self._process: psutil.Process | None = None
+        self.titles: list[str] = []
+        self.done = 0
+        """Steps that the first process reported."""
+
+    def __call__(self, tick: Tick) -> None:
+        first = not any(title.startswith("out of memory") for title in self.titles)
+        self.titles.append(tick.title)
+        if first and tick.title == "training" and tick.completed:
+            self.done = int(tick.completed)
+            with contextlib.suppress(psutil.Error):  # it may just have ended
+                self._limit()
+
+    def _limit(self) -> None:
+        """What is seen here may be the middle of the next step already: the least so far counts."""
+        self._process = self._process or jobs.workers()[0]
+        self._least = min(self._least, self._process.memory_info().vms)
+        if self.done >= self._step:
+            limit = self._least + 4 * MIB
+            self._process.rlimit(psutil.RLIMIT_AS, (limit, limit))
+
+
+@pytest.fixture(autouse=True)
+def large_tensors_come_from_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default glibc keeps freed blocks of up to 32 MiB, which a limit on the process does not touch."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(MIB))
+
+
+@pytest.fixture(scope="module")
+def long_tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenizedDataset:
+    return jobs.dataset(tmp_path_factory.mktemp("long"), jobs.rows(longest=LONG), LONG)
+
+
+def test_a_step_that_does_not_fit_is_done_in_smaller_pieces(
+    tmp_path: Path, long_tokens: TokenizedDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    shortage = Shortage(step=3)
+    with caplog.at_level(logging.INFO):
+        result = jobs.run(tmp_path / "short", long_tokens, CONFIG, shortage, AT_ONCE)
+    step = shortage.done + 1
+    assert result.fallbacks == (f"out of memory at step {step} with 4 × 1: continued with 2 × 2",)
+    assert result.resumed_from in (2, 4) and result.steps == 6
+    assert f"host memory ran out at step {step}: DefaultCPUAllocator: can't allocate memory" in caplog.text
+    assert "4 × 1 did not fit, continuing with 2 × 2" in caplog.text and "do not match" not in caplog.text
+    assert "out of memory: continuing with 2 × 2" in shortage.titles
+    undisturbed = jobs.train_here(tmp_path / "undisturbed", long_tokens, CONFIG, AT_ONCE).metrics
+    metrics = jobs.metrics(result.path)
+    assert metrics["step"] == list(range(1, 7)) and metrics["tokens"] == undisturbed["tokens"]
+    assert metrics["loss"] == pytest.approx(undisturbed["loss"], rel=1e-4)
+    assert len({round(loss, 4) for loss in metrics["loss"]}) == 6  # else equal losses would show nothing
+    assert {path.name for path in result.path.iterdir()} == {"adapter", "metrics.parquet", "tensorboard"}
+
+
+def test_smaller_pieces_are_the_divisors_then_checkpointing_then_nothing() -> None:
+    def chain(plan: Plan | None) -> list[str]:
+        return [in_words(plan), *chain(next_plan(plan))] if plan else []
+
+    assert chain(AT_ONCE) == ["4 × 1", "2 × 2", "1 × 4", "1 × 4 with gradient checkpointing"]
+    six = AT_ONCE.model_copy(update={"micro_batch": 6, "gradient_checkpointing": True})
+    assert [words.split()[0] for words in chain(six)] == ["6", "3", "2", "1"]
+    assert next_plan(six) == six.model_copy(update={"micro_batch": 3, "accumulation": 2})
+
+
+def test_later_attempts_go_on_with_what_fitted(tmp_path: Path) -> None:
+    course = Course.of(AT_ONCE, tmp_path).after(NoMemoryError("host memory ran out", step=5))
+    course.keep(tmp_path)
+    assert Course.of(AT_ONCE, tmp_path) == course and course.plan.micro_batch == 2
+    more = AT_ONCE.model_copy(update={"gpu_memory_gib": 20.0})
+    assert Course.of(more, tmp_path) == Course(first=more, plan=more)
+    (tmp_path / FILE).write_text('{"first": {"dev')
+    assert Course.of(AT_ONCE, tmp_path).plan == AT_ONCE
+
+
+@pytest.mark.parametrize(("plan", "step"), [(SAVING, 1), (AT_ONCE, None)], ids=["nothing smaller", "while loading"])
+def test_where_no_smaller_plan_helps_the_error_says_what_does(plan: Plan, step: int | None) -> None:
+    error = out_of_memory(MemoryError(), step)
+    assert error is not None
+    with pytest.raises(NoMemoryError, match="host memory ran out") as caught:
+        Course(first=plan, plan=plan).after(error)
+    assert "set training.quantization=nf4" in str(caught.value)
+    assert ("tokenization.max_length" in str(caught.value)) == (step is not None)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_job_that_never_fits_ends_with_the_remedy(
+    tmp_path: Path, long_tokens: TokenizedDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Begins with the smallest micro-batch, which an earlier attempt came to; every process is short of memory."""
+    begun: list[str] = []
+
+    def always_short(tick: Tick) -> None:
+        if tick.title == "training" and not tick.completed:
+            begun.append(Course.of(AT_ONCE, tmp_path).fallbacks[-1])
+            (worker,) = jobs.workers()
+            limit = worker.memory_info().vms // 2
+            worker.rlimit(psutil.RLIMIT_AS, (limit, limit))
+
+    config = CONFIG.model_copy(update={"cpu_threads": 1})  # OpenMP ends a process that gets no more threads
+    Course(first=AT_ONCE, plan=jobs.PLAN, fallbacks=("out of memory earlier",)).keep(tmp_path)
+    with pytest.raises(NoMemoryError, match="host memory ran out at step 1") as caught:
+        jobs.run(tmp_path, long_tokens, config, always_short, AT_ONCE)
+    assert "lower tokenization.max_length" in str(caught.value)
+    assert "1 × 4 did not fit, continuing with 1 × 4 with gradient checkpointing" in caplog.text
+    assert len(begun) == 2 and begun[0] == "out of memory earlier" and begun[1].startswith("out of memory at step 1")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("[enforce fail at a.cpp:1] err == 0. DefaultCPUAllocator: can't allocate memory: 9"), "host"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "host"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "the GPU"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), None),
+        (OSError(errno.ENOSPC, "No space left on device"), None),
+        (NoMemoryError("CUDA out of memory"), None),
+    ],
+)
+def test_only_running_out_of_memory_is_taken_for_it(error: Exception, words: str | None) -> None:
+    explained = out_of_memory(error, 3)
+    assert (explained is None) == (words is None)
+    assert str(explained or "").startswith(f"training: {words}" if words else "") and "enforce" not in str(explained)
+
+
+def test_torch_says_what_it_tried_to_allocate() -> None:
+    from torch import OutOfMemoryError
+
+    explained = out_of_memory(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"), 3)
+    assert explained is not None and explained.problem.endswith("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert explained.problem.startswith("the GPU ran out of memory at step 3")
+
+
+def test_the_result_says_so(finished: Checkpoint) -> None:
+    told = finished.model_copy(update={"fallbacks": ("out of memory at step 5 with 4 × 1: continued with 2 × 2",)})
+    assert told.summary.endswith("; out of memory at step 5 with 4 × 1: continued with 2 × 2")
+    text = sections(told)[0].blocks[0].markdown  # type: ignore[union-attr]
+    assert text.endswith(" Out of memory at step 5 with 4 × 1: continued with 2 × 2.")
