@@ -31,11 +31,12 @@ types: .venv/.dev
 	@touch $@
 
 # Newest versions within pyproject.toml's bounds, in a fresh environment; look at the tests before you commit the result.
+# Triton stays unpinned: every CUDA build of torch asks for the one that it was made with.
 lock: SHELL := bash
 lock:
 	@$(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/pip install --quiet --constraint <(grep -i '^torch==' constraints.txt) --editable '.[dev]'
-	@{ head -1 constraints.txt; .venv-lock/bin/pip freeze --exclude codetune | sed 's/+cpu//' | sort -f; } > constraints.new
+	@{ head -1 constraints.txt; .venv-lock/bin/pip freeze --exclude codetune --exclude triton | sed 's/+cpu//' | sort -f; } > constraints.new
 	@mv constraints.new constraints.txt && rm -r .venv-lock
 
 clean:

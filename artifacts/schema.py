@@ -144,6 +144,8 @@ class Plan(Record):
     """Whether layers keep only their input and are computed again in the backward pass."""
     recomputed_layers: int | None = None
     """How many, from the first, when not all of them."""
+    unpacked_layers: int = 0
+    """Layers, from the first, whose frozen weights are kept in 16 bits because there is memory for it (`fused`)."""
     engine: Engine = "stock"
     """`fused`: codetune's own forward and backward pass on the same weights; `stock`: the libraries' modules."""
     gpu_memory_gib: float | None = None

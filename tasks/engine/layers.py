@@ -63,7 +63,9 @@ class DecoderLayer:
         self.qkv, self.o = projections["qkv"], projections["o"]
         self.gate_up, self.down = projections["gate_up"], projections["down"]
 
-    def forward(self, pending: Tensor, stream: Tensor | None, shape: tuple[int, int]) -> tuple[Tensor, Kept]:
+    def forward(
+        self, pending: Tensor, stream: Tensor | None, shape: tuple[int, int], *, again: bool = False
+    ) -> tuple[Tensor, Kept]:
         """The layer's output before it is added to the stream (T × H), and what backward needs; `kept.middle` is the
         stream that it is to be added to.
 
@@ -71,26 +73,27 @@ class DecoderLayer:
             pending: what the layer before has made, T × H; becomes h in place.
             stream: what that is to be added to; None when `pending` is h already.
             shape: sequences and tokens of each.
+            again: the layer is recomputed; what was dropped out is dropped out again.
         """
         geometry = self.geometry
         x, rstd_attention = ops.rms_norm(pending, self.norms[0], geometry.eps, stream)
-        qkv = self.qkv.forward(x)
+        qkv = self.qkv.forward(x, again=again)
         q, k, v = self.heads(qkv)
-        turned = qkv[:, : geometry.spans[1].stop].unflatten(1, (-1, geometry.head_width))  # q and k, side by side
+        turned = qkv[:, : geometry.spans[1].stop].view(len(x), -1, geometry.head_width)  # q and k, side by side
         ops.rotate(turned, geometry.angles, shape[1])
-        out, rest = ops.attention(*(one.unflatten(0, shape) for one in (q, k, v)))
+        out, rest = ops.attention(*(one.view(*shape, *one.shape[1:]) for one in (q, k, v)))
         attended = out.reshape(x.shape[0], -1)
-        middle = self.o.forward(attended)[:, : self.o.rows]
+        middle = self.o.forward(attended, again=again)[:, : self.o.rows]
         x, rstd_mlp = ops.rms_norm(middle, self.norms[1], geometry.eps, pending)
-        gate_up = self.gate_up.forward(x)
+        gate_up = self.gate_up.forward(x, again=again)
         del x
-        made = self.down.forward(ops.swiglu(gate_up, geometry.mlp))[:, : self.down.rows]
+        made = self.down.forward(ops.swiglu(gate_up, geometry.mlp), again=again)[:, : self.down.rows]
         return made, Kept(pending, rstd_attention, qkv, attended, rest, middle, rstd_mlp, gate_up)
 
     def heads(self, qkv: Tensor) -> list[Tensor]:
         """q, k and v as T × heads × head width: views."""
         width = self.geometry.head_width
-        return [qkv[:, span].unflatten(1, (-1, width)) for span in self.geometry.spans]
+        return [qkv[:, span].view(len(qkv), -1, width) for span in self.geometry.spans]
 
     def backward(self, grad: Tensor, kept: Kept, shape: tuple[int, int], *, wants_input: bool) -> Tensor | None:
         """The gradient of h from that of the layer's output, which is also that of the stream; both T × H.
@@ -139,7 +142,7 @@ class DecoderLayer:
         assert dout is not None
         if self.o.adapted:
             self.o.factor_gradients(wide, kept.attended)
-        q, k, v = (one.unflatten(0, shape) for one in self.heads(kept.qkv))
+        q, k, v = (one.view(*shape, *one.shape[1:]) for one in self.heads(kept.qkv))
         out = kept.attended.view(q.shape)
         grads = [g.flatten(0, 1) for g in ops.attention_backward(dout.view(q.shape), q, k, v, out, kept.rest)]
         dqkv = torch.empty_like(kept.qkv)

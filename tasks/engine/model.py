@@ -55,12 +55,15 @@ class FusedModel:
     Args:
         model: PEFT's model, or the transformers model alone (nothing is trained then).
         recomputed: how many layers, from the first, keep only their input and are computed again in the backward pass.
+        unpacked: how many layers, from the first, give up their quantized weights for 16-bit ones: no time is spent on
+            unpacking them. The modules of these layers compute nothing any more.
+        length: tokens of the longest sequence.
 
     Raises:
         ValueError: `unsupported` says why.
     """
 
-    def __init__(self, model: Any, *, recomputed: int = 0, length: int = 0) -> None:
+    def __init__(self, model: Any, *, recomputed: int = 0, unpacked: int = 0, length: int = 0) -> None:
         reason = unsupported(model)
         if reason:
             raise ValueError(reason)
@@ -75,20 +78,24 @@ class FusedModel:
         ]
         adapted = [[one for one in group if hasattr(one, "lora_A") and names] for group in groups]
         self.adapters = Adapters(adapted, names[0] if names else "", ALIGNED, self.embedding)
+        self._dropout = model.peft_config[names[0]].lora_dropout if names and model.training else 0.0
         self.geometry = _geometry(base, length)
-        self.layers = [self._layer(layer) for layer in base.model.layers]
+        self.layers = [self._layer(layer, number < unpacked) for number, layer in enumerate(base.model.layers)]
         projections = [one for layer in self.layers for one in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         self._scratch = Scratch(max(one.unpacked for one in projections), self.embedding)
         for projection in projections:
             projection.use(self._scratch)
         self._first_trained = next((i for i, layer in enumerate(self.layers) if _trained(layer)), len(self.layers))
 
-    def _layer(self, layer: Any) -> DecoderLayer:
+    def _layer(self, layer: Any, unpacked: bool) -> DecoderLayer:
         projections = {}
         for group, names in GROUPS.items():
             modules = [_module(layer, name) for name in names]
             bases = [getattr(module, "base_layer", module) for module in modules]
-            projections[group] = Projection(bases, [self.adapters.of(module) for module in modules], self.adapters)
+            adapters = [self.adapters.of(module) for module in modules]
+            projections[group] = Projection(bases, adapters, self.adapters, self._dropout)
+            if unpacked:
+                projections[group].keep(bases)
         return DecoderLayer(
             self.geometry, (layer.input_layernorm.weight, layer.post_attention_layernorm.weight), projections
         )
@@ -123,7 +130,7 @@ class FusedModel:
         for number in range(len(self.layers) - 1, self._first_trained - 1, -1):
             layer, state = self.layers[number], kept.pop()
             if isinstance(state, Tensor):
-                _, state = layer.forward(state, None, shape)
+                _, state = layer.forward(state, None, shape, again=True)
             result = layer.backward(grad, state, shape, wants_input=number > self._first_trained)
             if result is None:
                 return

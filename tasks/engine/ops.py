@@ -6,6 +6,7 @@ machine without a GPU. Shapes: T tokens, H the width of the residual stream, I t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,16 +17,16 @@ Tensor = torch.Tensor
 
 IGNORED = -100
 """The label of a position that has no part in the loss."""
+_CAUSAL = 1
+"""torch's number for a causal mask that begins at the upper left."""
 _WIDE = 4096
 """Most columns of one program where rows are cut; a row's reduction takes all of them."""
 
 
 def dequantize_int8(codes: Tensor, scales: Tensor, out: Tensor) -> None:
     """`out` (rows × columns) = `codes` (int8) × `scales` (fp32, by row; LLM.int8()'s `SCB` / 127)."""
-    if not out.is_cuda:
-        torch.mul(codes.float(), scales[:, None], out=out) if out.dtype == torch.float32 else out.copy_(
-            codes.float() * scales[:, None]
-        )
+    if not _fused(out):
+        out.copy_(codes.float() * scales[:, None])
         return
     rows, columns = codes.shape
     block = min(_WIDE, _power(columns))
@@ -41,7 +42,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     tokens, width = x.shape
     out = torch.empty((tokens, width), dtype=x.dtype, device=x.device)
     rstd = torch.empty(tokens, dtype=torch.float32, device=x.device)
-    if not x.is_cuda:
+    if not _fused(x):
         if residual is not None:
             x += residual
         torch.rsqrt(x.float().square().mean(1) + eps, out=rstd)
@@ -74,7 +75,7 @@ def rms_norm_backward(
     `again` receives the norm's output once more; it may be `dy` itself.
     """
     tokens, width = dy.shape
-    if not x.is_cuda:
+    if not _fused(x):
         normed = x.float() * rstd[:, None]
         weighted = dy.float() * weight.float()
         through = (weighted - normed * (weighted * normed).mean(1, keepdim=True)) * rstd[:, None]
@@ -108,7 +109,7 @@ def rotate(values: Tensor, angles: tuple[Tensor, Tensor], length: int, positions
     """
     tokens, heads, width = values.shape
     cosines, sines = angles
-    if not values.is_cuda:
+    if not _fused(values):
         places = positions if positions is not None else torch.arange(tokens, device=values.device) % length
         cosine, sine = cosines[places][:, None], sines[places][:, None]
         first, second = (half.float().clone() for half in values.chunk(2, dim=-1))
@@ -135,7 +136,7 @@ def rotate_back(grads: Sequence[Tensor], target: Tensor, angles: tuple[Tensor, T
     q, k, v = grads
     tokens, heads, width = q.shape
     cosines, sines = angles
-    if not q.is_cuda:
+    if not _fused(q):
         back = cosines, -sines
         for one in (q, k):
             rotate(one, back, length)
@@ -165,7 +166,7 @@ def swiglu(gate_up: Tensor, width: int) -> Tensor:
     """`silu(gate) × up` (T × I) of the first 2 · I columns of `gate_up`."""
     tokens = gate_up.shape[0]
     out = torch.empty((tokens, width), dtype=gate_up.dtype, device=gate_up.device)
-    if not out.is_cuda:
+    if not _fused(out):
         gate, up = gate_up[:, :width].float(), gate_up[:, width : 2 * width].float()
         return out.copy_(functional.silu(gate) * up)
     block = min(2048, _power(width))
@@ -176,7 +177,7 @@ def swiglu(gate_up: Tensor, width: int) -> Tensor:
 def swiglu_backward(dout: Tensor, gate_up: Tensor) -> None:
     """Write the gradients of gate and up over the first 2 · I columns of `gate_up`, from `dout` (T × I)."""
     tokens, width = dout.shape
-    if not dout.is_cuda:
+    if not _fused(dout):
         gate, up, grad = gate_up[:, :width].float(), gate_up[:, width : 2 * width].float(), dout.float()
         sigmoid = torch.sigmoid(gate)
         slope = sigmoid * (1 + gate * (1 - sigmoid))
@@ -194,7 +195,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
     Rows whose label is `IGNORED` have loss and gradient zero. `factor` is a single number on the device.
     """
     tokens, vocabulary = logits.shape
-    if not logits.is_cuda:
+    if not _fused(logits):
         wide = logits.float()
         losses = functional.cross_entropy(wide, labels, reduction="none", ignore_index=IGNORED)
         counts = labels != IGNORED
@@ -236,26 +237,44 @@ def attention_backward(
     dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, in their shapes."""
-    query, key, value = (one.transpose(1, 2) for one in (q, _repeated(k, q), _repeated(v, q)))
-    if not q.is_cuda:
-        inputs = [one.detach().requires_grad_() for one in (query, key, value)]
-        with torch.enable_grad():
-            again = functional.scaled_dot_product_attention(*inputs, is_causal=True)
-        grads = torch.autograd.grad(again, inputs, dout.transpose(1, 2))
-    else:
-        *grads, _ = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
-            dout.transpose(1, 2),
-            query,
-            key,
-            value,
-            None,
-            out.transpose(1, 2),
-            *rest,
-            0.0,
-            [True, True, True, False],
-            True,
-        )
+    if q.is_cuda:
+        return _efficient_backward(dout, q, k, v, out, rest)
+    inputs = [one.transpose(1, 2).detach().requires_grad_() for one in (q, _repeated(k, q), _repeated(v, q))]
+    with torch.enable_grad():
+        again = functional.scaled_dot_product_attention(inputs[0], inputs[1], inputs[2], is_causal=True)
+    grads = torch.autograd.grad(again, inputs, dout.transpose(1, 2))
     dq, dk, dv = (grad.transpose(1, 2) for grad in grads)
+    return dq, _summed(dk, k), _summed(dv, v)
+
+
+def _efficient_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    sequences, length, heads, _ = q.shape
+    log_sum_exp, seed, offset = rest
+    # torch cuts the keys into parts, each with a program of its own. When there are heads enough to fill the card that
+    # only costs: 104 µs against 73 for a 7B's layer, 4 × 256 tokens, on an H200. (It also adds up in changing order.)
+    fills = sequences * heads >= 0.9 * torch.cuda.get_device_properties(q.device).multi_processor_count
+    dq, dk, dv, _ = torch.ops.aten._efficient_attention_backward(
+        dout,
+        q,
+        _repeated(k, q),
+        _repeated(v, q),
+        None,
+        out,
+        None,
+        None,
+        length,
+        length,
+        log_sum_exp,
+        0.0,
+        seed,
+        offset,
+        _CAUSAL,
+        False,
+        scale=None,
+        num_splits_key=1 if fills else None,
+    )
     return dq, _summed(dk, k), _summed(dv, v)
 
 
@@ -267,7 +286,12 @@ def _repeated(one: Tensor, q: Tensor) -> Tensor:
 
 def _summed(grad: Tensor, one: Tensor) -> Tensor:
     times = grad.shape[2] // one.shape[2]
-    return grad if times == 1 else grad.unflatten(2, (one.shape[2], times)).sum(3)
+    return grad if times == 1 else grad.reshape(*one.shape[:3], times, -1).sum(3)
+
+
+def _fused(tensor: Tensor) -> bool:
+    """Whether the kernels serve: on a GPU, and in Triton's interpreter, which runs them anywhere."""
+    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _kernels() -> Any:

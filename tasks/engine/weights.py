@@ -19,8 +19,8 @@ from tasks.engine.adapters import Adapter, Adapters
 
 Tensor = torch.Tensor
 
-DEPTH = 4
-"""Buffers for unpacked weights on a GPU: one in use, the others for the products that follow."""
+DEPTH = 2
+"""Buffers for unpacked weights on a GPU: one in use, one for the next product. More gained nothing."""
 ALIGNED = 8
 """Rows of A are filled up to a multiple of this, so that every row of the product starts at 16 bytes."""
 
@@ -107,7 +107,7 @@ def weights_of(modules: Sequence[nn.Module]) -> list[Weight]:
     if all(isinstance(module, Linear4bit) for module in modules):
         return [Nf4Weight(module) for module in modules]
     if all(type(module) is nn.Linear for module in modules):
-        return [PlainWeight(module) for module in modules]
+        return [PlainWeight(module) for module in modules if isinstance(module, nn.Linear)]
     raise TypeError(", ".join(type(module).__name__ for module in modules))
 
 
@@ -178,19 +178,60 @@ class Adapted:
     """The columns of x Aᵀ."""
 
 
-class Projection:
-    """`y = x @ [W…; A…].T`, the adapters' B included; y is T × `width`, of which the first `rows` are the layers'."""
+class Drop:
+    """One adapter's dropout, and what its forward pass leaves for the backward pass."""
 
-    def __init__(self, modules: Sequence[nn.Module], adapters: Sequence[Adapter | None], flat: Adapters) -> None:
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._mask: Tensor | None = None
+        self._inner: Tensor | None = None
+        self._inner_grad: Tensor | None = None
+
+    def forward(self, x: Tensor, adapter: Adapter, again: bool) -> Tensor:
+        """dropout(x) Aᵀ, T × rank; `again` with the mask of the last time."""
+        if self._mask is None or not again:
+            self._mask = torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - self._rate)
+        self._inner = self._dropped(x) @ adapter.a.T
+        return self._inner
+
+    def backward(self, dy: Tensor, adapter: Adapter, dx: Tensor | None) -> None:
+        """The gradient of B; that of x is added to `dx`."""
+        assert self._inner is not None
+        torch.addmm(adapter.b_grad, dy.T, self._inner, beta=0, alpha=adapter.scale, out=adapter.b_grad)
+        self._inner_grad = (dy @ adapter.b) * adapter.scale
+        if dx is not None:
+            dx += self._dropped(self._inner_grad @ adapter.a)
+
+    def factor_gradient(self, x: Tensor, adapter: Adapter) -> None:
+        """The gradient of A, after `backward`."""
+        assert self._inner_grad is not None
+        torch.mm(self._inner_grad.T, self._dropped(x), out=adapter.a_grad)
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        masked: Tensor = torch.ops.aten.native_dropout_backward(values, self._mask, 1 / (1 - self._rate))
+        return masked
+
+
+class Projection:
+    """`y = x @ [W…; A…].T`, the adapters' B included; y is T × `width`, of which the first `rows` are the layers'.
+
+    With LoRA dropout every adapter sees an input of its own: their A factors then take products of their own.
+    """
+
+    def __init__(
+        self, modules: Sequence[nn.Module], adapters: Sequence[Adapter | None], flat: Adapters, dropout: float = 0.0
+    ) -> None:
         self.weights = weights_of(modules)
-        sizes = [module.out_features for module in modules]  # type: ignore[misc]
+        sizes = [int(module.out_features) for module in modules]  # type: ignore[arg-type]
         self.bias = _joined([getattr(module, "bias", None) for module in modules], sizes)
         self.columns = self.weights[0].columns
         self.rows = sum(sizes)
         self.adapted = list(_places(sizes, adapters, self.rows))
-        ranks = sum(adapter.rank for adapter in adapters if adapter)
+        self.dropout = dropout if self.adapted else 0.0
+        ranks = 0 if self.dropout else sum(adapter.rank for adapter in adapters if adapter)
         self.width = self.rows + -(-ranks // ALIGNED) * ALIGNED
         self._flat = flat
+        self._drops = [Drop(self.dropout) for _ in self.adapted]
         self._scratch: Scratch | None = None
         self._storage = self._join_plain() if all(isinstance(weight, PlainWeight) for weight in self.weights) else None
 
@@ -200,20 +241,32 @@ class Projection:
         return 0 if self._storage is not None else self.width * self.columns
 
     def use(self, scratch: Scratch) -> None:
+        """Unpack into this from now on."""
         self._scratch = scratch
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: T × columns."""
+    def keep(self, modules: Sequence[nn.Module]) -> None:
+        """Unpack the weights once and for all, in place of their quantized form, which is given up."""
+        if self._storage is None:
+            like = self._flat.copies
+            self._storage = torch.empty((self.width, self.columns), dtype=like.dtype, device=like.device)
+            self.unpack(self._storage)
+            self.weights = []
+            start = 0
+            for module in modules:
+                rows = int(module.out_features)  # type: ignore[arg-type]
+                _replace(module, self._storage[start : start + rows])
+                start += rows
+
+    def forward(self, x: Tensor, *, again: bool = False) -> Tensor:
+        """x: T × columns. `again`: drop out what the last forward pass did."""
         y = x @ self._matrix().T
         if self.bias is not None:
             y[:, : self.rows] += self.bias
-        self._apply(y)
-        return y
-
-    def _apply(self, y: Tensor) -> None:
-        for one in self.adapted:
+        for one, drop in zip(self.adapted, self._drops, strict=True):
+            inner = drop.forward(x, one.adapter, again) if self.dropout else y[:, one.inner]
             out = y[:, one.outputs]
-            torch.addmm(out, y[:, one.inner], one.adapter.b.T, alpha=one.adapter.scale, out=out)
+            torch.addmm(out, inner, one.adapter.b.T, alpha=one.adapter.scale, out=out)
+        return y
 
     def backward(self, dy: Tensor, xa: Tensor | None, x: Tensor | None, *, wants_input: bool = True) -> Tensor | None:
         """The gradient of x, from `dy` (T × width, of which the last columns are filled in here).
@@ -222,26 +275,34 @@ class Projection:
             xa: the last columns of the forward product, T × (width − rows); None to compute them again from `x`.
             x: the input; needed when `xa` is None.
         """
-        if self.adapted and xa is None:
-            assert x is not None
-            xa = x @ self.inner_factors().T
+        if self.adapted and not self.dropout:
+            if xa is None:
+                assert x is not None
+                xa = x @ self.inner_factors().T
+            self._fill_in(dy, xa)
+        dx = dy @ self._matrix() if wants_input else None
+        if self.dropout:
+            for one, drop in zip(self.adapted, self._drops, strict=True):
+                drop.backward(dy[:, one.outputs], one.adapter, dx)
+        return dx
+
+    def _fill_in(self, dy: Tensor, xa: Tensor) -> None:
+        """The gradients of the B factors, and those of x Aᵀ in the last columns of `dy`, where `xa` may lie."""
         for one in self.adapted:
-            assert xa is not None
-            grad = dy[:, one.outputs]
+            adapter, grad, target = one.adapter, dy[:, one.outputs], dy[:, one.inner]
             inner = xa[:, one.inner.start - self.rows : one.inner.stop - self.rows]
-            adapter = one.adapter
             torch.addmm(adapter.b_grad, grad.T, inner, beta=0, alpha=adapter.scale, out=adapter.b_grad)
-            # xa may lie where this writes: its part was used just now
-            target = dy[:, one.inner]
             torch.addmm(target, grad, adapter.b, beta=0, alpha=adapter.scale, out=target)
-        if self.adapted and self.adapted[-1].inner.stop < self.width:
+        if self.adapted[-1].inner.stop < self.width:
             dy[:, self.adapted[-1].inner.stop :] = 0
-        return dy @ self._matrix() if wants_input else None
 
     def factor_gradients(self, dy: Tensor, x: Tensor) -> None:
         """The gradients of the A factors, after `backward` has filled in `dy`; x: T × columns."""
-        for one in self.adapted:
-            torch.mm(dy[:, one.inner].T, x, out=one.adapter.a_grad)
+        for one, drop in zip(self.adapted, self._drops, strict=True):
+            if self.dropout:
+                drop.factor_gradient(x, one.adapter)
+            else:
+                torch.mm(dy[:, one.inner].T, x, out=one.adapter.a_grad)
 
     def inner_factors(self) -> Tensor:
         """[A…] with zeros up to the width: (width − rows) × columns."""
@@ -278,6 +339,15 @@ class Projection:
             module.weight.data = part
             start += part.shape[0]
         return storage
+
+
+def _replace(module: Any, matrix: Tensor) -> None:
+    """Let go of a layer's quantized weight."""
+    module.weight.data = matrix
+    for holder in (module.weight, getattr(module, "state", None)):
+        for name in ("CB", "SCB"):
+            if getattr(holder, name, None) is not None:
+                setattr(holder, name, None)
 
 
 def _places(sizes: Sequence[int], adapters: Sequence[Adapter | None], rows: int) -> Iterator[Adapted]:

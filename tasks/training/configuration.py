@@ -19,8 +19,8 @@ class LoraSettings(Config):
     """Rank of the two small matrices beside every adapted layer."""
     alpha: int = Field(16, ge=1)
     """The adapter's output is scaled by alpha / r."""
-    dropout: float = Field(0.05, ge=0, lt=1)
-    """Share of an adapter's inputs that is dropped in training."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that is dropped in training; little use in runs that see each text once."""
     target_modules: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("q_proj", "v_proj"), min_length=1)
     """Names of the linear layers that get an adapter; `[all-linear]` for all of them but the output layer."""
 
@@ -57,7 +57,7 @@ class TrainingConfig(Config):
     """Optimizer steps in which the learning rate rises from zero."""
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the learning rate falls after the warm-up."""
-    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit"] = "adamw_torch"
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit"] = "adamw_torch_fused"
     """The optimizer, by transformers' name."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay of the adapter's weights."""

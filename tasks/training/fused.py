@@ -21,6 +21,7 @@ class FusedEngine:
     def __init__(self, plan: Plan, layers: int) -> None:
         recomputed = layers if plan.recomputed_layers is None else plan.recomputed_layers
         self._recomputed = recomputed if plan.gradient_checkpointing else 0
+        self._unpacked = plan.unpacked_layers
         self._micro_batch: MicroBatch | None = None
 
     def step(self, model: Any, inputs: dict[str, Any], items: Any, scaler: Any) -> torch.Tensor:
@@ -40,7 +41,7 @@ class FusedEngine:
         return loss * share
 
     def _prepare(self, model: Any, shape: tuple[int, int]) -> MicroBatch:
-        fused = FusedModel(model, recomputed=self._recomputed, length=shape[1])
+        fused = FusedModel(model, recomputed=self._recomputed, unpacked=self._unpacked, length=shape[1])
         # Gradients stay where they are, since the graph writes there.
         model.zero_grad = lambda set_to_none=True: fused.adapters.clear()
         micro_batch = MicroBatch(fused, shape)

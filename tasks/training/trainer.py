@@ -20,6 +20,8 @@ from tasks.training.checkpoints import Checkpoints
 from tasks.training.fused import FusedEngine
 from tasks.training.readings import Readings
 
+FLUSH_SECONDS = 1.0
+"""Event files are brought to the disk so often."""
 SKIPS_ALLOWED = 20
 """Steps in a row that the gradient scaler may skip. It starts at 2^16 and halves each time: more is no search for the
 right scale any more."""
@@ -92,7 +94,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         """
         if self.state.global_step + 1 < self.args.max_steps:  # the next step's texts, while the GPU computes this one
             self._ahead = super().get_batch_samples(*self._source)
-        norm, *losses = torch.stack([torch.as_tensor(grad_norm).to(self._losses[0]), *self._losses]).tolist()
+        values: list[float] = torch.stack([torch.as_tensor(grad_norm).to(self._losses[0]), *self._losses]).tolist()
+        norm, *losses = values
         size = self.args.per_device_train_batch_size
         for number, loss in enumerate(losses):
             if not math.isfinite(loss):
@@ -178,6 +181,7 @@ class EventFiles(TrainerCallback):  # type: ignore[misc]
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: Any = None
+        self._flushed = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the file; what later steps of an earlier attempt wrote is void."""
@@ -190,7 +194,9 @@ class EventFiles(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             for name, value in logs.items():
                 self._writer.add_scalar(f"train/{name}", value, state.global_step)
-            self._writer.flush()
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._writer.flush()
+                self._flushed = time.monotonic()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the file."""

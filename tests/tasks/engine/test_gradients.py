@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from artifacts.schema import Quantization
-from tasks.engine.model import unsupported
+from tasks.engine.model import FusedModel, unsupported
 from tests.tasks.engine import models
 
 pytestmark = pytest.mark.skipif(models.DEVICE == "cuda", reason="compares in fp32, as a machine without a GPU computes")
 
 
-def agree(model: Any, recomputed: int = 0, tolerance: float = 1e-4) -> None:
+def agree(model: Any, recomputed: int = 0, unpacked: int = 0, tolerance: float = 1e-4) -> None:
     ids, labels = models.texts(model)
     expected = models.autograd_gradients(model, ids, labels)
-    found = models.engine_gradients(model, ids, labels, recomputed=recomputed)
+    found = models.engine_gradients(model, ids, labels, recomputed=recomputed, unpacked=unpacked)
     assert found.loss == pytest.approx(expected.loss, abs=1e-5)
     assert found.gradients.keys() == expected.gradients.keys()
     for name, gradient in expected.gradients.items():
@@ -35,6 +35,42 @@ def test_recomputed_layers_change_nothing(recomputed: int) -> None:
     agree(models.tiny("int8"), recomputed)
 
 
+@pytest.mark.parametrize("quantization", ["int8", "nf4", "none"])
+def test_unpacked_layers_change_nothing(quantization: Quantization) -> None:
+    agree(models.tiny(quantization, "all-linear"), recomputed=2, unpacked=5)
+
+
+@pytest.mark.parametrize("recomputed", [0, 8])
+def test_dropout_is_the_same_forward_backward_and_recomputed(recomputed: int) -> None:
+    """Against finite differences along the gradient, the same masks drawn again."""
+    model = models.tiny("none", "all-linear")
+    model.peft_config["default"].lora_dropout = 0.3
+    model.train()
+    ids, labels = models.texts(model)
+    fused = FusedModel(model, recomputed=recomputed, length=ids.shape[1])
+    one = torch.tensor(1.0)
+
+    def loss_with_same_masks() -> float:
+        torch.manual_seed(5)
+        return float(fused.loss_and_gradients(ids, labels, one))
+
+    fused.adapters.clear()
+    loss_with_same_masks()
+    gradient = fused.adapters.grads.clone()
+    step = 1e-3 / float(gradient.norm())
+    slopes = []
+    for sign in (1, -1):
+        fused.adapters.masters.add_(gradient, alpha=sign * step)
+        slopes.append(loss_with_same_masks())
+        fused.adapters.masters.sub_(gradient, alpha=sign * step)
+    measured = (slopes[0] - slopes[1]) / (2 * step)
+    assert measured == pytest.approx(float(gradient.square().sum()), rel=2e-2)
+    model.eval()
+    assert float(FusedModel(model, length=20).loss_and_gradients(ids, labels, one)) != pytest.approx(
+        slopes[0], rel=1e-4
+    )
+
+
 def test_ranks_that_fill_no_whole_tile() -> None:
     agree(models.tiny("int8", rank=5))
 
@@ -49,8 +85,6 @@ def test_gradients_of_micro_batches_add_up() -> None:
     model = models.tiny("int8")
     ids, labels = models.texts(model)
     whole = models.engine_gradients(model, ids, labels).gradients
-    from tasks.engine.model import FusedModel
-
     fused = FusedModel(model, length=ids.shape[1])
     fused.adapters.clear()
     items = int((labels[:, 1:] != -100).sum())
