@@ -14,44 +14,17 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 from artifacts.schema import Plan
-from bench.reference_job import SHAPES, write_random_model
+from bench.common import GIB, milliseconds, rates, write_model
+from bench.reference_job import SHAPES
 from tasks.engine import ops, weights
 from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
 from tasks.loading import load_base, silence_peft
-
-GIB = 2**30
-
-
-def milliseconds(work: Callable[[], object], repeats: int = 20) -> float:
-    """Median over repeats, by CUDA events."""
-    work()
-    torch.cuda.synchronize()
-    times = []
-    for _ in range(repeats):
-        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        work()
-        stop.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(stop))
-    return median(times)
-
-
-def rates() -> dict[str, float]:
-    """TFLOP/s of a large fp16 product and GB/s of a large copy (read and written), on random data."""
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
-    product = milliseconds(lambda: a @ b)
-    source = torch.randn(2**28, device="cuda", dtype=torch.float16)
-    target = torch.empty_like(source)
-    copied = milliseconds(lambda: target.copy_(source))
-    return {"matmul_tflops": 2 * 8192**3 / product / 1e9, "copy_gb_s": 2 * 2 * 2**28 / copied / 1e6}
 
 
 def parts(model: FusedModel, tokens: int) -> dict[str, float]:
@@ -107,9 +80,7 @@ def load(arguments: argparse.Namespace, folder: Path) -> Any:
     from peft import LoraConfig, get_peft_model
 
     silence_peft()
-    if not (folder / "config.json").exists():
-        write_random_model(folder, SHAPES[arguments.shape], "cuda")
-        torch.cuda.empty_cache()
+    write_model(folder, arguments.shape)
     plan = Plan(
         device="cuda",
         precision="fp16",

@@ -26,6 +26,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench.common import write_model
+
 GIB = 2**30
 MICRO_BATCH = 4
 REFERENCE_TARGETS = ("q_proj", "v_proj")
@@ -203,10 +205,10 @@ def run_child(arguments: argparse.Namespace) -> None:
     arguments.out.write_text(json.dumps(record))
 
 
-def run_row(name: str, arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
+def run_row(name: str, arguments: argparse.Namespace, root: Path, model: Path) -> dict[str, Any]:
     """One row in a process of its own."""
     out = root / f"{name}.json"
-    command = [sys.executable, "-m", "bench.peers", "--row", name, "--model", str(root / "model"), "--out", str(out)]
+    command = [sys.executable, "-m", "bench.peers", "--row", name, "--model", str(model), "--out", str(out)]
     for option in ("steps", "cap_gib", "tokens"):
         command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
     print(f"== {name}: {ROWS[name].label}", flush=True)
@@ -224,16 +226,6 @@ def run_row(name: str, arguments: argparse.Namespace, root: Path) -> dict[str, A
         "environment": row.environment,
         **record,
     }
-
-
-def write_model(folder: Path, tiny: bool) -> None:
-    """In a process of its own too: it fills the GPU with the fp16 model."""
-    code = (
-        "import sys, torch; from pathlib import Path; from bench.reference_job import SHAPES, write_random_model; "
-        "device = 'cuda' if torch.cuda.is_available() else 'cpu'; "
-        "write_random_model(Path(sys.argv[1]), SHAPES[sys.argv[2]], device)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(folder), "tiny" if tiny else "7b"], check=True)
 
 
 def installed(package: str) -> str | None:
@@ -266,7 +258,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def run(arguments: argparse.Namespace, root: Path) -> None:
     """Every row in turn, with the figures written after each."""
-    write_model(root / "model", arguments.tiny)
+    model = arguments.model or root / "model"
+    write_model(model, "tiny" if arguments.tiny else "7b")
     record: dict[str, Any] = {
         "card": card(),
         **{package: installed(package) for package in ("torch", "unsloth", "transformers", "peft", "bitsandbytes")},
@@ -276,7 +269,7 @@ def run(arguments: argparse.Namespace, root: Path) -> None:
         "rows": [],
     }
     for name in arguments.rows:
-        record["rows"].append(run_row(name, arguments, root))
+        record["rows"].append(run_row(name, arguments, root, model))
         arguments.out.write_text(json.dumps(record, indent=1))
         if "error" in record["rows"][-1]:
             print(record["rows"][-1].get("traceback", record["rows"][-1]["error"]), flush=True)
@@ -293,7 +286,7 @@ def main() -> None:
     parser.add_argument("--row-timeout", type=int, default=240, help="seconds after which a row is given up")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to see whether the rows run at all")
     parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
-    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path, help="where the random model lies, or is to be written")
     arguments = parser.parse_args()
     if arguments.row:
         run_child(arguments)

@@ -21,9 +21,9 @@ from typing import Any
 
 from artifacts.progress import SILENT
 from artifacts.schema import Handle
+from flows.config import PipelineConfig
 from tasks import evaluation, exporting, preflight, quantization, sampling, tokenization, training
 from tasks.base_model import ModelConfig, locate
-from tasks.preflight.job import JobShape
 
 TINY = Path(__file__).parents[1] / "models" / "codellama-tiny"
 SHAPES: dict[str, dict[str, Any]] = {
@@ -77,20 +77,7 @@ def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     model = locate(ModelConfig(name=str(root / "model")))
     train = training.TrainingConfig(max_steps=arguments.steps, warmup_steps=min(10, arguments.steps // 2))
     tokenize = tokenization.TokenizationConfig()
-    job = JobShape(
-        quantization=train.quantization,
-        lora_rank=train.lora.r,
-        lora_target_modules=train.lora.target_modules,
-        max_length=tokenize.max_length,
-        format=tokenize.format,
-        effective_batch=train.effective_batch,
-        micro_batch=train.micro_batch,
-        gradient_checkpointing=train.gradient_checkpointing,
-        engine=train.engine,
-        max_steps=train.max_steps,
-        sample_files=560,
-        exports_merged=True,
-    )
+    job = PipelineConfig().job().model_copy(update={"max_steps": train.max_steps})
 
     def stage(function: Callable[..., Handle], config: Any, **inputs: Any) -> Any:
         name = function.__name__.removeprefix("run_")

@@ -5,7 +5,8 @@ the fused engine, against the fastest peer, against the floor that the card's ow
 
 Builds CodeLlama-7b's shape with random weights and outlier channels, takes the standard library as the code to learn,
 and runs the real training stage (a process of its own, TRL's trainer, checkpoints, event files) with memory capped to
-a T4's. Losses mean nothing here; times, memory and agreement do.
+a T4's. Losses mean nothing here; times, memory and agreement do. The peer (`bench.peers`) runs where `--peers` names
+folders with Unsloth and what it needs; its figure is null otherwise.
 """
 
 from __future__ import annotations
@@ -13,104 +14,154 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import subprocess
+import sys
 import tempfile
-import time
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from artifacts.progress import SILENT
-from artifacts.schema import Plan, TokenizedDataset
-from bench.reference_job import SHAPES, write_random_model
-from tasks import sampling, tokenization, training
-from tasks.base_model import ModelConfig, ModelReference, locate
+from artifacts.schema import Plan
+from bench import common
+from bench.reference_job import SHAPES
+from flows.config import PipelineConfig
+from tasks import preflight
+from tasks.preflight.shape import read_shape
 
-TOKENS = 1024
-"""Of an optimizer step."""
-LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
-
-
-def prepare(root: Path, shape: str) -> tuple[ModelReference, TokenizedDataset]:
-    """The model and the texts, made once per folder."""
-    import torch
-
-    folder = root / f"model-{shape}"
-    if not (folder / "config.json").exists():
-        write_random_model(folder, SHAPES[shape], "cuda" if torch.cuda.is_available() else "cpu")
-    model = locate(ModelConfig(name=str(folder)))
-    for name in ("sample", "tokens"):
-        (root / name).mkdir(exist_ok=True)
-    source = sampling.configuration.LocalSource(paths=("stdlib",), repositories="top-level", exclude=("*test*",))
-    sample = sampling.run_sampling(
-        sampling.SamplingConfig(source=source, files=300), workdir=root / "sample", progress=SILENT
-    )
-    tokens = tokenization.run_tokenization(
-        tokenization.TokenizationConfig(), sample=sample, model=model, workdir=root / "tokens", progress=SILENT
-    )
-    return model, tokens
+LIBRARIES = ("torch", "triton", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
 
-def stage(root: Path, name: str, plan: Plan, steps: int, model: ModelReference, tokens: TokenizedDataset) -> Any:
-    """One run of the training stage: wall time of the whole and the median step after the first tenth."""
-    import pyarrow.parquet as pq
-
-    workdir = root / f"run-{name}"
+def planned(root: Path, inputs: common.Inputs, cap_gib: float) -> Any:
+    """What preflight plans for this card under this cap, and predicts."""
+    workdir = root / "preflight"
     workdir.mkdir()
-    config = training.TrainingConfig(max_steps=steps, warmup_steps=min(10, steps // 2), lora={"dropout": 0.0})  # type: ignore[arg-type]
-    started = time.perf_counter()
-    result = training.run_training(config, model=model, tokens=tokens, plan=plan, workdir=workdir, progress=SILENT)
-    wall = time.perf_counter() - started
-    columns = pq.read_table(workdir / "metrics.parquet").to_pydict()
-    later = columns["seconds"][max(3, steps // 10) :]
-    row = {
-        "what": name,
-        "plan": plan.model_dump(mode="json"),
-        "steps": steps,
-        "step_ms": 1000 * median(later),
-        "mean_step_ms": 1000 * sum(later) / len(later),
-        "first_step_s": columns["seconds"][0],
-        "stage_s": wall,
-        "peak_gib": result.peak_memory_gib,
-        "losses": [columns["loss"][0], columns["loss"][-1]],
+    settings: dict[str, Any] = {"gpu_memory_gib": cap_gib, "precision": "fp16"} if common.on_gpu() else {}
+    config, job = preflight.PreflightConfig(**settings), PipelineConfig().job()  # the defaults are the reference job
+    return preflight.STAGE.run(config, model=inputs.model, job=job, workdir=workdir, progress=common.SILENT)
+
+
+def stock_of(plan: Plan) -> Plan:
+    """The reference settings: batch 1 × accumulation 4, gradient checkpointing, the libraries' modules."""
+    changes = {"micro_batch": 1, "accumulation": 4, "gradient_checkpointing": True, "engine": "stock"}
+    return plan.model_copy(update=changes | {"recomputed_layers": None, "unpacked_layers": 0})
+
+
+def floor(model: Path, card: dict[str, float], tokens: int = 1024) -> dict[str, float]:
+    """Milliseconds of a step in which nothing but the products happens, at the card's rates; and with the unpacking of
+    every int8 weight in both passes."""
+    shape = read_shape(model)
+    products = 4 * (shape.linear_parameters + shape.vocabulary * shape.hidden) * tokens
+    unpacking = 2 * 3 * shape.linear_parameters
+    bare = products / card["matmul_tflops"] / 1e9
+    return {
+        "floor_step_ms": round(bare, 2),
+        "floor_with_unpacking_ms": round(bare + unpacking / card["copy_gb_s"] / 1e6, 2),
     }
-    print(f"{name}: {row['step_ms']:.1f} ms a step, stage {wall:.1f} s, peak {row['peak_gib']:.2f} GiB", flush=True)
-    return row
+
+
+def peers(root: Path, model: Path, folders: str, cap_gib: float) -> list[dict[str, Any]]:
+    """Rows of `bench.peers`, run by an interpreter that finds Unsloth first."""
+    out = root / "peers.json"
+    path = os.pathsep.join(filter(None, [folders, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "bench.peers", "--out", str(out), "--model", str(model), "--cap-gib", str(cap_gib)]
+    subprocess.run([*command, "--rows", "nf4", "nf4-graphs"], env={**os.environ, "PYTHONPATH": path}, check=False)
+    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
+    return rows
+
+
+def best(rows: list[dict[str, Any]]) -> float | None:
+    """The peer's fastest step, timed one by one or back to back, whichever favours it."""
+    times = [min(row["step_ms"], row["back_to_back_ms"]) for row in rows if "step_ms" in row]
+    return min(times, default=None)
+
+
+def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
+    kept = arguments.keep or root
+    kept.mkdir(exist_ok=True)
+    inputs = common.prepare(kept, arguments.shape)
+    cleared = planned(root, inputs, arguments.cap_gib)
+    print(cleared.summary, flush=True)
+    engine = common.run_stage(root, "engine", cleared.plan, arguments.steps, inputs)
+    stock = common.run_stage(root, "stock", stock_of(cleared.plan), arguments.stock_steps, inputs)
+    record: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "card": "CPU",
+        "versions": {name: version(name) for name in LIBRARIES if _installed(name)},
+        "cap_gib": arguments.cap_gib,
+        "stock_step_ms": stock["step_ms"],
+        "engine_step_ms": engine["step_ms"],
+        "stock_over_engine": round(stock["step_ms"] / engine["step_ms"], 1),
+        "unsloth_step_ms": None,
+        "unsloth_over_engine": None,
+        "engine_peak_gib": engine["peak_gib"],
+        "predicted_peak_gib": cleared.prediction.peak_gib,
+        "stage_200_steps_s": engine["stage_s"] if arguments.steps == 200 else None,
+        "quantizing_once_s": inputs.quantizing_seconds,
+        "memory_prediction_worst_error": _worst(arguments.memory),
+        "rows": [engine, stock],
+    }
+    if arguments.peers:
+        found = peers(root, kept / f"model-{arguments.shape}", arguments.peers, arguments.cap_gib)
+        fastest = best(found)
+        record["unsloth_step_ms"] = fastest
+        record["unsloth_over_engine"] = round(fastest / engine["step_ms"], 2) if fastest else None
+        record["rows"] += found
+    if common.on_gpu():
+        import torch
+
+        card = common.rates()
+        record |= {"card": torch.cuda.get_device_name(0), **card, **floor(inputs.model.metadata, card)}
+    return record
+
+
+def table(record: dict[str, Any]) -> str:
+    """The rows for people."""
+    lines = ["| | ms a step | stage, s | peak GiB |", "| --- | --- | --- | --- |"]
+    for row in record["rows"]:
+        name = row.get("label") or row["what"]
+        if "error" in row:
+            lines.append(f"| {name} | failed: {row['error'][:80]} | | |")
+        else:
+            lines.append(f"| {name} | {row['step_ms']} | {row.get('stage_s', '')} | {row['peak_gib']} |")
+    if "floor_step_ms" in record:
+        lines.append(f"| floor: products alone at {record['matmul_tflops']} TFLOP/s | {record['floor_step_ms']} | | |")
+        lines.append(f"| floor with unpacking | {record['floor_with_unpacking_ms']} | | |")
+    return "\n".join(lines)
+
+
+def _worst(file: Path) -> float | None:
+    if not file.exists():
+        return None
+    worst: float = json.loads(file.read_text())["worst_error"]
+    return worst
+
+
+def _installed(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="where to write the figures (JSON)")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--stock-steps", type=int, default=20)
-    parser.add_argument("--cap-gib", type=float, default=14.56)
+    parser.add_argument("--cap-gib", type=float, default=14.56, help="GPU memory that a run may use (a T4's)")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
-    parser.add_argument("--rows", nargs="*", default=["engine", "stock"])
     parser.add_argument("--keep", type=Path, help="a folder for the model and the texts, to be used again")
+    parser.add_argument("--peers", help="folders with Unsloth and what it needs, as PYTHONPATH has them")
+    parser.add_argument(
+        "--memory", type=Path, default=Path(__file__).parent / "results" / "memory.json", help="of bench.memory"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        kept = arguments.keep or root
-        kept.mkdir(exist_ok=True)
-        model, tokens = prepare(kept, arguments.shape)
-        import torch
-
-        on_gpu = torch.cuda.is_available()
-        fused = Plan(
-            device="cuda" if on_gpu else "cpu",
-            precision="fp16" if on_gpu else "fp32",
-            micro_batch=4,
-            accumulation=1,
-            gradient_checkpointing=False,
-            engine="fused",
-            gpu_memory_gib=arguments.cap_gib if on_gpu else None,
-        )
-        stock = fused.model_copy(
-            update={"micro_batch": 1, "accumulation": 4, "gradient_checkpointing": True, "engine": "stock"}
-        )
-        plans = {"engine": (fused, arguments.steps), "stock": (stock, arguments.stock_steps)}
-        rows = [stage(root, name, *plans[name], model, tokens) for name in arguments.rows]
-    arguments.out.write_text(json.dumps({"rows": rows}, indent=1))
+    with tempfile.TemporaryDirectory() as root:
+        record = measure(arguments, Path(root))
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(table(record))
 
 
 if __name__ == "__main__":

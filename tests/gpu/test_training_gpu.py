@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from artifacts.errors import StageError
-from artifacts.progress import Progress, Tick
+from artifacts.progress import Listener, Progress, Tick
 from artifacts.schema import Plan
 from tasks.base_model import ModelConfig, locate
 from tasks.training import LoraSettings, TrainingConfig, run_training
@@ -26,7 +26,10 @@ PLAN = Plan(
 CONFIG = TrainingConfig(max_steps=20, save_steps=5, warmup_steps=2, learning_rate=5e-3)
 
 
-@pytest.mark.parametrize("plan", [PLAN, PLAN.model_copy(update={"gradient_checkpointing": False})])
+FUSED = PLAN.model_copy(update={"engine": "fused"})
+
+
+@pytest.mark.parametrize("plan", [PLAN, PLAN.model_copy(update={"gradient_checkpointing": False}), FUSED])
 def test_int8_fp16_trains_and_resumes(plan: Plan, tmp_path: Path) -> None:
     tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
     model = locate(ModelConfig(name=str(BASE_MODEL)))
@@ -47,6 +50,35 @@ def test_int8_fp16_trains_and_resumes(plan: Plan, tmp_path: Path) -> None:
     assert {weight.dtype for weight in jobs.adapter(workdir).values()} == {torch.float32}
     assert 0 < result.peak_memory_gib < 14.56
     assert all(0 < celsius < 110 for celsius in columns["gpu_temperature_c"])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_resumed_is_as_near_to_an_undisturbed_run_as_that_is_to_itself(dropout: float, tmp_path: Path) -> None:
+    tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
+    model = locate(ModelConfig(name=str(BASE_MODEL)))
+    config = CONFIG.model_copy(update={"lora": LoraSettings(dropout=dropout)})
+    plan = FUSED.model_copy(update={"gradient_checkpointing": False})
+
+    def run(name: str, *listeners: Listener) -> torch.Tensor:
+        (tmp_path / name).mkdir(exist_ok=True)
+        run_training(
+            config, model=model, tokens=tokens, plan=plan, workdir=tmp_path / name, progress=Progress(*listeners)
+        )
+        weights = jobs.adapter(tmp_path / name)
+        return torch.cat([weights[key].flatten() for key in sorted(weights)])
+
+    def kill(tick: Tick) -> None:
+        if tick.title == "training" and tick.completed == 12:
+            for worker in jobs.workers():
+                worker.kill()
+
+    first, second = run("first"), run("second")
+    with pytest.raises(StageError, match="SIGKILL"):
+        run("killed", kill)
+    resumed = run("killed")
+    spread, difference = ((one - first).norm() / first.norm() for one in (second, resumed))
+    print(f"\ndropout {dropout}: run to run {spread:.2e}, resumed {difference:.2e}")
+    assert difference <= max(2 * float(spread), 1e-6)
 
 
 def test_a_step_that_does_not_fit_is_done_in_smaller_pieces(tmp_path: Path) -> None:

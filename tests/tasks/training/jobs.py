@@ -66,6 +66,20 @@ def run(
     return run_training(config, model=model, tokens=tokens, plan=plan, workdir=workdir, progress=progress)
 
 
+def spec(tokens: TokenizedDataset, config: TrainingConfig, plan: Plan, model: Path = BASE_MODEL) -> Spec:
+    """What the training process is told."""
+    return Spec(
+        config=config,
+        plan=plan,
+        tokens=tokens,
+        data=str(tokens.path / "train.parquet"),
+        model=str(model),
+        model_name="base",
+        model_revision=None,
+        parent=os.getpid(),
+    )
+
+
 def train_here(
     workdir: Path,
     tokens: TokenizedDataset,
@@ -77,18 +91,9 @@ def train_here(
     from tasks.training.run import train
 
     workdir.mkdir(exist_ok=True)
-    spec = Spec(
-        config=config,
-        plan=plan,
-        tokens=tokens,
-        data=str(tokens.path / "train.parquet"),
-        model=str(model),
-        model_name="base",
-        model_revision=None,
-        parent=os.getpid(),
-    )
     nobody = Sender(os.open(os.devnull, os.O_WRONLY))
-    assert train(spec, workdir, nobody, SimpleNamespace(requested=False, training=False))  # type: ignore[arg-type]
+    going_on: Any = SimpleNamespace(requested=False, training=False)
+    assert train(spec(tokens, config, plan, model), workdir, nobody, going_on)
     return SimpleNamespace(metrics=metrics(workdir), adapter=adapter(workdir))
 
 

@@ -1,0 +1,70 @@
+"""The fused engine inside the trainer: the same learning as the libraries' modules, and the same bits after a stop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from artifacts.schema import Quantization, TokenizedDataset
+from tasks.training import LoraSettings
+from tasks.training.messages import Sender
+from tests.tasks.training import jobs
+
+FUSED = jobs.PLAN.model_copy(update={"engine": "fused"})
+TOGETHER = FUSED.model_copy(update={"micro_batch": 4, "accumulation": 1})
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4", "none"])
+def test_learns_what_the_stock_modules_learn(
+    quantization: Quantization, tmp_path: Path, tokens: TokenizedDataset
+) -> None:
+    config = jobs.CONFIG.model_copy(update={"quantization": quantization})
+    stock, fused = (jobs.train_here(tmp_path / plan.engine, tokens, config, plan) for plan in (jobs.PLAN, FUSED))
+    assert fused.metrics["loss"] == pytest.approx(stock.metrics["loss"], rel=1e-5)
+    assert fused.metrics["tokens"] == stock.metrics["tokens"]
+    for name, weight in stock.adapter.items():
+        assert (fused.adapter[name] - weight).norm() < 1e-3 * weight.norm(), name
+
+
+@pytest.mark.parametrize("change", [{}, {"gradient_checkpointing": True}, {"unpacked_layers": 5}])
+def test_one_by_one_or_together_is_the_same_update(
+    change: dict[str, Any], tmp_path: Path, tokens: TokenizedDataset
+) -> None:
+    one_by_one = jobs.train_here(tmp_path / "a", tokens, plan=FUSED)
+    together = jobs.train_here(tmp_path / "b", tokens, plan=TOGETHER.model_copy(update=change))
+    assert together.metrics["loss"] == pytest.approx(one_by_one.metrics["loss"], rel=1e-5)
+    for name, weight in one_by_one.adapter.items():
+        assert (together.adapter[name] - weight).norm() < 1e-3 * weight.norm(), name
+
+
+class StopAfter:
+    """Asks to stop at the end of a step, as SIGTERM does."""
+
+    def __init__(self, steps: int) -> None:
+        self.training = False
+        self._left = steps
+
+    @property
+    def requested(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_stopped_and_resumed_gives_the_same_bits(dropout: float, tmp_path: Path, tokens: TokenizedDataset) -> None:
+    from tasks.training.run import train
+
+    config = jobs.CONFIG.model_copy(update={"lora": LoraSettings(dropout=dropout)})
+    whole = jobs.train_here(tmp_path / "whole", tokens, config, TOGETHER)
+    workdir = tmp_path / "stopped"
+    workdir.mkdir()
+    spec = jobs.spec(tokens, config, TOGETHER)
+    nobody = Sender(os.open(os.devnull, os.O_WRONLY))
+    assert not train(spec, workdir, nobody, StopAfter(3))  # type: ignore[arg-type]
+    assert train(spec, workdir, nobody, SimpleNamespace(requested=False, training=False))  # type: ignore[arg-type]
+    assert jobs.digest(workdir) == jobs.digest(tmp_path / "whole")
+    assert jobs.metrics(workdir)["loss"] == whole.metrics["loss"]
