@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 from tasks.preflight.job import JobShape
 from tasks.preflight.machine import GIB
@@ -21,8 +21,9 @@ from tasks.preflight.shape import ModelShape
 
 Precision = Literal["fp16", "bf16", "fp32"]
 
-CONTEXT_GIB = 0.3
-"""CUDA context, cuBLAS workspace and kernels of a training process, outside what torch's allocator counts."""
+CONTEXT_GIB = 0.45
+"""CUDA context and loaded kernels of a training process, outside what torch's allocator counts. An H200 takes 0.74, a
+T4, with fewer multiprocessors, less: 0.3 to 0.45."""
 
 HOST_RUNTIME_GIB = 0.7
 """Resident memory of the training process on a CPU beside model and activations: 0.5 for torch, transformers and TRL
@@ -43,7 +44,34 @@ ADAPTER_BYTES = 16
 
 
 @dataclass(frozen=True)
-class MemoryModel:
+class Choice:
+    """How the work is laid out, as far as memory depends on it."""
+
+    micro_batch: int
+    """Sequences in one forward pass."""
+    recomputed: int = 0
+    """Layers computed again in the backward pass. The stock engine knows all or none."""
+    unpacked: int = 0
+    """Layers whose weights are kept in 16 bits (fused engine)."""
+
+
+class Memory(Protocol):
+    """What is known of an engine's need of memory."""
+
+    def peak_gib(self, choice: Choice) -> float:
+        """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
+
+    def needed_gib(self, choice: Choice) -> float:
+        """What the card must have for it, whatever torch counts: never less."""
+
+
+def element_bytes(precision: Precision) -> int:
+    """Of one number in the forward pass."""
+    return 4 if precision == "fp32" else 2
+
+
+@dataclass(frozen=True)
+class StockMemory:
     """The parts of the peak for one model, job and precision; all in bytes unless the name says GiB."""
 
     shape: ModelShape
@@ -54,7 +82,7 @@ class MemoryModel:
     @property
     def element(self) -> int:
         """Bytes of one number in the forward pass."""
-        return 4 if self.precision == "fp32" else 2
+        return element_bytes(self.precision)
 
     @cached_property
     def weights(self) -> float:
@@ -112,8 +140,12 @@ class MemoryModel:
         slack = SLACK[self.job.quantization] if self.on_gpu else 1.0
         return micro_batch * self.job.max_length * (per_token + self.logits_token) * slack
 
-    def peak_gib(self, micro_batch: int, checkpointing: bool) -> float:
-        """Highest memory of the training process on the device."""
+    def peak_gib(self, choice: Choice) -> float:
+        """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
         fixed = self.weights + self.adapter + self.dequantized
-        runtime = CONTEXT_GIB if self.on_gpu else HOST_RUNTIME_GIB
-        return (fixed + self.moving(micro_batch, checkpointing)) / GIB + runtime
+        runtime = 0 if self.on_gpu else HOST_RUNTIME_GIB
+        return (fixed + self.moving(choice.micro_batch, choice.recomputed > 0)) / GIB + runtime
+
+    def needed_gib(self, choice: Choice) -> float:
+        """What the card must have for it."""
+        return self.peak_gib(choice) + (CONTEXT_GIB if self.on_gpu else 0)

@@ -17,7 +17,7 @@ from artifacts.errors import InputError, PreflightRefused
 from artifacts.schema import Plan
 from tasks.preflight.job import JobShape
 from tasks.preflight.machine import Gpu, MachineProbe
-from tasks.preflight.memory import MemoryModel, Precision
+from tasks.preflight.memory import Precision, StockMemory as MemoryModel
 from tasks.preflight.shape import ModelShape
 
 CAP_VARIABLE = "CODETUNE_GPU_MEMORY_GIB"
