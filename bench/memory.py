@@ -27,14 +27,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from artifacts.schema import Quantization
+from artifacts.schema import Plan, Quantization
 from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
 from tasks.loading import quantization_config, silence_peft
 from tasks.preflight.fused_memory import FusedMemory
 from tasks.preflight.job import JobShape
+from tasks.preflight.machine import Gpu
 from tasks.preflight.memory import CONTEXT_GIB, Choice, Memory, StockMemory
 from tasks.preflight.shape import ModelShape, llama_shape
+from tasks.preflight.speed import STEP_SECONDS, step_seconds
 
 GIB = 2**30
 COMMON = {"model_type": "llama", "vocab_size": 32016, "max_position_embeddings": 16384, "dtype": "float16"}
@@ -158,6 +160,8 @@ def build(sizes: dict[str, Any], quantization: Quantization, device: str) -> Any
         quantizer.preprocess_model(model, device_map={"": device})
     for module in model.modules():
         _fill(module, dtype, device)
+    for layer in model.model.layers:  # a few channels are large, as in trained models
+        layer.input_layernorm.weight.data[:6] *= 20
     rotary = model.model.rotary_emb
     model.model.rotary_emb = type(rotary)(rotary.config).to(device)
     return model.requires_grad_(False).eval()
@@ -213,10 +217,12 @@ def run_fused(model: Any, case: Case) -> dict[str, Any]:
 
 
 def run_stock(model: Any, case: Case) -> dict[str, Any]:
-    """The libraries' forward and backward pass as accelerate wraps them for fp16."""
-    from accelerate.utils.operations import convert_outputs_to_fp32
+    """The libraries' forward and backward pass as TRL calls them and accelerate wraps them for fp16."""
+    from accelerate.utils.operations import convert_outputs_to_fp32  # type: ignore[import-untyped]
+    from trl.trainer.utils import add_fused_lm_head
 
     inner = model.get_base_model()
+    add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
     if case.recomputed:
         inner.gradient_checkpointing_enable({"use_reentrant": False})
         inner.enable_input_require_grads()
@@ -229,7 +235,7 @@ def run_stock(model: Any, case: Case) -> dict[str, Any]:
     ids = torch.randint(3, 900, (case.micro_batch, case.length), device=device)
 
     def step() -> None:
-        forward(input_ids=ids, labels=ids).loss.backward()
+        (-forward(input_ids=ids, labels=ids, fused_lm_head=True).log_probs.sum() / ids.numel()).backward()
 
     for _ in range(2):
         step()
@@ -308,10 +314,30 @@ def row_of(model: Any, shape: ModelShape, case: Case, room: Room) -> dict[str, A
     row = {"name": case.name, **asdict(case), "layers": shape.layers, "predicted_gib": predicted, "needed_gib": needed}
     # this card's context in place of the one that the prediction reckons with
     row["fits"] = needed - CONTEXT_GIB + room.context_gib <= room.cap_gib if case.capped else None
+    row["predicted_ms"] = predicted_ms(shape, case)
     row |= attempt(model, case, room)
     complete = row.get("peak_gib") and not row["out_of_memory"] and not row["error"]
     row["error_share"] = predicted / row["peak_gib"] - 1 if complete else None
     return row
+
+
+def predicted_ms(shape: ModelShape, case: Case) -> float | None:
+    """Time of a micro-batch, milliseconds."""
+    if not torch.cuda.is_available():
+        return None
+    plan = Plan(
+        device="cuda",
+        precision="fp16",
+        micro_batch=case.micro_batch,
+        accumulation=1,
+        gradient_checkpointing=case.recomputed > 0,
+        recomputed_layers=case.recomputed or None,
+        unpacked_layers=case.unpacked,
+        engine="fused" if case.engine == "fused" else "stock",
+    )
+    gpu = Gpu(name=torch.cuda.get_device_name(), total_gib=1, free_gib=1, capability=torch.cuda.get_device_capability())
+    seconds = step_seconds(shape, case.job, plan, gpu)
+    return None if seconds is None else 1000 * (seconds - (STEP_SECONDS if case.engine == "fused" else 0))
 
 
 # --- the whole ------------------------------------------------------------------------------------------------
@@ -388,6 +414,7 @@ def show(row: dict[str, Any]) -> None:
         + f" needed {row['needed_gib']:6.2f} fits {row['fits']!s:5}"
         + (f" {off:+7.2%}" if off is not None else "")
         + (f" {ms:8.1f} ms" if ms else "")
+        + (f" ({row['predicted_ms']:.1f} predicted)" if ms and row["predicted_ms"] else "")
         + f" {what}",
         flush=True,
     )

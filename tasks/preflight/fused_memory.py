@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from tasks.preflight.job import JobShape
+from tasks.preflight.machine import GIB
 from tasks.preflight.memory import (
     CONTEXT_GIB,
     HOST_RUNTIME_GIB,
@@ -22,8 +24,6 @@ from tasks.preflight.memory import (
     Precision,
     element_bytes,
 )
-from tasks.preflight.job import JobShape
-from tasks.preflight.machine import GIB
 from tasks.preflight.shape import LinearKind, ModelShape
 
 MIB = 2**20

@@ -1,12 +1,16 @@
 """How much memory training will need at its highest point: a sum of named parts, each with its source.
 
+This module holds what engines share, and the stock engine's sum; the fused engine's is in `fused_memory`.
+
 Measured anchors (one H200 capped at a T4's 14.56 GiB, CodeLlama-7b, 1,024 tokens a step, stock engine, GiB): int8
-1×4 with checkpointing 7.5, 4×1 with 9.4, 1×4 without 8.6, 4×1 without does not fit; nf4 1×4 with 3.9, 4×1 without 8.6.
-Without the CUDA context, which torch's figures leave out, the sum meets each within 15 %; the tests hold it to that.
+1×4 with checkpointing 7.5, 4×1 with 9.3 to 9.4, 1×4 without 8.6, 4×1 without does not fit; nf4 1×4 with 3.9, 4×1
+without 8.6. (nf4's were taken with double quantization, 0.28 GiB less of scales than here: without it the weights
+alone take 3.9.)
 
 Bytes per token and layer are counted from what the layers keep for their backward pass: transformers'
-`modeling_llama`, PEFT's `lora.Linear` and bitsandbytes' `MatMul8bitLt`, which keeps the 16-bit input of every
-quantized layer though its backward pass never reads it when the weight is frozen; `MatMul4Bit` keeps none.
+`modeling_llama`, PEFT's `lora.Linear` and bitsandbytes' `MatMul8bitLt`. That one keeps the 16-bit input of every
+quantized layer though its backward pass never reads it when the weight is frozen, and keeps it as a plain attribute:
+checkpointing, which works through saved tensors, does not let go of it. `MatMul4Bit` keeps none.
 """
 
 from __future__ import annotations
@@ -35,9 +39,25 @@ QUANTIZED_BYTES = {
 }
 """Bytes per parameter of a quantized linear layer."""
 
-SLACK = {"int8": 1.2, "nf4": 1.0, "none": 1.0}
-"""What the allocator holds for every byte of activations in use. Fitted to the anchors: bitsandbytes' int8 path frees
-and takes buffers of changing size (outlier columns, int32 products), which leaves holes."""
+OUTLIERS = 0.4
+"""Share of those inputs that LLM.int8() keeps a second time: columns with an outlier, copied for their 16-bit product.
+Fitted to the anchor of 4×1 with checkpointing; depends on the model."""
+
+KEPT = {"int8": 1.14, "nf4": 1.0, "none": 1.0}
+"""What layers keep without checkpointing over what is counted here; fitted to the anchor of int8 1×4."""
+
+RECOMPUTING = 1.5
+"""A layer computed again, with the gradients that exist beside it, over what it keeps."""
+
+HEAD_TILE = (4096, 8192)
+"""Tokens and columns of logits that TRL has at a time (`kernels/chunked_logprob.py`)."""
+
+WORKSPACES = 64 * 2**20
+"""What cuBLAS takes from torch's allocator on a card of compute capability 9.0: 32 MiB each for the two threads that
+multiply, forward and backward. Others take 8."""
+
+UNUSED_SHARE = 0.05
+"""Of everything but the weights: holes that the allocator cannot use when it comes to the last byte."""
 
 ADAPTER_BYTES = 16
 """Per trainable parameter: fp32 weight, gradient and Adam's two moments."""
@@ -126,26 +146,34 @@ class StockMemory:
         return self.element * (self.shape.hidden + self._widest)
 
     @cached_property
-    def logits_token(self) -> float:
-        """Per token at the loss: logits and their gradient in compute precision; in fp32 the copies of accelerate and
-        of the loss, the log-softmax, its gradient, and one temporary."""
-        return self.shape.vocabulary * (2 * self.element + 5 * 4)
+    def held_token(self) -> float:
+        """Per token and layer, what bitsandbytes holds on to whether layers are checkpointed or not."""
+        if self.job.quantization != "int8" or not self.on_gpu:
+            return 0
+        return self.element * (3 * self.shape.hidden + self._widest)
+
+    def loss(self, tokens: int) -> float:
+        """At the loss: a tile of logits, and the last hidden state with its gradient, one of them in fp32."""
+        rows, columns = min(tokens, HEAD_TILE[0]), min(self.shape.vocabulary, HEAD_TILE[1])
+        return rows * columns * self.element + tokens * self.shape.hidden * (4 + 2 * self.element)
 
     def moving(self, micro_batch: int, checkpointing: bool) -> float:
         """What grows with the tokens of one forward pass."""
-        layers, kept = self.shape.layers, self.layer_token
-        # with checkpointing: the input of every layer, one layer recomputed, and gradients half its size beside it
-        checkpointed = self.shape.hidden * self.element * layers + 1.5 * kept
-        per_token = checkpointed if checkpointing else layers * kept
-        slack = SLACK[self.job.quantization] if self.on_gpu else 1.0
-        return micro_batch * self.job.max_length * (per_token + self.logits_token) * slack
+        layers, kept, held = self.shape.layers, self.layer_token, self.held_token
+        if checkpointing:
+            per_token = layers * (self.shape.hidden * self.element + (1 + OUTLIERS) * held) + RECOMPUTING * kept
+        else:
+            per_token = layers * (kept + OUTLIERS * held) * (KEPT[self.job.quantization] if self.on_gpu else 1)
+        tokens = micro_batch * self.job.max_length
+        return tokens * per_token + self.loss(tokens)
 
     def peak_gib(self, choice: Choice) -> float:
         """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
-        fixed = self.weights + self.adapter + self.dequantized
-        runtime = 0 if self.on_gpu else HOST_RUNTIME_GIB
+        fixed = self.weights + self.adapter + self.dequantized + (WORKSPACES if self.on_gpu else 0)
+        runtime = 0.0 if self.on_gpu else HOST_RUNTIME_GIB
         return (fixed + self.moving(choice.micro_batch, choice.recomputed > 0)) / GIB + runtime
 
     def needed_gib(self, choice: Choice) -> float:
-        """What the card must have for it."""
-        return self.peak_gib(choice) + (CONTEXT_GIB if self.on_gpu else 0)
+        """What the card must have for it: the allocator gives back what it holds unused before it fails."""
+        peak = self.peak_gib(choice)
+        return peak + CONTEXT_GIB + UNUSED_SHARE * (peak - self.weights / GIB) if self.on_gpu else peak

@@ -69,21 +69,26 @@ def _is_host_memory(error: BaseException, text: str) -> bool:
 def next_plan(plan: Plan) -> Plan | None:
     """The plan with the same effective batch that takes the next smaller amount of memory; None when none does.
 
-    First the micro-batch goes down through the divisors of the effective batch; checkpointing, which computes every
-    activation twice, comes last.
+    Layers that are unpacked only for speed go first. Then the micro-batch goes down through the divisors of the
+    effective batch; checkpointing, which computes every activation twice, comes last.
     """
+    if plan.unpacked_layers:
+        return plan.model_copy(update={"unpacked_layers": 0})
     batch = plan.micro_batch * plan.accumulation
     smaller = [size for size in range(1, plan.micro_batch) if batch % size == 0]
     if smaller:
         return plan.model_copy(update={"micro_batch": smaller[-1], "accumulation": batch // smaller[-1]})
-    return None if plan.gradient_checkpointing else plan.model_copy(update={"gradient_checkpointing": True})
+    if plan.gradient_checkpointing and plan.recomputed_layers is None:
+        return None
+    return plan.model_copy(update={"gradient_checkpointing": True, "recomputed_layers": None})
 
 
 def in_words(plan: Plan) -> str:
     """How an optimizer step is divided: `2 × 2`, `1 × 4 with gradient checkpointing`."""
-    return f"{plan.micro_batch} × {plan.accumulation}" + (
-        " with gradient checkpointing" if plan.gradient_checkpointing else ""
-    )
+    words = f"{plan.micro_batch} × {plan.accumulation}"
+    if plan.gradient_checkpointing:
+        words += f" {plan.checkpointing_in_words}"
+    return words + (f", {plan.unpacked_layers} layers unpacked" if plan.unpacked_layers else "")
 
 
 class Course(Record):
