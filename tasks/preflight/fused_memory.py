@@ -42,12 +42,13 @@ ALIGNED = 8
 HEAD_TOKENS = 1024
 """`tasks.engine.model.HEAD_TOKENS`."""
 
-ADAPTER_BYTES = 20
-"""Per trainable parameter: fp32 weight, gradient and Adam's two moments; the 16-bit copy and the 16-bit gradient of
-one micro-batch."""
-WORKSPACES = 96 * MIB
-"""What cuBLAS takes from torch's allocator: 32 MiB on a card of compute capability 9.0 (8 on others) for each stream
-that multiplies: the usual one, that of the warm-up, and the graph's."""
+ADAPTER_BYTES = 12
+"""Per trainable parameter: fp32 weight and gradient, 16-bit copy, and the 16-bit gradient of one micro-batch."""
+MOMENT_BYTES = 8
+"""Per trainable parameter: Adam's two moments. They come with the first optimizer step, when the graph is recorded and
+torch counts its memory as free: they are no part of the highest figure, but of what is needed."""
+WORKSPACES = 48 * MIB
+"""What cuBLAS takes from torch's allocator while the graph is recorded; fitted to the measured peaks."""
 UNUSED_SHARE = 0.08
 """Of what grows with the tokens: memory that the graph's pool holds in pieces that nothing fits into. Nothing of it is
 given back while a graph is recorded (`CUDACachingAllocator.cpp`, `alloc_block`)."""
@@ -64,14 +65,15 @@ class FusedMemory:
 
     def peak_gib(self, choice: Choice) -> float:
         """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
-        runtime = 0.0 if self.on_gpu else HOST_RUNTIME_GIB
-        return (self.fixed(choice) + self.moving(choice)) / GIB + runtime
+        if self.on_gpu:
+            return (self.fixed(choice) + self.moving(choice)) / GIB
+        return (self.fixed(choice) + self.moments + self.moving(choice)) / GIB + HOST_RUNTIME_GIB
 
     def needed_gib(self, choice: Choice) -> float:
         """What the card must have for it: the peak, what the allocator holds unused, and the CUDA context."""
         if not self.on_gpu:
             return self.peak_gib(choice)
-        held = self.fixed(choice) + (1 + UNUSED_SHARE) * self._sum(choice, _segment)
+        held = self.fixed(choice) + self.moments + (1 + UNUSED_SHARE) * self._sum(choice, _segment)
         return held / GIB + CONTEXT_GIB
 
     # --- what does not depend on the tokens -------------------------------------------------------------------
@@ -107,7 +109,15 @@ class FusedMemory:
 
     @cached_property
     def adapter(self) -> float:
-        return ADAPTER_BYTES * self.shape.lora_parameters(self.job.lora_rank, self.job.lora_target_modules)
+        return ADAPTER_BYTES * self._trained
+
+    @cached_property
+    def moments(self) -> float:
+        return MOMENT_BYTES * self._trained
+
+    @cached_property
+    def _trained(self) -> int:
+        return self.shape.lora_parameters(self.job.lora_rank, self.job.lora_target_modules)
 
     def buffers(self, choice: Choice) -> float:
         """Where weights are unpacked to."""
@@ -132,8 +142,11 @@ class FusedMemory:
         whole = recomputed * stream + (layers - recomputed) * layer
         again = recomputed * stream + layer if recomputed else 0
         moments = [sum(map(size, moment)) for moment in self._moments(tokens)]
-        made = size(tokens * self._width("down") * self.element)
-        return max(whole + max(moments), again + made + max(moments[1:])) + masks + 6 * size(8 * tokens)
+        # after a recomputed layer the stream is nobody's but the loss's; in the backward pass the layer's output stays
+        unkept = size(tokens * self._width("o") * self.element) if recomputed == layers else 0
+        whole += max(moments[0] + unkept, *moments[1:])
+        again += stream + max(moments[1:]) if recomputed else 0
+        return max(whole, again) + masks + 6 * size(8 * tokens)
 
     @cached_property
     def _kept(self) -> tuple[float, ...]:
@@ -150,8 +163,7 @@ class FusedMemory:
         hidden, queries, keys, mlp = self.shape.hidden, self._queries, self._keys, self._mlp
         logits = [min(tokens, HEAD_TOKENS) * self.shape.vocabulary * e] * (2 if tokens > HEAD_TOKENS else 1)
         made, middle = t * self._width("down"), t * self._width("o")
-        # the stream after a recomputed layer is nobody's but the loss's
-        yield (made, middle, t * hidden, *logits, t * hidden)
+        yield (made, t * hidden, *logits, t * hidden)
         dropped = [2 * t * kind.inputs for kind in self._dropping]
         expanded = [t * queries] * 2 if keys != queries else []
         yield (t * hidden, *expanded, max(dropped, default=0))  # forward: attention's inputs

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tasks.engine import model, weights
 from tasks.preflight import fused_memory
 from tasks.preflight.fused_memory import FusedMemory
 from tasks.preflight.job import JobShape
 from tasks.preflight.memory import CONTEXT_GIB, Choice, Memory, StockMemory
-from tasks.preflight.shape import ModelShape
+from tasks.preflight.shape import ModelShape, llama_shape
+from tests.tasks.engine import models
 from tests.tasks.preflight.machines import CODE_LLAMA, TINY_LLAMA, shape_of
 
 MEASURED = Path(__file__).parents[3] / "bench" / "results" / "memory.json"
@@ -36,6 +38,20 @@ def test_the_engine_is_what_the_sum_follows() -> None:
     assert fused_memory.GROUPS == model.GROUPS
     assert (fused_memory.BUFFERS, fused_memory.ALIGNED) == (weights.DEPTH, weights.ALIGNED)
     assert fused_memory.HEAD_TOKENS == model.HEAD_TOKENS
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("all-linear",)])
+def test_what_a_layer_keeps_is_counted_to_the_byte(targets: tuple[str, ...]) -> None:
+    tuned = models.other("llama", "all-linear" if targets == ("all-linear",) else targets)
+    layer = model.FusedModel(tuned, length=32).layers[1]
+    h = torch.randn(64, layer.down.width)[:, :64]
+    _, kept = layer.forward(h, None, (2, 32))
+    tensors = (kept.h, kept.qkv, kept.attended, kept.middle, kept.gate_up, kept.rstd_attention, kept.rstd_mlp)
+    held = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+    job = JobShape(quantization="none", lora_target_modules=targets, max_length=32)
+    memory = FusedMemory(llama_shape(tuned.config.to_dict()), job, "fp32", on_gpu=False)
+    log_sum_exp = 64 * 4 * memory.shape.heads  # a CPU's attention keeps none
+    assert 64 * sum(memory._kept) == held + log_sum_exp
 
 
 def test_memory_grows_with_tokens_and_shrinks_with_every_recomputed_layer(seven: ModelShape) -> None:
