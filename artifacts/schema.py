@@ -131,7 +131,8 @@ class TokenizedDataset(Handle):
 
 
 class Plan(Record):
-    """How the job will run on this machine: whatever here differs makes different bits."""
+    """How the job will run on this machine: whatever here differs makes different bits, but for what `fingerprint`
+    leaves out."""
 
     device: Literal["cuda", "cpu"]
     precision: Literal["fp16", "bf16", "fp32"]
@@ -152,15 +153,28 @@ class Plan(Record):
     """What the process may take of the card, GiB; None for all of it."""
 
     @property
+    def checkpointing_in_words(self) -> str:
+        """`no gradient checkpointing`, `with gradient checkpointing`, `with gradient checkpointing of 12 layers`."""
+        how = "with" if self.gradient_checkpointing else "no"
+        some = "" if self.recomputed_layers is None else f" of {self.recomputed_layers} layers"
+        return f"{how} gradient checkpointing{some}"
+
+    @property
     def fingerprint(self) -> str:
-        return digest.of_json(self.model_dump(mode="json", exclude={"gpu_memory_gib"}))
+        without_bits = {"gpu_memory_gib", "unpacked_layers"}  # the same numbers, only kept otherwise
+        return digest.of_json(self.model_dump(mode="json", exclude=without_bits))
 
 
 class Prediction(Record):
     """What the plan is expected to cost. None where nothing is known to predict from."""
 
     peak_gib: float
-    """Peak memory of the training process on the device (GPU memory, or resident memory on a CPU), GiB."""
+    """Peak memory of the training process on the device (GPU memory as torch counts it, or resident memory on a CPU),
+    GiB."""
+    needed_gib: float = 0
+    """What the device must have for that, GiB: on a GPU also the CUDA context and what the allocator cannot use."""
+    optional_gib: float = 0
+    """The part of it that unpacked layers take: training does without when memory runs out."""
     tokens_per_second: float | None
     seconds: float | None
     """Wall time of all optimizer steps."""
@@ -192,8 +206,8 @@ class PreflightReport(Handle):
     def summary(self) -> str:
         plan = self.plan
         return (
-            f"{self.machine}: {plan.precision}, batch {plan.micro_batch} × {plan.accumulation}, "
-            f"{'with' if plan.gradient_checkpointing else 'no'} gradient checkpointing, "
+            f"{self.machine}: {plan.precision}, {'fused engine, ' if plan.engine == 'fused' else ''}"
+            f"batch {plan.micro_batch} × {plan.accumulation}, {plan.checkpointing_in_words}, "
             f"{self.prediction.peak_gib:.1f} GiB expected"
         )
 

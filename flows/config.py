@@ -66,6 +66,7 @@ class PipelineConfig(Config):
             quantization=training.quantization,
             lora_rank=training.lora.r,
             lora_target_modules=training.lora.target_modules,
+            lora_dropout=training.lora.dropout,
             max_length=self.tokenization.max_length,
             format=self.tokenization.format,
             effective_batch=training.effective_batch,

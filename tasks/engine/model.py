@@ -15,6 +15,7 @@ import torch
 from tasks.engine import ops
 from tasks.engine.adapters import Adapters
 from tasks.engine.layers import DecoderLayer, Geometry, Kept
+from tasks.engine.support import unsupported_config
 from tasks.engine.weights import ALIGNED, Projection, Scratch
 
 Tensor = torch.Tensor
@@ -26,8 +27,6 @@ GROUPS = {
     "down": ("mlp.down_proj",),
 }
 """The linear layers of a decoder layer by matrix product."""
-FAMILY = ("llama", "mistral", "qwen2")
-"""`model_type`s that compute what `DecoderLayer` does."""
 HEAD_TOKENS = 1024
 """Tokens whose logits exist at a time."""
 
@@ -35,18 +34,7 @@ HEAD_TOKENS = 1024
 def unsupported(model: Any) -> str | None:
     """Why the engine cannot run a model (a transformers model, or PEFT's around one); None when it can."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = base.config
-    if config.model_type not in FAMILY:
-        return f"it knows the layers of {', '.join(FAMILY)}, not of {config.model_type}"
-    if getattr(config, "hidden_act", "silu") != "silu":
-        return f"the MLP's activation is {config.hidden_act}, not silu"
-    if getattr(config, "mlp_bias", False) or (config.model_type == "llama" and config.attention_bias):
-        return "its linear layers have biases where it expects none"
-    if getattr(config, "use_sliding_window", config.model_type == "mistral") and config.sliding_window:
-        return "attention is limited to a sliding window"
-    if config.num_attention_heads % (config.num_key_value_heads or config.num_attention_heads):
-        return "the number of attention heads is no multiple of that of keys"
-    return None
+    return unsupported_config(base.config.to_dict())
 
 
 class FusedModel:

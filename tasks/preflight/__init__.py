@@ -10,7 +10,7 @@ from tasks.stage import Stage
 
 STAGE = Stage(
     name="preflight",
-    version=1,
+    version=2,
     run=run_preflight,
     produces=PreflightReport,
     show=sections,

@@ -15,6 +15,8 @@ class JobShape(Record):
     lora_rank: int = 8
     lora_target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     """Names as PEFT takes them: the end of a module's dotted name. `("all-linear",)` for every linear layer."""
+    lora_dropout: float = 0.0
+    """Share of an adapter's inputs that is dropped in training."""
     max_length: int = 256
     """Tokens in a sequence."""
     format: Literal["causal", "fim", "instruct"] = "causal"

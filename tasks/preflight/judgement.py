@@ -6,15 +6,15 @@ Everything that stands against the job is collected before it is refused, so tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from artifacts.errors import PreflightRefused
 from artifacts.schema import Check, Plan, Prediction
 from tasks.preflight.job import JobShape
 from tasks.preflight.machine import GIB, Gpu, MachineProbe
-from tasks.preflight.planning import PreflightConfig, Question, make_plan
+from tasks.preflight.memory import Choice, StockMemory
+from tasks.preflight.planning import PreflightConfig, Question, choice_of, make_plan
 from tasks.preflight.shape import ModelShape
-from tasks.preflight.speed import step_seconds
 
 MINIMUM_CAPABILITY = {"int8": (7, 5), "nf4": (6, 0), "none": (6, 0)}
 """bitsandbytes' own table (its installation guide, 0.50): LLM.int8() 7.5, NF4 6.0."""
@@ -91,10 +91,12 @@ def _refuse(checks: Iterable[Check]) -> None:
 
 
 def _predict(question: Question, plan: Plan, *, download: bool) -> Prediction:
-    machine = question.gpu or question.probe.cpus
-    step = step_seconds(question.shape, question.job, plan, machine)
+    memory, choice = question.memory, choice_of(plan, question.shape.layers)
+    step, needed = question.step_seconds(choice), memory.needed_gib(choice)
     return Prediction(
-        peak_gib=round(question.memory.peak_gib(plan.micro_batch, plan.gradient_checkpointing), 3),
+        peak_gib=round(memory.peak_gib(choice), 3),
+        needed_gib=round(needed, 3),
+        optional_gib=round(needed - memory.needed_gib(replace(choice, unpacked=0)), 3),
         tokens_per_second=round(question.job.step_tokens / step, 1) if step else None,
         seconds=round(step * question.job.max_steps, 1) if step else None,
         disk_gib=round(sum(_writes(question, download=download).values()), 3),
@@ -170,11 +172,9 @@ def _why_no_gpu(question: Question) -> str:
 def _cost_on_cpu(question: Question) -> str:
     """Why a large model is not trained on a CPU, in figures."""
     job, shape, probe = question.job, question.shape, question.probe
-    peak = question.memory.peak_gib(1, True)
-    plan = Plan(
-        device="cpu", precision="fp32", micro_batch=1, accumulation=job.effective_batch, gradient_checkpointing=True
-    )
-    hours = (step_seconds(shape, job, plan, probe.cpus) or 0) * job.max_steps / 3600
+    smallest = Choice(1, shape.layers)
+    peak = StockMemory(shape, job, "fp32", on_gpu=False).peak_gib(smallest)
+    hours = (question.step_seconds(smallest) or 0) * job.max_steps / 3600
     return (
         f"on the CPU a model of {shape.parameters / 1e9:.1f}B parameters would need {peak:.0f} of "
         f"{probe.memory_gib:.0f} GiB memory and about {hours:.0f} h for {job.max_steps} steps"
@@ -218,8 +218,9 @@ def _capability_check(gpu: Gpu, job: JobShape) -> Check:
 
 def _memory_check(question: Question, prediction: Prediction) -> Check:
     kind = "GPU memory" if question.gpu else "memory"
-    finding = f"{prediction.peak_gib:.1f} GiB predicted at the peak, {question.budget_gib:.1f} GiB after headroom"
-    return Check(name=kind, verdict="ok", finding=finding)
+    finding = f"{prediction.peak_gib:.1f} GiB predicted at the peak"
+    finding += f", {prediction.needed_gib:.1f} GiB needed in all" if question.gpu else ""
+    return Check(name=kind, verdict="ok", finding=f"{finding}, {question.budget_gib:.1f} GiB after headroom")
 
 
 def _volatile(plan: Plan, prediction: Prediction, probe: MachineProbe) -> Iterator[Check]:
@@ -240,17 +241,19 @@ def _volatile(plan: Plan, prediction: Prediction, probe: MachineProbe) -> Iterat
 
 def _free_memory(gpu: Gpu, prediction: Prediction) -> Check:
     finding = f"{gpu.free_gib:.1f} GiB are free on the {gpu.name}"
-    if gpu.free_gib >= prediction.peak_gib:
+    need = max(prediction.needed_gib, prediction.peak_gib)
+    if gpu.free_gib >= need:
         return Check(name="free GPU memory", verdict="ok", finding=finding)
+    remedy = "end those processes, or plan for what is left with preflight.gpu_memory_gib="
+    remedy += f"{max(1.0, int(gpu.free_gib * 10) / 10):.1f}"
+    if gpu.free_gib >= need - prediction.optional_gib:
+        finding += f"; of the {need:.1f} GiB wanted training may have to do without {prediction.optional_gib:.1f}"
+        return Check(name="free GPU memory", verdict="warning", finding=finding, remedy=remedy)
     holders = ", ".join(map(str, gpu.processes))
     held = f", the rest is held by {holders}" if holders else ", the rest is held by processes that are not visible"
-    return Check(
-        name="free GPU memory",
-        verdict="refused",
-        finding=f"training needs {prediction.peak_gib:.1f} GiB, but only {finding}{held}",
-        remedy="end those processes, or plan for what is left with preflight.gpu_memory_gib="
-        f"{max(1.0, int(gpu.free_gib * 10) / 10):.1f}",
-    )
+    least = need - prediction.optional_gib
+    finding = f"training needs {least:.1f} GiB, but only {finding}{held}"
+    return Check(name="free GPU memory", verdict="refused", finding=finding, remedy=remedy)
 
 
 def _heat(gpu: Gpu) -> Iterator[Check]:

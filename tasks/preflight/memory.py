@@ -1,19 +1,23 @@
 """How much memory training will need at its highest point: a sum of named parts, each with its source.
 
+This module holds what engines share, and the stock engine's sum; the fused engine's is in `fused_memory`.
+
 Measured anchors (one H200 capped at a T4's 14.56 GiB, CodeLlama-7b, 1,024 tokens a step, stock engine, GiB): int8
-1×4 with checkpointing 7.5, 4×1 with 9.4, 1×4 without 8.6, 4×1 without does not fit; nf4 1×4 with 3.9, 4×1 without 8.6.
-Without the CUDA context, which torch's figures leave out, the sum meets each within 15 %; the tests hold it to that.
+1×4 with checkpointing 7.5, 4×1 with 9.3 to 9.4, 1×4 without 8.6, 4×1 without does not fit; nf4 1×4 with 3.9, 4×1
+without 8.6. (nf4's were taken with double quantization, 0.28 GiB less of scales than here: without it the weights
+alone take 3.9.)
 
 Bytes per token and layer are counted from what the layers keep for their backward pass: transformers'
-`modeling_llama`, PEFT's `lora.Linear` and bitsandbytes' `MatMul8bitLt`, which keeps the 16-bit input of every
-quantized layer though its backward pass never reads it when the weight is frozen; `MatMul4Bit` keeps none.
+`modeling_llama`, PEFT's `lora.Linear` and bitsandbytes' `MatMul8bitLt`. That one keeps the 16-bit input of every
+quantized layer though its backward pass never reads it when the weight is frozen, and keeps it as a plain attribute:
+checkpointing, which works through saved tensors, does not let go of it. `MatMul4Bit` keeps none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 from tasks.preflight.job import JobShape
 from tasks.preflight.machine import GIB
@@ -21,8 +25,9 @@ from tasks.preflight.shape import ModelShape
 
 Precision = Literal["fp16", "bf16", "fp32"]
 
-CONTEXT_GIB = 0.3
-"""CUDA context, cuBLAS workspace and kernels of a training process, outside what torch's allocator counts."""
+CONTEXT_GIB = 0.45
+"""CUDA context and loaded kernels of a training process, outside what torch's allocator counts. An H200 takes 0.74, a
+T4, with fewer multiprocessors, less: 0.3 to 0.45."""
 
 HOST_RUNTIME_GIB = 0.7
 """Resident memory of the training process on a CPU beside model and activations: 0.5 for torch, transformers and TRL
@@ -34,16 +39,59 @@ QUANTIZED_BYTES = {
 }
 """Bytes per parameter of a quantized linear layer."""
 
-SLACK = {"int8": 1.2, "nf4": 1.0, "none": 1.0}
-"""What the allocator holds for every byte of activations in use. Fitted to the anchors: bitsandbytes' int8 path frees
-and takes buffers of changing size (outlier columns, int32 products), which leaves holes."""
+OUTLIERS = 0.4
+"""Share of those inputs that LLM.int8() keeps a second time: columns with an outlier, copied for their 16-bit product.
+Fitted to the anchor of 4×1 with checkpointing; depends on the model."""
+
+KEPT = {"int8": 1.14, "nf4": 1.0, "none": 1.0}
+"""What layers keep without checkpointing over what is counted here; fitted to the anchor of int8 1×4."""
+
+RECOMPUTING = 1.5
+"""A layer computed again, with the gradients that exist beside it, over what it keeps."""
+
+HEAD_TILE = (4096, 8192)
+"""Tokens and columns of logits that TRL has at a time (`kernels/chunked_logprob.py`)."""
+
+WORKSPACES = 64 * 2**20
+"""What cuBLAS takes from torch's allocator on a card of compute capability 9.0: 32 MiB each for the two threads that
+multiply, forward and backward. Others take 8."""
+
+UNUSED_SHARE = 0.05
+"""Of everything but the weights: holes that the allocator cannot use when it comes to the last byte."""
 
 ADAPTER_BYTES = 16
 """Per trainable parameter: fp32 weight, gradient and Adam's two moments."""
 
 
 @dataclass(frozen=True)
-class MemoryModel:
+class Choice:
+    """How the work is laid out, as far as memory depends on it."""
+
+    micro_batch: int
+    """Sequences in one forward pass."""
+    recomputed: int = 0
+    """Layers computed again in the backward pass. The stock engine knows all or none."""
+    unpacked: int = 0
+    """Layers whose weights are kept in 16 bits (fused engine)."""
+
+
+class Memory(Protocol):
+    """What is known of an engine's need of memory."""
+
+    def peak_gib(self, choice: Choice) -> float:
+        """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
+
+    def needed_gib(self, choice: Choice) -> float:
+        """What the card must have for it, whatever torch counts: never less."""
+
+
+def element_bytes(precision: Precision) -> int:
+    """Of one number in the forward pass."""
+    return 4 if precision == "fp32" else 2
+
+
+@dataclass(frozen=True)
+class StockMemory:
     """The parts of the peak for one model, job and precision; all in bytes unless the name says GiB."""
 
     shape: ModelShape
@@ -54,7 +102,7 @@ class MemoryModel:
     @property
     def element(self) -> int:
         """Bytes of one number in the forward pass."""
-        return 4 if self.precision == "fp32" else 2
+        return element_bytes(self.precision)
 
     @cached_property
     def weights(self) -> float:
@@ -98,22 +146,34 @@ class MemoryModel:
         return self.element * (self.shape.hidden + self._widest)
 
     @cached_property
-    def logits_token(self) -> float:
-        """Per token at the loss: logits and their gradient in compute precision; in fp32 the copies of accelerate and
-        of the loss, the log-softmax, its gradient, and one temporary."""
-        return self.shape.vocabulary * (2 * self.element + 5 * 4)
+    def held_token(self) -> float:
+        """Per token and layer, what bitsandbytes holds on to whether layers are checkpointed or not."""
+        if self.job.quantization != "int8" or not self.on_gpu:
+            return 0
+        return self.element * (3 * self.shape.hidden + self._widest)
+
+    def loss(self, tokens: int) -> float:
+        """At the loss: a tile of logits, and the last hidden state with its gradient, one of them in fp32."""
+        rows, columns = min(tokens, HEAD_TILE[0]), min(self.shape.vocabulary, HEAD_TILE[1])
+        return rows * columns * self.element + tokens * self.shape.hidden * (4 + 2 * self.element)
 
     def moving(self, micro_batch: int, checkpointing: bool) -> float:
         """What grows with the tokens of one forward pass."""
-        layers, kept = self.shape.layers, self.layer_token
-        # with checkpointing: the input of every layer, one layer recomputed, and gradients half its size beside it
-        checkpointed = self.shape.hidden * self.element * layers + 1.5 * kept
-        per_token = checkpointed if checkpointing else layers * kept
-        slack = SLACK[self.job.quantization] if self.on_gpu else 1.0
-        return micro_batch * self.job.max_length * (per_token + self.logits_token) * slack
+        layers, kept, held = self.shape.layers, self.layer_token, self.held_token
+        if checkpointing:
+            per_token = layers * (self.shape.hidden * self.element + (1 + OUTLIERS) * held) + RECOMPUTING * kept
+        else:
+            per_token = layers * (kept + OUTLIERS * held) * (KEPT[self.job.quantization] if self.on_gpu else 1)
+        tokens = micro_batch * self.job.max_length
+        return tokens * per_token + self.loss(tokens)
 
-    def peak_gib(self, micro_batch: int, checkpointing: bool) -> float:
-        """Highest memory of the training process on the device."""
-        fixed = self.weights + self.adapter + self.dequantized
-        runtime = CONTEXT_GIB if self.on_gpu else HOST_RUNTIME_GIB
-        return (fixed + self.moving(micro_batch, checkpointing)) / GIB + runtime
+    def peak_gib(self, choice: Choice) -> float:
+        """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
+        fixed = self.weights + self.adapter + self.dequantized + (WORKSPACES if self.on_gpu else 0)
+        runtime = 0.0 if self.on_gpu else HOST_RUNTIME_GIB
+        return (fixed + self.moving(choice.micro_batch, choice.recomputed > 0)) / GIB + runtime
+
+    def needed_gib(self, choice: Choice) -> float:
+        """What the card must have for it: the allocator gives back what it holds unused before it fails."""
+        peak = self.peak_gib(choice)
+        return peak + CONTEXT_GIB + UNUSED_SHARE * (peak - self.weights / GIB) if self.on_gpu else peak

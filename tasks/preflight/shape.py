@@ -14,6 +14,7 @@ from typing import Any
 
 from artifacts.errors import InputError
 from artifacts.schema import Record
+from tasks.engine.support import unsupported_config
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2")
 """`model_type`s whose layers are `self_attn.{q,k,v,o}_proj` and `mlp.{gate,up,down}_proj`, with RMSNorm."""
@@ -54,6 +55,18 @@ class ModelShape(Record):
     """Further names that an adapter may be put on."""
     weight_bytes: float = 2
     """Bytes per parameter in the published weights."""
+    heads: int = 0
+    """Attention heads; 0 where the architecture is not known."""
+    not_fused: str = "its architecture is not known"
+    """Why the fused engine cannot run it; empty when it can."""
+
+    def kind(self, name: str) -> LinearKind:
+        """The linear layer of this dotted name."""
+        return next(kind for kind in self.linears if kind.name == name)
+
+    def adapts_other_modules(self, names: tuple[str, ...]) -> bool:
+        """Whether an adapter is to be put on a module that is no linear layer of the decoder."""
+        return any(_ends_with(module, name) for module in self.other_modules for name in names)
 
     @cached_property
     def linear_parameters(self) -> int:
@@ -99,14 +112,15 @@ def read_shape(folder: Path) -> ModelShape:
         raise _unreadable(f"its config.json cannot be read ({error})") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise _unreadable("its config.json names no model_type")
-    return _llama_shape(config) if config["model_type"] in LLAMA_LIKE else _built_shape(folder, config)
+    return llama_shape(config) if config["model_type"] in LLAMA_LIKE else _built_shape(folder, config)
 
 
 def _unreadable(problem: str) -> InputError:
     return InputError(problem, field="model.name", remedy="name a causal language model in the form of transformers")
 
 
-def _llama_shape(config: dict[str, Any]) -> ModelShape:
+def llama_shape(config: dict[str, Any]) -> ModelShape:
+    """The shape of one of `LLAMA_LIKE`, from what its `config.json` says."""
     try:
         hidden, layers, mlp = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
         heads, vocabulary = config["num_attention_heads"], config["vocab_size"]
@@ -137,6 +151,8 @@ def _llama_shape(config: dict[str, Any]) -> ModelShape:
         ),
         other_parameters=embeddings + biases + (2 * layers + 1) * hidden,
         weight_bytes=_weight_bytes(config),
+        heads=heads,
+        not_fused=unsupported_config(config) or "",
     )
 
 
@@ -177,6 +193,7 @@ def _built_shape(folder: Path, raw: dict[str, Any]) -> ModelShape:
             if module is head or isinstance(module, torch.nn.Embedding)
         ),
         weight_bytes=_weight_bytes(raw),
+        not_fused=unsupported_config(raw) or "",
     )
 
 

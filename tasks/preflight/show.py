@@ -5,6 +5,7 @@ from __future__ import annotations
 from artifacts.presentation import Section, Table, Text
 from artifacts.schema import Plan, Prediction, PreflightReport
 
+ENGINES = {"fused": "the fused engine", "stock": "the libraries' modules"}
 MARKS = {"ok": "✓ ok", "warning": "! warning", "refused": "✗ refused"}
 
 
@@ -26,21 +27,35 @@ def _checks(handle: PreflightReport) -> Table:
 def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
     """The plan in words."""
     cap = "all of it" if plan.gpu_memory_gib is None else f"at most {plan.gpu_memory_gib:g} GiB"
-    rows = (
+    rows: tuple[tuple[str, str], ...] = (
         ("device", {"cuda": "GPU", "cpu": "CPU"}[plan.device]),
         ("arithmetic", plan.precision),
         ("sequences at once × accumulated", f"{plan.micro_batch} × {plan.accumulation}"),
-        ("gradient checkpointing", "on" if plan.gradient_checkpointing else "off"),
-        ("linear layers", f"{plan.engine} bitsandbytes" if plan.device == "cuda" else plan.engine),
+        ("gradient checkpointing", _checkpointing(plan)),
+        ("computed by", ENGINES[plan.engine]),
     )
+    if plan.unpacked_layers:
+        rows += (("weights kept in 16 bits", _layers(plan.unpacked_layers)),)
     return (*rows, ("GPU memory", cap)) if plan.device == "cuda" else rows
+
+
+def _checkpointing(plan: Plan) -> str:
+    if not plan.gradient_checkpointing:
+        return "off"
+    return "on" if plan.recomputed_layers is None else f"on for {_layers(plan.recomputed_layers)}"
+
+
+def _layers(number: int) -> str:
+    return f"{number} layer" if number == 1 else f"{number} layers"
 
 
 def prediction_rows(prediction: Prediction) -> tuple[tuple[str, str], ...]:
     """What the plan should cost, in words."""
+    needed = prediction.needed_gib
     speed, seconds = prediction.tokens_per_second, prediction.seconds
     return (
         ("peak memory", f"{prediction.peak_gib:.1f} GiB"),
+        *((("memory needed in all", f"{needed:.1f} GiB"),) if needed > prediction.peak_gib else ()),
         ("speed", f"{speed:,.0f} tokens/s" if speed else "unknown for this card"),
         ("time for all steps", duration(seconds) if seconds else "unknown for this card"),
         ("disk", _gib(prediction.disk_gib)),

@@ -69,8 +69,8 @@ def _is_host_memory(error: BaseException, text: str) -> bool:
 def next_plan(plan: Plan) -> Plan | None:
     """The plan with the same effective batch that takes the next smaller amount of memory; None when none does.
 
-    First go layers kept in 16 bits, which only save time; then the micro-batch goes down through the divisors of the
-    effective batch; checkpointing of all layers, which computes every activation twice, comes last.
+    Layers that are unpacked only for speed go first. Then the micro-batch goes down through the divisors of the
+    effective batch; checkpointing, which computes every activation twice, comes last.
     """
     if plan.unpacked_layers:
         return plan.model_copy(update={"unpacked_layers": 0})
@@ -78,19 +78,17 @@ def next_plan(plan: Plan) -> Plan | None:
     smaller = [size for size in range(1, plan.micro_batch) if batch % size == 0]
     if smaller:
         return plan.model_copy(update={"micro_batch": smaller[-1], "accumulation": batch // smaller[-1]})
-    saving = {"gradient_checkpointing": True, "recomputed_layers": None}
-    smallest = plan.gradient_checkpointing and plan.recomputed_layers is None
-    return None if smallest else plan.model_copy(update=saving)
+    if plan.gradient_checkpointing and plan.recomputed_layers is None:
+        return None
+    return plan.model_copy(update={"gradient_checkpointing": True, "recomputed_layers": None})
 
 
 def in_words(plan: Plan) -> str:
     """How an optimizer step is divided: `2 × 2`, `1 × 4 with gradient checkpointing`."""
-    notes = {
-        "with gradient checkpointing": plan.gradient_checkpointing and plan.recomputed_layers is None,
-        f"with {plan.recomputed_layers} layers recomputed": plan.gradient_checkpointing and plan.recomputed_layers,
-        f"with {plan.unpacked_layers} layers in 16 bits": plan.unpacked_layers,
-    }
-    return " ".join([f"{plan.micro_batch} × {plan.accumulation}", *(words for words, holds in notes.items() if holds)])
+    words = f"{plan.micro_batch} × {plan.accumulation}"
+    if plan.gradient_checkpointing:
+        words += f" {plan.checkpointing_in_words}"
+    return words + (f", {plan.unpacked_layers} layers unpacked" if plan.unpacked_layers else "")
 
 
 class Course(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,9 @@ def test_int8_fp16_trains_and_resumes(plan: Plan, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_resumed_is_as_near_to_an_undisturbed_run_as_that_is_to_itself(dropout: float, tmp_path: Path) -> None:
+def test_resumed_is_as_near_to_an_undisturbed_run_as_that_is_to_itself(
+    dropout: float, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
     model = locate(ModelConfig(name=str(BASE_MODEL)))
     config = CONFIG.model_copy(update={"lora": LoraSettings(dropout=dropout)})
@@ -77,7 +80,7 @@ def test_resumed_is_as_near_to_an_undisturbed_run_as_that_is_to_itself(dropout: 
         run("killed", kill)
     resumed = run("killed")
     spread, difference = ((one - first).norm() / first.norm() for one in (second, resumed))
-    print(f"\ndropout {dropout}: run to run {spread:.2e}, resumed {difference:.2e}")
+    record_property("apart", {"dropout": dropout, "run_to_run": float(spread), "resumed": float(difference)})
     assert difference <= max(2 * float(spread), 1e-6)
 
 

@@ -37,6 +37,15 @@ TINY = CODE_LLAMA | {
     "tie_word_embeddings": True,
 }
 
+TINY_LLAMA = CODE_LLAMA | {
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_key_value_heads": 4,
+    "vocab_size": 32000,
+}
+"""TinyLlama-1.1B's: eight heads for one key."""
+
 T4 = Gpu(name="Tesla T4", total_gib=14.56, free_gib=14.4, capability=(7, 5), temperature_c=48)
 H200 = Gpu(name="NVIDIA H200", total_gib=139.8, free_gib=139.0, capability=(9, 0))
 V100 = Gpu(name="Tesla V100-SXM2-16GB", total_gib=15.8, free_gib=15.7, capability=(7, 0))

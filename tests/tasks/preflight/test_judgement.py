@@ -19,8 +19,15 @@ def _warnings(checks: tuple[Check, ...]) -> str:
 
 def test_reference_job_on_a_t4(seven: ModelShape) -> None:
     plan = judged(seven, machine(T4)).plan
-    assert (plan.device, plan.precision, plan.micro_batch, plan.accumulation) == ("cuda", "fp16", 4, 1)
-    assert plan.gradient_checkpointing, "stock int8 keeps too much to do without on this card"
+    assert (plan.device, plan.precision, plan.engine) == ("cuda", "fp16", "fused")
+    assert (plan.micro_batch, plan.accumulation, plan.gradient_checkpointing) == (4, 1, False)
+    assert 4 <= plan.unpacked_layers <= 10 and judged(seven, machine(T4)).prediction.peak_gib <= 12
+
+
+def test_stock_on_a_t4_needs_checkpointing(seven: ModelShape) -> None:
+    plan = judged(seven, machine(T4), JobShape(engine="stock")).plan
+    assert (plan.engine, plan.micro_batch, plan.gradient_checkpointing) == ("stock", 4, True)
+    assert plan.recomputed_layers is None and plan.unpacked_layers == 0
 
 
 def test_plan_does_not_depend_on_what_is_free(seven: ModelShape) -> None:
@@ -42,14 +49,14 @@ def test_a_larger_card_needs_no_checkpointing(seven: ModelShape) -> None:
 
 def test_a_cap_makes_a_large_card_a_small_one(seven: ModelShape, monkeypatch: pytest.MonkeyPatch) -> None:
     capped = judged(seven, machine(H200), gpu_memory_gib=14.56).plan
-    assert capped.gradient_checkpointing and capped.gpu_memory_gib == 14.56
+    assert capped.unpacked_layers < 32 and capped.gpu_memory_gib == 14.56
     monkeypatch.setenv("CODETUNE_GPU_MEMORY_GIB", "14.56")
     assert judged(seven, machine(H200)).plan == capped
 
 
 def test_settings_that_cannot_fit_are_refused_with_what_would(seven: ModelShape) -> None:
-    refused = refusal(seven, machine(T4), JobShape(micro_batch=4, gradient_checkpointing=False))
-    assert refused.exit_status == 3
+    refused = refusal(seven, machine(T4), JobShape(engine="stock", micro_batch=4, gradient_checkpointing=False))
+    assert refused.exit_status == 3 and "engine=auto" in str(refused.remedy)
     assert "without gradient checkpointing" in refused.problem and "14.0 GiB" in refused.problem
     assert "gradient_checkpointing=auto" in str(refused.remedy) and "nf4" in str(refused.remedy)
 

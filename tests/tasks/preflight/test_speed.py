@@ -6,6 +6,7 @@ import pytest
 
 from artifacts.schema import Plan
 from tasks.preflight.job import JobShape
+from tasks.preflight.machine import Gpu
 from tasks.preflight.shape import ModelShape
 from tasks.preflight.speed import CARDS, card_of, step_seconds
 from tests.tasks.preflight.machines import H200, T4
@@ -53,3 +54,26 @@ def test_cards_are_known_by_name_then_by_generation() -> None:
     assert card_of(H200.model_copy(update={"name": "NVIDIA A10G"})) is CARDS["A10"]
     assert card_of(T4.model_copy(update={"name": "Quadro RTX 5000"})) is CARDS["T4"]
     assert card_of(T4.model_copy(update={"name": "Future", "capability": (42, 0)})) is None
+
+
+def _fused(gpu: Gpu, shape: ModelShape, **changes: object) -> float:
+    plan = _plan(4, False).model_copy(update={"engine": "fused", **changes})
+    return step_seconds(shape, JobShape(), plan, gpu) or 0
+
+
+def test_the_fused_engine_on_an_h200(seven: ModelShape) -> None:
+    assert _fused(H200, seven) == pytest.approx(0.060, rel=0.15)
+
+
+def test_what_costs_time(seven: ModelShape) -> None:
+    plain = _fused(H200, seven)
+    assert _fused(H200, seven, unpacked_layers=32) == pytest.approx(plain - 0.010, abs=0.001)
+    some, every = (
+        _fused(H200, seven, gradient_checkpointing=True, recomputed_layers=number) - plain for number in (8, None)
+    )
+    assert every == pytest.approx(4 * some) and 0.4 < every / plain < 0.6
+    assert _fused(H200, seven, micro_batch=1, accumulation=4) > 1.5 * plain
+
+
+def test_a_t4_is_projected_at_about_a_second(seven: ModelShape) -> None:
+    assert 0.8 < _fused(T4, seven) < 2

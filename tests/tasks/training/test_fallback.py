@@ -96,15 +96,11 @@ def test_smaller_pieces_are_the_divisors_then_checkpointing_then_nothing() -> No
         return [in_words(plan), *chain(next_plan(plan))] if plan else []
 
     assert chain(AT_ONCE) == ["4 × 1", "2 × 2", "1 × 4", "1 × 4 with gradient checkpointing"]
-    some = AT_ONCE.model_copy(
-        update={"unpacked_layers": 9, "gradient_checkpointing": True, "recomputed_layers": 3, "micro_batch": 2}
+    fused = AT_ONCE.model_copy(
+        update={"micro_batch": 1, "gradient_checkpointing": True, "recomputed_layers": 5, "unpacked_layers": 2}
     )
-    assert chain(some) == [
-        "2 × 1 with 3 layers recomputed with 9 layers in 16 bits",
-        "2 × 1 with 3 layers recomputed",
-        "1 × 2 with 3 layers recomputed",
-        "1 × 2 with gradient checkpointing",
-    ]
+    some = "1 × 1 with gradient checkpointing of 5 layers"
+    assert chain(fused) == [f"{some}, 2 layers unpacked", some, "1 × 1 with gradient checkpointing"]
     six = AT_ONCE.model_copy(update={"micro_batch": 6, "gradient_checkpointing": True})
     assert [words.split()[0] for words in chain(six)] == ["6", "3", "2", "1"]
     assert next_plan(six) == six.model_copy(update={"micro_batch": 3, "accumulation": 2})

@@ -1,0 +1,460 @@
+"""Predicted against measured memory and time of the fused engine, configuration by configuration, on one GPU.
+
+    python -m bench.memory --out bench/results/memory.json [--cap-gib 14.56] [--stock] [--limit-s 140] [--tiny]
+
+Builds two shapes (CodeLlama-7b's; `1b`, TinyLlama's, with eight heads for one key) with random weights in int8, nf4 and
+unquantized, on the device itself. Every configuration runs two micro-batches and an optimizer step, within a memory
+cap that stands for a T4. A 7B without quantization cannot fit one: its rows are measured without the cap.
+`--stock` adds the libraries' modules as the Trainer calls them. `--tiny` runs the same code on anything, measuring
+nothing without a GPU.
+
+Peaks are torch's (`max_memory_allocated`, what training reports); `reserved_gib` is what the allocator holds for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from artifacts.schema import Plan, Quantization
+from tasks.engine.capture import MicroBatch
+from tasks.engine.model import FusedModel
+from tasks.loading import quantization_config, silence_peft
+from tasks.preflight.fused_memory import FusedMemory
+from tasks.preflight.job import JobShape
+from tasks.preflight.machine import Gpu
+from tasks.preflight.memory import CONTEXT_GIB, Choice, Memory, StockMemory
+from tasks.preflight.shape import ModelShape, llama_shape
+from tasks.preflight.speed import STEP_SECONDS, step_seconds
+
+GIB = 2**30
+COMMON = {"model_type": "llama", "vocab_size": 32016, "max_position_embeddings": 16384, "dtype": "float16"}
+SHAPES: dict[str, dict[str, Any]] = {
+    "7b": {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "intermediate_size": 11008,
+    },
+    "1b": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "intermediate_size": 5632,
+        "vocab_size": 32000,
+    },
+    "tiny": {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 352,
+        "vocab_size": 1000,
+    },
+}
+SHAPES = {name: COMMON | sizes for name, sizes in SHAPES.items()}
+REPLAYS = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration."""
+
+    shape: str
+    quantization: Quantization
+    length: int
+    micro_batch: int
+    recomputed: int = 0
+    unpacked: int = 0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    dropout: float = 0.0
+    engine: str = "fused"
+    capped: bool = True
+
+    @property
+    def job(self) -> JobShape:
+        return JobShape(
+            quantization=self.quantization,
+            max_length=self.length,
+            effective_batch=self.micro_batch,
+            lora_target_modules=self.targets,
+            lora_dropout=self.dropout,
+        )
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(self.micro_batch, self.recomputed, self.unpacked)
+
+    @property
+    def name(self) -> str:
+        more = f" recomputed {self.recomputed}" if self.recomputed else ""
+        more += f" unpacked {self.unpacked}" if self.unpacked else ""
+        more += f" {'+'.join(self.targets)}" if self.targets != Case.targets else ""
+        more += f" dropout {self.dropout}" if self.dropout else ""
+        return f"{self.shape} {self.quantization} {self.engine} {self.micro_batch} × {self.length}{more}"
+
+
+def cases(shape: str, quantization: Quantization, layers: int) -> Iterator[Case]:
+    """What is measured of one model, unpacked layers last: they give up the quantized weights."""
+    half, whole = layers // 2, layers
+    base = Case(shape, quantization, 256, 4, capped=(shape, quantization) != ("7b", "none"))
+    for length, micro_batches in {256: (1, 2, 4, 8), 512: (1, 4), 1024: (1, 2, 4), 2048: (1, 2)}.items():
+        for micro_batch in micro_batches:
+            yield replace(base, length=length, micro_batch=micro_batch)
+    for length, micro_batch, recomputed in (
+        (256, 4, whole),
+        (256, 4, half),
+        (256, 8, half),
+        (512, 4, half),
+        (512, 8, whole),
+        (1024, 4, whole),
+        (2048, 1, whole),
+        (2048, 2, half),
+        (2048, 4, whole),
+    ):
+        yield replace(base, length=length, micro_batch=micro_batch, recomputed=recomputed)
+    yield replace(base, dropout=0.05)
+    if quantization != "nf4":
+        everything = replace(base, targets=("all-linear",))
+        yield from (everything, replace(everything, dropout=0.05), replace(everything, recomputed=whole))
+    if quantization != "none":
+        yield replace(base, unpacked=4)
+        yield replace(base, unpacked=half // 2 + 1, recomputed=half)
+
+
+def stock_cases(shape: str, quantization: Quantization, layers: int) -> Iterator[Case]:
+    """The same of the libraries' modules."""
+    for micro_batch in (1, 4):
+        for recomputed in (0, layers):
+            yield Case(shape, quantization, 256, micro_batch, recomputed, engine="stock")
+    yield Case(shape, quantization, 1024, 1, layers, engine="stock")
+
+
+# --- models ---------------------------------------------------------------------------------------------------
+
+
+def build(sizes: dict[str, Any], quantization: Quantization, device: str) -> Any:
+    """A random model with frozen weights, quantized layer by layer on the device."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.quantizers import AutoHfQuantizer
+
+    torch.manual_seed(0)
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**{name: value for name, value in sizes.items() if name != "model_type"}))
+    if quantization != "none":
+        quantizer = AutoHfQuantizer.from_config(quantization_config(quantization, dtype), pre_quantized=False)
+        quantizer.preprocess_model(model, device_map={"": device})
+    for module in model.modules():
+        _fill(module, dtype, device)
+    for layer in model.model.layers:  # a few channels are large, as in trained models
+        layer.input_layernorm.weight.data[:6] *= 20
+    rotary = model.model.rotary_emb
+    model.model.rotary_emb = type(rotary)(rotary.config).to(device)
+    return model.requires_grad_(False).eval()
+
+
+def _fill(module: nn.Module, dtype: torch.dtype, device: str) -> None:
+    """Random weights for a module's own parameters, quantized where it is one of bitsandbytes."""
+    from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
+
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        norm = parameter.dim() == 1
+        values = torch.empty(parameter.shape, dtype=dtype, device=device).normal_(std=0.02)
+        weight: Any = nn.Parameter(values + 1 if norm else values, requires_grad=False)
+        if isinstance(module, Linear8bitLt) and name == "weight":
+            weight = Int8Params(values, requires_grad=False, has_fp16_weights=False)._quantize(device)
+        elif isinstance(module, Linear4bit) and name == "weight":
+            weight = Params4bit(values, compress_statistics=False, quant_type="nf4", module=module)._quantize(device)
+        setattr(module, name, weight)
+
+
+def adapted(model: Any, targets: tuple[str, ...]) -> Any:
+    """PEFT's LoRA adapter around it, fp32 as training keeps it."""
+    from peft import LoraConfig, get_peft_model
+
+    silence_peft()
+    names: Any = "all-linear" if targets == ("all-linear",) else list(targets)
+    tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=names))
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return tuned.train()
+
+
+# --- measuring ------------------------------------------------------------------------------------------------
+
+
+def run_fused(model: Any, case: Case) -> dict[str, Any]:
+    """Two micro-batches, an optimizer step, and a few micro-batches by the clock."""
+    model.peft_config["default"].lora_dropout = case.dropout
+    fused = FusedModel(model, recomputed=case.recomputed, unpacked=case.unpacked, length=case.length)
+    trained = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    batch = MicroBatch(fused, (case.micro_batch, case.length))
+    fused.adapters.clear()
+    device = fused.embedding.device
+    ids = torch.randint(3, 900, (case.micro_batch, case.length), device=device)
+    factor = torch.tensor(1.0 / ids.numel(), device=device)
+    for _ in range(2):
+        batch.run(ids, ids, factor)
+    optimizer.step()
+    fused.adapters.clear()
+    return {"captured": batch.captured, "ms": clocked(lambda: batch.run(ids, ids, factor))}
+
+
+def run_stock(model: Any, case: Case) -> dict[str, Any]:
+    """The libraries' forward and backward pass as TRL calls them and accelerate wraps them for fp16."""
+    from accelerate.utils.operations import convert_outputs_to_fp32  # type: ignore[import-untyped]
+    from trl.trainer.utils import add_fused_lm_head
+
+    inner = model.get_base_model()
+    add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
+    if case.recomputed:
+        inner.gradient_checkpointing_enable({"use_reentrant": False})
+        inner.enable_input_require_grads()
+    else:
+        inner.gradient_checkpointing_disable()
+    device = inner.device
+    forward = convert_outputs_to_fp32(torch.autocast(device.type, torch.float16)(model.forward))
+    trained = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    ids = torch.randint(3, 900, (case.micro_batch, case.length), device=device)
+
+    def step() -> None:
+        (-forward(input_ids=ids, labels=ids, fused_lm_head=True).log_probs.sum() / ids.numel()).backward()
+
+    for _ in range(2):
+        step()
+        optimizer.step()
+    return {"captured": False, "ms": clocked(step)}
+
+
+def clocked(work: Any) -> float:
+    """Median milliseconds."""
+    times = []
+    for _ in range(REPLAYS):
+        _synchronize()
+        started = time.perf_counter()
+        work()
+        _synchronize()
+        times.append(1000 * (time.perf_counter() - started))
+    return median(times)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def free() -> None:
+    """Let go of everything that nobody holds, and count from here."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+@dataclass
+class Room:
+    """What of the card may be used."""
+
+    cap_gib: float
+    context_gib: float
+
+    def apply(self, capped: bool) -> None:
+        if torch.cuda.is_available():
+            total = torch.cuda.get_device_properties(0).total_memory / GIB
+            share = (self.cap_gib - self.context_gib) / total if capped else 1.0
+            torch.cuda.set_per_process_memory_fraction(min(1.0, share))
+
+
+def attempt(model: Any, case: Case, room: Room) -> dict[str, Any]:
+    """A row, whatever happens."""
+    free()
+    room.apply(case.capped)
+    row: dict[str, Any] = {"captured": None, "ms": None, "error": None, "out_of_memory": False}
+    try:
+        row |= run_fused(model, case) if case.engine == "fused" else run_stock(model, case)
+    except torch.OutOfMemoryError:
+        row["out_of_memory"] = True
+    except Exception as error:  # one configuration must not cost the others
+        traceback.print_exc()
+        row["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+    if torch.cuda.is_available():
+        row |= {
+            "peak_gib": torch.cuda.max_memory_allocated() / GIB,
+            "reserved_peak_gib": torch.cuda.max_memory_reserved() / GIB,
+            "reserved_gib": torch.cuda.memory_reserved() / GIB,
+        }
+    for parameter in model.parameters():
+        parameter.grad = None
+    return row
+
+
+def row_of(model: Any, shape: ModelShape, case: Case, room: Room) -> dict[str, Any]:
+    kind: Any = FusedMemory if case.engine == "fused" else StockMemory
+    on_gpu = torch.cuda.is_available()
+    memory: Memory = kind(shape, case.job, "fp16" if on_gpu else "fp32", on_gpu=on_gpu)
+    predicted, needed = memory.peak_gib(case.choice), memory.needed_gib(case.choice)
+    row = {"name": case.name, **asdict(case), "layers": shape.layers, "predicted_gib": predicted, "needed_gib": needed}
+    # this card's context in place of the one that the prediction reckons with
+    row["fits"] = needed - CONTEXT_GIB + room.context_gib <= room.cap_gib if case.capped else None
+    row["predicted_ms"] = predicted_ms(shape, case)
+    row |= attempt(model, case, room)
+    complete = row.get("peak_gib") and not row["out_of_memory"] and not row["error"]
+    row["error_share"] = predicted / row["peak_gib"] - 1 if complete else None
+    return row
+
+
+def predicted_ms(shape: ModelShape, case: Case) -> float | None:
+    """Time of a micro-batch, milliseconds."""
+    if not torch.cuda.is_available():
+        return None
+    plan = Plan(
+        device="cuda",
+        precision="fp16",
+        micro_batch=case.micro_batch,
+        accumulation=1,
+        gradient_checkpointing=case.recomputed > 0,
+        recomputed_layers=case.recomputed or None,
+        unpacked_layers=case.unpacked,
+        engine="fused" if case.engine == "fused" else "stock",
+    )
+    gpu = Gpu(name=torch.cuda.get_device_name(), total_gib=1, free_gib=1, capability=torch.cuda.get_device_capability())
+    seconds = step_seconds(shape, case.job, plan, gpu)
+    return None if seconds is None else 1000 * (seconds - (STEP_SECONDS if case.engine == "fused" else 0))
+
+
+# --- the whole ------------------------------------------------------------------------------------------------
+
+
+def models(arguments: argparse.Namespace) -> list[tuple[str, Quantization]]:
+    if arguments.tiny:
+        return [("tiny", "int8"), ("tiny", "nf4"), ("tiny", "none")]
+    return [("7b", "int8"), ("1b", "none"), ("7b", "nf4"), ("1b", "nf4"), ("1b", "int8"), ("7b", "none")]
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Row by row."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    room = Room(arguments.cap_gib, context())
+    for name, quantization in models(arguments):
+        shape = llama_shape(SHAPES[name])
+        wanted = list(cases(name, quantization, shape.layers))
+        if arguments.stock and device == "cuda" and (name, quantization) != ("7b", "none"):
+            wanted = [*stock_cases(name, quantization, shape.layers), *wanted]
+        if (name, quantization) == ("7b", "none"):
+            wanted = wanted[::4]
+        if arguments.tiny:
+            wanted = [replace(case, length=case.length // 32) for case in wanted if case.length < 2048]
+        try:
+            yield from measure_model(shape, wanted, room, arguments.deadline)
+        except Exception:  # the other models can still be measured
+            traceback.print_exc()
+        free()
+
+
+def measure_model(shape: ModelShape, wanted: list[Case], room: Room, deadline: float) -> Iterator[dict[str, Any]]:
+    tuned: Any = None
+    targets, spent = wanted[0].targets, True
+    for case in wanted:
+        if time.perf_counter() > deadline:
+            print(f"no time left for {case.name}", flush=True)
+            continue
+        if spent:
+            tuned = None
+            tuned = fresh(case, room)
+        elif case.targets != targets:
+            tuned = adapted(tuned.unload(), case.targets)
+        targets, spent = case.targets, case.unpacked > 0
+        yield row_of(tuned, shape, case, room)
+
+
+def fresh(case: Case, room: Room) -> Any:
+    """The model with all its quantized weights, and an adapter."""
+    free()
+    room.apply(False)
+    started = time.perf_counter()
+    model = build(SHAPES[case.shape], case.quantization, "cuda" if torch.cuda.is_available() else "cpu")
+    _synchronize()
+    print(f"{case.shape} {case.quantization}: built in {time.perf_counter() - started:.1f} s", flush=True)
+    return adapted(model, case.targets)
+
+
+def context() -> float:
+    """GiB of the card that are taken before torch's allocator has any."""
+    if not torch.cuda.is_available():
+        return 0.0
+    (torch.ones(64, 64, device="cuda") @ torch.ones(64, 64, device="cuda")).sum().item()
+    available, total = torch.cuda.mem_get_info()
+    return (total - available - torch.cuda.memory_reserved()) / GIB
+
+
+def show(row: dict[str, Any]) -> None:
+    peak, reserved, ms, off = (row.get(name) for name in ("peak_gib", "reserved_gib", "ms", "error_share"))
+    what = "OUT OF MEMORY" if row["out_of_memory"] else row["error"] or ("" if row["captured"] else "no graph")
+    print(
+        f"{row['name']:58} predicted {row['predicted_gib']:6.2f}"
+        + (f" peak {peak:6.2f} reserved {reserved:6.2f}" if peak else "")
+        + f" needed {row['needed_gib']:6.2f} fits {row['fits']!s:5}"
+        + (f" {off:+7.2%}" if off is not None else "")
+        + (f" {ms:8.1f} ms" if ms else "")
+        + (f" ({row['predicted_ms']:.1f} predicted)" if ms and row["predicted_ms"] else "")
+        + f" {what}",
+        flush=True,
+    )
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for engine in ("stock", "fused"):
+        known = [row for row in rows if row["engine"] == engine and row["error_share"] is not None]
+        if known:
+            worst = max(known, key=lambda row: abs(row["error_share"]))
+            lines.append(f"{engine}: {len(known)} rows, worst error {worst['error_share']:+.2%} ({worst['name']})")
+    wrong = [row["name"] for row in rows if row["fits"] and row["out_of_memory"]]
+    return [*lines, f"said to fit and did not: {', '.join(wrong) or 'none'}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cap-gib", type=float, default=14.56, help="GPU memory that stands for the card (a T4's)")
+    parser.add_argument("--stock", action="store_true", help="measure the libraries' modules too")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model: a test of this program")
+    parser.add_argument("--limit-s", type=float, default=140, help="no configuration begins after this time")
+    arguments = parser.parse_args()
+    arguments.deadline = time.perf_counter() + arguments.limit_s
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    on_gpu = torch.cuda.is_available()
+    record: dict[str, Any] = {
+        "card": torch.cuda.get_device_name() if on_gpu else "CPU",
+        "torch": torch.__version__,
+        "cap_gib": arguments.cap_gib,
+        "context_gib": context(),
+        "rows": [],
+    }
+    for row in measure(arguments):
+        show(row)
+        record["rows"].append(row)
+        arguments.out.write_text(json.dumps(record, indent=1))
+    print("\n".join(summary(record["rows"])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Which engine, how much recomputed, how much unpacked: the plan where memory is plenty, tight and too little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.errors import InputError
+from artifacts.schema import Plan
+from tasks.preflight.job import JobShape
+from tasks.preflight.shape import ModelShape
+from tasks.preflight.show import plan_rows
+from tests.tasks.preflight.machines import H200, T4, TINY, V100, judged, machine, refusal, shape_of
+
+
+def _plan(shape: ModelShape, cap: float | None = None, gpu: Any = T4, **job: Any) -> Plan:
+    return judged(shape, machine(gpu), JobShape.model_validate(job), gpu_memory_gib=cap).plan
+
+
+def test_auto_is_fused_on_a_gpu_and_stock_on_a_cpu(seven: ModelShape, tiny: ModelShape) -> None:
+    assert _plan(seven).engine == "fused"
+    assert judged(tiny, machine()).plan.engine == "stock"
+    assert judged(tiny, machine(), JobShape(engine="fused")).plan.engine == "fused"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"hidden_act": "gelu"}, "gelu"),
+        ({"attention_bias": True}, "biases"),
+        ({"model_type": "mistral", "sliding_window": 4096}, "sliding window"),
+        ({"head_dim": 96}, "96 wide"),
+        ({"num_key_value_heads": 3}, "no multiple"),
+    ],
+)
+def test_models_that_the_engine_does_not_know(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    shape = shape_of(tmp_path / "model", TINY | change)
+    assert reason in shape.not_fused and _plan(shape).engine == "stock"
+    with pytest.raises(InputError, match=r"training\.engine: the fused engine cannot do this job"):
+        _plan(shape, engine="fused")
+
+
+@pytest.mark.parametrize("change", [{"model_type": "qwen2"}, {"model_type": "mistral", "sliding_window": None}])
+def test_other_members_of_the_family(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert _plan(shape_of(tmp_path / "model", TINY | change)).engine == "fused"
+
+
+def test_adapters_elsewhere_and_old_cards_go_to_the_libraries(seven: ModelShape) -> None:
+    assert _plan(seven, gpu=H200, lora_target_modules=("q_proj", "embed_tokens")).engine == "stock"
+    assert _plan(seven, lora_target_modules=("all-linear",)).engine == "fused"
+    assert _plan(seven, gpu=V100, quantization="nf4").engine == "stock"
+
+
+def test_tight_memory_recomputes_some_layers_then_takes_smaller_micro_batches(seven: ModelShape) -> None:
+    tight = _plan(seven, 11.0)
+    assert (tight.micro_batch, tight.gradient_checkpointing, tight.unpacked_layers) == (4, True, 0)
+    assert tight.recomputed_layers is not None and 1 <= tight.recomputed_layers <= 10
+    tighter = _plan(seven, 9.0)
+    assert tighter.micro_batch < 4 and tighter.gradient_checkpointing
+    assert "7.0 GiB" in refusal(seven, machine(T4), gpu_memory_gib=7.3).problem
+
+
+def test_less_memory_is_never_faster(seven: ModelShape) -> None:
+    for gpu in (T4, H200):
+        caps = (14.5, 12.0, 11.0, 10.0, 9.5, 9.0, 8.5)
+        seconds = [judged(seven, machine(gpu), gpu_memory_gib=cap).prediction.seconds or 0 for cap in caps]
+        assert seconds == sorted(seconds)
+
+
+def test_explicit_checkpointing_is_for_all_layers_or_none(seven: ModelShape) -> None:
+    on = _plan(seven, gradient_checkpointing=True)
+    assert on.gradient_checkpointing and on.recomputed_layers is None
+    off = _plan(seven, 11.0, gradient_checkpointing=False)
+    assert not off.gradient_checkpointing and off.micro_batch < 4
+
+
+def test_what_fits_is_within_the_card_with_room_to_spare(seven: ModelShape) -> None:
+    for length in (256, 512, 1024, 2048):
+        for cap in (14.56, 11.0, 9.0):
+            judgement = judged(seven, machine(H200), JobShape(max_length=length), gpu_memory_gib=cap)
+            assert judgement.prediction.peak_gib < judgement.prediction.needed_gib <= cap * 0.96
+
+
+def test_layers_are_unpacked_with_what_is_left_and_make_no_other_bits(seven: ModelShape) -> None:
+    small, large = _plan(seven, 14.56, H200), _plan(seven, None, H200)
+    assert 0 < small.unpacked_layers < large.unpacked_layers == 32
+    assert small.fingerprint == large.fingerprint
+    assert small.fingerprint != _plan(seven, 11.0, H200).fingerprint
+    assert _plan(seven, None, H200, quantization="none").unpacked_layers == 0
+
+
+def test_unpacked_layers_may_be_given_up_for_other_programs(seven: ModelShape) -> None:
+    busy = T4.model_copy(update={"free_gib": 12.0})
+    judgement = judged(seven, machine(busy))
+    (check,) = [check for check in judgement.checks if check.name == "free GPU memory"]
+    assert check.verdict == "warning" and judgement.prediction.optional_gib > 1
+
+
+def test_the_plan_in_words(seven: ModelShape) -> None:
+    rows = dict(plan_rows(_plan(seven)))
+    assert rows["computed by"] == "the fused engine" and "layers" in rows["weights kept in 16 bits"]
+    assert dict(plan_rows(_plan(seven, 11.0)))["gradient checkpointing"].startswith("on for ")
