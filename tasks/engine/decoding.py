@@ -167,9 +167,8 @@ class Decoder:
 
         def attend(number: int, qkv: Tensor) -> Tensor:
             out = inference.attention(geometry, qkv, shape)
-            written = qkv[:, geometry.spans[1].start : geometry.spans[2].stop].unflatten(0, shape)
             cache = slots.cache[number]
-            cache[rows, : shape[1]] = written.unflatten(2, cache.shape[2:])
+            cache[rows, : shape[1]] = inference.written(geometry, qkv).view(*shape, *cache.shape[2:])
             return out
 
         made, residual = inference.stream(self._model, ids.flatten(), inference.unpacking(adapted), attend)

@@ -80,16 +80,22 @@ def _layer(
 def rotated(geometry: Geometry, qkv: Tensor, length: int, positions: Tensor | None = None) -> Tensor:
     """q, turned in place as k is: T × heads × head width, a view. `length` and `positions` as `ops.rotate` has them."""
     q, k, _ = geometry.spans
-    ops.rotate(qkv[:, : k.stop].unflatten(1, (-1, geometry.head_width)), geometry.angles, length, positions)
-    return qkv[:, q].unflatten(1, (-1, geometry.head_width))
+    shape = (len(qkv), -1, geometry.head_width)
+    ops.rotate(qkv[:, : k.stop].view(shape), geometry.angles, length, positions)
+    return qkv[:, q].view(shape)
 
 
 def attention(geometry: Geometry, qkv: Tensor, shape: tuple[int, int]) -> Tensor:
     """Causal attention of whole sequences: q|k|v are turned in place. `shape`: sequences and tokens of each."""
-    q = rotated(geometry, qkv, shape[1])
-    k, v = (qkv[:, span].unflatten(1, (-1, geometry.head_width)) for span in geometry.spans[1:])
-    out, _ = ops.attention(*(one.unflatten(0, shape) for one in (q, k, v)))
-    return out.reshape(qkv.shape[0], -1)
+    rotated(geometry, qkv, shape[1])
+    q, k, v = (qkv[:, span].view(*shape, -1, geometry.head_width) for span in geometry.spans)
+    out, _ = ops.attention(q, k, v)
+    return out.reshape(len(qkv), -1)
+
+
+def written(geometry: Geometry, qkv: Tensor) -> Tensor:
+    """k|v, as the cache has them side by side: T × 2 · heads · width, a view."""
+    return qkv[:, geometry.spans[1].start : geometry.spans[2].stop]
 
 
 def logits(model: FusedModel, pending: Tensor, residual: Tensor) -> Tensor:

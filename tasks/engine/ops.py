@@ -23,7 +23,7 @@ FEW, FEW_BEFORE_SM80 = 64, 16
 tensor cores before sm_80."""
 _PROGRAMS = 264
 """Programs of `int8_linear` that are aimed at: two for each multiprocessor of the largest card."""
-_TILE = (64, 128)
+TILE = (64, 128)
 """Outputs and inputs of one program's tile in `int8_linear`."""
 
 
@@ -60,8 +60,8 @@ def int8_linear(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
         inputs,
         splits,
         ROWS=max(16, _power(tokens)),
-        COLUMNS=_TILE[0],
-        DEPTH=_TILE[1],
+        COLUMNS=TILE[0],
+        DEPTH=TILE[1],
         num_warps=4,
         num_stages=3,
     )
@@ -78,8 +78,8 @@ def few(x: Tensor) -> bool:
 
 def int8_grid(rows: int, columns: int) -> tuple[int, int]:
     """Blocks of outputs and parts of the inputs that a weight (rows × columns) is cut into by `int8_linear`."""
-    blocks = _parts(rows, _TILE[0])
-    return blocks, min(_parts(_PROGRAMS, blocks), _parts(columns, _TILE[1]))
+    blocks = _parts(rows, TILE[0])
+    return blocks, min(_parts(_PROGRAMS, blocks), _parts(columns, TILE[1]))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -325,7 +325,7 @@ def cached_attention(q: Tensor, cache: Tensor, positions: Tensor) -> Tensor:
         seen = torch.arange(cache.shape[1], device=q.device) <= positions[:, None]
         keys, values = (one.transpose(1, 2) for one in cache.unbind(2))
         # the heads that share keys stand where a sequence's queries would
-        query = q.unflatten(1, (-1, group))
+        query = q.view(rows, -1, group, width)
         return functional.scaled_dot_product_attention(query, keys, values, seen[:, None, None]).reshape(rows, -1)
     out = torch.empty((rows, heads * width), dtype=q.dtype, device=q.device)
     _kernels().cached_attention[(rows, heads)](

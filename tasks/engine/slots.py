@@ -106,7 +106,7 @@ class Step:
     def _attend(self, number: int, qkv: Tensor) -> Tensor:
         slots, geometry = self._slots, self._model.geometry
         q = inference.rotated(geometry, qkv, 1, slots.positions)
-        slots.write(number, qkv[:, geometry.spans[1].start : geometry.spans[2].stop])
+        slots.write(number, inference.written(geometry, qkv))
         return ops.cached_attention(q, slots.cache[number], slots.positions)
 
     def _record(self) -> None:
