@@ -67,7 +67,7 @@ class Decoder:
             raise ValueError(reason)
         self._length = length
         with torch.no_grad():
-            self._model = FusedModel(model, length=length)
+            self.model = FusedModel(model, length=length)
         self._slots: Slots | None = None
         self._steps: dict[bool, Step] = {}
         self._key: object = None
@@ -80,8 +80,8 @@ class Decoder:
     def losses(self, ids: Tensor, labels: Tensor, *, adapted: bool) -> Tensor:
         """As `inference.losses`."""
         self._check(ids.shape[1])
-        device = self._model.embedding.device
-        return inference.losses(self._model, ids.to(device), labels.to(device), adapted=adapted)
+        device = self.model.embedding.device
+        return inference.losses(self.model, ids.to(device), labels.to(device), adapted=adapted)
 
     @torch.no_grad()
     def generate(
@@ -135,7 +135,7 @@ class Decoder:
         if self._slots is None or self._key != key or self._slots.capacity < longest:
             self.release()
             capacity = -(-longest // ALIGNED) * ALIGNED
-            self._slots = Slots(self._model, rows, capacity, settings.new_tokens, sorted(settings.stop))
+            self._slots = Slots(self.model, rows, capacity, settings.new_tokens, sorted(settings.stop))
             self._key = key
         return self._slots
 
@@ -145,14 +145,14 @@ class Decoder:
 
     def _continue(self, slots: Slots, adapted: bool) -> None:
         if adapted not in self._steps:
-            self._steps[adapted] = Step(self._model, slots, adapted=adapted)
+            self._steps[adapted] = Step(self.model, slots, adapted=adapted)
         for _ in range(min(STEPS, slots.limit)):
             self._steps[adapted].run()
 
     def _fill(self, slots: Slots, prompts: dict[int, Sequence[int]], adapted: bool) -> None:
         """Prompts by slot: their keys and values into the cache, and the first token of each answer."""
         for piece in _pieces(prompts):
-            device = self._model.embedding.device
+            device = self.model.embedding.device
             lengths = torch.tensor([len(prompts[slot]) for slot in piece], device=device)
             width = len(prompts[piece[0]])
             ids = torch.tensor([[*prompts[slot], *[0] * (width - len(prompts[slot]))] for slot in piece], device=device)
@@ -163,7 +163,7 @@ class Decoder:
         """The token after each prompt (sequences × tokens, `lengths` of them text), which goes into `rows` of the
         cache."""
         shape = (ids.shape[0], ids.shape[1])
-        geometry = self._model.geometry
+        geometry = self.model.geometry
 
         def attend(number: int, qkv: Tensor) -> Tensor:
             out = inference.attention(geometry, qkv, shape)
@@ -171,9 +171,9 @@ class Decoder:
             cache[rows, : shape[1]] = inference.written(geometry, qkv).view(*shape, *cache.shape[2:])
             return out
 
-        made, residual = inference.stream(self._model, ids.flatten(), inference.unpacking(adapted), attend)
+        made, residual = inference.stream(self.model, ids.flatten(), inference.unpacking(adapted), attend)
         last = torch.arange(shape[0], device=ids.device) * shape[1] + lengths - 1
-        return inference.logits(self._model, made[last], residual[last]).argmax(-1)
+        return inference.logits(self.model, made[last], residual[last]).argmax(-1)
 
 
 def _pieces(prompts: dict[int, Sequence[int]]) -> Iterator[list[int]]:

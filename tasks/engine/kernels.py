@@ -239,9 +239,11 @@ def add_up(parts, out, numbers, splits, BLOCK: tl.constexpr):
     """`out = parts.sum(0)`, always in the same order, rounded once; `parts` is splits × numbers."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < numbers
+    source = parts + place
     total = tl.zeros((BLOCK,), dtype=tl.float32)
-    for part in range(0, splits):
-        total += tl.load(parts + part.to(tl.int64) * numbers + place, mask=inside, other=0.0)
+    for _ in range(0, splits):
+        total += tl.load(source, mask=inside, other=0.0)
+        source += numbers
     tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
 
 

@@ -136,4 +136,6 @@ class Step:
         with torch.cuda.stream(stream):
             self.compute()
         torch.cuda.current_stream().wait_stream(stream)
+        # What this held is of no use to the graph, which has memory of its own.
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
