@@ -375,6 +375,19 @@ class Completion(Record):
     tuned: str
 
 
+class GenerationSpeed(Record):
+    """How fast greedy answers were made: a reading, by wall time, start-up included."""
+
+    engine: Engine
+    """What computed them: the plan's, unless it could not."""
+    tokens_per_second: float
+    completions_per_second: float
+
+    @property
+    def summary(self) -> str:
+        return f"{self.tokens_per_second:,.0f} tokens/s, {self.completions_per_second:,.1f} answers/s"
+
+
 class EvaluationReport(Handle):
     """`losses.parquet`: a row per held-out chunk (`repo, path, chunk, tokens, base_loss, tuned_loss`, sums in nats);
     `completions.parquet`: a row per prompt with both models' answers; `scores.parquet`: a row per answer and score
@@ -387,6 +400,8 @@ class EvaluationReport(Handle):
     """A few completions to look at, chosen by seed, not by result."""
     quantization: Quantization
     """What both models' base weights were quantized to."""
+    generation: GenerationSpeed | None = None
+    """None when nothing was generated."""
 
     def metric(self, name: str) -> Metric:
         return next(metric for metric in self.metrics if metric.name == name)

@@ -232,3 +232,61 @@ def int8_linear(
     scale = tl.load(scales + column, mask=column < columns, other=0.0)
     target = out + (part.to(tl.int64) * rows + row[:, None]) * columns + column[None, :]
     tl.store(target, total * scale[None, :], mask=(row[:, None] < rows) & (column[None, :] < columns))
+
+
+@triton.jit
+def add_up(parts, out, numbers, splits, BLOCK: tl.constexpr):
+    """`out = parts.sum(0)`, always in the same order, rounded once; `parts` is splits × numbers."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < numbers
+    source = parts + place
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for _ in range(0, splits):
+        total += tl.load(source, mask=inside, other=0.0)
+        source += numbers
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def cached_attention(
+    q,
+    q_row,
+    cache,
+    cache_row,
+    cache_position,
+    values,
+    positions,
+    out,
+    scale,
+    heads,
+    GROUP: tl.constexpr,
+    WIDTH: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    """Attention of one query per row to the keys of its row up to `positions[row]`; a program per row and head.
+
+    A position's keys stand in the cache before its values, which begin `values` numbers later; `GROUP` heads share one.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    place = tl.arange(0, WIDTH)
+    last = tl.load(positions + row)
+    query = tl.load(q + row * q_row + head * WIDTH + place).to(tl.float32) * scale
+    start = cache + row * cache_row + (head // GROUP) * WIDTH + place[None, :]
+    highest = float("-inf")
+    total = 0.0
+    mixed = tl.zeros((WIDTH,), dtype=tl.float32)
+    for first in range(0, last + 1, KEYS):
+        key = first + tl.arange(0, KEYS)
+        inside = key <= last
+        found = start + key[:, None] * cache_position
+        keys = tl.load(found, mask=inside[:, None], other=0.0).to(tl.float32)
+        scores = tl.where(inside, tl.sum(keys * query[None, :], axis=1), float("-inf"))
+        new = tl.maximum(highest, tl.max(scores, axis=0))
+        shrunk = tl.exp(highest - new)
+        shares = tl.exp(scores - new)
+        total = total * shrunk + tl.sum(shares, axis=0)
+        content = tl.load(found + values, mask=inside[:, None], other=0.0).to(tl.float32)
+        mixed = mixed * shrunk + tl.sum(shares[:, None] * content, axis=0)
+        highest = new
+    tl.store(out + (row * heads + head) * WIDTH + place, (mixed / total).to(out.dtype.element_ty))

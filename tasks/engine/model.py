@@ -88,6 +88,14 @@ class FusedModel:
             self.geometry, (layer.input_layernorm.weight, layer.post_attention_layernorm.weight), projections
         )
 
+    def begin(self) -> None:
+        """A pass over the layers starts, other than `loss_and_gradients`: all such take their products alike."""
+        self._scratch.begin()
+
+    def end(self) -> None:
+        """The pass is complete."""
+        self._scratch.end()
+
     def loss_and_gradients(self, ids: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
         """The summed loss of the positions that count, in nats (fp32); the adapters' gradients are added to theirs.
 

@@ -21,6 +21,13 @@ _CAUSAL = 1
 """torch's number for a causal mask that begins at the upper left."""
 _WIDE = 4096
 """Most columns of one program where rows are cut; a row's reduction takes all of them."""
+FEW, FEW_BEFORE_SM80 = 64, 16
+"""Most rows that `int8_linear` is worth: with more, unpacking the weight for cuBLAS is faster. Triton's products use no
+tensor cores before sm_80."""
+_PROGRAMS = 264
+"""Programs of `int8_linear` that are aimed at: two for each multiprocessor of the largest card."""
+TILE = (64, 128)
+"""Outputs and inputs of one program's tile in `int8_linear`."""
 
 
 def dequantize_int8(codes: Tensor, scales: Tensor, out: Tensor) -> None:
@@ -32,6 +39,48 @@ def dequantize_int8(codes: Tensor, scales: Tensor, out: Tensor) -> None:
     block = min(_WIDE, _power(columns))
     kernels = _kernels()
     kernels.dequantize_int8[(rows, _parts(columns, block))](codes, scales, out, columns, BLOCK=block, num_warps=8)
+
+
+def int8_linear(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """`x @ W.T` (T × rows) for few T, of a weight in int8 as `dequantize_int8` takes it, which is read once and never
+    written out. x: T × columns, contiguous.
+    """
+    if not x.is_cuda:
+        return x @ (codes.float() * scales[:, None]).to(x.dtype).T
+    tokens, inputs = x.shape
+    rows = codes.shape[0]
+    blocks, splits = int8_grid(rows, inputs)
+    parts = torch.empty((splits, tokens, rows), dtype=torch.float32, device=x.device)
+    _kernels().int8_linear[(blocks, splits)](
+        x,
+        codes,
+        scales,
+        parts,
+        tokens,
+        rows,
+        inputs,
+        splits,
+        ROWS=max(16, _power(tokens)),
+        COLUMNS=TILE[0],
+        DEPTH=TILE[1],
+        num_warps=4,
+        num_stages=3,
+    )
+    out = torch.empty((tokens, rows), dtype=x.dtype, device=x.device)
+    _kernels().add_up[(_parts(out.numel(), 1024),)](parts, out, out.numel(), splits, BLOCK=1024, num_warps=4)
+    return out
+
+
+def few(x: Tensor) -> bool:
+    """Whether `x` (T × columns) has so few rows that `int8_linear` is the faster product."""
+    old = x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0)
+    return x.shape[0] <= (FEW_BEFORE_SM80 if old else FEW)
+
+
+def int8_grid(rows: int, columns: int) -> tuple[int, int]:
+    """Blocks of outputs and parts of the inputs that a weight (rows × columns) is cut into by `int8_linear`."""
+    blocks = _parts(rows, TILE[0])
+    return blocks, min(_parts(_PROGRAMS, blocks), _parts(columns, TILE[1]))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -276,6 +325,43 @@ def _efficient_backward(
         num_splits_key=1 if fills else None,
     )
     return dq, _summed(dk, k), _summed(dv, v)
+
+
+def cached_attention(q: Tensor, cache: Tensor, positions: Tensor) -> Tensor:
+    """Attention of one query for each row to what its row of the cache holds up to the query's own position.
+
+    Args:
+        q: rows × heads × head width, heads side by side.
+        cache: rows × positions × 2 (keys, values) × heads of those × head width.
+        positions: the last that is looked at, by row.
+
+    Returns:
+        rows × (heads · head width).
+    """
+    rows, heads, width = q.shape
+    group = heads // cache.shape[3]
+    if not q.is_cuda:
+        seen = torch.arange(cache.shape[1], device=q.device) <= positions[:, None]
+        keys, values = (one.transpose(1, 2) for one in cache.unbind(2))
+        # the heads that share keys stand where a sequence's queries would
+        query = q.view(rows, -1, group, width)
+        return functional.scaled_dot_product_attention(query, keys, values, seen[:, None, None]).reshape(rows, -1)
+    out = torch.empty((rows, heads * width), dtype=q.dtype, device=q.device)
+    _kernels().cached_attention[(rows, heads)](
+        q,
+        q.stride(0),
+        cache,
+        *cache.stride()[:3],
+        positions,
+        out,
+        width**-0.5,
+        heads,
+        GROUP=group,
+        WIDTH=width,
+        KEYS=32,
+        num_warps=4,
+    )
+    return out
 
 
 def _repeated(one: Tensor, q: Tensor) -> Tensor:

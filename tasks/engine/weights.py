@@ -59,6 +59,10 @@ class Int8Weight:
     def unpack(self, out: Tensor) -> None:
         ops.dequantize_int8(self.codes, self.scales, out)
 
+    def product(self, x: Tensor) -> Tensor:
+        """`x @ W.T`, for few rows, without unpacking."""
+        return ops.int8_linear(x, self.codes, self.scales)
+
 
 def _int8(module: Any) -> tuple[Tensor, Tensor]:
     """Codes and `SCB`, which move from the weight to the module's state at its first forward pass."""
@@ -81,6 +85,13 @@ class Nf4Weight:
             dequantize_4bit(self._packed, self._state, out=out)
         else:  # bitsandbytes has no such operator elsewhere
             out.copy_(dequantize_4bit(self._packed, self._state))
+
+    def product(self, x: Tensor) -> Tensor:
+        """`x @ W.T`; bitsandbytes unpacks or not, whichever is faster on the card for so many rows."""
+        from bitsandbytes import matmul_4bit
+
+        made: Tensor = matmul_4bit(x, self._packed, self._state)
+        return made
 
 
 class PlainWeight:
@@ -139,8 +150,8 @@ class Scratch:
             self._order = []
 
     def end(self) -> None:
-        """A step is complete: the next one goes the same way."""
-        self._known = True
+        """A step is complete: the next one goes the same way, or unpacks nothing."""
+        self._known = bool(self._order)
 
     def matrix(self, projection: Projection) -> Tensor:
         """The projection's weights, width × columns, until the next one is asked for."""
@@ -257,12 +268,14 @@ class Projection:
                 _replace(module, self._storage[start : start + rows])
                 start += rows
 
-    def forward(self, x: Tensor, *, again: bool = False) -> Tensor:
-        """x: T × columns. `again`: drop out what the last forward pass did."""
-        y = x @ self._matrix().T
+    def forward(self, x: Tensor, *, again: bool = False, adapted: bool = True) -> Tensor:
+        """x: T × columns. `again`: drop out what the last forward pass did. Without `adapted` the layers alone:
+        T × `rows`."""
+        matrix = self._matrix()
+        y = x @ (matrix if adapted else matrix[: self.rows]).T
         if self.bias is not None:
             y[:, : self.rows] += self.bias
-        for one, drop in zip(self.adapted, self._drops, strict=True):
+        for one, drop in zip(self.adapted, self._drops, strict=True) if adapted else ():
             inner = drop.forward(x, one.adapter, again) if self.dropout else y[:, one.inner]
             out = y[:, one.outputs]
             torch.addmm(out, inner, one.adapter.b.T, alpha=one.adapter.scale, out=out)

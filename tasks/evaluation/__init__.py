@@ -4,8 +4,10 @@ Base and tuned are one loaded model with the adapter switched off and on, so tha
 the same. The parts, each usable without the others:
 
     suites      files → items: a gap in a file, the prompt that leads to it, what stands there in truth
+    models      base and tuned, loaded once
+    sides       what computes one of them: the libraries' modules, or the engine where the plan says so
     losses      chunks → token loss of both models                                   → losses.parquet
-    generation  prompts → greedy answers                                             → completions.parquet
+    generation  prompts → greedy answers by the libraries' modules                   → completions.parquet
     scoring     answers → a score per item (no model needed)                         → scores.parquet
     intervals   paired scores → differences with intervals, clustered by repository
     showing     the report's sections

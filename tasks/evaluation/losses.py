@@ -13,7 +13,8 @@ from tasks.evaluation.suites import spread
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+
+    from tasks.evaluation.sides import Computing
 
 LOGIT_ROWS = 4096
 """Most positions in one forward pass: their logits in fp32 take half a GiB with a vocabulary of 32,000."""
@@ -71,7 +72,7 @@ def choose(path: Path, wanted: int, seed: int, bos: int | None) -> list[Chunk]:
 
 
 def measure(
-    model: PreTrainedModel, chunks: Sequence[Chunk], batch_size: int, done: Callable[[int], None] = lambda count: None
+    side: Computing, chunks: Sequence[Chunk], batch_size: int, done: Callable[[int], None] = lambda count: None
 ) -> list[float]:
     """Summed negative log-likelihood of each chunk's counted tokens, in nats, computed in fp32 from the logits.
 
@@ -82,15 +83,12 @@ def measure(
     Raises:
         StageError: a loss is not finite.
     """
-    import torch
-
     sums = [0.0] * len(chunks)
-    with torch.inference_mode():
-        for batch in batches([len(chunk.input_ids) for chunk in chunks], batch_size):
-            losses = _batch(model, [chunks[index] for index in batch])
-            for index, loss in zip(batch, losses.tolist(), strict=True):
-                sums[index] = loss
-            done(len(batch))
+    for batch in batches([len(chunk.input_ids) for chunk in chunks], batch_size):
+        losses = side.losses(*_padded([chunks[index] for index in batch]))
+        for index, loss in zip(batch, losses.tolist(), strict=True):
+            sums[index] = loss
+        done(len(batch))
     for chunk, loss in zip(chunks, sums, strict=True):
         if not 0 <= loss < float("inf"):
             raise StageError(
@@ -111,10 +109,9 @@ def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return found
 
 
-def _batch(model: PreTrainedModel, chunks: list[Chunk]) -> torch.Tensor:
-    """Sums of loss by chunk. Padding stands on the right, where no token before it can see it."""
+def _padded(chunks: list[Chunk]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and which of them count, chunks × longest, padded on the right."""
     import torch
-    from torch.nn.functional import cross_entropy
 
     width = max(len(chunk.input_ids) for chunk in chunks)
     ids = torch.zeros((len(chunks), width), dtype=torch.long)
@@ -122,10 +119,4 @@ def _batch(model: PreTrainedModel, chunks: list[Chunk]) -> torch.Tensor:
     for row, chunk in enumerate(chunks):
         ids[row, : len(chunk.input_ids)] = torch.tensor(chunk.input_ids)
         counts[row, : len(chunk.counts)] = torch.tensor(chunk.counts)
-    ids, counts = ids.to(model.device), counts.to(model.device)
-    logits = model(input_ids=ids, use_cache=False).logits
-    sums = []
-    for row in range(len(chunks)):
-        loss = cross_entropy(logits[row, :-1].float(), ids[row, 1:], reduction="none")
-        sums.append(loss[counts[row, 1:]].double().sum())
-    return torch.stack(sums)
+    return ids, counts

@@ -1,51 +1,78 @@
-"""Base and tuned as one loaded model, the adapter switched off and on."""
+"""Base and tuned as one loaded model, the adapter switched off and on, computed as the plan says."""
 
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from artifacts.schema import Plan, Quantization
+from artifacts.schema import Engine, Plan, Quantization
 from tasks.loading import attach_adapter, load_base
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+
+    from tasks.engine.decoding import Decoder
+    from tasks.evaluation.sides import Computing
+
+log = logging.getLogger(__name__)
 
 Side = Literal["base", "tuned"]
 SIDES: tuple[Side, ...] = ("base", "tuned")
 
 
 class Pair:
-    """Both models. Release it when done: a 7B takes half of a small card."""
+    """Both models. Release it when done: a 7B takes half of a small card.
 
-    def __init__(self, folder: Path, adapter: Path, quantization: Quantization, plan: Plan) -> None:
+    Args:
+        length: the longest text in tokens that they will see, answers included.
+    """
+
+    def __init__(self, folder: Path, adapter: Path, quantization: Quantization, plan: Plan, length: int) -> None:
         self._tuned: PeftModel | None = attach_adapter(load_base(folder, quantization, plan), adapter)
+        self._decoder = _decoder(self._tuned, length) if plan.engine == "fused" else None
+        self.engine: Engine = "fused" if self._decoder else "stock"
 
     @contextmanager
-    def side(self, side: Side) -> Iterator[PreTrainedModel]:
-        """The model, computing as base or as tuned until the block ends.
+    def side(self, side: Side) -> Iterator[Computing]:
+        """Base or tuned, until the block ends.
 
         Switched off, a LoRA layer calls its base layer and nothing else (`peft.tuners.lora.layer.Linear.forward`), so
         base computes exactly what a model without adapter does.
         """
+        from tasks.evaluation.sides import Fused, Stock
+
         assert self._tuned is not None, "the models were released"
+        if self._decoder:
+            yield Fused(self._decoder, adapted=side == "tuned")
+            return
         with ExitStack() as stack:
             if side == "base":
                 stack.enter_context(self._tuned.disable_adapter())
-            yield self._tuned.get_base_model()
+            yield Stock(self._tuned.get_base_model())
 
     def release(self) -> None:
         """Give the memory back."""
         import torch
 
-        self._tuned = None
+        self._tuned = self._decoder = None
         gc.collect()  # peft's wrappers hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _decoder(tuned: PeftModel, length: int) -> Decoder | None:
+    """The engine on this model; None where it cannot run it."""
+    from tasks.engine.decoding import Decoder, unsupported
+
+    reason = unsupported(tuned)
+    if reason:
+        log.info("evaluated with the libraries' modules instead of the engine: %s", reason)
+        return None
+    return Decoder(tuned, length)
 
 
 @contextmanager

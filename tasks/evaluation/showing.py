@@ -37,6 +37,9 @@ def _table(handle: EvaluationReport) -> Table:
         f"Same items, batches and {weights} base weights for both models. Differences are tuned − base; intervals from"
         " a paired bootstrap over repositories. Greedy answers; edit similarity is rapidfuzz's `ratio`."
     )
+    if handle.generation:
+        made = {"fused": "the engine", "stock": "the libraries' modules"}[handle.generation.engine]
+        caption += f" Answers were made by {made} at {handle.generation.summary}."
     return Table(columns, rows, caption)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,15 +16,17 @@ from artifacts.progress import SILENT, Progress
 from artifacts.schema import (
     Completion,
     DatasetSample,
+    Engine,
     EvaluationReport,
     ExportedModel,
+    GenerationSpeed,
     Plan,
     QuantizedBase,
     TokenizedDataset,
 )
 from tasks.base_model import ModelReference, fetch
 from tasks.evaluation import losses, scoring, suites
-from tasks.evaluation.generation import Decoding, generate
+from tasks.evaluation.generation import Decoding
 from tasks.evaluation.models import SIDES, Pair, Side, threads
 from tasks.evaluation.settings import EvaluationConfig
 from tasks.evaluation.showing import sections
@@ -96,7 +99,7 @@ def run_evaluation(
     folder = base.path if base else fetch(model, progress)
     progress.begin("loading the model")
     with threads(config.cpu_threads):
-        pair = Pair(folder, exported.path / "adapter", config.quantization, plan)
+        pair = Pair(folder, exported.path / "adapter", config.quantization, plan, work.longest)
         try:
             measured = {side: work.measure(pair, side) for side in SIDES}
         finally:
@@ -105,10 +108,12 @@ def run_evaluation(
     completion_rows = _completion_rows(items, measured)
     _write(loss_rows, workdir / "losses.parquet", LOSS_COLUMNS)
     _write(completion_rows, workdir / "completions.parquet", COMPLETION_COLUMNS)
-    return _report(config, workdir, notes)
+    return _report(config, workdir, notes, _speed(measured.values(), pair.engine))
 
 
-def _report(config: EvaluationConfig, workdir: Path, notes: list[str]) -> EvaluationReport:
+def _report(
+    config: EvaluationConfig, workdir: Path, notes: list[str], speed: GenerationSpeed | None
+) -> EvaluationReport:
     """From the files that the models left to the handle: needs no model."""
     loss_rows, completions = _read(workdir / "losses.parquet"), _read(workdir / "completions.parquet")
     scores = scoring.score(completions)
@@ -120,7 +125,22 @@ def _report(config: EvaluationConfig, workdir: Path, notes: list[str]) -> Evalua
         notes=tuple(notes),
         samples=tuple(_samples(completions, config)),
         quantization=config.quantization,
+        generation=speed,
     )
+
+
+def _speed(sides: Collection[_Measured], engine: Engine) -> GenerationSpeed | None:
+    """Of all answers of both sides; None when there were none."""
+    seconds = sum(side.seconds for side in sides)
+    if not seconds:
+        return None
+    speed = GenerationSpeed(
+        engine=engine,
+        tokens_per_second=sum(side.tokens for side in sides) / seconds,
+        completions_per_second=sum(len(side.answers) for side in sides) / seconds,
+    )
+    log.info("greedy answers, %s: %s", engine, speed.summary)
+    return speed
 
 
 @dataclass(frozen=True)
@@ -129,6 +149,10 @@ class _Measured:
 
     losses: list[float]
     answers: list[str]
+    tokens: int
+    """Of the answers."""
+    seconds: float
+    """That they took."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +165,26 @@ class _Work:
     items: Sequence[suites.Item]
     progress: Progress
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text that a model will see."""
+        prompts = (len(item.prompt_ids) + self.config.max_new_tokens for item in self.items)
+        return max(*(len(chunk.input_ids) for chunk in self.chunks), *prompts)
+
     def measure(self, pair: Pair, side: Side) -> _Measured:
-        with pair.side(side) as model:
+        with pair.side(side) as computing:
             self.progress.begin(f"held-out loss, {side}", len(self.chunks), "chunks")
-            found = losses.measure(model, self.chunks, self.config.batch_size, self.progress.advance)
-            answers: list[str] = []
+            found = losses.measure(computing, self.chunks, self.config.batch_size, self.progress.advance)
+            answers: list[list[int]] = []
+            seconds = 0.0
             for suite, title in TITLES.items():
                 prompts = [item.prompt_ids for item in self.items if item.suite == suite]
                 if prompts:
                     self.progress.begin(f"{title}, {side}", len(prompts), "prompts")
-                    answers += map(self._text, generate(model, prompts, self._decoding(), self.progress.advance))
-            return _Measured(found, answers)
+                    started = time.perf_counter()
+                    answers += computing.generate(prompts, self._decoding(), self.progress.advance)
+                    seconds += time.perf_counter() - started
+        return _Measured(found, list(map(self._text, answers)), sum(map(len, answers)), seconds)
 
     def _decoding(self) -> Decoding:
         """Answers end with the line: at a token that holds a line break, at the end of the middle or of the text."""
@@ -256,4 +289,4 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-STAGE = Stage(name="evaluation", version=1, run=run_evaluation, produces=EvaluationReport, show=sections)
+STAGE = Stage(name="evaluation", version=2, run=run_evaluation, produces=EvaluationReport, show=sections)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tasks.engine import ops
 from tests.tasks.engine import interpreted
 
 triton = pytest.importorskip("triton", reason="needs Triton (Linux on x86-64)")
@@ -51,7 +52,13 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Any], int]] = {
     ),
     "int8_linear": (
         {"x": F16, "codes": I8, "scales": F32, "out": F32},
-        {"ROWS": 32, "COLUMNS": 64, "DEPTH": 64},
+        {"ROWS": 64, "COLUMNS": ops.TILE[0], "DEPTH": ops.TILE[1]},
+        4,
+    ),
+    "add_up": ({"parts": F32, "out": F16}, {"BLOCK": 1024}, 4),
+    "cached_attention": (
+        {"q": F16, "cache": F16, "positions": I64, "out": F16, "scale": "fp32"},
+        {"GROUP": 1, "WIDTH": 128, "KEYS": 32},
         4,
     ),
 }

@@ -7,35 +7,41 @@ import weakref
 import pytest
 import torch
 
-from artifacts.schema import ExportedModel, Quantization
-from tasks.evaluation.models import Pair, threads
+from artifacts.schema import ExportedModel, Plan, Quantization
+from tasks.evaluation.models import Pair, Side, threads
+from tasks.evaluation.sides import Fused, Stock
 from tasks.loading import load_base
 from tests.conftest import BASE_MODEL
 from tests.tasks.evaluation.world import PLAN
 
+FUSED = PLAN.model_copy(update={"engine": "fused"})
 IDS = torch.arange(300, 340).reshape(2, 20)
+
+
+def logits(pair: Pair, name: Side) -> torch.Tensor:
+    with pair.side(name) as side:
+        assert isinstance(side, Stock)
+        found: torch.Tensor = side.model(input_ids=IDS).logits
+        return found
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 def test_switched_off_it_is_the_base_to_the_bit(noise: ExportedModel, quantization: Quantization) -> None:
-    pair = Pair(BASE_MODEL, noise.path / "adapter", quantization, PLAN)
+    pair = Pair(BASE_MODEL, noise.path / "adapter", quantization, PLAN, 20)
     with torch.inference_mode():
         alone = load_base(BASE_MODEL, quantization, PLAN)(input_ids=IDS).logits
-        with pair.side("tuned") as model:
-            tuned = model(input_ids=IDS).logits
-        with pair.side("base") as model:
-            base = model(input_ids=IDS).logits
-        with pair.side("tuned") as model:
-            again = model(input_ids=IDS).logits
+        tuned, base, again = (logits(pair, side) for side in ("tuned", "base", "tuned"))
     assert torch.equal(base, alone)
     assert torch.equal(tuned, again) and not torch.allclose(tuned, base, atol=1e-2)
 
 
-def test_nothing_is_left_of_released_models(noise: ExportedModel) -> None:
-    pair = Pair(BASE_MODEL, noise.path / "adapter", "none", PLAN)
-    with pair.side("tuned") as model:
-        reference = weakref.ref(model)
-    del model
+@pytest.mark.parametrize("plan", [PLAN, FUSED])
+def test_nothing_is_left_of_released_models(noise: ExportedModel, plan: Plan) -> None:
+    pair = Pair(BASE_MODEL, noise.path / "adapter", "none", plan, 20)
+    with pair.side("tuned") as computing:
+        assert isinstance(computing, Stock if plan == PLAN else Fused)
+    reference = weakref.ref(pair._tuned)
+    del computing
     pair.release()
     assert reference() is None
 

@@ -77,7 +77,7 @@ def test_a_second_run_gives_the_same_bytes(
     small_world: world.World, memorised: ExportedModel, good: EvaluationReport, tmp_path: Path
 ) -> None:
     again = run(small_world, memorised, tmp_path)
-    assert again == good.model_copy(update={"path": tmp_path})
+    assert again == good.model_copy(update={"path": tmp_path, "generation": again.generation})
     for file in sorted(good.path.iterdir()):
         assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
 
@@ -138,3 +138,42 @@ def test_every_part_tells_its_progress(small_world: world.World, noise: Exported
     finished = {tick.title for tick in ticks if tick.total and tick.completed == tick.total}
     parts = ("held-out loss", "completing lines", "filling in lines")
     assert finished == {f"{part}, {side}" for part in parts for side in ("base", "tuned")}
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_the_engine_finds_what_the_libraries_modules_find(
+    small_world: world.World, memorised: ExportedModel, tmp_path: Path, quantization: str
+) -> None:
+    fused = world.PLAN.model_copy(update={"engine": "fused"})
+    reports = {}
+    for plan in (world.PLAN, fused):
+        workdir = tmp_path / plan.engine
+        workdir.mkdir()
+        config = EvaluationConfig(**{**SETTINGS, "quantization": quantization})
+        inputs = small_world.inputs(memorised) | {"plan": plan}
+        reports[plan.engine] = run_evaluation(config, **inputs, workdir=workdir)
+        speed = reports[plan.engine].generation
+        assert speed is not None and speed.engine == plan.engine and speed.tokens_per_second > 0
+    answers = [pq.read_table(one.path / "completions.parquet").to_pylist() for one in reports.values()]
+    assert answers[0] == answers[1]
+    for metric in reports["stock"].metrics:
+        other = reports["fused"].metric(metric.name)
+        assert (other.base, other.tuned) == pytest.approx((metric.base, metric.tuned), rel=1e-4)
+    table = STAGE.show(reports["fused"])[0].blocks[0]
+    assert isinstance(table, Table) and "made by the engine at" in table.caption
+
+
+def test_what_the_engine_cannot_run_is_evaluated_without_it(
+    small_world: world.World,
+    noise: ExportedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("tasks.engine.decoding.unsupported", lambda model: "it is too new")
+    fused = world.PLAN.model_copy(update={"engine": "fused"})
+    config = EvaluationConfig(**{**SETTINGS, "line_prompts": 2, "fim_prompts": 0})
+    with caplog.at_level("INFO"):
+        report = run_evaluation(config, **small_world.inputs(noise) | {"plan": fused}, workdir=tmp_path)
+    assert report.generation is not None and report.generation.engine == "stock"
+    assert "modules instead of the engine: it is too new" in caplog.text
