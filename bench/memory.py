@@ -265,6 +265,8 @@ def free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+        # Every graph brings streams of its own, and cuBLAS keeps a workspace for each stream that it ever saw.
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 

@@ -50,23 +50,24 @@ class MicroBatch:
         return self._loss.clone()
 
     def _record(self) -> None:
-        adapters = self._model.adapters
-        random = torch.cuda.get_rng_state()  # a resumed run must draw what an undisturbed one does
+        # A resumed run must draw the random numbers that an undisturbed one does.
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        numbers, before = torch.cuda.get_rng_state(), generator.clone_state()
         try:
             self._warm_up()
             graph = torch.cuda.CUDAGraph()
             # Products go before the unpacking of the next one's weights, which has a stream of usual priority.
             with torch.cuda.graph(graph, stream=torch.cuda.Stream(priority=-1)):
                 self._loss = self._model.loss_and_gradients(self._ids, self._labels, self._factor)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            generator.graphsafe_set_state(before)  # the one that was being recorded can draw no more
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             log.warning("no CUDA graph: %s; every kernel is launched by itself, which is slower", _first(error))
         else:
             self._graph, self.captured = graph, True
-        finally:
-            torch.cuda.set_rng_state(random)
-            adapters.clear()
+            torch.cuda.set_rng_state(numbers)
+        self._model.adapters.clear()
 
     def _warm_up(self) -> None:
         stream = torch.cuda.Stream()

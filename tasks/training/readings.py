@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from artifacts.schema import Plan
 
 log = logging.getLogger(__name__)
 GIB = 2**30
+READ_SECONDS = 0.5
+"""How often a GPU is asked: asking takes half a millisecond, and a step may take but fifty."""
 
 
 class Readings:
@@ -19,14 +22,19 @@ class Readings:
     def __init__(self, plan: Plan) -> None:
         self._gpu = _Gpu() if plan.device == "cuda" else None
         self._peak = 0.0
+        self._last: dict[str, float] = {}
+        self._read_at = 0.0
 
     def read(self) -> dict[str, float]:
-        """`memory_gib` since the last reading, and on a GPU its temperature, power and utilization."""
+        """`memory_gib` since the last reading, and on a GPU its temperature, power and utilization; within
+        `READ_SECONDS` the same again."""
         if self._gpu is None:
             return {"memory_gib": _resident("VmRSS")}
-        memory = self._gpu.peak_memory()
-        self._peak = max(self._peak, memory)
-        return {"memory_gib": memory, **self._gpu.state()}
+        if not self._last or time.monotonic() - self._read_at > READ_SECONDS:
+            memory = self._gpu.peak_memory()
+            self._peak = max(self._peak, memory)
+            self._last, self._read_at = {"memory_gib": memory, **self._gpu.state()}, time.monotonic()
+        return self._last
 
     def peak(self) -> float:
         """Highest memory of the process so far, loading included, GiB."""
