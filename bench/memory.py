@@ -1,6 +1,6 @@
 """Predicted against measured memory and time of the fused engine, configuration by configuration, on one GPU.
 
-    python -m bench.memory --out bench/results/memory.json [--cap-gib 14.56] [--stock] [--limit-s 140] [--tiny]
+    python -m bench.memory --out bench/results/memory.json [--cap-gib 14.56] [--stock] [--limit-s 140] [--models 1b:nf4 …]
 
 Builds two shapes (CodeLlama-7b's; `1b`, TinyLlama's, with eight heads for one key) with random weights in int8, nf4 and
 unquantized, on the device itself. Every configuration runs two micro-batches and an optimizer step, within a memory
@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -66,6 +68,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 SHAPES = {name: COMMON | sizes for name, sizes in SHAPES.items()}
+MODELS = ("7b:int8", "1b:none", "7b:nf4", "1b:nf4", "1b:int8", "7b:none")
 REPLAYS = 3
 
 
@@ -348,7 +351,8 @@ def predicted_ms(shape: ModelShape, case: Case) -> float | None:
 def models(arguments: argparse.Namespace) -> list[tuple[str, Quantization]]:
     if arguments.tiny:
         return [("tiny", "int8"), ("tiny", "nf4"), ("tiny", "none")]
-    return [("7b", "int8"), ("1b", "none"), ("7b", "nf4"), ("1b", "nf4"), ("1b", "int8"), ("7b", "none")]
+    shape, quantization = arguments.model.split(":")
+    return [(shape, quantization)]
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -440,9 +444,44 @@ def main() -> None:
     parser.add_argument("--stock", action="store_true", help="measure the libraries' modules too")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: a test of this program")
     parser.add_argument("--limit-s", type=float, default=140, help="no configuration begins after this time")
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, help="which, in this order")
+    parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.deadline = time.perf_counter() + arguments.limit_s
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.tiny or arguments.model:
+        run(arguments)
+    else:
+        run_each(arguments)
+
+
+def run_each(arguments: argparse.Namespace) -> None:
+    """Every model in a process of its own: one that memory failed in the middle of a recording is no good any more."""
+    whole: dict[str, Any] = {}
+    part = arguments.out.with_suffix(".part")
+    for model in arguments.models:
+        part.unlink(missing_ok=True)
+        left = arguments.deadline - time.perf_counter()
+        command = [sys.executable, "-m", "bench.memory", "--model", model, "--out", str(part), "--limit-s", str(left)]
+        command += ["--cap-gib", str(arguments.cap_gib), *(["--stock"] if arguments.stock else [])]
+        subprocess.run(command, check=False)
+        if part.exists():
+            found = json.loads(part.read_text())
+            whole = found | {"rows": whole.get("rows", []) + found["rows"]}
+            whole["worst_error"] = worst(whole["rows"])
+            arguments.out.write_text(json.dumps(whole, indent=1) + "\n")
+    part.unlink(missing_ok=True)
+    print("\n".join(summary(whole.get("rows", []))))
+
+
+def worst(rows: list[dict[str, Any]]) -> float | None:
+    """The largest error of the fused engine's predicted peaks, as a share."""
+    errors = [abs(row["error_share"]) for row in rows if row["engine"] == "fused" and row["error_share"] is not None]
+    return max(errors, default=None)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """One model, in this process."""
     on_gpu = torch.cuda.is_available()
     record: dict[str, Any] = {
         "card": torch.cuda.get_device_name() if on_gpu else "CPU",

@@ -66,7 +66,8 @@ def peers(root: Path, model: Path, folders: str, cap_gib: float) -> list[dict[st
     out = root / "peers.json"
     path = os.pathsep.join(filter(None, [folders, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "bench.peers", "--out", str(out), "--model", str(model), "--cap-gib", str(cap_gib)]
-    subprocess.run([*command, "--rows", "nf4", "nf4-graphs"], env={**os.environ, "PYTHONPATH": path}, check=False)
+    command += ["--rows", "nf4", "nf4-graphs", "--steps", "40"]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False)
     rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
     return rows
 
@@ -102,6 +103,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
         "memory_prediction_worst_error": _worst(arguments.memory),
         "rows": [engine, stock],
     }
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n")  # whatever comes later, this is measured
     if arguments.peers:
         found = peers(root, kept / f"model-{arguments.shape}", arguments.peers, arguments.cap_gib)
         fastest = best(found)

@@ -58,11 +58,16 @@ class MicroBatch:
             graph = torch.cuda.CUDAGraph()
             # Products go before the unpacking of the next one's weights, which has a stream of usual priority.
             with torch.cuda.graph(graph, stream=torch.cuda.Stream(priority=-1)):
-                self._loss = self._model.loss_and_gradients(self._ids, self._labels, self._factor)
+                try:
+                    self._loss = self._model.loss_and_gradients(self._ids, self._labels, self._factor)
+                except RuntimeError:
+                    self._model.join()  # else the recording cannot even be given up
+                    raise
         except RuntimeError as error:
             generator.graphsafe_set_state(before)  # the one that was being recorded can draw no more
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+            # What ends a broken recording raises an error of its own, over the one that broke it.
+            if shortage := _shortage(error):
+                raise shortage from error
             log.warning("no CUDA graph: %s; every kernel is launched by itself, which is slower", _first(error))
         else:
             self._graph, self.captured = graph, True
@@ -79,6 +84,13 @@ class MicroBatch:
         # What the eager passes held is of no use to the graph, which has memory of its own.
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
+
+
+def _shortage(error: BaseException | None) -> torch.OutOfMemoryError | None:
+    """The lack of memory behind an error; None where there is none."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _first(error: RuntimeError) -> str:

@@ -96,6 +96,10 @@ class FusedModel:
         """The pass is complete."""
         self._scratch.end()
 
+    def join(self) -> None:
+        """Have the current stream wait for everything that a broken step left running beside it."""
+        self._scratch.join()
+
     def loss_and_gradients(self, ids: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
         """The summed loss of the positions that count, in nats (fp32); the adapters' gradients are added to theirs.
 

@@ -153,6 +153,11 @@ class Scratch:
         """A step is complete: the next one goes the same way, or unpacks nothing."""
         self._known = bool(self._order)
 
+    def join(self) -> None:
+        """Have the current stream wait for all that was unpacked ahead."""
+        if self._side is not None:
+            torch.cuda.current_stream().wait_stream(self._side)
+
     def matrix(self, projection: Projection) -> Tensor:
         """The projection's weights, width × columns, until the next one is asked for."""
         place, self._place = self._place, self._place + 1
