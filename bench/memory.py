@@ -1,6 +1,6 @@
 """Predicted against measured memory and time of the fused engine, configuration by configuration, on one GPU.
 
-    python -m bench.memory --out bench/results/memory.json [--cap-gib 14.56] [--stock] [--limit-s 140] [--models 1b:nf4 …]
+    python -m bench.memory --out bench/results/memory.json [--cap-gib 14.56] [--stock] [--models 1b:nf4 …]
 
 Builds two shapes (CodeLlama-7b's; `1b`, TinyLlama's, with eight heads for one key) with random weights in int8, nf4 and
 unquantized, on the device itself. Every configuration runs two micro-batches and an optimizer step, within a memory
