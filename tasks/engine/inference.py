@@ -12,7 +12,8 @@ import torch
 
 from tasks.engine import ops
 from tasks.engine.layers import DecoderLayer, Geometry
-from tasks.engine.model import HEAD_TOKENS, FusedModel
+from tasks.engine.model import FusedModel
+from tasks.engine.support import HEAD_TOKENS
 from tasks.engine.weights import Int8Weight, Nf4Weight, Projection
 
 Tensor = torch.Tensor

@@ -15,20 +15,10 @@ import torch
 from tasks.engine import ops
 from tasks.engine.adapters import Adapters
 from tasks.engine.layers import DecoderLayer, Geometry, Kept
-from tasks.engine.support import unsupported_config
-from tasks.engine.weights import ALIGNED, Projection, Scratch
+from tasks.engine.support import ALIGNED, GROUPS, HEAD_TOKENS, unsupported_config
+from tasks.engine.weights import Projection, Scratch
 
 Tensor = torch.Tensor
-
-GROUPS = {
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "o": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "down": ("mlp.down_proj",),
-}
-"""The linear layers of a decoder layer by matrix product."""
-HEAD_TOKENS = 1024
-"""Tokens whose logits exist at a time."""
 
 
 def unsupported(model: Any) -> str | None:

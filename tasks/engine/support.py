@@ -1,4 +1,4 @@
-"""Which models the engine runs, told from their configuration alone. Imports no torch: preflight asks here too."""
+"""Which models the engine runs, and the sizes that its memory depends on. Imports no torch: preflight asks here too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from typing import Any
 
 FAMILY = ("llama", "mistral", "qwen2")
 """`model_type`s that compute what `DecoderLayer` does."""
+GROUPS = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+"""The linear layers of a decoder layer by matrix product."""
+HEAD_TOKENS = 1024
+"""Tokens whose logits exist at a time."""
+DEPTH = 2
+"""Buffers for unpacked weights on a GPU: one in use, one for the next product. More gained nothing."""
+ALIGNED = 8
+"""Rows of A are filled up to a multiple of this, so that every row of the product starts at 16 bytes."""
 MISTRAL_WINDOW = 4096
 """Tokens that transformers lets Mistral look back when its configuration does not say."""
 

@@ -16,13 +16,9 @@ from torch import nn
 
 from tasks.engine import ops
 from tasks.engine.adapters import Adapter, Adapters
+from tasks.engine.support import ALIGNED, DEPTH
 
 Tensor = torch.Tensor
-
-DEPTH = 2
-"""Buffers for unpacked weights on a GPU: one in use, one for the next product. More gained nothing."""
-ALIGNED = 8
-"""Rows of A are filled up to a multiple of this, so that every row of the product starts at 16 bytes."""
 
 
 class Weight(Protocol):

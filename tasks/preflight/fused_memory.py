@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from tasks.engine.support import ALIGNED, DEPTH, GROUPS, HEAD_TOKENS
 from tasks.preflight.job import JobShape
 from tasks.preflight.machine import GIB
 from tasks.preflight.memory import (
@@ -27,20 +28,6 @@ from tasks.preflight.memory import (
 from tasks.preflight.shape import LinearKind, ModelShape
 
 MIB = 2**20
-
-GROUPS = {
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "o": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "down": ("mlp.down_proj",),
-}
-"""The linear layers of one matrix product, as `tasks.engine.model.GROUPS` (a test holds them together)."""
-BUFFERS = 2
-"""`tasks.engine.weights.DEPTH`."""
-ALIGNED = 8
-"""`tasks.engine.weights.ALIGNED`."""
-HEAD_TOKENS = 1024
-"""`tasks.engine.model.HEAD_TOKENS`."""
 
 ADAPTER_BYTES = 12
 """Per trainable parameter: fp32 weight and gradient, 16-bit copy, and the 16-bit gradient of one micro-batch."""
@@ -129,7 +116,7 @@ class FusedMemory:
         if self.job.quantization == "none" or choice.unpacked >= self.shape.layers:
             return 0
         largest = max(self._width(group) * self._columns(group) for group in GROUPS)
-        return largest * self.element * (BUFFERS if self.on_gpu else 1)
+        return largest * self.element * (DEPTH if self.on_gpu else 1)
 
     # --- what grows with the tokens ---------------------------------------------------------------------------
 
