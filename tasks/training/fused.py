@@ -41,6 +41,7 @@ class FusedEngine:
         return loss * share
 
     def _prepare(self, model: Any, shape: tuple[int, int]) -> MicroBatch:
+        model.train()  # decides about dropout
         fused = FusedModel(model, recomputed=self._recomputed, unpacked=self._unpacked, length=shape[1])
         # Gradients stay where they are, since the graph writes there.
         model.zero_grad = lambda set_to_none=True: fused.adapters.clear()

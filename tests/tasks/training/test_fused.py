@@ -41,6 +41,15 @@ def test_one_by_one_or_together_is_the_same_update(
         assert (together.adapter[name] - weight).norm() < 1e-3 * weight.norm(), name
 
 
+def test_dropout_drops(tmp_path: Path, tokens: TokenizedDataset) -> None:
+    """The adapter begins at zero, so the first loss is the same; what it learns then is not."""
+    dropping = jobs.CONFIG.model_copy(update={"lora": LoraSettings(dropout=0.5), "max_steps": 3})
+    plain = jobs.train_here(tmp_path / "a", tokens, jobs.CONFIG.model_copy(update={"max_steps": 3}), TOGETHER)
+    dropped = jobs.train_here(tmp_path / "b", tokens, dropping, TOGETHER)
+    assert dropped.metrics["loss"][0] == plain.metrics["loss"][0]
+    assert dropped.metrics["grad_norm"][0] != pytest.approx(plain.metrics["grad_norm"][0], rel=1e-3)
+
+
 class StopAfter:
     """Asks to stop at the end of a step, as SIGTERM does."""
 
