@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 from artifacts.schema import Plan, Quantization
+from bench import reference_job
 from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
 from tasks.loading import quantization_config, silence_peft
@@ -43,13 +44,7 @@ from tasks.preflight.speed import STEP_SECONDS, step_seconds
 GIB = 2**30
 COMMON = {"model_type": "llama", "vocab_size": 32016, "max_position_embeddings": 16384, "dtype": "float16"}
 SHAPES: dict[str, dict[str, Any]] = {
-    "7b": {
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "intermediate_size": 11008,
-    },
+    "7b": reference_job.SHAPES["7b"],
     "1b": {
         "hidden_size": 2048,
         "num_hidden_layers": 22,

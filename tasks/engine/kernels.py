@@ -3,8 +3,9 @@
 Each reads and writes every number once, computes in fp32 whatever it is given, and fits a T4 (sm_75): no bf16, no
 tensor-core instructions of later cards, no shared memory beyond a reduction's. cuBLAS does the large products.
 
-Liger's kernels were looked at first (liger-kernel 0.6): its RMSNorm computes a gradient of the frozen norm's weight,
-cannot take the residual with it, and its fused cross-entropy waits for the GPU, which a CUDA graph forbids.
+liger-kernel 0.8.5 was read first. It has norms with the residual, rotation, SwiGLU and cross-entropy too, but rotation
+and SwiGLU copy what is no contiguous tensor of its own, where here q|k|v and gate|up are columns of one product, and
+the cross-entropy waits for the GPU (`.item()`), which a CUDA graph forbids; it unpacks no int8 weights.
 
 Importing this module needs Triton, which comes with the CUDA builds of torch.
 """

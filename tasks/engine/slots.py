@@ -9,15 +9,14 @@ graph; its place is given to another prompt between steps.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import torch
 
 from tasks.engine import inference, ops
+from tasks.engine.capture import record
 from tasks.engine.model import FusedModel
 
-log = logging.getLogger(__name__)
 Tensor = torch.Tensor
 
 
@@ -114,28 +113,6 @@ class Step:
         before = running.clone()
         running.zero_()
         try:
-            self._warm_up()
-            graph = torch.cuda.CUDAGraph()
-            # As in training: products go before the unpacking of the next one's weights.
-            with torch.cuda.graph(graph, stream=torch.cuda.Stream(priority=-1)):
-                self.compute()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            log.warning("no CUDA graph: %s; every kernel is launched by itself, which is slower", first)
-        else:
-            self._graph = graph
+            self._graph = record(self._model, self.compute, warm_up=1)
         finally:
             running.copy_(before)
-
-    def _warm_up(self) -> None:
-        """Compile the kernels and let cuBLAS set up its workspaces."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self.compute()
-        torch.cuda.current_stream().wait_stream(stream)
-        # What this held is of no use to the graph, which has memory of its own.
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
