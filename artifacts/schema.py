@@ -341,9 +341,11 @@ class Metric(Record):
     """Lower end of the 95 % interval of the difference; None, as `high`, where there is no bound: a single repository
     says nothing about how repositories differ."""
     high: float | None
+    smallest_detectable: float | None = None
+    """The true difference that would have been shown in 80 of 100 such comparisons; None where there is no interval."""
     items: int
     clusters: int
-    """Repositories that the bootstrap drew from."""
+    """Repositories, or parent problems, that the interval's draws took or left out."""
 
     @property
     def interval(self) -> str:

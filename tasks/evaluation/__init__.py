@@ -8,8 +8,8 @@ the same. The parts, each usable without the others:
     sides       what computes one of them: the libraries' modules, or the engine where the plan says so
     losses      chunks → token loss of both models                                   → losses.parquet
     generation  prompts → greedy answers by the libraries' modules                   → completions.parquet
-    scoring     answers → a score per item (no model needed)                         → scores.parquet
-    intervals   paired scores → differences with intervals, clustered by repository
+    scoring     answers → a score per item (no model needed)                         → scores.parquet;
+                scores → differences with intervals, by `tasks.statistics`
     showing     the report's sections
 """
 

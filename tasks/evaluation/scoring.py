@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from artifacts.schema import Metric
-from tasks.evaluation.intervals import Paired, compare
+from tasks.statistics import Difference, paired_difference
 
 Row = Mapping[str, Any]
 
@@ -65,37 +66,55 @@ def answer_metrics(scores: Sequence[Row], *, seed: int, resamples: int) -> list[
         for name in names:
             rows = [row for row in scores if (row["suite"], row["score"]) == (suite, name)]
             if rows:
-                paired = _paired(rows, [1.0] * len(rows), "base", "tuned")
-                metrics.append(_metric(f"{suite}_{name}", paired, seed=seed, resamples=resamples))
+                base, tuned, repos = ([row[column] for row in rows] for column in ("base", "tuned", "repo"))
+                found = paired_difference(base, tuned, repos, seed=seed, draws=resamples)
+                metrics.append(_metric(f"{suite}_{name}", found))
     return metrics
 
 
 def loss_metrics(losses: Sequence[Row], *, seed: int, resamples: int) -> list[Metric]:
     """Loss and perplexity from rows of `losses.parquet`."""
-    paired = _paired(losses, [row["tokens"] for row in losses], "base_loss", "tuned_loss")
-    return [_metric(name, paired, seed=seed, resamples=resamples) for name in ("loss", "perplexity")]
+    tokens = [row["tokens"] for row in losses]
+    base, tuned = ([row[f"{side}_loss"] / row["tokens"] for row in losses] for side in ("base", "tuned"))
+    repos = [row["repo"] for row in losses]
+    loss = paired_difference(base, tuned, repos, weights=tokens, seed=seed, draws=resamples)
+    return [_metric("loss", loss), _metric("perplexity", _perplexity(loss))]
 
 
-def _paired(rows: Sequence[Row], weights: Sequence[float], base: str, tuned: str) -> Paired:
-    repos = [row["repo"] for row in rows]
-    return Paired(repos, weights, [row[base] for row in rows], [row[tuned] for row in rows])
+def _perplexity(loss: Difference) -> Difference:
+    """The base's perplexity as measured, and the interval that the loss's interval makes of it: both say the same."""
+    base = _exp(loss.base)
+
+    def change(difference: float | None) -> float | None:
+        return None if difference is None else base * (_exp(difference) - 1)
+
+    return Difference(
+        base=base,
+        tuned=_exp(loss.tuned),
+        estimate=_exp(loss.tuned) - base,
+        low=change(loss.low),
+        high=change(loss.high),
+        smallest_detectable=change(loss.smallest_detectable),
+        items=loss.items,
+        clusters=loss.clusters,
+    )
 
 
-def _metric(name: str, paired: Paired, *, seed: int, resamples: int) -> Metric:
-    import numpy as np
+def _exp(loss: float) -> float:
+    return math.exp(min(loss, 350.0))  # a broken model's perplexity must stay a number that JSON can hold
 
-    # a broken model's perplexity must stay a number that JSON can hold
-    transform = (lambda ratios: np.exp(np.minimum(ratios, 700.0))) if name == "perplexity" else None
-    found = compare(paired, seed=seed, resamples=resamples, transform=transform)
+
+def _metric(name: str, found: Difference) -> Metric:
     return Metric(
         name=name,
         title=TITLES[name],
         better="lower" if name in ("loss", "perplexity") else "higher",
         base=found.base,
         tuned=found.tuned,
-        difference=found.tuned - found.base,
+        difference=found.estimate,
         low=found.low,
         high=found.high,
-        items=len(paired.clusters),
+        smallest_detectable=found.smallest_detectable,
+        items=found.items,
         clusters=found.clusters,
     )

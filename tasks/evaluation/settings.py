@@ -14,7 +14,7 @@ class EvaluationConfig(Config):
     quantization: Quantization = "int8"
     """What both models' base weights are quantized to; as in training, unless set otherwise."""
     seed: int = 0
-    """Chooses the chunks, the lines, the samples shown and the bootstrap's draws."""
+    """Chooses the chunks, the lines, the samples shown and the draws for the intervals."""
     max_chunks: int = Field(400, ge=1)
     """Held-out chunks whose loss is measured, spread evenly over the repositories."""
     line_prompts: int = Field(200, ge=0)
@@ -28,7 +28,7 @@ class EvaluationConfig(Config):
     batch_size: int = Field(32, ge=1)
     """Sequences computed at once. Fewer need less memory; the last bits of the results depend on it."""
     resamples: int = Field(10_000, ge=2_000)
-    """Draws of the bootstrap."""
+    """Draws of clusters for the intervals; with few clusters all subsets are used instead."""
     samples: int = Field(6, ge=0)
     """Completions shown in the report."""
     cpu_threads: int = Field(2, ge=1)

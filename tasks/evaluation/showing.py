@@ -35,7 +35,7 @@ def _table(handle: EvaluationReport) -> Table:
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
     caption = (
         f"Same items, batches and {weights} base weights for both models. Differences are tuned − base; intervals from"
-        " a paired bootstrap over repositories. Greedy answers; edit similarity is rapidfuzz's `ratio`."
+        " paired random halves of the repositories. Greedy answers; edit similarity is rapidfuzz's `ratio`."
     )
     if handle.generation:
         made = {"fused": "the engine", "stock": "the libraries' modules"}[handle.generation.engine]

@@ -289,4 +289,4 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-STAGE = Stage(name="evaluation", version=2, run=run_evaluation, produces=EvaluationReport, show=sections)
+STAGE = Stage(name="evaluation", version=3, run=run_evaluation, produces=EvaluationReport, show=sections)

@@ -1,0 +1,118 @@
+"""Intervals cover what they say, under an effect and under none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from artifacts.errors import InputError
+from tasks.statistics import FEWEST_CLUSTERS, Difference, paired_difference
+from tasks.statistics.student import student_quantile
+
+Study = tuple[list[float], list[float], list[str], list[float]]
+
+
+def losses(rng: np.random.Generator, repos: int, effect: float) -> Study:
+    """Chunks of repositories that differ in level, effect and size."""
+    sizes = np.maximum(1, rng.lognormal(1.5, 1.0, repos).astype(int))
+    clusters = np.repeat(np.arange(repos), sizes)
+    base = rng.normal(2, 0.5, repos)[clusters] + rng.normal(0, 0.3, len(clusters))
+    change = rng.normal(effect, 0.02, repos)[clusters] + rng.normal(0, 0.03, len(clusters))
+    weights = rng.integers(50, 300, len(clusters)).astype(float)
+    return base.tolist(), (base + change).tolist(), clusters.astype(str).tolist(), weights.tolist()
+
+
+def outcomes(rng: np.random.Generator, problems: int, lost: float, gained: float) -> Study:
+    """Passed or failed, a cluster each."""
+    change = rng.choice([-1.0, 0.0, 1.0], problems, p=[lost, 1 - lost - gained, gained])
+    base = np.where(change == 0, rng.integers(0, 2, problems), change < 0).astype(float)
+    return base.tolist(), (base + change).tolist(), [str(number) for number in range(problems)], [1.0] * problems
+
+
+def compare(study: Study, seed: int = 0, draws: int = 2000) -> Difference:
+    *values, weights = study
+    return paired_difference(*values, weights=weights, seed=seed, draws=draws)
+
+
+def ends(found: Difference) -> tuple[float, float]:
+    assert found.low is not None and found.high is not None
+    return found.low, found.high
+
+
+def covered(studies: list[Study], truth: float) -> float:
+    intervals = [ends(compare(study, seed)) for seed, study in enumerate(studies)]
+    return sum(low <= truth <= high for low, high in intervals) / len(studies)
+
+
+@pytest.mark.parametrize(("repos", "effect"), [(8, 0.0), (12, -0.05), (40, 0.0)])
+def test_intervals_of_losses_cover_95_percent(repos: int, effect: float) -> None:
+    rng = np.random.default_rng(7)
+    # 1,000 draws of a probability of 0.95 lie within 0.932 and 0.968 in 99 of 100 tests
+    assert covered([losses(rng, repos, effect) for _ in range(1000)], effect) == pytest.approx(0.95, abs=0.018)
+
+
+def test_intervals_of_outcomes_cover_95_percent() -> None:
+    rng = np.random.default_rng(8)
+    studies = [outcomes(rng, 164, 0.15, 0.15) for _ in range(400)]
+    assert covered(studies, 0.0) == pytest.approx(0.95, abs=0.028)
+
+
+def test_few_items_that_differ_do_not_make_a_false_certainty() -> None:
+    rng = np.random.default_rng(9)
+    studies = [outcomes(rng, 60, 0.03, 0.0) for _ in range(400)]  # in one of six, nothing differs
+    assert covered(studies, -0.03) >= 0.925
+    same = [1.0, 0.0] * 30, [1.0, 0.0] * 30, [str(number) for number in range(60)], [1.0] * 60
+    bound = 1.959964**2 / (60 + 1.959964**2)
+    assert ends(compare(same)) == pytest.approx((-bound, bound))
+
+
+def test_a_known_effect_is_found() -> None:
+    low, high = ends(compare(losses(np.random.default_rng(1), 40, -0.05)))
+    assert -0.08 < low < high < 0
+
+
+def test_the_smallest_detectable_difference_is_found_in_80_of_100_cases() -> None:
+    rng = np.random.default_rng(2)
+    clusters = [str(number) for number in range(20)]
+
+    def study(effect: float) -> Difference:
+        return compare(([2.0] * 20, (2 + rng.normal(effect, 0.03, 20)).tolist(), clusters, [1.0] * 20))
+
+    smallest = float(np.mean([study(0.0).smallest_detectable or 0 for _ in range(200)]))
+    found = sum(ends(study(smallest))[0] > 0 for _ in range(500)) / 500
+    assert found == pytest.approx(0.8, abs=0.055)
+
+
+def test_repositories_count_by_what_they_hold() -> None:
+    found = paired_difference([1.0, 3.0, 1.0], [0.0, 0.0, 2.0], ["a", "a", "b"], weights=[1.0, 1.0, 8.0])
+    assert (found.base, found.tuned, found.estimate) == pytest.approx((1.2, 1.6, 0.4))
+
+
+def test_items_of_one_repository_are_no_independent_witnesses() -> None:
+    change = np.repeat(np.random.default_rng(3).normal(0, 1, 10), 50).tolist()
+    together = ends(compare(([0.0] * 500, change, [f"r{n // 50}" for n in range(500)], [1.0] * 500)))
+    apart = ends(compare(([0.0] * 500, change, [f"r{n}" for n in range(500)], [1.0] * 500)))
+    assert together[1] - together[0] > 4 * (apart[1] - apart[0])
+
+
+def test_draws_are_seeded_and_few_clusters_need_none() -> None:
+    many, few = losses(np.random.default_rng(1), 20, 0.0), losses(np.random.default_rng(1), 10, 0.0)
+    assert compare(many, 5) == compare(many, 5) != compare(many, 6)
+    assert compare(few, 5) == compare(few, 6)
+
+
+@pytest.mark.parametrize("repos", [1, FEWEST_CLUSTERS - 1])
+def test_too_few_repositories_have_no_interval(repos: int) -> None:
+    found = compare(losses(np.random.default_rng(1), repos, 0.0))
+    assert (found.low, found.high, found.smallest_detectable, found.clusters) == (None, None, None, repos)
+
+
+def test_an_empty_held_out_set_is_said() -> None:
+    with pytest.raises(InputError, match=r"sampling\.held_out: there is no held-out item"):
+        paired_difference([], [], [])
+
+
+@pytest.mark.parametrize(("freedom", "expected"), [(5, 2.570582), (11, 2.200985), (37, 2.026192), (200, 1.971896)])
+def test_quantiles_of_student(freedom: int, expected: float) -> None:
+    """From printed tables of the t distribution, 97.5 %."""
+    assert student_quantile(0.975, freedom) == pytest.approx(expected, abs=1e-5)
