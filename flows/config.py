@@ -25,6 +25,7 @@ from tasks.reporting import ReportingConfig
 from tasks.sampling import SamplingConfig
 from tasks.tokenization import TokenizationConfig
 from tasks.training import TrainingConfig
+from tasks.workers import WorkersConfig
 
 
 class PipelineConfig(Config):
@@ -48,6 +49,8 @@ class PipelineConfig(Config):
     """How base and tuned are compared."""
     reporting: ReportingConfig = Field(default_factory=ReportingConfig)
     """The report."""
+    workers: WorkersConfig = Unkeyed(WorkersConfig())
+    """Who computes the stages that fall into parts."""
 
     @model_validator(mode="before")
     @classmethod

@@ -71,7 +71,7 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
         config: the settings; `{"recipe": "demo"}` takes a recipe as it is.
         refresh: stages to run again even if nothing changed.
     """
-    run = Run(Store.from_environment(), refresh or ())
+    run = Run(Store.from_environment(), refresh or (), config.workers)
     model = locate(config.model)
 
     cleared = run.stage(preflight.STAGE, config.preflight, model=model, job=config.job())

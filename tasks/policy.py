@@ -18,6 +18,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +41,7 @@ from artifacts.schema import Handle
 from artifacts.store import Store
 from tasks import dashboard
 from tasks.stage import Stage
+from tasks.workers import WorkersConfig, started
 
 log = logging.getLogger(__name__)
 H = TypeVar("H", bound=Handle)
@@ -88,6 +90,8 @@ class Job(Generic[H]):
         self, stage: Stage[H], config: Config, inputs: dict[str, digest.Fingerprinted], *, store: Store, forced: bool
     ) -> None:
         self.stage, self.config, self.inputs, self.store = stage, config, inputs, store
+        self.workers = WorkersConfig()
+        """Who computes the parts of a stage that fans out."""
         self.guard: Callable[[], object] | None = None
         """Called just before the artifact is built, and not when it is served; raises to forbid it."""
         self.forced = forced
@@ -132,13 +136,15 @@ class Job(Generic[H]):
         if self.guard:
             self.guard()
         workdir = store.workdir(stage.name, self.key, keep=stage.keeps_workdir and not self.forced)
-        started = time.monotonic()
-        handle = stage.run(self.config, **self.inputs, workdir=workdir, progress=progress)
+        began = time.monotonic()
+        with ExitStack() as stack:
+            more = {"mapper": stack.enter_context(started(self.workers))} if stage.fans_out else {}
+            handle = stage.run(self.config, **self.inputs, **more, workdir=workdir, progress=progress)
         provenance = {
             "key_parts": self.parts,
             "codetune": installed_version("codetune"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": round(time.monotonic() - began, 3),
         }
         return store.publish(stage.name, self.key, handle, workdir, provenance)
 
@@ -146,8 +152,10 @@ class Job(Generic[H]):
 class Run:
     """One pass through the pipeline: where results go, what must not be reused, and what became of each stage."""
 
-    def __init__(self, store: Store, refresh: Iterable[str] = ()) -> None:
+    def __init__(self, store: Store, refresh: Iterable[str] = (), workers: WorkersConfig | None = None) -> None:
         self.store = store
+        self.workers = workers or WorkersConfig()
+        self.workers.check()
         self.refresh = frozenset(refresh)
         self.outcomes: list[Outcome] = []
         self._task_results: dict[str, Any] = {}
@@ -169,7 +177,7 @@ class Run:
             observer.started(stage.name)
         given = {name: value for name, value in inputs.items() if value is not None}
         job = Job(stage, config, given, store=self.store, forced=stage.name in self.refresh)
-        job.guard = guard
+        job.guard, job.workers = guard, self.workers
         found = job.find()
         upstream = [self._task_results[place] for place in map(_place, given.values()) if place in self._task_results]
         staged = run_stage.with_options(

@@ -29,5 +29,7 @@ class Stage(Generic[H]):
     identify: Callable[[Any], str] | None = None
     """From the config: a fingerprint of what the stage reads from outside the pipeline (source files, a data set's
     revision, a machine). Part of the key, so that a change outside runs the stage again."""
+    fans_out: bool = False
+    """`run` takes a `mapper` too, and has it compute its parts (`tasks.mapping`)."""
     keeps_workdir: bool = False
     """A failed or killed attempt's work directory is handed to the next attempt, which continues from it."""

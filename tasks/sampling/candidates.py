@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,6 +45,30 @@ class Portion(Protocol):
 
     def contents(self, wanted: Sequence[int]) -> Iterator[bytes | None]:
         """The contents of the rows with these ascending numbers; None for one that cannot be read."""
+
+    def portable(self, wanted: Callable[[Row | None], bool]) -> Portion:
+        """The same portion in a form that travels to a worker, which may be on a machine without this one's disk.
+
+        Args:
+            wanted: says of a row whether its contents will be asked for.
+        """
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A portion that was read: its rows, and the contents that will be asked for."""
+
+    facts: Sequence[Row | None]
+    read: Mapping[int, bytes | None]
+
+    def rows(self) -> Sequence[Row | None]:
+        return self.facts
+
+    def contents(self, wanted: Sequence[int]) -> Iterator[bytes | None]:
+        return (self.read[number] for number in wanted)
+
+    def portable(self, wanted: Callable[[Row | None], bool]) -> Carried:
+        return self
 
 
 class OpenSource(Protocol):

@@ -170,8 +170,6 @@ class SamplingConfig(Config):
     """Share of the files that is held out, by whole repositories."""
     seed: int = 0
     """Decides which files are taken and which repositories are held out."""
-    workers: int = Unkeyed(4, ge=1)
-    """Threads that read from the hub. The result does not depend on it."""
 
     @field_validator("languages")
     @classmethod

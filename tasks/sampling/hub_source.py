@@ -10,7 +10,7 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -33,6 +33,8 @@ _FIELD = "sampling.source"
 _STREAM_BUFFER = 4 * 1024 * 1024
 """Bytes of one range request while contents are read: a row group of any size needs no more memory than this."""
 _JSON_BUFFER = 1024 * 1024
+_FOOTERS = 4
+"""Files whose footers are read at once."""
 
 
 class OpenHubSource:
@@ -46,7 +48,7 @@ class OpenHubSource:
     samples = True
 
     def __init__(self, config: SamplingConfig, source: HubSource) -> None:
-        self._source, self._seed, self._workers = source, config.seed, config.workers
+        self._source, self._seed = source, config.seed
         self._patience = hub.Patience(attempts=source.attempts)
         self._opened: list[str] = []
         self.states_licenses = source.columns.license is not None
@@ -66,15 +68,15 @@ class OpenHubSource:
             group = shards[start : start + self._source.shards]
             self._opened += group
             parquet_files = [name for name in group if name.endswith(".parquet")]
-            with ThreadPoolExecutor(self._workers, thread_name_prefix="footers") as pool:
+            with ThreadPoolExecutor(_FOOTERS, thread_name_prefix="footers") as pool:
                 opened = list(pool.map(self._open, parquet_files))
             groups = [shard.row_group(number) for shard in opened for number in range(shard.metadata.num_row_groups)]
             yield from sorted(groups, key=lambda each: self._rank(f"{each.shard.name}:{each.number}"))
             for name in group:
                 if name not in parquet_files:
-                    with self.file(name) as file:
+                    with self._data.file(name) as file:
                         stream = io.BufferedReader(file, _JSON_BUFFER)
-                        yield from json_lines(cast("IO[bytes]", stream), name, self.shape)
+                        yield from json_lines(cast("IO[bytes]", stream), name, self._data.shape)
 
     @cached_property
     def _commit(self) -> str:
@@ -94,10 +96,9 @@ class OpenHubSource:
             )
         return found
 
-    @property
-    def shape(self) -> TableShape:
-        """How rows are to be understood."""
-        return TableShape(self._source.columns, self._source.language, self._commit)
+    @cached_property
+    def _data(self) -> _DataSet:
+        return _DataSet(self._source, self._commit, self._patience)
 
     def _info(self, revision: str | None) -> Any:
         name = self._source.dataset
@@ -108,33 +109,45 @@ class OpenHubSource:
             patience=self._patience,
         )
 
-    def file(self, name: str, size: int | None = None) -> hub.RemoteFile:
-        """A file of the data set at the commit, opened for reading in ranges."""
-        return hub.RemoteFile(
-            self._source.dataset, self._commit, name, field=_FIELD, patience=self._patience, size=size
-        )
-
     def _open(self, name: str) -> _Shard:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            with self.file(name) as file:
+            with self._data.file(name) as file:
                 metadata, size = pq.read_metadata(file), file.size
         except pa.ArrowInvalid as error:
             raise InputError(f"{name} is no Parquet file: {error}", field=f"{_FIELD}.files") from error
         check_columns(self._source.columns, metadata.schema.to_arrow_schema().names, name)
-        return _Shard(self, name, size, metadata)
+        return _Shard(self._data, name, size, metadata)
 
     def _rank(self, name: str) -> bytes:
         return hashlib.sha256(f"{self._seed}:shard:{name}".encode()).digest()
 
 
 @dataclass(frozen=True)
+class _DataSet:
+    """The data set at a commit: all that a worker needs to know to read from it by itself."""
+
+    source: HubSource
+    commit: str
+    patience: hub.Patience
+
+    @property
+    def shape(self) -> TableShape:
+        """How rows are to be understood."""
+        return TableShape(self.source.columns, self.source.language, self.commit)
+
+    def file(self, name: str, size: int | None = None) -> hub.RemoteFile:
+        """A file of the data set at the commit, opened for reading in ranges."""
+        return hub.RemoteFile(self.source.dataset, self.commit, name, field=_FIELD, patience=self.patience, size=size)
+
+
+@dataclass(frozen=True)
 class _Shard:
     """A Parquet file whose footer was read."""
 
-    source: OpenHubSource
+    data: _DataSet
     name: str
     size: int
     """Bytes."""
@@ -152,7 +165,7 @@ class _RowGroup:
     number: int
 
     def rows(self) -> Sequence[Row | None]:
-        shape, rows = self.shard.source.shape, list[Row]()
+        shape, rows = self.shard.data.shape, list[Row]()
 
         def place() -> str:
             return f"{self.shard.name}:{self.number}:{len(rows)}"
@@ -172,7 +185,7 @@ class _RowGroup:
 
         if not wanted:
             return
-        content = self.shard.source.shape.columns.content
+        content = self.shard.data.shape.columns.content
         remaining, start = list(reversed(wanted)), 0
         for batch in self._batches([content], pre_buffer=False, buffer_size=_STREAM_BUFFER):
             here = []
@@ -183,12 +196,16 @@ class _RowGroup:
             if not remaining:
                 return
 
+    def portable(self, wanted: Callable[[Row | None], bool]) -> _RowGroup:
+        """As it is, unread: a worker fetches it from the hub itself."""
+        return self
+
     def _batches(self, columns: list[str], *, pre_buffer: bool, buffer_size: int) -> Iterator[Any]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         shard = self.shard
-        with shard.source.file(shard.name, shard.size) as file:
+        with shard.data.file(shard.name, shard.size) as file:
             reader = pq.ParquetFile(file, metadata=shard.metadata, pre_buffer=pre_buffer, buffer_size=buffer_size)
             try:
                 yield from reader.iter_batches(BATCH, row_groups=[self.number], columns=columns, use_threads=False)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from artifacts import digest
 from artifacts.errors import InputError
-from tasks.sampling.candidates import Row
+from tasks.sampling.candidates import Carried, Row
 from tasks.sampling.configuration import STANDARD_LIBRARY, LocalSource
 from tasks.sampling.languages import language_of
 from tasks.sampling.licences import licence_of
@@ -138,6 +138,12 @@ class _Files:
             except OSError as error:
                 log.warning("cannot read %s: %s", path, error.strerror or error)
                 yield None
+
+    def portable(self, wanted: Callable[[Row | None], bool]) -> Carried:
+        """Bytes, not paths: the files lie on this machine."""
+        rows = self.rows()
+        numbers = [number for number, row in enumerate(rows) if wanted(row)]
+        return Carried(rows, dict(zip(numbers, self.contents(numbers), strict=True)))
 
 
 def _roots(paths: Iterable[str]) -> list[_Root]:

@@ -60,6 +60,10 @@ class Sieve:
                 break
         return kept, _tally(reasons[:examined])
 
+    def wants(self, row: Row | None) -> bool:
+        """Whether a file's contents decide about it."""
+        return self.judge_row(row) is None
+
     def judge_row(self, row: Row | None) -> Reason | None:
         """Why a file is dropped before it is read, if it is."""
         if row is None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
 from contextlib import closing
+from functools import partial
 from math import ceil
 from pathlib import Path
 
 from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample
-from tasks.sampling.candidates import OpenSource, Portion, SourceFile, Tally
+from tasks.mapping import HERE, Mapper
+from tasks.sampling.candidates import OpenSource, Tally
 from tasks.sampling.configuration import GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.pool import Pool
 from tasks.sampling.showing import sections
@@ -35,8 +35,13 @@ def source_fingerprint(config: SamplingConfig) -> str:
     return open_source(config).fingerprint()
 
 
-def run_sampling(config: SamplingConfig, *, workdir: Path, progress: Progress = SILENT) -> DatasetSample:
+def run_sampling(
+    config: SamplingConfig, *, workdir: Path, progress: Progress = SILENT, mapper: Mapper = HERE
+) -> DatasetSample:
     """Choose files, split them by repository and write `train.parquet` and `held_out.parquet`.
+
+    `mapper` sifts the portions of the source. Files of this machine go to it as bytes, portions of the hub as what to
+    fetch from there.
 
     Raises:
         InputError: the source does not exist, or too little of it survives the filters for two sides.
@@ -44,7 +49,7 @@ def run_sampling(config: SamplingConfig, *, workdir: Path, progress: Progress = 
     """
     source = open_source(config)
     with Pool(workdir / ".pool.sqlite", config.files, config.seed) as pool:
-        tally = _gather(config, source, pool, progress)
+        tally = _gather(config, source, pool, progress, mapper)
         chosen = pool.chosen()
         tally.drop("choice", "not among the first of the seeded order", pool.different - chosen)
         _check(config, pool, tally)
@@ -69,7 +74,7 @@ def open_source(config: SamplingConfig) -> OpenSource:
     return OpenHubSource(config, source.as_hub() if isinstance(source, GithubCodeSource) else source)
 
 
-def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Progress) -> Tally:
+def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Progress, mapper: Mapper) -> Tally:
     """Fill the pool: with everything, or from a source in seeded order until there is enough."""
     sieve = Sieve(config, check_licenses=source.states_licenses)
     limit = config.files if source.samples else None
@@ -79,11 +84,12 @@ def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Pr
     def ahead() -> int:
         """Portions worth reading ahead: not more than will be needed at the rate so far."""
         if limit is None:
-            return 1
+            return mapper.workers
         rate = max(pool.different, 1) / max(portions, 1)
-        return min(config.workers, max(1, ceil((limit - pool.different) / rate))) if portions else 1
+        return min(mapper.workers, max(1, ceil((limit - pool.different) / rate))) if portions else 1
 
-    sifted = _in_order(lambda portion: sieve.sift(portion, limit), source.portions(), config.workers, ahead)
+    portions_read = (portion.portable(sieve.wants) for portion in source.portions())
+    sifted = mapper.map("sifting part", partial(sieve.sift, limit=limit), portions_read, ahead)
     with closing(sifted):
         for files, counts in sifted:
             tally.add(counts)
@@ -93,27 +99,6 @@ def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Pr
             if limit is not None and pool.different >= limit:
                 break
     return tally
-
-
-def _in_order(
-    work: Callable[[Portion], tuple[list[SourceFile], Tally]],
-    portions: Iterator[Portion],
-    workers: int,
-    ahead: Callable[[], int],
-) -> Generator[tuple[list[SourceFile], Tally], None, None]:
-    """The results for the portions in their order, computed in threads, at most `ahead()` at a time."""
-    waiting: deque[Future[tuple[list[SourceFile], Tally]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="sampling") as pool:
-        try:
-            while True:
-                while len(waiting) < ahead() and (portion := next(portions, None)) is not None:
-                    waiting.append(pool.submit(work, portion))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _check(config: SamplingConfig, pool: Pool, tally: Tally) -> None:
@@ -165,4 +150,5 @@ STAGE = Stage(
     produces=DatasetSample,
     show=sections,
     identify=source_fingerprint,
+    fans_out=True,
 )

@@ -6,6 +6,8 @@ from tasks.tokenization.run import run_tokenization
 from tasks.tokenization.settings import Format, TokenizationConfig, check_tokenization
 from tasks.tokenization.show import sections
 
-STAGE = Stage(name="tokenization", version=1, run=run_tokenization, produces=TokenizedDataset, show=sections)
+STAGE = Stage(
+    name="tokenization", version=1, run=run_tokenization, produces=TokenizedDataset, show=sections, fans_out=True
+)
 
 __all__ = ["STAGE", "Format", "TokenizationConfig", "check_tokenization", "run_tokenization", "sections"]

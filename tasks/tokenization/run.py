@@ -14,6 +14,7 @@ from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, TokenizedDataset, TokenizedSplit
 from tasks.base_model import ModelReference
+from tasks.mapping import HERE, Mapper
 from tasks.tokenization.chunks import Chunk, Document, Framing, causal_chunks, instruct_chunks
 from tasks.tokenization.infilling import Infilling
 from tasks.tokenization.settings import Format, TokenizationConfig, check_tokenization
@@ -39,8 +40,11 @@ def run_tokenization(
     model: ModelReference,
     workdir: Path,
     progress: Progress = SILENT,
+    mapper: Mapper = HERE,
 ) -> TokenizedDataset:
     """Write `train.parquet` in the configured format and `held_out.parquet` in the causal one.
+
+    `mapper` makes chunks of texts: both travel as values, and so does the tokenizer.
 
     Raises:
         InputError: what `check_tokenization` finds; a sample of which nothing can be tokenized.
@@ -49,11 +53,12 @@ def run_tokenization(
     tokenizer = load_tokenizer(model.metadata)
     sizes = {}
     for split, form in (("train", config.format), ("held_out", "causal")):
-        chunker = _chunker(config, form, tokenizer)
+        encoder = Encoder(config, form, tokenizer)
         progress.begin(f"tokenizing {split.replace('_', ' ')}", getattr(sample, split).files, "files")
         writer = _Writer(workdir / f"{split}.parquet", masked=form == "instruct")
         source = sample.path / f"{split}.parquet"
-        sizes[split] = _tokenize(source, writer, tokenizer, chunker, config, progress)
+        encoded = mapper.map("tokenizing part", encoder, _batches(source, config.batch_bytes))
+        sizes[split] = _write(encoded, writer, config.max_length, progress)
     if not sizes["train"].chunks:
         raise InputError(
             f"no file of the sample gave any tokens ({_reasons(sizes['train'].dropped)})",
@@ -75,32 +80,63 @@ def _chunker(config: TokenizationConfig, form: Format | str, tokenizer: CodeToke
             return partial(causal_chunks, tokenizer, framing=framing)
 
 
-def _tokenize(
-    source: Path,
-    writer: _Writer,
-    tokenizer: CodeTokenizer,
-    chunker: Chunker,
-    config: TokenizationConfig,
-    progress: Progress,
-) -> TokenizedSplit:
+@dataclass(frozen=True)
+class Encoded:
+    """A file as chunks."""
+
+    origin: dict[str, str]
+    """`repo`, `path`, `sha256`, `language`."""
+    text_bytes: int
+    chunks: list[tuple[Any, Any]]
+    """Ids and, where only some count, mask: numpy arrays of int32 and int8."""
+    dropped: str = ""
+    """Why there are none."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Makes chunks of files: a function that travels."""
+
+    config: TokenizationConfig
+    form: str
+    tokenizer: CodeTokenizer
+
+    def __call__(self, batch: list[dict[str, Any]]) -> list[Encoded]:
+        chunker = _chunker(self.config, self.form, self.tokenizer)
+        encoded = encode_batch(self.tokenizer, [row["content"] for row in batch])
+        return [_encoded(row, ids, chunker) for row, ids in zip(batch, encoded, strict=True)]
+
+
+def _encoded(row: dict[str, Any], ids: list[int] | None, chunker: Chunker) -> Encoded:
+    import numpy as np
+
+    origin = {name: row[name] for name in COLUMNS if name != "content"}
+    if not ids:
+        return Encoded(origin, 0, [], "empty" if ids is not None else "cannot be tokenized exactly")
+    chunks = [
+        (np.array(chunk.ids, np.int32), None if chunk.mask is None else np.array(chunk.mask, np.int8))
+        for chunk in chunker(Document(ids=ids, **origin))
+    ]
+    return Encoded(origin, len(row["content"].encode()), chunks)
+
+
+def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, progress: Progress) -> TokenizedSplit:
     sums: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
-    for batch in _batches(source, config.batch_bytes):
-        encoded = encode_batch(tokenizer, [row["content"] for row in batch])
-        for row, ids in zip(batch, encoded, strict=True):
-            if not ids:
-                dropped["empty" if ids is not None else "cannot be tokenized exactly"] += 1
-                log.debug("left out %s/%s", row["repo"], row["path"])
+    for files in encoded:
+        for file in files:
+            if file.dropped:
+                dropped[file.dropped] += 1
+                log.debug("left out %s/%s", file.origin["repo"], file.origin["path"])
                 continue
-            document = Document(row["repo"], row["path"], row["sha256"], row["language"], ids)
-            lengths = [writer.add(document, number, chunk) for number, chunk in enumerate(chunker(document))]
-            sums.update(files=1, chunks=len(lengths), tokens=sum(lengths), text_bytes=len(row["content"].encode()))
+            tokens = sum(writer.add(file, number) for number in range(len(file.chunks)))
+            sums.update(files=1, chunks=len(file.chunks), tokens=tokens, text_bytes=file.text_bytes)
         progress.update(sums["files"] + dropped.total(), tokens=sums["tokens"])
     writer.close()
     if dropped:
-        log.warning("%s: left out %s", source.name, _reasons(dropped))
+        log.warning("%s: left out %s", writer.path.name, _reasons(dropped))
     counts = {name: sums[name] for name in ("files", "chunks", "tokens", "text_bytes")}
-    padding = sums["chunks"] * config.max_length - sums["tokens"]
+    padding = sums["chunks"] * max_length - sums["tokens"]
     return TokenizedSplit(**counts, padding=padding, dropped=dict(dropped))
 
 
@@ -132,19 +168,17 @@ class _Writer:
     _tokens: int = 0
     _file: pq.ParquetWriter | None = None
 
-    def add(self, document: Document, number: int, chunk: Chunk) -> int:
+    def add(self, file: Encoded, number: int) -> int:
         """Take one chunk; returns its length."""
-        import numpy as np
-
-        origin = {"repo": document.repo, "path": document.path, "sha256": document.sha256}
-        row = {"input_ids": np.array(chunk.ids, np.int32), **origin, "language": document.language, "chunk": number}
+        ids, mask = file.chunks[number]
+        row = {"input_ids": ids, **file.origin, "chunk": number}
         if self.masked:
-            row["completion_mask"] = np.array(chunk.mask, np.int8)
+            row["completion_mask"] = mask
         self._rows.append(row)
-        self._tokens += len(chunk.ids)
+        self._tokens += len(ids)
         if len(self._rows) >= GROUP_ROWS or self._tokens >= GROUP_TOKENS:
             self._flush()
-        return len(chunk.ids)
+        return len(ids)
 
     def close(self) -> None:
         """Write what is left; a file without rows is a valid Parquet file too."""

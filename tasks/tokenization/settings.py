@@ -35,7 +35,7 @@ class TokenizationConfig(Config):
     """`fim` only: decides which chunks are rearranged and where they are cut."""
     add_eos: bool = True
     """Whether the end-of-text token stands after the last token of a file."""
-    batch_bytes: int = Unkeyed(1 << 18, ge=1)
+    batch_bytes: int = Unkeyed(1 << 20, ge=1)
     """Text that is tokenized at once, bytes (one file at least). Decides speed and memory."""
 
     def keyed(self) -> dict[str, Any]:

@@ -21,7 +21,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,13 @@ class CodeTokenizer:
     """Whether a space is put before a text that begins a document (SentencePiece's dummy prefix)."""
     space_bytes: tuple[int, ...] | None
     """The byte tokens that spell `▁`, where `▁` itself stands for a space; None where it needs no care."""
+    description: str = field(repr=False)
+    """What `rust` was made from, JSON."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels to other processes as the text that it is made from; each makes it once."""
+        values = (self.pieces, tuple(self.ids.items()), self.bos, self.eos, self.leading_space, self.space_bytes)
+        return _arrived, (self.description, *values)
 
     @property
     def vocabulary_size(self) -> int:
@@ -92,15 +100,28 @@ def load_tokenizer(folder: Path) -> CodeTokenizer:
             special.setdefault(name, vocabulary[name])
     description.update(added_tokens=kept, post_processor=None, decoder=None, truncation=None, padding=None)
     bos = special.get(_name(settings.get("bos_token")))
+    written = json.dumps(description)
     return CodeTokenizer(
-        rust=Tokenizer.from_str(json.dumps(description)),
+        rust=Tokenizer.from_str(written),
         pieces=_pieces(vocabulary, kept, special, byte_level),
         ids=special,
         bos=None if settings.get("add_bos_token") is False else bos,
         eos=special.get(_name(settings.get("eos_token"))),
         leading_space=leading_space,
         space_bytes=None if byte_level else _spelled(vocabulary),
+        description=written,
     )
+
+
+@lru_cache(maxsize=2)
+def _arrived(
+    description: str, pieces: tuple[bytes, ...], ids: tuple[tuple[str, int], ...], *others: Any
+) -> CodeTokenizer:
+    from tokenizers import Tokenizer
+
+    bos, eos, leading_space, space_bytes = others
+    rust = Tokenizer.from_str(description)
+    return CodeTokenizer(rust, pieces, dict(ids), bos, eos, leading_space, space_bytes, description)
 
 
 def encode(tokenizer: CodeTokenizer, text: str, *, continues: bool = False) -> list[int]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from artifacts.schema import DatasetSample
+from tasks.mapping import HERE, Mapper
 from tasks.sampling import SamplingConfig, run_sampling
 from tests.hub import Hub, serve_github_code, write_github_code_shards
 
@@ -45,12 +46,12 @@ def code(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
-    """Runs sampling in a new folder: keyword arguments as in `SamplingConfig`."""
+    """Runs sampling in a new folder: a mapper, and keyword arguments as in `SamplingConfig`."""
     numbers = iter(range(100))
 
-    def run(**settings: Any) -> DatasetSample:
+    def run(mapper: Mapper = HERE, **settings: Any) -> DatasetSample:
         workdir = tmp_path / f"sample-{next(numbers)}"
         workdir.mkdir()
-        return run_sampling(SamplingConfig.model_validate(settings), workdir=workdir)
+        return run_sampling(SamplingConfig.model_validate(settings), workdir=workdir, mapper=mapper)
 
     return run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 
 from artifacts import digest
 from artifacts.schema import DatasetSample
+from tasks.mapping import in_order
 
 PROGRAM = "def double(number):\n    return number * 2  # case {}\n"
 
@@ -43,3 +46,20 @@ def programs(count: int, repositories: int = 5, **more: Any) -> list[dict[str, A
     return [
         {"content": PROGRAM.format(n), "repo": f"r{n % repositories}", "path": f"p{n}.py", **more} for n in range(count)
     ]
+
+
+class Threads:
+    """A mapper on plain threads."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def map(
+        self,
+        title: str,
+        work: Callable[[Any], Any],
+        items: Iterable[Any],
+        ahead: Callable[[], int] | None = None,
+    ) -> Generator[Any, None, None]:
+        with ThreadPoolExecutor(self.workers) as pool:
+            yield from in_order(lambda item: pool.submit(work, item), items, ahead or (lambda: self.workers))

@@ -12,7 +12,7 @@ from artifacts.errors import InputError, TransientError
 from tasks.sampling import SamplingConfig, source_fingerprint
 from tests.hub import GITHUB_CODE_COMMIT, Hub, serve_github_code
 from tests.tasks.sampling.conftest import Sample
-from tests.tasks.sampling.reading import bytes_of, dropped, everything, programs, write_jsonl
+from tests.tasks.sampling.reading import Threads, bytes_of, dropped, everything, programs, write_jsonl
 
 SOURCE = {"kind": "github-code", "shards": 2}
 SHARDS = "*/resolve/*.parquet"
@@ -28,7 +28,7 @@ def test_sample_of_permissive_python_with_provenance(hub: Hub, sample: Sample) -
 
 
 def test_only_what_is_needed_is_read(hub: Hub, sample: Sample, shards: Path) -> None:
-    result = sample(source={**SOURCE, "shards": 1}, files=10, workers=1)
+    result = sample(source={**SOURCE, "shards": 1}, files=10)
     read = {request.path for request in hub.served(SHARDS)}
     whole = sum(path.stat().st_size for path in (shards / "data").iterdir())
     assert len(read) == 1 and result.funnel[0].kept < 400
@@ -42,11 +42,11 @@ def test_row_groups_without_a_wanted_row_cost_no_contents(hub: Hub, sample: Samp
 
 
 def test_workers_and_listing_order_change_nothing(hub: Hub, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = sample(source=SOURCE, files=80, workers=1)
+    first = sample(source=SOURCE, files=80)
     repository = next(iter(hub.repositories.values()))
     backwards = repository.files()[::-1]
     monkeypatch.setattr(repository, "files", lambda: backwards)
-    again = sample(source=SOURCE, files=80, workers=7)
+    again = sample(Threads(7), source=SOURCE, files=80)
     other = sample(source=SOURCE, files=80, seed=1)
     assert bytes_of(first) == bytes_of(again) != bytes_of(other)
     assert first.funnel == again.funnel
@@ -86,7 +86,7 @@ def undisturbed(hub: Hub, sample: Sample) -> str:
 
 def test_broken_transfer_goes_on_where_it_broke(hub: Hub, sample: Sample) -> None:
     hub.fail("break", SHARDS, method="GET", after=5000, times=1)
-    sample(source={**SOURCE, "shards": 1}, files=10, workers=1)
+    sample(source={**SOURCE, "shards": 1}, files=10)
     broken, following = hub.served(SHARDS)[1:3] if hub.served(SHARDS)[0].method == "HEAD" else hub.served(SHARDS)[:2]
     start = int((broken.range or "").removeprefix("bytes=").split("-")[0])
     assert broken.sent and (following.range or "").startswith(f"bytes={start + broken.sent}-")

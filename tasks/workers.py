@@ -1,0 +1,152 @@
+"""Parts of a stage as Prefect tasks, on the task runner that the configuration names.
+
+Each part is a task run of its own in the dashboard, below the stage. It does not read or write the store: a worker on
+another machine needs codetune in the same versions, the Prefect server's address as the run has it, and, where the
+source is on the hub, the hub.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from itertools import count
+from typing import Any, Generic, Literal, TypeVar, cast
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from pydantic import model_validator
+
+from artifacts.configuration import Config, Unkeyed
+from artifacts.errors import InputError, StageError
+from tasks.child import die_with
+from tasks.mapping import Mapper, Pending, in_order
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class WorkersConfig(Config):
+    """Who computes the parts of the stages that fall into parts: sampling and tokenization. Changes no bytes."""
+
+    runner: Literal["threads", "processes", "dask"] = Unkeyed("threads")
+    """Prefect's task runner: `threads` of the run's own process; `processes` of this machine; `dask`: the workers of a
+    running Dask cluster (needs `pip install codetune[dask]`)."""
+    count: int = Unkeyed(4, ge=1)
+    """Threads or processes; with `dask`, parts under way at once: twice the cluster's threads keep it busy."""
+    address: str | None = Unkeyed(None)
+    """`dask` only: the scheduler, as in `tcp://10.0.0.5:8786`."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> WorkersConfig:
+        if (self.runner == "dask") != (self.address is not None):
+            raise ValueError("the runner `dask` needs the address of a scheduler, and no other runner takes one")
+        return self
+
+    def check(self) -> None:
+        """Raises InputError where what the runner needs is not installed."""
+        if self.runner == "dask" and find_spec("prefect_dask") is None:
+            raise InputError(
+                "the runner dask needs prefect-dask, which is not installed",
+                field="workers.runner",
+                remedy="pip install 'codetune[dask]', or set workers.runner=threads",
+            )
+
+
+def _end_with_parent(parent: int) -> None:
+    die_with(parent)  # waiting for more work, a pool's process would outlive a parent that is killed
+
+
+def _task_runner(config: WorkersConfig) -> TaskRunner[Any]:
+    match config.runner:
+        case "threads":
+            return ThreadPoolTaskRunner(max_workers=config.count)
+        case "processes":
+            return ProcessPoolTaskRunner(config.count, initializer=_end_with_parent, initargs=(os.getpid(),))
+        case "dask":
+            from prefect_dask.task_runners import DaskTaskRunner
+
+            return cast("TaskRunner[Any]", DaskTaskRunner(address=config.address))
+
+
+@contextmanager
+def started(config: WorkersConfig) -> Iterator[Mapper]:
+    """The mapper of a configuration, while its task runner is up.
+
+    Raises:
+        InputError: the runner is not installed.
+        StageError: the Dask scheduler does not answer.
+    """
+    config.check()
+    with _light_parent(), _task_runner(config) as runner:
+        if config.runner == "dask":
+            _connect(runner, config.address)
+        yield PrefectMapper(runner, config.count)
+
+
+class PrefectMapper:
+    """Submits each part to a task runner that is up."""
+
+    def __init__(self, runner: TaskRunner[Any], workers: int) -> None:
+        self._runner, self.workers = runner, workers
+
+    def map(
+        self, title: str, work: Callable[[T], R], items: Iterable[T], ahead: Callable[[], int] | None = None
+    ) -> Generator[R, None, None]:
+        """See `Mapper`."""
+        numbers = count(1)
+
+        def submit(item: T) -> Pending[R]:
+            part = run_part.with_options(task_run_name=f"{title} {next(numbers)}")
+            return _Unwrapped(self._runner.submit(part, {"part": Part(work, item)}))
+
+        return in_order(submit, items, ahead or (lambda: self.workers))
+
+
+class Part:
+    """What is to be done. A plain class: Prefect looks into collections, dataclasses and models among parameters."""
+
+    def __init__(self, work: Callable[[Any], Any], item: Any) -> None:
+        self.work, self.item = work, item
+
+
+class Done(Generic[R]):
+    """What came of it; plain for the same reason."""
+
+    def __init__(self, value: R) -> None:
+        self.value = value
+
+
+@task(name="part", cache_policy=NO_CACHE, persist_result=False)
+def run_part(part: Part) -> Done[Any]:
+    """Compute one part, wherever this runs."""
+    return Done(part.work(part.item))
+
+
+class _Unwrapped(Generic[R]):
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def result(self) -> R:
+        done: Done[R] = self._future.result()
+        return done.value
+
+
+def _light_parent() -> Any:
+    """The stage's task run as the parent of its parts, without its function and parameters: they would travel along."""
+    parent = TaskRunContext.get()
+    return TaskRunContext(**dict(parent) | {"task": run_part, "parameters": {}}) if parent else nullcontext()
+
+
+def _connect(runner: Any, address: str | None) -> None:
+    try:
+        runner.client  # noqa: B018 - connects when it is first looked at
+    except (OSError, TimeoutError, ValueError) as error:
+        raise StageError(
+            f"no Dask scheduler answers at {address}: {error}",
+            field="workers.address",
+            remedy="start one with `dask scheduler`, and `dask worker ADDRESS` on each machine",
+        ) from error
