@@ -57,7 +57,7 @@ def test_a_source_that_names_its_kind_replaces_the_whole_source() -> None:
 
 
 def test_the_command_line_knows_the_stages() -> None:
-    configured = set(PipelineConfig.model_fields) - {"recipe", "model"}
+    configured = set(PipelineConfig.model_fields) - {"recipe", "model", "workers"}
     derived = {"quantization"}  # its settings follow from those of training
     assert set(STAGES) == set(get_args(StageName)) == configured | derived
 
