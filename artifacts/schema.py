@@ -332,6 +332,10 @@ class Metric(Record):
     """`loss`, `perplexity`, `line_exact_match`, `line_edit_similarity`, `fim_exact_match`."""
     title: str
     """The figure in words, with its unit: `Held-out loss, nats per token`."""
+    question: Literal["learned", "kept"] = "learned"
+    """What the figure is asked: did the model learn this code, did it keep what it could do?"""
+    margin: float | None = None
+    """The loss of quality that is put up with, fixed before the run, in the figure's unit; None for none."""
     better: Literal["lower", "higher"]
     base: float
     tuned: float

@@ -91,6 +91,11 @@ class Store:
         return self._root / ".records"
 
     @property
+    def registry(self) -> Path:
+        """Where the registry of models lies."""
+        return self._root / ".registry"
+
+    @property
     def place(self) -> Path:
         """A folder of the file system that artifacts will be written to, for looking at free space."""
         return self._root
@@ -162,6 +167,26 @@ class Store:
             log.warning("%s artifact %s is not served: %s; it will be built again", stage, key[:12], reason)
             shutil.rmtree(folder, ignore_errors=True)
             return None
+
+    def check(self, place: str) -> Path:
+        """The folder of an artifact, verified; unlike `find` it leaves a damaged one alone.
+
+        Raises:
+            Damaged: it is missing, incomplete or altered.
+        """
+        folder = self._root / place
+        if not folder.is_dir():
+            raise Damaged("it is not in the store")
+        _verify(folder, _read_manifest(folder))
+        return folder
+
+    def place_of(self, folder: Path) -> str | None:
+        """The place that a folder of this store, or one inside it, belongs to; None for any other folder."""
+        try:
+            parts = folder.expanduser().resolve().relative_to(self._root.resolve()).parts
+        except ValueError:
+            return None
+        return "/".join(parts[:2]) if len(parts) >= 2 and not parts[0].startswith(".") else None
 
     def manifest(self, handle: Handle) -> Manifest:
         """The manifest of a published artifact."""

@@ -33,6 +33,7 @@ STAGES = (
     "training",
     "exporting",
     "evaluation",
+    "gate",
     "reporting",
 )
 
@@ -41,6 +42,8 @@ app = App(
     help="Adapt a code model to your code on one GPU, and prove what it learned.",
     suppress_keyboard_interrupt=False,  # `guarded` says what to do next
 )
+for _command in ("models", "promote", "rollback"):
+    app.command(f"flows.commands.models:{_command}")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Recipe = Annotated[str, Parameter(help="A recipe's name (`codetune recipes`) or the path of a .yaml file.")]
@@ -89,6 +92,9 @@ def run(
                     "stages": stages_done,
                     "report": summary.report,
                     "model": summary.model,
+                    "verdict": summary.verdict,
+                    "version": summary.version,
+                    "reasons": summary.reasons,
                 }
             )
         )
@@ -199,12 +205,22 @@ def _say_where(summary: RunSummary, seconds: float, server: Server) -> None:
     console.print(f"\n[bold]done in {seconds:.0f} s[/]")
     console.print(f"  report     {summary.report}")
     console.print(f"  model      {summary.model}")
+    console.print(f"  verdict    {_verdict(summary)}")
     command = os.path.relpath(Path(sys.executable).with_name("prefect"))
     later = f"{command} server start, then {USUAL}/runs"
     console.print(f"  dashboard  {later if server.temporary else f'{server.address}/runs'}")
 
 
+def _verdict(summary: RunSummary) -> str:
+    version = f", v{summary.version}" if summary.version else ""
+    return _plain(f"{summary.verdict}{version}: {' '.join(summary.reasons)}")
+
+
 def _escaped(error: CodetuneError) -> str:
+    return _plain(str(error))
+
+
+def _plain(text: str) -> str:
     from rich.markup import escape
 
-    return escape(str(error))
+    return escape(text)

@@ -19,6 +19,7 @@ from flows import recipes
 from tasks.base_model import ModelConfig
 from tasks.evaluation import EvaluationConfig
 from tasks.exporting import ExportingConfig
+from tasks.gate import GateConfig
 from tasks.preflight import PreflightConfig
 from tasks.preflight.job import JobShape
 from tasks.reporting import ReportingConfig
@@ -47,6 +48,8 @@ class PipelineConfig(Config):
     """In which forms the model is handed over."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """How base and tuned are compared."""
+    gate: GateConfig = Field(default_factory=GateConfig)
+    """What a promotion rests on."""
     reporting: ReportingConfig = Field(default_factory=ReportingConfig)
     """The report."""
     workers: WorkersConfig = Unkeyed(WorkersConfig())

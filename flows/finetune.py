@@ -7,13 +7,17 @@ from typing import Literal
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from artifacts.schema import Plan, Quantization, QuantizedBase, Record
+from artifacts.registry import Registry
+from artifacts.schema import EvaluationReport, Plan, Quantization, QuantizedBase, Record
 from artifacts.store import Store
+from artifacts.verdicts import Candidate, Event, Ruling
 from flows.config import PipelineConfig
 from tasks import (
     base_model,
+    dashboard,
     evaluation,
     exporting,
+    gate,
     policy,
     preflight,
     quantization,
@@ -22,11 +26,12 @@ from tasks import (
     tokenization,
     training,
 )
+from tasks.gate import promotion
 from tasks.policy import Run
 from tasks.preflight.probe import probe
 
 StageName = Literal[
-    "preflight", "sampling", "tokenization", "quantization", "training", "exporting", "evaluation", "reporting"
+    "preflight", "sampling", "tokenization", "quantization", "training", "exporting", "evaluation", "gate", "reporting"
 ]
 
 
@@ -48,6 +53,12 @@ class RunSummary(Record):
     """The HTML report."""
     model: str
     """The exported model's folder."""
+    verdict: Ruling
+    """What became of the model: promoted to champion when it was first judged, or held."""
+    version: int | None
+    """Its version; None for a model that was never promoted."""
+    reasons: tuple[str, ...]
+    """Of the verdict, in sentences."""
 
 
 @task(
@@ -61,6 +72,15 @@ class RunSummary(Record):
 def locate(config: base_model.ModelConfig) -> base_model.ModelReference:
     """Find the base model, reading metadata only."""
     return base_model.locate(config)
+
+
+# No stage: what it does depends on the champion. The registry settles a candidate once, however often this runs.
+@task(name="promotion", cache_policy=NO_CACHE, persist_result=False)
+def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, evaluated: EvaluationReport) -> Event:
+    """Promote the model or hold it."""
+    event = promotion.settle(registry, candidate, config, evaluated.metrics)
+    dashboard.publish("promotion", promotion.sections(event))
+    return event
 
 
 @flow(name="finetune", flow_run_name="{config.recipe}", persist_result=False)
@@ -109,6 +129,7 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
         plan=plan,
         base=_if_like(base, config.evaluation.quantization),
     )
+    decided = run.stage(gate.STAGE, config.gate, evaluation=evaluated)
     report = run.stage(
         reporting.STAGE,
         config.reporting,
@@ -119,10 +140,15 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
         exported=exported,
         evaluation=evaluated,
     )
+    candidate = promotion.candidate_of(exported, decided, report, config.recipe)
+    event = promote(Registry(run.store.registry), candidate, config.gate, evaluated)
     return RunSummary(
         stages={outcome.stage: _summary(outcome) for outcome in run.outcomes},
         report=str(report.path / "report.html"),
         model=str(exported.path),
+        verdict="hold" if event.kind == "hold" else "promote",
+        version=event.version,
+        reasons=event.reasons,
     )
 
 

@@ -21,6 +21,8 @@ import pytest
 
 from artifacts.errors import StageError
 from artifacts.progress import Tick
+from artifacts.registry import Registry
+from artifacts.store import Store
 from flows import cli
 from flows.finetune import StageName
 from flows.terminal import Terminal
@@ -117,7 +119,17 @@ def test_a_git_repository_of_ones_own(first: dict[str, Any], own_code: Path) -> 
 
 def test_another_evaluation_runs_the_evaluation_only(first: dict[str, Any], own_code: Path, store: Path) -> None:
     again = run(own_code, store, "evaluation.seed=1")
-    assert states(again) == cached_but(evaluation="ran", reporting="ran")
+    assert states(again) == cached_but(evaluation="ran", gate="ran", reporting="ran")
+
+
+def test_a_run_of_unchanged_inputs_judges_nothing_again(first: dict[str, Any], own_code: Path, store: Path) -> None:
+    registry = Registry(Store(store).registry)
+    (held,) = [one for one in registry.candidates().values() if first["exporting"]["path"].endswith(one.model)][:1]
+    assert held.decision.ruling == "hold" and "was not measured" in " ".join(held.decision.reasons)
+    assert cli.guarded(["promote", first["exporting"]["path"], "--reason", "a test", "--store", str(store)]) == 0
+    events = registry.events()
+    assert states(run(own_code, store)) == cached_but()
+    assert registry.events() == events and list(registry.versions()) == [1]
 
 
 def test_an_altered_export_is_built_again_and_said_so(

@@ -1,0 +1,83 @@
+"""Whether a model may take the champion's place: what the gate decides, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from artifacts.schema import Handle, Record
+
+Verdict = Literal["learned", "kept", "unclear", "worse"]
+Ruling = Literal["promote", "hold"]
+
+
+class Judgement(Record):
+    """What the gate made of one figure."""
+
+    metric: str
+    title: str
+    question: Literal["learned", "kept"]
+    """What the figure is asked: whether the model learned this code, or kept what it could do."""
+    verdict: Verdict
+    decides: bool
+    """Whether a promotion rests on it. What does not decide can only object: when it is worse."""
+    finding: str
+    """The interval and the margin in words."""
+
+
+class GateDecision(Handle):
+    """`decision.json`: the decision; `results.parquet`: a row per metric and item, `metric, item` (a digest: the same
+    item has the same in every run), `cluster, weight, base, tuned`, for comparing with other models later."""
+
+    ruling: Ruling
+    """What base against tuned says. The champion has a say after that."""
+    reasons: tuple[str, ...]
+    """In sentences."""
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def summary(self) -> str:
+        return f"{self.ruling}: {' '.join(self.reasons)}"
+
+
+class Candidate(Record):
+    """A model that a run trained, exported and judged."""
+
+    id: str
+    """Names it: hex, from the fingerprints of the model and of what was decided."""
+    model: str
+    """Where the store keeps the export: `exporting/<key>`."""
+    fingerprint: str
+    """Of the export. A model has one version, however often it is judged."""
+    recipe: str
+    decision: GateDecision
+    report: str
+    """Where the store keeps the report: `reporting/<key>`."""
+    recorded: str
+    """When, in UTC, ISO 8601."""
+
+
+class Event(Record):
+    """Something that happened to a candidate. The events, in order, are the whole state of the registry."""
+
+    number: int
+    at: str
+    """UTC, ISO 8601."""
+    kind: Literal["promote", "hold", "rollback"]
+    candidate: str
+    version: int | None
+    """The candidate's version; None while it has none."""
+    by: Literal["gate", "hand"]
+    reasons: tuple[str, ...]
+
+
+class Version(Record):
+    """A candidate that was promoted."""
+
+    number: int
+    candidate: Candidate
+    promoted: Event
+    """The first promotion."""
+
+    @property
+    def name(self) -> str:
+        return f"v{self.number}"

@@ -1,0 +1,22 @@
+"""What a promotion rests on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from artifacts.configuration import Config
+
+
+class GateConfig(Config):
+    """When a tuned model is promoted. Fixed before the run: afterwards a reason is always found."""
+
+    requires: tuple[Literal["learned", "kept"], ...] = ("learned", "kept")
+    """What must be shown: that the model learned this code, that it kept what it could do. What is required and was not
+    measured holds the model."""
+    decided_by: tuple[str, ...] = Field(("loss", "kept_loss", "*_pass"), min_length=1)
+    """Metrics that a promotion rests on, by name or pattern (`*_pass`: the functional suites). The others can only
+    object, by being worse. Few: of twenty figures, one is beyond its 95 % interval by chance."""
+    seed: int = 0
+    """Of the draws for the comparison with the champion."""

@@ -1,0 +1,89 @@
+"""The stage: figures of base and tuned → verdicts → promote or hold, with reasons. Needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from artifacts.presentation import Section, Table, Text
+from artifacts.progress import SILENT, Progress
+from artifacts.schema import EvaluationReport, Metric
+from artifacts.verdicts import GateDecision, Judgement, Ruling
+from tasks.gate import results
+from tasks.gate.settings import GateConfig
+from tasks.stage import Stage
+from tasks.statistics import verdict
+
+ASKED = {"learned": "learned this code", "kept": "kept what it could do"}
+
+
+def run_gate(
+    config: GateConfig, *, evaluation: EvaluationReport, workdir: Path, progress: Progress = SILENT
+) -> GateDecision:
+    """Decide by the evaluation's figures, and keep both models' results on each item for comparisons to come."""
+    progress.begin("judging")
+    judgements = tuple(judge(metric, config) for metric in evaluation.metrics)
+    ruling, reasons = decide(judgements, config)
+    results.write(results.gather([evaluation.path]), workdir / "results.parquet")
+    decision = GateDecision(path=workdir, ruling=ruling, reasons=reasons, judgements=judgements)
+    (workdir / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
+    return decision
+
+
+def judge(metric: Metric, config: GateConfig) -> Judgement:
+    """What one figure says."""
+    margin = metric.margin or 0.0
+    return Judgement(
+        metric=metric.name,
+        title=metric.title,
+        question=metric.question,
+        verdict=verdict(metric.low, metric.high, better=metric.better, margin=margin),
+        decides=any(fnmatch(metric.name, pattern) for pattern in config.decided_by),
+        finding=f"difference {metric.difference:+.4f}, 95 % interval {metric.interval}, margin {margin:g}",
+    )
+
+
+def decide(judgements: Sequence[Judgement], config: GateConfig) -> tuple[Ruling, tuple[str, ...]]:
+    """Promote when every question that is required is answered with yes, by all figures that decide it, and no other
+    figure is worse."""
+    against = [reason for question in config.requires for reason in _objections(question, judgements)]
+    against += [
+        f"{one.title} is worse ({one.finding})."
+        for one in judgements
+        if one.verdict == "worse" and not (one.decides and one.question in config.requires)
+    ]
+    if against:
+        return "hold", tuple(against)
+    shown = " and ".join(ASKED[question] for question in config.requires)
+    return "promote", (f"The tuned model {shown}." if shown else "Nothing was required.",)
+
+
+def _objections(question: str, judgements: Sequence[Judgement]) -> list[str]:
+    enough = ("learned",) if question == "learned" else ("learned", "kept")
+    deciding = [one for one in judgements if one.question == question and one.decides]
+    if not deciding:
+        return [f"Whether the tuned model {ASKED[question]} was not measured."]
+    return [
+        f"That the tuned model {ASKED[question]} is not shown: {one.title} is {one.verdict} ({one.finding})."
+        for one in deciding
+        if one.verdict not in enough
+    ]
+
+
+def sections(decision: GateDecision) -> list[Section]:
+    """The decision, its reasons, and what each figure said."""
+    rows = tuple(
+        (one.title, one.question, one.verdict, one.finding, "yes" if one.decides else "no")
+        for one in decision.judgements
+    )
+    caption = (
+        "A figure that does not decide can only object, by being worse. A model that is worse by the margin passes"
+    )
+    caption += " a deciding figure in at most 2.5 of 100 cases."
+    reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
+    table = Table(("", "asked whether it", "verdict", "finding", "decides"), rows, caption)
+    return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
+
+
+STAGE = Stage(name="gate", version=1, run=run_gate, produces=GateDecision, show=sections)

@@ -1,0 +1,119 @@
+"""`codetune models`, `promote` and `rollback` on a store with real artifacts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.registry import Registry, now
+from artifacts.schema import Comparison, ExportedModel
+from artifacts.store import Store
+from artifacts.verdicts import Candidate, GateDecision, Judgement
+from flows import cli
+
+EXACT = Comparison(against="", largest_difference=0, bound=0, positions=0)
+JUDGEMENT = Judgement(
+    metric="loss", title="Held-out loss", question="learned", verdict="learned", decides=True, finding="well below"
+)
+
+
+def publish(store: Store, key: str, registry: Registry) -> Path:
+    """An export, and its record."""
+    workdir = store.workdir("exporting", key)
+    (workdir / "adapter").mkdir()
+    (workdir / "adapter" / "adapter_model.safetensors").write_bytes(key.encode())
+    handle = ExportedModel(adapter_comparison=EXACT, merged_comparison=None, adapter_bytes=8, merged_bytes=0)
+    exported = store.publish("exporting", key, handle, workdir)
+    decision = GateDecision(ruling="promote", reasons=("Good.",), judgements=(JUDGEMENT,))
+    candidate = Candidate(
+        id=key[::-1],
+        model=exported.place,
+        fingerprint=exported.fingerprint,
+        recipe="demo",
+        decision=decision,
+        report="",
+        recorded=now(),
+    )
+    registry.add(candidate, exported.path / "manifest.json")
+    registry.settle(candidate, lambda champion: ("hold", ("The champion is better.",)) if champion else ("promote", ()))
+    return exported.path
+
+
+@pytest.fixture
+def exports(store: Store) -> list[Path]:
+    """v1, and a held model."""
+    registry = Registry(store.registry)
+    return [publish(store, key, registry) for key in ("first-key", "other-key")]
+
+
+def codetune(store: Store, *arguments: str) -> int:
+    return cli.guarded([*arguments, "--store", str(store.place)])
+
+
+def listed(store: Store, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert codetune(store, "models", *arguments, "--json") == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def test_versions_are_listed_and_with_all_the_held_models_too(
+    store: Store, exports: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = listed(store, capsys)
+    assert found["champion"] == 1 and [row["path"] for row in found["models"]] == [str(exports[0])]
+    assert found["models"][0]["verdicts"] == {"loss": "learned"}
+    held = listed(store, capsys, "--all")["models"][1]
+    assert (held["version"], held["outcome"], held["path"]) == (None, "held by the gate", str(exports[1]))
+    assert codetune(store, "models", "--all") == 0
+    assert "The champion is better." in capsys.readouterr().out
+
+
+def test_promote_and_rollback_by_hand(store: Store, exports: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert codetune(store, "promote", str(exports[1]), "--reason", "faster") == 0
+    assert "champion is v2" in capsys.readouterr().out
+    assert codetune(store, "rollback", "--reason", "not faster at all") == 0
+    assert listed(store, capsys)["champion"] == 1
+    assert codetune(store, "rollback", "v2", "--reason", "it was") == 0
+    assert listed(store, capsys)["champion"] == 2
+    assert [event.reasons for event in Registry(store.registry).events()[2:]] == [
+        ("faster",),
+        ("not faster at all",),
+        ("it was",),
+    ]
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_an_incomplete_model_is_not_promoted(
+    store: Store, exports: list[Path], damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = exports[1] / "adapter" / "adapter_model.safetensors"
+    weights.unlink() if damage == "missing" else weights.write_bytes(b"o")
+    events = Registry(store.registry).events()
+    assert codetune(store, "promote", str(exports[1]), "--reason", "hope") == 2
+    said = capsys.readouterr().err
+    assert "adapter_model.safetensors" in said and "Traceback" not in said
+    assert Registry(store.registry).events() == events and exports[1].exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["promote", "v7", "--reason", "x"], "no model or version “v7”"),
+        (["promote", "v1", "--reason", "x"], "v1 is the champion already"),
+        (["promote", "/tmp", "--reason", "x"], "/tmp is no model of this store"),
+        (["rollback", "--reason", "x"], "no champion came before this one"),
+        (["rollback", "first", "--reason", "x"], "“first” is no version"),
+        (["rollback", "v1"], "--reason"),
+        (["promote", "v1", "--reason", " "], "a reason is needed"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    store: Store, exports: list[Path], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert codetune(store, *arguments) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err + captured.out

@@ -1,0 +1,154 @@
+"""What is promoted and what is held, by figures and against the champion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from artifacts.registry import Registry, now
+from artifacts.schema import Metric
+from artifacts.verdicts import Candidate, Event, GateDecision
+from tasks.gate import GateConfig, promotion, results
+from tasks.gate.results import Result
+from tasks.gate.stage import decide, judge, sections
+
+CONFIG = GateConfig()
+
+
+def metric(name: str = "loss", low: float | None = -0.03, high: float | None = -0.01, **changes: Any) -> Metric:
+    settings = {
+        "question": "kept" if name.startswith("kept") or name.endswith("_pass") else "learned",
+        "better": "lower" if name.endswith("loss") else "higher",
+        "margin": 0.05,
+    }
+    return Metric(
+        name=name,
+        title=name,
+        base=2.0,
+        tuned=1.98,
+        difference=-0.02,
+        low=low,
+        high=high,
+        items=100,
+        clusters=20,
+        **(settings | changes),
+    )
+
+
+def decided(*metrics: Metric, config: GateConfig = CONFIG) -> tuple[str, str]:
+    ruling, reasons = decide([judge(one, config) for one in metrics], config)
+    return ruling, " ".join(reasons)
+
+
+def test_learned_and_kept_is_promoted() -> None:
+    assert decided(metric(), metric("kept_loss", -0.01, 0.04), metric("humaneval_pass", -0.03, 0.03)) == (
+        "promote",
+        "The tuned model learned this code and kept what it could do.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ([metric("loss", -0.03, 0.01), metric("kept_loss", -0.01, 0.01)], "learned this code is not shown: loss is"),
+        ([metric(), metric("kept_loss", -0.01, 0.06)], "kept what it could do is not shown: kept_loss is unclear"),
+        ([metric(), metric("kept_loss"), metric("mbpp_pass", -0.1, -0.06)], "mbpp_pass is worse"),
+        ([metric()], "kept what it could do was not measured"),
+        ([metric("loss", None, None), metric("kept_loss")], "loss is unclear"),
+        ([metric(), metric("kept_loss"), metric("line_exact_match", -0.2, -0.1)], "line_exact_match is worse"),
+    ],
+)
+def test_what_holds_a_model_is_said(metrics: list[Metric], said: str) -> None:
+    ruling, reasons = decided(*metrics)
+    assert ruling == "hold" and said in reasons
+
+
+def test_what_is_not_required_may_be_missing_but_not_worse() -> None:
+    config = GateConfig(requires=("learned",))
+    assert decided(metric(), config=config)[0] == "promote"
+    assert decided(metric(), metric("kept_loss", 0.06, 0.09), config=config)[0] == "hold"
+
+
+# --- against the champion
+
+
+def made(shift: float, items: range = range(40)) -> list[Result]:
+    """Losses of a model that is worse by `shift` nats than one that improves the base by 0.1."""
+    noise = np.random.default_rng(0).normal(0, 0.02, 100)
+    return [Result("loss", f"i{n}", f"r{n % 10}", 100.0, 2.0, 1.9 + shift * (1 + noise[n])) for n in items]
+
+
+def settle(registry: Registry, folder: Path, name: str, found: list[Result], margin: float = 0.05) -> Event:
+    """A run's last step, for a model that the gate would promote."""
+    workdir = folder / name
+    workdir.mkdir()
+    results.write(found, workdir / "results.parquet")
+    one = metric(margin=margin)
+    decision = GateDecision(path=workdir, ruling="promote", reasons=("Good.",), judgements=(judge(one, CONFIG),))
+    candidate = Candidate(
+        id=name * 12,
+        model=f"exporting/{name}",
+        fingerprint=name,
+        recipe="",
+        decision=decision,
+        report="",
+        recorded=now(),
+    )
+    return promotion.settle(registry, candidate, CONFIG, [one])
+
+
+@pytest.mark.parametrize(
+    ("shift", "margin", "kind", "said"),
+    [
+        (-0.02, 0.0, "promote", "not worse than the champion, v1. loss: better, 1.9000 → 1.8"),
+        (0.02, 0.05, "promote", "loss: not worse"),
+        (0.02, 0.0, "hold", "not shown to be as good as the champion, v1. loss: worse"),
+        (0.08, 0.05, "hold", "loss: worse"),
+    ],
+)
+def test_a_challenger_must_not_be_worse(tmp_path: Path, shift: float, margin: float, kind: str, said: str) -> None:
+    registry = Registry(tmp_path / "registry")
+    assert settle(registry, tmp_path, "a", made(0.0)).version == 1
+    event = settle(registry, tmp_path, "b", made(shift), margin)
+    assert event.kind == kind and said in " ".join(event.reasons)
+    champion = registry.champion()
+    assert champion and champion.number == (2 if kind == "promote" else 1)
+
+
+def test_other_items_cannot_be_compared(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    settle(registry, tmp_path, "a", made(0.0))
+    event = settle(registry, tmp_path, "b", made(-0.1, range(10, 50)))
+    assert event.kind == "hold" and "cannot be compared with the champion, v1" in event.reasons[1]
+    assert "30 of 40 in common" in event.reasons[1]
+
+
+def test_results_are_those_of_the_evaluation(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = {
+        "losses": [{"repo": "r", "path": "a.py", "chunk": 0, "tokens": 10, "base_loss": 20.0, "tuned_loss": 19.0}],
+        "completions": [{"suite": "line", "item": 4, "repo": "r", "prompt": "x", "base": "1", "tuned": "2"}],
+        "scores": [{"suite": "line", "item": 4, "repo": "r", "score": "exact_match", "base": 0.0, "tuned": 1.0}],
+    }
+    for name, table in rows.items():
+        pq.write_table(pa.Table.from_pylist(table), tmp_path / f"{name}.parquet")
+    line, loss = results.gather([tmp_path])
+    assert (loss.metric, loss.weight, loss.base, loss.tuned) == ("loss", 10, 2.0, 1.9)
+    assert (line.metric, line.cluster, line.base, line.tuned) == ("line_exact_match", "r", 0.0, 1.0)
+    rows["completions"][0] |= {"tuned": "3", "item": 5}  # another answer to the same question
+    rows["scores"][0] |= {"item": 5}
+    for name, table in rows.items():
+        pq.write_table(pa.Table.from_pylist(table), tmp_path / f"{name}.parquet")
+    assert results.gather([tmp_path])[0].item == line.item
+
+
+def test_the_decision_is_shown() -> None:
+    ruling, reasons = decide([judge(metric(), CONFIG)], CONFIG)
+    (section,) = sections(GateDecision(ruling=ruling, reasons=reasons, judgements=(judge(metric(), CONFIG),)))
+    text, table = section.blocks
+    assert "**hold**" in text.markdown and table.rows[0][2] == "learned"  # type: ignore[union-attr]
