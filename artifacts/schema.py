@@ -42,6 +42,11 @@ class Handle(Record):
         """The result in a few words, for one line of a terminal."""
         raise NotImplementedError
 
+    @property
+    def known_by(self) -> frozenset[str]:
+        """The fingerprints by which later stages know it: its own, and those of parts that are passed on alone."""
+        return frozenset({self.fingerprint})
+
 
 # --- sampling -------------------------------------------------------------------------------------------------
 
@@ -201,6 +206,10 @@ class PreflightReport(Handle):
     plan: Plan
     prediction: Prediction
     checks: tuple[Check, ...]
+
+    @property
+    def known_by(self) -> frozenset[str]:
+        return frozenset({self.fingerprint, self.plan.fingerprint})
 
     @property
     def summary(self) -> str:

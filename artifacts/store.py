@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from artifacts import digest
 from artifacts.errors import InputError
+from artifacts.ledger import Ledger
 from artifacts.schema import Handle, Record
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Store:
         try:
             for folder in (self._root, self._root / ".locks", self._root / ".work", self.records):
                 folder.mkdir(parents=True, exist_ok=True)
+            self.ledger = Ledger(self._root / ".runs")
             probe = self._root / f".writable-{os.getpid()}"
             probe.touch()
             probe.unlink()
@@ -155,18 +157,31 @@ class Store:
 
     def find(self, stage: str, key: str, kind: type[H]) -> H | None:
         """The verified artifact of this key, or None when there is none that can be served."""
+        try:
+            return self.open(stage, key, kind)
+        except FileNotFoundError:
+            return None
+        except Damaged as damage:
+            log.warning("%s artifact %s is not served: %s; it will be built again", stage, key[:12], damage)
+            shutil.rmtree(self._root / stage / key, ignore_errors=True)
+            return None
+
+    def open(self, stage: str, key: str, kind: type[H]) -> H:
+        """The artifact of this key, verified. Nothing is removed.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Damaged: it cannot be served.
+        """
         folder = self._root / stage / key
         if not folder.exists():
-            return None
+            raise FileNotFoundError(folder)
+        manifest = _read_manifest(folder)
+        _verify(folder, manifest)
         try:
-            manifest = _read_manifest(folder)
-            _verify(folder, manifest)
             return kind.model_validate({**manifest.handle, "path": folder})
-        except (Damaged, ValidationError) as damage:
-            reason = damage if isinstance(damage, Damaged) else "its manifest does not fit this version of codetune"
-            log.warning("%s artifact %s is not served: %s; it will be built again", stage, key[:12], reason)
-            shutil.rmtree(folder, ignore_errors=True)
-            return None
+        except ValidationError:
+            raise Damaged("its manifest does not fit this version of codetune") from None
 
     def check(self, place: str) -> Path:
         """The folder of an artifact, verified; unlike `find` it leaves a damaged one alone.
@@ -191,6 +206,14 @@ class Store:
     def manifest(self, handle: Handle) -> Manifest:
         """The manifest of a published artifact."""
         return _read_manifest(self._root / handle.place)
+
+    def manifests(self, stage: str) -> list[Manifest]:
+        """The manifests of all artifacts of a stage, newest first; those that cannot be read are left out."""
+        found = []
+        for path in (self._root / stage).glob(f"*/{MANIFEST}"):
+            with suppress(Damaged):
+                found.append(_read_manifest(path.parent))
+        return sorted(found, key=lambda manifest: str(manifest.provenance.get("finished")), reverse=True)
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""The command line: `codetune run`, `codetune preflight`, `codetune recipes`.
+"""The command line: `codetune run`, and by reference the other commands, which stand in `flows/commands/`.
 
 Deployments, schedules, workers and past runs are Prefect's own command line.
 
@@ -17,43 +17,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from artifacts.errors import CodetuneError, InputError
+from artifacts.errors import CodetuneError
 from flows import environment
+from flows.commands.options import STAGES, Changes, Json, Recipe, StorePath, check_stages, configure
 
 if TYPE_CHECKING:
     from flows.config import PipelineConfig
     from flows.finetune import RunSummary
     from flows.server import Server
 
-STAGES = (
-    "preflight",
-    "sampling",
-    "tokenization",
-    "quantization",
-    "training",
-    "exporting",
-    "evaluation",
-    "gate",
-    "reporting",
-)
-
 app = App(
     name="codetune",
     help="Adapt a code model to your code on one GPU, and prove what it learned.",
     suppress_keyboard_interrupt=False,  # `guarded` says what to do next
 )
-for _command in ("models", "promote", "rollback"):
-    app.command(f"flows.commands.models:{_command}")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Recipe = Annotated[str, Parameter(help="A recipe's name (`codetune recipes`) or the path of a .yaml file.")]
-Changes = Annotated[
-    list[str] | None,
-    Parameter(name="--set", help="Change a setting: training.max_steps=50. Repeatable; values are YAML.", negative=""),
-]
-StorePath = Annotated[
-    Path | None, Parameter(name="--store", help="Where results go. Default: CODETUNE_STORE, or ./store.")
-]
+for _command in ("models", "promote", "rollback"):
+    app.command(f"flows.commands.models:{_command}")
+app.command("flows.commands.preflight:preflight")
+app.command("flows.commands.recipes:list_recipes", name="recipes")
+app.command("flows.commands.why:why")
 
 
 @app.command
@@ -65,21 +49,23 @@ def run(
         list[str] | None,
         Parameter(help=f"Run a stage again even if nothing changed: {', '.join(STAGES)}. Repeatable.", negative=""),
     ] = None,
+    onward: Annotated[
+        str | None, Parameter(name="--from", help="Run this stage again, and everything that follows from it.")
+    ] = None,
     store: StorePath = None,
-    as_json: Annotated[
-        bool, Parameter(name="--json", help="Print one JSON object as the last line of standard output.", negative="")
-    ] = False,
+    as_json: Json = False,
 ) -> int:
     """Run the pipeline. Finished stages are reused; an interrupted training continues where it stopped."""
     started = time.monotonic()
-    config = _configure(recipe, changes, store)
-    _check_stages(refresh or [])
+    config = configure(recipe, changes, store)
+    check_stages(refresh or [], "--refresh")
+    check_stages([onward] if onward else [], "--from")
     from artifacts.store import Store
     from flows import server
 
     Store.from_environment()  # a store that cannot be written is said before a server is started
     watched = server.start()
-    summary, flow_run = _run_flow(config, refresh or [], watched)
+    summary, flow_run = _run_flow(config, {"refresh": refresh or [], "onward": onward}, watched)
     seconds = time.monotonic() - started
     if as_json:
         stages_done = {name: stage.model_dump() for name, stage in summary.stages.items()}
@@ -100,54 +86,6 @@ def run(
         )
     else:
         _say_where(summary, seconds, watched)
-    return 0
-
-
-@app.command
-def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = None) -> int:
-    """Say whether this machine can run a recipe, how it would, and what that is expected to cost. Runs no stage."""
-    config = _configure(recipe, changes, store)
-    import tempfile
-
-    from artifacts.presentation import to_markdown
-    from artifacts.progress import SILENT
-    from tasks.base_model import locate
-    from tasks.preflight import STAGE
-
-    with tempfile.TemporaryDirectory() as folder:
-        model = locate(config.model)
-        report = STAGE.run(config.preflight, model=model, job=config.job(), workdir=Path(folder), progress=SILENT)
-        from rich.markdown import Markdown
-
-        console = Console(highlight=False)
-        for section in STAGE.show(report):
-            console.print(Markdown(f"## {section.title}"))
-            for block in section.blocks:
-                console.print(Markdown(to_markdown(block)))
-    return 0
-
-
-@app.command(name="recipes")
-def list_recipes(
-    *,
-    settings: Annotated[bool, Parameter(help="Describe every setting instead, as JSON schema.", negative="")] = False,
-) -> int:
-    """List the recipes that come with codetune."""
-    if settings:
-        from flows.config import PipelineConfig
-
-        print(json.dumps(PipelineConfig.model_json_schema(), indent=1))
-        return 0
-    from rich.table import Table
-
-    from flows import recipes
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("recipe", style="bold", no_wrap=True)
-    table.add_column("what it does")
-    for name in recipes.names():
-        table.add_row(name, recipes.describe(name))
-    Console(highlight=False).print(table)
     return 0
 
 
@@ -172,21 +110,7 @@ def guarded(arguments: list[str]) -> int:
         return 130
 
 
-def _configure(recipe: str, changes: list[str] | None, store: Path | None) -> PipelineConfig:
-    if store:
-        os.environ["CODETUNE_STORE"] = str(store)
-    from flows.config import build
-
-    return build(recipe, changes or [])
-
-
-def _check_stages(names: list[str]) -> None:
-    for name in names:
-        if name not in STAGES:
-            raise InputError(f"there is no stage “{name}”", field="--refresh", remedy=f"use one of {', '.join(STAGES)}")
-
-
-def _run_flow(config: PipelineConfig, refresh: list[str], server: Server) -> tuple[RunSummary, str]:
+def _run_flow(config: PipelineConfig, again: dict[str, Any], server: Server) -> tuple[RunSummary, str]:
     from flows.finetune import finetune
     from flows.terminal import Terminal
     from tasks.policy import OBSERVERS
@@ -194,7 +118,7 @@ def _run_flow(config: PipelineConfig, refresh: list[str], server: Server) -> tup
     with server.ready(120 if server.temporary else 10), Terminal() as terminal:
         terminal.console.print(f"[dim]watch at {server.address}/runs[/]")
         OBSERVERS.set((terminal,))
-        state: Any = finetune(config, refresh, return_state=True)
+        state: Any = finetune(config, **again, return_state=True)
         return state.result(), str(state.state_details.flow_run_id)
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from artifacts.registry import Registry
-from artifacts.schema import EvaluationReport, Plan, Quantization, QuantizedBase, Record
+from artifacts.schema import (
+    EvaluationReport,
+    ExportedModel,
+    PreflightReport,
+    Quantization,
+    QuantizedBase,
+    Record,
+    RunReport,
+)
 from artifacts.store import Store
-from artifacts.verdicts import Candidate, Event, Ruling
+from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
 from flows.config import PipelineConfig
 from tasks import (
     base_model,
@@ -29,6 +37,7 @@ from tasks import (
 from tasks.gate import promotion
 from tasks.policy import Run
 from tasks.preflight.probe import probe
+from tasks.stage import Course
 
 StageName = Literal[
     "preflight", "sampling", "tokenization", "quantization", "training", "exporting", "evaluation", "gate", "reporting"
@@ -84,21 +93,54 @@ def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, e
 
 
 @flow(name="finetune", flow_run_name="{config.recipe}", persist_result=False)
-def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> RunSummary:
+def finetune(
+    config: PipelineConfig, refresh: list[StageName] | None = None, onward: StageName | None = None
+) -> RunSummary:
     """Adapt a code model to a body of code and prove what it learned.
 
     Args:
         config: the settings; `{"recipe": "demo"}` takes a recipe as it is.
         refresh: stages to run again even if nothing changed.
+        onward: a stage to run again even if nothing changed, with everything that follows from it.
     """
-    run = Run(Store.from_environment(), refresh or (), config.workers)
-    model = locate(config.model)
+    store = Store.from_environment()
+    with Run(store, refresh or (), config.workers, onward=onward, recipe=config.recipe or "") as run:
+        results = pipeline(run, config, locate(config.model))
+        candidate = promotion.candidate_of(results.exported, results.decided, results.report, config.recipe)
+        event = promote(Registry(store.registry), candidate, config.gate, results.evaluated)
+    return RunSummary(
+        stages={outcome.stage: _summary(outcome) for outcome in run.outcomes},
+        report=str(results.report.path / "report.html"),
+        model=str(results.exported.path),
+        verdict="hold" if event.kind == "hold" else "promote",
+        version=event.version,
+        reasons=event.reasons,
+    )
 
+
+class Results(NamedTuple):
+    """What the pipeline ends in."""
+
+    exported: ExportedModel
+    evaluated: EvaluationReport
+    decided: GateDecision
+    report: RunReport
+
+
+def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReference) -> Results:
+    """Every stage and what it takes. Nothing here looks into a handle but preflight's: whoever only asks what would
+    run (`tasks.walking`) does not have the others."""
     cleared = run.stage(preflight.STAGE, config.preflight, model=model, job=config.job())
     plan = cleared.plan
     sample = run.stage(sampling.STAGE, config.sampling)
     tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
-    base = _quantized(run, config, model, plan)
+    base = _quantized(run, config, model, cleared)
+
+    def base_for(wanted: Quantization) -> QuantizedBase | None:
+        """For a stage that computes with the model quantized like `wanted`; what differs from training it makes
+        itself."""
+        return base if wanted == config.training.quantization else None
+
     checkpoint = run.stage(
         training.STAGE,
         config.training,
@@ -107,7 +149,7 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
         model=model,
         tokens=tokens,
         plan=plan,
-        base=_if_like(base, config.training.quantization),
+        base=base_for(config.training.quantization),
     )
     exported = run.stage(
         exporting.STAGE,
@@ -117,7 +159,7 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
         tokens=tokens,
         checkpoint=checkpoint,
         plan=plan,
-        base=_if_like(base, config.exporting.quantization),
+        base=base_for(config.exporting.quantization),
     )
     evaluated = run.stage(
         evaluation.STAGE,
@@ -127,7 +169,7 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
         tokens=tokens,
         exported=exported,
         plan=plan,
-        base=_if_like(base, config.evaluation.quantization),
+        base=base_for(config.evaluation.quantization),
     )
     decided = run.stage(gate.STAGE, config.gate, evaluation=evaluated)
     report = run.stage(
@@ -140,29 +182,18 @@ def finetune(config: PipelineConfig, refresh: list[StageName] | None = None) -> 
         exported=exported,
         evaluation=evaluated,
     )
-    candidate = promotion.candidate_of(exported, decided, report, config.recipe)
-    event = promote(Registry(run.store.registry), candidate, config.gate, evaluated)
-    return RunSummary(
-        stages={outcome.stage: _summary(outcome) for outcome in run.outcomes},
-        report=str(report.path / "report.html"),
-        model=str(exported.path),
-        verdict="hold" if event.kind == "hold" else "promote",
-        version=event.version,
-        reasons=event.reasons,
-    )
+    return Results(exported, evaluated, decided, report)
 
 
-def _quantized(run: Run, config: PipelineConfig, model: base_model.ModelReference, plan: Plan) -> QuantizedBase | None:
+def _quantized(
+    run: Course, config: PipelineConfig, model: base_model.ModelReference, cleared: PreflightReport
+) -> QuantizedBase | None:
     """The base model as training needs it; None when that is the model as published."""
     if config.training.quantization == "none":
         return None
-    settings = quantization.QuantizationConfig(quantization=config.training.quantization, device=plan.device)
-    return run.stage(quantization.STAGE, settings, model=model)
-
-
-def _if_like(base: QuantizedBase | None, wanted: Quantization) -> QuantizedBase | None:
-    """For a stage that computes with the model quantized like `wanted`; what differs from training it makes itself."""
-    return base if base and base.quantization == wanted else None
+    device = cleared.plan.device
+    settings = quantization.QuantizationConfig(quantization=config.training.quantization, device=device)
+    return run.stage(quantization.STAGE, settings, model=model, after=cleared)
 
 
 def _summary(outcome: policy.Outcome) -> StageSummary:

@@ -17,29 +17,31 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+from uuid import uuid4
 
 from prefect import Task, task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
 from artifacts import digest
 from artifacts.configuration import Config
 from artifacts.errors import CodetuneError, StageError, TransientError
+from artifacts.ledger import Entry
 from artifacts.progress import Progress, Tick
 from artifacts.schema import Handle
 from artifacts.store import Store
-from tasks import dashboard
+from tasks import dashboard, provenance
 from tasks.stage import Stage
 from tasks.workers import WorkersConfig, started
 
@@ -96,6 +98,8 @@ class Job(Generic[H]):
         """Called just before the artifact is built, and not when it is served; raises to forbid it."""
         self.forced = forced
         """Build it even if the store has it."""
+        self.renews = False
+        """What takes its result is built again too."""
         self.parts: dict[str, Any] = {
             "stage": stage.name,
             "version": stage.version,
@@ -104,6 +108,7 @@ class Job(Generic[H]):
             "outside": retrying(partial(stage.identify, config)) if stage.identify else None,
         }
         self.key = digest.of_json(self.parts)
+        self.place = f"{stage.name}/{self.key}"
         self.result: H | None = None
         self.reused = False
         """The result was in the store after all: another run built it while this one waited."""
@@ -119,13 +124,8 @@ class Job(Generic[H]):
                 self.result, self.reused = found, True
                 return found
             try:
-                self.result = self._build(progress)
-            except CodetuneError:
-                raise
-            except Exception as error:
-                if explained := _explained(error):
-                    raise explained from error
-                raise
+                with _disk_faults_explained():
+                    self.result = self._build(progress)
             finally:
                 if self.result or not self.stage.keeps_workdir:
                     self.store.drop_workdir(self.stage.name, self.key)
@@ -140,25 +140,55 @@ class Job(Generic[H]):
         with ExitStack() as stack:
             more = {"mapper": stack.enter_context(started(self.workers))} if stage.fans_out else {}
             handle = stage.run(self.config, **self.inputs, **more, workdir=workdir, progress=progress)
-        provenance = {
-            "key_parts": self.parts,
-            "codetune": installed_version("codetune"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        return store.publish(stage.name, self.key, handle, workdir, provenance)
+        seconds = round(time.monotonic() - began, 3)
+        return store.publish(stage.name, self.key, handle, workdir, provenance.of(self.parts, self.inputs, seconds))
 
 
 class Run:
-    """One pass through the pipeline: where results go, what must not be reused, and what became of each stage."""
+    """One pass through the pipeline: where results go, what must not be reused, and what became of each stage.
 
-    def __init__(self, store: Store, refresh: Iterable[str] = (), workers: WorkersConfig | None = None) -> None:
+    Used as a context (`with Run(…) as run`) it is in the store's ledger, so that nobody removes what it uses.
+
+    Args:
+        refresh: stages to build again though the store has them.
+        onward: a stage to build again with everything that follows from it.
+        recipe: what the ledger calls the run.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        refresh: Collection[str] = (),
+        workers: WorkersConfig | None = None,
+        *,
+        onward: str | None = None,
+        recipe: str = "",
+    ) -> None:
         self.store = store
         self.workers = workers or WorkersConfig()
         self.workers.check()
-        self.refresh = frozenset(refresh)
+        self.refresh, self.onward, self.recipe = frozenset(refresh), onward, recipe
         self.outcomes: list[Outcome] = []
         self._task_results: dict[str, Any] = {}
+        self._renewed: set[str] = set()
+        """Fingerprints of what was built again because of `onward`: what takes one of them follows from it."""
+        self._entry: Entry | None = None
+
+    def __enter__(self) -> Self:
+        with _disk_faults_explained():
+            self._entry = self.store.ledger.open(flow_run.get_id() or str(uuid4()), self.recipe)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._entry
+        if error is None:
+            self._entry.end("completed")
+        elif isinstance(error, Exception):
+            self._entry.end("failed", str(error))
+        else:
+            self._entry.end("cancelled")
 
     def stage(
         self,
@@ -166,20 +196,24 @@ class Run:
         config: Config,
         *,
         guard: Callable[[], object] | None = None,
+        after: Handle | None = None,
         **inputs: digest.Fingerprinted | None,
     ) -> H:
         """Serve the stage's artifact from the store, or build it if `guard` does not raise. Call from within a flow.
 
         An input that is None is one that the stage does without: neither passed on nor part of the key.
+        `after`: a handle that `config` was made from.
         """
         started = time.monotonic()
         for observer in OBSERVERS.get():
             observer.started(stage.name)
         given = {name: value for name, value in inputs.items() if value is not None}
-        job = Job(stage, config, given, store=self.store, forced=stage.name in self.refresh)
-        job.guard, job.workers = guard, self.workers
+        job = Job(stage, config, given, store=self.store, forced=False)
+        job.guard, job.workers, job.forced = guard, self.workers, self._is_forced(job, after)
+        self._note(job)
         found = job.find()
-        upstream = [self._task_results[place] for place in map(_place, given.values()) if place in self._task_results]
+        known = {name for value in (*given.values(), after) if value for name in _known_by(value)}
+        upstream = [result for name, result in self._task_results.items() if name in known]
         staged = run_stage.with_options(
             name=stage.name, task_run_name=stage.name, result_storage=self.store.records, refresh_cache=found is None
         )
@@ -187,12 +221,31 @@ class Run:
         # With nothing found the task must have run; with something found it may have been served from its record.
         handle = job.result or found
         assert handle is not None
-        self._task_results[handle.place] = recorded
+        self._task_results |= dict.fromkeys(handle.known_by, recorded)
+        if job.renews:
+            self._renewed |= handle.known_by
         outcome = Outcome(stage.name, _state(job), time.monotonic() - started, job.key, handle)
         self.outcomes.append(outcome)
+        if self._entry:
+            with _disk_faults_explained():
+                self._entry.became(handle.place, outcome.state, outcome.seconds)
         for observer in OBSERVERS.get():
             observer.finished(outcome)
         return handle
+
+    def _is_forced(self, job: Job[Any], after: Handle | None) -> bool:
+        """Whether the artifact must be built though it may be there."""
+        name, taken = job.stage.name, {value.fingerprint for value in job.inputs.values()}
+        follows = name == self.onward or bool(self._renewed & (taken | set(after.known_by if after else ())))
+        job.renews = follows
+        # A flow run that is retried has built it again already.
+        done = self._entry.before.get(job.place) if self._entry else None
+        return (follows or name in self.refresh) and not (done and done.state in ("ran", "resumed"))
+
+    def _note(self, job: Job[Any]) -> None:
+        if self._entry:
+            with _disk_faults_explained():
+                self._entry.uses(job.place, resumable=job.stage.keeps_workdir)
 
 
 class StageKey(CachePolicy):
@@ -239,14 +292,26 @@ def run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle:
     return handle
 
 
-def _place(value: digest.Fingerprinted) -> str:
-    return value.place if isinstance(value, Handle) else ""
+def _known_by(value: digest.Fingerprinted) -> frozenset[str]:
+    return value.known_by if isinstance(value, Handle) else frozenset({value.fingerprint})
 
 
 def _state(job: Job[Any]) -> StageState:
     if job.result is None or job.reused:
         return "cached"
     return "resumed" if getattr(job.result, "resumed_from", None) is not None else "ran"
+
+
+@contextmanager
+def _disk_faults_explained() -> Iterator[None]:
+    try:
+        yield
+    except CodetuneError:
+        raise
+    except Exception as error:
+        if explained := _explained(error):
+            raise explained from error
+        raise
 
 
 def _explained(error: Exception) -> CodetuneError | None:

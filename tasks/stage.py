@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from artifacts.configuration import Config
+from artifacts.digest import Fingerprinted
 from artifacts.presentation import Section
 from artifacts.schema import Handle
+from artifacts.store import Store
 
 H = TypeVar("H", bound=Handle)
 
@@ -31,5 +34,26 @@ class Stage(Generic[H]):
     revision, a machine). Part of the key, so that a change outside runs the stage again."""
     fans_out: bool = False
     """`run` takes a `mapper` too, and has it compute its parts (`tasks.mapping`)."""
+    instant: bool = False
+    """It takes a moment and little room: whoever only asks what would run has it run, to know what it would say."""
     keeps_workdir: bool = False
     """A failed or killed attempt's work directory is handed to the next attempt, which continues from it."""
+
+
+class Course(Protocol):
+    """Who goes through a pipeline's stages: a run, or somebody who only asks what a run would do."""
+
+    store: Store
+
+    def stage(
+        self,
+        stage: Stage[H],
+        config: Config,
+        *,
+        guard: Callable[[], object] | None = None,
+        after: Handle | None = None,
+        **inputs: Fingerprinted | None,
+    ) -> H:
+        """What the stage makes of config and inputs. `guard` is called before it is built and raises to forbid it;
+        `after` is a handle that `config` was made from."""
+        ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,18 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from artifacts.errors import InputError
+from flows.commands.options import Json, StorePath, use_store
 
 if TYPE_CHECKING:
     from artifacts.registry import Registry
     from artifacts.store import Store
     from artifacts.verdicts import Candidate, Event
 
-StorePath = Annotated[
-    Path | None, Parameter(name="--store", help="Where results are. Default: CODETUNE_STORE, or ./store.")
-]
-Json = Annotated[
-    bool, Parameter(name="--json", help="Print one JSON object as the last line of standard output.", negative="")
-]
 Reason = Annotated[str, Parameter(help="Why, in a sentence; kept with the change.")]
 
 
@@ -87,8 +81,7 @@ def rollback(
 
 
 def _open(path: Path | None) -> tuple[Store, Registry]:
-    if path:
-        os.environ["CODETUNE_STORE"] = str(path)
+    use_store(path)
     from artifacts.registry import Registry
     from artifacts.store import Store
 

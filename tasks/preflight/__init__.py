@@ -15,6 +15,7 @@ STAGE = Stage(
     produces=PreflightReport,
     show=sections,
     identify=machine_fingerprint,
+    instant=True,
 )
 
 __all__ = ["STAGE", "JobShape", "PreflightConfig", "recheck", "run_preflight", "sections"]

@@ -7,7 +7,7 @@ import pytest
 
 from artifacts.errors import InputError
 from flows import recipes
-from flows.cli import STAGES
+from flows.commands.options import STAGES
 from flows.config import PipelineConfig, build
 from flows.finetune import StageName
 from tasks.sampling.configuration import GithubCodeSource, LocalSource

@@ -1,0 +1,30 @@
+"""`codetune preflight`: the first stage alone."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from flows.commands.options import Changes, Recipe, StorePath, configure
+
+
+def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = None) -> int:
+    """Say whether this machine can run a recipe, how it would, and what that is expected to cost. Runs no stage."""
+    config = configure(recipe, changes, store)
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from artifacts.presentation import to_markdown
+    from artifacts.progress import SILENT
+    from tasks.base_model import locate
+    from tasks.preflight import STAGE
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = locate(config.model)
+        report = STAGE.run(config.preflight, model=model, job=config.job(), workdir=Path(folder), progress=SILENT)
+        console = Console(highlight=False)
+        for section in STAGE.show(report):
+            console.print(Markdown(f"## {section.title}"))
+            for block in section.blocks:
+                console.print(Markdown(to_markdown(block)))
+    return 0

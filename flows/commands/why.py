@@ -1,0 +1,88 @@
+"""`codetune why`: whether a stage would be reused, and which part of its key differs if not."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from artifacts.errors import InputError
+from flows.commands.options import STAGES, Changes, Json, Recipe, StorePath, check_stages, configure
+
+if TYPE_CHECKING:
+    from tasks.explaining import Change, Explanation
+
+
+def why(
+    stage: Annotated[str, Parameter(help=f"One of {', '.join(STAGES)}.")],
+    recipe: Recipe,
+    *,
+    changes: Changes = None,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> int:
+    """Say whether a run would reuse a stage's result and, if not, what differs from the nearest earlier one.
+
+    Runs nothing but preflight, which takes a moment. A stage whose inputs would have to be made first has no key yet:
+    then it says why those would run."""
+    check_stages([stage], "STAGE")
+    config = configure(recipe, changes, store)
+    from artifacts.store import Store
+    from flows.finetune import pipeline
+    from tasks.base_model import locate
+    from tasks.explaining import explain
+    from tasks.walking import Walk
+
+    walk = Walk(Store.from_environment())
+    pipeline(walk, config, locate(config.model))
+    if stage not in walk.steps:
+        raise InputError(f"this recipe runs without {stage}", field="STAGE", remedy=f"ask for {', '.join(walk.steps)}")
+    explanation = explain(walk, stage)
+    if as_json:
+        print(json.dumps(explanation.model_dump(mode="json")))
+        return 0
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for line in told(explanation):
+        console.print(line)
+    return 0
+
+
+def told(explanation: Explanation) -> list[str]:
+    """An explanation in lines."""
+    stage, made = explanation.stage, f"made {explanation.finished}"
+    match explanation.state:
+        case "reused":
+            return [f"{stage} would be reused: {_short(explanation.key)}, {made}"]
+        case "damaged":
+            return [f"{stage} would run again: {_short(explanation.key)} is there, but {explanation.damage}"]
+        case "new":
+            return [f"{stage} would run: the store has no result of it yet"]
+        case "changed":
+            earlier = f"the nearest earlier result is {_short(explanation.earlier)}, {made}; since then"
+            return [f"{stage} would run: {earlier}", *_lines(explanation.changes, 1)]
+    names = " and ".join(one.stage for one in explanation.waits_for)
+    head = f"{stage} is unknown until {names} {'have' if ' and ' in names else 'has'} run again, because"
+    return [head, *(f"  {line}" for one in explanation.waits_for for line in told(one))]
+
+
+def _lines(changes: tuple[Change, ...], depth: int) -> list[str]:
+    lines: list[str] = []
+    for change in changes:
+        line = f"{'  ' * depth}{change.what}: {_value(change.old)} → {_value(change.new)}"
+        lines.append(f"{line}, because" if change.because else line)
+        lines += _lines(change.because, depth + 1)
+    return lines
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _short(text) if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
+
+
+def _short(digest: str | None) -> str:
+    return f"{(digest or '')[:12]}…"

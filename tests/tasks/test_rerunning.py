@@ -1,0 +1,89 @@
+"""Running again, on a real Prefect server: from a stage on, one stage alone, and what failed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
+
+from artifacts.store import Store
+from tests.tasks.chain import calls, chain
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+ALL = ["first", "aside", "second", "third"]
+
+
+def test_from_a_stage_on_runs_what_follows_from_it_and_nothing_else(tmp_path: Path) -> None:
+    chain(str(tmp_path))
+    assert calls(tmp_path) == ALL
+    chain(str(tmp_path), onward="second")
+    assert calls(tmp_path) == ["second", "third"]
+    chain(str(tmp_path), onward="first")
+    assert calls(tmp_path) == ["first", "second", "third"]
+    chain(str(tmp_path), refresh=["first"])
+    assert calls(tmp_path) == ["first"]
+
+
+def failed_at_second(folder: Path, **parameters: Any) -> Any:
+    """The id of a flow run that failed at its second stage; what was wrong is mended since."""
+    broken = folder / "second is broken"
+    broken.touch()
+    state = chain(str(folder), **parameters, return_state=True)
+    assert state.is_failed()
+    broken.unlink()
+    return state.state_details.flow_run_id
+
+
+def test_retry_in_the_dashboard_runs_only_what_failed_and_what_follows(tmp_path: Path) -> None:
+    run_id = failed_at_second(tmp_path, onward="first")
+    assert calls(tmp_path) == ["first", "aside", "second"]
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run_id, Scheduled(name="AwaitingRetry"), force=True)  # what its button does
+        again = client.read_flow_run(run_id)
+        assert run_flow(chain, flow_run=again, parameters=again.parameters) == {
+            **dict.fromkeys(("first", "aside"), "cached"),
+            **dict.fromkeys(("second", "third"), "ran"),
+        }
+    assert calls(tmp_path) == ["second", "third"]
+    states = task_runs(run_id, count=7)
+    assert states == {
+        "first": ["Cached", "Completed"],
+        "aside": ["Cached", "Completed"],
+        "second": ["Completed", "Failed"],
+        "third": ["Completed"],
+    }
+
+
+def task_runs(run_id: Any, count: int) -> dict[str, list[str]]:
+    """The states of a flow run's task runs by name, once that many have ended: the server hears of them a bit later."""
+    deadline, wanted = time.monotonic() + 60, FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    with get_client(sync_client=True) as client:
+        while True:
+            runs = [run for run in client.read_task_runs(flow_run_filter=wanted) if run.state and run.state.is_final()]
+            if len(runs) >= count or time.monotonic() > deadline:
+                return {name: sorted(str(run.state_name) for run in runs if run.name == name) for name in ALL}
+            time.sleep(0.1)
+
+
+def test_prefects_own_command_retries_in_another_process(tmp_path: Path) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    run_id = failed_at_second(tmp_path, refresh=["first"])
+    calls(tmp_path)
+    arguments = ["flow-run", "retry", str(run_id), "--entrypoint", "tests.tasks.chain.chain"]
+    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert calls(tmp_path) == ["second", "third"], done.stdout + done.stderr
+    (record,) = Store(tmp_path / "store").ledger.runs()
+    assert (record.id, record.state) == (str(run_id), "completed")
