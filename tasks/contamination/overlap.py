@@ -1,0 +1,177 @@
+"""How much of an evaluation item stands in a training document.
+
+An item is what a model is asked and what is right (a prompt, a solution, a held-out file). It counts as contaminated
+when one of these parts stands in one training document: `exact`, all its tokens in a row, or `near`, at least 70 % of
+its different runs of five tokens (BigCode's shingles and threshold, but of containment, not of Jaccard's similarity: a
+short problem inside a long file has a similarity of nearly nothing). Tokens are words and signs of code, so indentation
+and line breaks make no difference.
+
+The shares are exact. MinHash, as in datasketch, estimates them to compare a million documents with each other; here a
+few thousand items are looked for, and an index of their shingles fits in memory whatever the training data's size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Ids = npt.NDArray[np.uint64]
+
+SHINGLE = 5
+"""Tokens in a row."""
+THRESHOLD = 0.7
+"""Share of a part's shingles from which it counts as near."""
+FEWEST_TOKENS = 20
+"""Shorter parts are not judged: `return number % 1.0` stands in many files. From here on, none of HumanEval's prompts
+and solutions has 30 % of its shingles in one of the 668 files of a standard library."""
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that a model was trained on."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that a model is asked."""
+
+    id: str
+    parts: Mapping[str, str]
+    """Texts by what they are: `prompt`, `solution`, `file`."""
+
+
+@dataclass(frozen=True)
+class Contaminated:
+    """An item that stands in the training data; by its part and the document with the largest share."""
+
+    item: str
+    part: str
+    kind: Literal["exact", "near"]
+    document: str
+    share: float
+    """Of the part's shingles, in the document."""
+
+
+def find(training: Iterable[Document], items: Iterable[Item]) -> list[Contaminated]:
+    """The contaminated items, in the order of `items`.
+
+    Memory grows with the items, not with the training data, which is read once.
+    """
+    index = _Index(list(items))
+    if not index.parts:
+        return []
+    worst: dict[int, Contaminated] = {}
+    for document in training:
+        for place, found in index.search(document):
+            before = worst.get(place)
+            if before is None or _severity(found) > _severity(before):
+                worst[place] = found
+    return [worst[place] for place in sorted(worst)]
+
+
+def judged(item: Item) -> bool:
+    """Whether a part of it is long enough to say whether it was copied."""
+    return any(len(tokens(text)) >= FEWEST_TOKENS for text in item.parts.values())
+
+
+def tokens(text: str) -> list[str]:
+    """Words and single signs, white space left out."""
+    return _TOKEN.findall(text)
+
+
+@dataclass(frozen=True)
+class _Part:
+    place: int
+    """Of the item."""
+    name: str
+    ids: Ids
+    shingles: int
+    """Different ones."""
+
+
+class _Index:
+    """The shingles of all items, and which parts each belongs to."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        import numpy as np
+
+        self._items = items
+        self._vocabulary: dict[str, int] = {}
+        self.parts: list[_Part] = []
+        hashes: list[Ids] = []
+        for place, item in enumerate(items):
+            for name, text in item.parts.items():
+                words = tokens(text)
+                if len(words) >= FEWEST_TOKENS:
+                    ids = np.array([self._vocabulary.setdefault(word, len(self._vocabulary) + 1) for word in words])
+                    hashes.append(_shingles(ids.astype(np.uint64)))
+                    self.parts.append(_Part(place, name, ids.astype(np.uint64), len(hashes[-1])))
+        if not hashes:
+            return
+        owners = np.repeat(np.arange(len(hashes)), [len(one) for one in hashes])
+        flat = np.concatenate(hashes)
+        order = np.argsort(flat, kind="stable")
+        self._owners = owners[order]
+        self._hashes, self._starts = np.unique(flat[order], return_index=True)
+        self._ends = np.append(self._starts[1:], len(flat))
+
+    def search(self, document: Document) -> Iterable[tuple[int, Contaminated]]:
+        """The parts of which a document holds enough, each with the place of its item."""
+        import numpy as np
+
+        words = tokens(document.text)
+        get = self._vocabulary.get
+        ids = np.fromiter((get(word, 0) for word in words), np.uint64, len(words))
+        hashes = _shingles(ids)
+        near = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
+        present = near[self._hashes[near] == hashes]
+        if not len(present):
+            return
+        held = np.concatenate([self._owners[self._starts[one] : self._ends[one]] for one in present])
+        for number, count in enumerate(np.bincount(held, minlength=len(self.parts)).tolist()):
+            part = self.parts[number]
+            share = count / part.shingles
+            if share >= THRESHOLD:
+                kind: Literal["exact", "near"] = "exact" if share == 1 and _stands_in(part.ids, ids) else "near"
+                yield part.place, Contaminated(self._items[part.place].id, part.name, kind, document.id, share)
+
+
+def _shingles(ids: Ids) -> Ids:
+    """The different hashes of runs of `SHINGLE` tokens, sorted; runs with a token that no item has (0) left out."""
+    import numpy as np
+
+    count = len(ids) - SHINGLE + 1
+    if count < 1:
+        return np.empty(0, np.uint64)
+    hashes = np.zeros(count, np.uint64)
+    known = np.ones(count, bool)
+    for offset in range(SHINGLE):
+        piece = ids[offset : offset + count]
+        hashes = (hashes + piece) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+        known &= piece > 0
+    return np.unique(hashes[known])
+
+
+def _stands_in(part: Ids, document: Ids) -> bool:
+    """Whether one sequence is a run of the other."""
+    text, wanted = document.tobytes(), part.tobytes()
+    start = text.find(wanted)
+    while start >= 0 and start % part.itemsize:
+        start = text.find(wanted, start + 1)
+    return start >= 0
+
+
+def _severity(found: Contaminated) -> tuple[bool, float]:
+    return found.kind == "exact", found.share

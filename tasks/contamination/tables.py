@@ -1,0 +1,31 @@
+"""The sample's Parquet files as what `find` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.contamination.overlap import Document, Item
+
+
+def documents(path: Path) -> Iterator[Document]:
+    """The files of a side of a sample (`DatasetSample`), a few at a time."""
+    return (Document(_name(row), row["content"]) for row in _rows(path))
+
+
+def files(path: Path) -> Iterator[Item]:
+    """The same as items, called `repo/path`."""
+    return (Item(_name(row), {"file": row["content"]}) for row in _rows(path))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['repo']}/{row['path']}"
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(64, columns=["repo", "path", "content"]):
+            yield from batch.to_pylist()

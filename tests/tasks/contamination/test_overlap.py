@@ -1,0 +1,96 @@
+"""Copies are found wherever they stand and however they are laid out; look-alikes are not."""
+
+from __future__ import annotations
+
+import random
+import re
+import sysconfig
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.contamination import Document, Item, documents, files, find, judged
+
+LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+TRAINING = [Document(path.name, path.read_text()) for path in sorted(LIBRARY.glob("*.py"))[:60]]
+PROMPT = '''def tidal_ranks(harbours, moon):
+    """Sort harbours by how far the water falls between a high tide and the next low tide under that moon.
+
+    >>> tidal_ranks({"Granville": 12.4, "Split": 0.3}, "new")
+    ["Granville", "Split"]
+    """
+'''
+SOLUTION = """    swing = {name: metres * (1.2 if moon in ("new", "full") else 0.8) for name, metres in harbours}
+    ordered = sorted(swing, key=lambda name: (-swing[name], name))
+    return [name for name in ordered if swing[name] > 0.05]
+"""
+ITEM = Item("tides/1", {"prompt": PROMPT, "solution": SOLUTION})
+
+
+def inside(text: str) -> list[Document]:
+    """The training data with a text in the middle of one of its files."""
+    host = TRAINING[20].text
+    middle = host.index("\n", len(host) // 2)
+    return [*TRAINING[:20], Document("host.py", f"{host[:middle]}\n{text}\n{host[middle:]}"), *TRAINING[21:]]
+
+
+def test_nothing_is_found_where_nothing_was_copied() -> None:
+    assert find(TRAINING, [ITEM]) == []
+
+
+@pytest.mark.parametrize("part", ["prompt", "solution"])
+def test_a_copy_is_exact_however_it_is_indented(part: str) -> None:
+    text = re.sub(r"(?m)^ *", "\t\t", ITEM.parts[part]).replace("\n", "\r\n\r\n")
+    (found,) = find(inside(text), [ITEM])
+    assert (found.item, found.part, found.kind, found.document, found.share) == ("tides/1", part, "exact", "host.py", 1)
+
+
+def test_a_copy_with_changes_is_near() -> None:
+    (found,) = find(inside(SOLUTION.replace("0.05", "0.07").replace("1.2", "1.3")), [ITEM])
+    assert found.kind == "near" and 0.7 <= found.share < 1
+
+
+def test_the_same_pieces_in_another_order_are_not_exact() -> None:
+    lines = SOLUTION.splitlines()
+    (found,) = find(inside("\n".join([*lines[1:], lines[0]])), [ITEM])
+    assert found.kind == "near"
+
+
+def test_another_solution_of_the_same_problem_is_no_copy() -> None:
+    other = "def tidal_ranks(harbours, moon):\n    return sorted(harbours, key=harbours.get, reverse=True)\n"
+    assert find(inside(other), [ITEM]) == []
+
+
+def test_renaming_everything_escapes() -> None:
+    """What shingles cannot see; said so that nobody relies on it."""
+    renamed = re.sub(r"[a-z_]{4,}", lambda word: word[0][::-1], SOLUTION)
+    assert find(inside(renamed), [ITEM]) == []
+
+
+def test_the_worst_document_is_told() -> None:
+    near = Document("near.py", SOLUTION.replace("0.05", "0.07"))
+    training = [near, Document("exact.py", SOLUTION), Document("later.py", SOLUTION)]
+    for order in (training, training[::-1]):
+        (found,) = find(order, [ITEM])
+        assert found.kind == "exact" and found.document in ("exact.py", "later.py")
+
+
+def test_items_come_in_their_order_whatever_the_order_of_the_training_data() -> None:
+    items = [Item(document.id, {"file": document.text}) for document in TRAINING[:12] if len(document.text) > 2000]
+    shuffled = random.Random(1).sample(TRAINING, len(TRAINING))
+    assert [found.item for found in find(shuffled, items)] == [item.id for item in items]
+
+
+def test_what_is_too_short_is_not_judged() -> None:
+    short = Item("short", {"solution": "    return number % 1.0\n"})
+    assert not judged(short) and judged(ITEM)
+    assert find([Document("a", "return number % 1.0")], [short]) == find([], [ITEM]) == find(TRAINING, []) == []
+
+
+def test_a_sample_is_read_as_it_lies_in_the_store(tmp_path: Path) -> None:
+    rows = [{"repo": "ours", "path": "tides.py", "content": PROMPT + SOLUTION, "size": 1}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    (found,) = find(documents(tmp_path / "train.parquet"), files(tmp_path / "train.parquet"))
+    assert (found.item, found.document, found.part, found.kind) == ("ours/tides.py", "ours/tides.py", "file", "exact")
