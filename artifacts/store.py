@@ -53,6 +53,20 @@ class Manifest(Record):
     """The handle as JSON."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     """What the key was made of, library versions, when and how long: for people and for later questions."""
+    checksum: str = ""
+    """Hex sha256 over all the above: the manifest vouches for the files, and this for the manifest."""
+
+    def sealed(self) -> Manifest:
+        """The same with its checksum."""
+        return self.model_copy(update={"checksum": self._sum()})
+
+    @property
+    def intact(self) -> bool:
+        """Whether it is what was sealed."""
+        return self.checksum == self._sum()
+
+    def _sum(self) -> str:
+        return digest.of_json(self.model_dump_json(exclude={"checksum"}))  # as it is written: NaN stands there as null
 
 
 class Damaged(Exception):  # noqa: N818 - a finding about an artifact
@@ -105,7 +119,7 @@ class Store:
     @contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
         """Hold the right to build one artifact. Waits for another holder; the kernel frees a dead one's lock."""
-        lock = FileLock(self._root / ".locks" / f"{stage}-{key}.lock")
+        lock = self._lock(stage, key)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -116,6 +130,9 @@ class Store:
         finally:
             lock.release()
 
+    def _lock(self, stage: str, key: str) -> FileLock:
+        return FileLock(self._root / ".locks" / f"{stage}-{key}.lock")
+
     def workdir(self, stage: str, key: str, *, keep: bool = False) -> Path:
         """The folder to build an artifact in: empty, or with `keep` as the last attempt left it."""
         folder = self._root / ".work" / stage / key
@@ -123,6 +140,13 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def sweep(self, stage: str, key: str) -> None:
+        """Forget what a run left that was killed between publishing and tidying up; not while somebody builds there."""
+        if (self._root / ".work" / stage / key).exists():
+            lock = self._lock(stage, key)
+            with suppress(Timeout), lock.acquire(timeout=0):
+                self.drop_workdir(stage, key)
 
     def drop_workdir(self, stage: str, key: str) -> None:
         """Forget an attempt."""
@@ -144,7 +168,7 @@ class Store:
             files=entries,
             handle=finished.model_dump(mode="json"),
             provenance=provenance or {},
-        )
+        ).sealed()
         # The manifest is written last, so its existence means that everything it lists is on the disk.
         _write_synced(workdir / MANIFEST, manifest.model_dump_json(indent=1))
         _sync_folders(workdir)
@@ -218,11 +242,14 @@ class Store:
 
 def _read_manifest(folder: Path) -> Manifest:
     try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_text())
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
     except FileNotFoundError:
         raise Damaged("it has no manifest") from None
     except (ValidationError, UnicodeDecodeError):
         raise Damaged("its manifest cannot be read") from None
+    if not manifest.intact:
+        raise Damaged("its manifest was altered")
+    return manifest
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:

@@ -91,7 +91,7 @@ def run_stage(root: Path, name: str, plan: Plan, steps: int, inputs: Inputs, **s
         progress=SILENT,
     )
     wall = time.perf_counter() - started
-    columns = pq.read_table(workdir / "metrics.parquet").to_pydict()
+    columns = pq.read_table(result.path / "metrics.parquet").to_pydict()
     later = columns["seconds"][max(3, steps // 10) :]
     row = {
         "what": name,

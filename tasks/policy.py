@@ -141,7 +141,7 @@ class Job(Generic[H]):
             more = {"mapper": stack.enter_context(started(self.workers))} if stage.fans_out else {}
             handle = stage.run(self.config, **self.inputs, **more, workdir=workdir, progress=progress)
         seconds = round(time.monotonic() - began, 3)
-        return store.publish(stage.name, self.key, handle, workdir, provenance.of(self.parts, self.inputs, seconds))
+        return store.publish(stage.name, self.key, handle, handle.path, provenance.of(self.parts, self.inputs, seconds))
 
 
 class Run:
@@ -211,7 +211,8 @@ class Run:
         job = Job(stage, config, given, store=self.store, forced=False)
         job.guard, job.workers, job.forced = guard, self.workers, self._is_forced(job, after)
         self._note(job)
-        found = job.find()
+        if found := job.find():
+            self.store.sweep(stage.name, job.key)
         known = {name for value in (*given.values(), after) if value for name in _known_by(value)}
         upstream = [result for name, result in self._task_results.items() if name in known]
         staged = run_stage.with_options(

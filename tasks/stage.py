@@ -24,8 +24,8 @@ class Stage(Generic[H]):
     version: int
     """Raise it when the same inputs give other bytes than before: earlier results are then not reused."""
     run: Callable[..., H]
-    """`run(config, *, <inputs…>, workdir: Path, progress: Progress) -> handle`, with `path=workdir` set in the handle.
-    Pure but for the files that it writes into `workdir`."""
+    """`run(config, *, <inputs…>, workdir: Path, progress: Progress) -> handle`, with `path` set in the handle to
+    what is to be published: `workdir`, or a folder in it. Pure but for the files that it writes into `workdir`."""
     produces: type[H]
     show: Callable[[H], list[Section]]
     """What to look at, from the handle and its files."""

@@ -14,7 +14,7 @@ from artifacts.errors import CodetuneError, StageError
 from artifacts.schema import Plan, Record
 
 FILE = Path("checkpoints") / "fallback.json"
-"""Within the work directory: goes when the checkpoints go."""
+"""Within the work directory, where the checkpoints are."""
 
 _ON_GPU = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _ON_HOST = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc")

@@ -17,6 +17,10 @@ from artifacts.schema import Plan, Record, TokenizedDataset
 from tasks.training.configuration import TrainingConfig
 from tasks.training.fallback import NoMemoryError
 
+RESULT = "result"
+"""Within the work directory, what will be published. Checkpoints lie beside it until it is: a run that is killed
+in between need not train again."""
+
 
 class Spec(Record):
     """Everything that the training process needs to know; written to its work directory."""

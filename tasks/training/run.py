@@ -16,7 +16,7 @@ from tasks.loading import load_base, silence_peft
 from tasks.training.batches import FILLER, Batches
 from tasks.training.checkpoints import Checkpoints, step_of
 from tasks.training.fallback import out_of_memory
-from tasks.training.messages import Sender, Spec
+from tasks.training.messages import RESULT, Sender, Spec
 from tasks.training.readings import Readings
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
     if trainer.state.global_step < spec.config.max_steps:
         sender.send("stopped", step=trainer.state.global_step)
         return False
-    write_adapter(trainer.model, workdir / "adapter", spec)
-    write_metrics(trainer.records(), workdir / "metrics.parquet")
+    write_adapter(trainer.model, workdir / RESULT / "adapter", spec)
+    write_metrics(trainer.records(), workdir / RESULT / "metrics.parquet")
     sender.send("result", handle=_summary(trainer, start))
     return True
 
@@ -79,7 +79,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     _check_targets(model, config.lora.target_modules)
     callbacks: list[Any] = [Reporter(sender, stop)]
     if "tensorboard" in config.trackers:
-        callbacks.append(EventFiles(workdir / "tensorboard"))
+        callbacks.append(EventFiles(workdir / RESULT / "tensorboard"))
     trainer = AdapterTrainer(
         engine=FusedEngine(spec.plan, model.config.num_hidden_layers) if spec.plan.engine == "fused" else None,
         batches=batches,

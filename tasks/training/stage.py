@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from pathlib import Path
 
 from artifacts.errors import InputError
@@ -13,7 +12,7 @@ from artifacts.schema import Checkpoint, Plan, QuantizedBase, TokenizedDataset
 from tasks.base_model import ModelReference, fetch
 from tasks.training.configuration import TrainingConfig
 from tasks.training.fallback import Course, NoMemoryError, in_words
-from tasks.training.messages import Spec
+from tasks.training.messages import RESULT, Spec
 from tasks.training.supervision import run_worker
 
 log = logging.getLogger(__name__)
@@ -52,9 +51,7 @@ def run_training(
         model_revision=model.revision,
         parent=os.getpid(),
     )
-    result = _train(spec, workdir, progress)
-    _keep_results(workdir)
-    return result
+    return _train(spec, workdir, progress)
 
 
 def _train(spec: Spec, workdir: Path, progress: Progress) -> Checkpoint:
@@ -65,7 +62,7 @@ def _train(spec: Spec, workdir: Path, progress: Progress) -> Checkpoint:
     while True:
         try:
             fields = run_worker(spec.model_copy(update={"plan": course.plan}), workdir, progress)
-            return Checkpoint(path=workdir, fallbacks=course.fallbacks, **fields)
+            return Checkpoint(path=workdir / RESULT, fallbacks=course.fallbacks, **fields)
         except NoMemoryError as error:
             before, course = course, course.after(error)
             course.keep(workdir)
@@ -89,10 +86,3 @@ def _check(config: TrainingConfig, tokens: TokenizedDataset, plan: Plan) -> None
             remedy="raise sampling.files or name more sources, lower training.effective_batch, "
             "or lower tokenization.max_length",
         )
-
-
-def _keep_results(workdir: Path) -> None:
-    """Remove what only an unfinished training needs."""
-    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
-    for name in ("spec.json", "worker.log"):
-        (workdir / name).unlink(missing_ok=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import random
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from artifacts.errors import InputError
 from artifacts.schema import PreflightReport, RunReport
 from artifacts.store import MANIFEST, Store
+from tests.chaos.damage import damage
 
 KEY = "0" * 64
 
@@ -52,6 +54,14 @@ def preflight_report() -> PreflightReport:
     plan = Plan(device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False)
     prediction = Prediction(peak_gib=1, tokens_per_second=None, seconds=None, disk_gib=1)
     return PreflightReport(machine="CPU", plan=plan, prediction=prediction, checks=())
+
+
+def test_no_bit_of_an_artifact_may_change(store: Store) -> None:
+    for number in range(60):
+        published = publish(store)
+        files = sorted(path for path in published.path.rglob("*") if path.is_file())
+        damage(files[number % len(files)], "flip", random.Random(number))
+        assert store.find("reporting", KEY, RunReport) is None, f"{files[number % len(files)]}, seed {number}"
 
 
 @pytest.mark.parametrize("name", ["report.html", "parts/one.txt", MANIFEST])
@@ -104,3 +114,13 @@ def test_a_killed_holder_frees_its_lock(tmp_path: Path) -> None:
     with Store(tmp_path).lock("training", KEY):
         pass
     holder.join()
+
+
+def test_what_a_kill_left_of_a_finished_artifact_is_swept_but_not_from_under_a_builder(store: Store) -> None:
+    left = store.workdir("reporting", KEY) / "checkpoint"
+    left.write_text("1")
+    with store.lock("reporting", KEY):
+        store.sweep("reporting", KEY)
+        assert left.exists()
+    store.sweep("reporting", KEY)
+    assert not left.parent.exists()

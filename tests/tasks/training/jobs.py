@@ -16,7 +16,7 @@ from artifacts.progress import Listener, Progress
 from artifacts.schema import Checkpoint, Plan, TokenizedDataset, TokenizedSplit
 from tasks.base_model import ModelConfig, locate
 from tasks.training import TrainingConfig, run_training
-from tasks.training.messages import Sender, Spec
+from tasks.training.messages import RESULT, Sender, Spec
 from tests.conftest import BASE_MODEL
 
 LENGTH = 64
@@ -99,7 +99,7 @@ def train_here(
 
 def metrics(workdir: Path) -> dict[str, list[Any]]:
     """Columns of `metrics.parquet`."""
-    columns: dict[str, list[Any]] = pq.read_table(workdir / "metrics.parquet").to_pydict()
+    columns: dict[str, list[Any]] = pq.read_table(_results(workdir) / "metrics.parquet").to_pydict()
     return columns
 
 
@@ -107,13 +107,18 @@ def adapter(workdir: Path) -> dict[str, Any]:
     """The trained weights by name."""
     from safetensors.torch import load_file
 
-    weights: dict[str, Any] = load_file(workdir / "adapter" / "adapter_model.safetensors")
+    weights: dict[str, Any] = load_file(_results(workdir) / "adapter" / "adapter_model.safetensors")
     return weights
 
 
 def digest(workdir: Path) -> str:
     """sha256 of the adapter's weights."""
-    return hashlib.sha256((workdir / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return hashlib.sha256((_results(workdir) / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def _results(folder: Path) -> Path:
+    """Within a work directory, or the folder itself when that is where the results are."""
+    return folder / RESULT if (folder / RESULT).exists() else folder
 
 
 def workers(parent: int | None = None) -> list[psutil.Process]:

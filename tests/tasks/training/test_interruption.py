@@ -18,6 +18,9 @@ import pytest
 from artifacts.errors import StageError
 from artifacts.progress import Listener, Tick
 from artifacts.schema import Checkpoint, TokenizedDataset
+from tasks.training.checkpoints import Checkpoints
+from tasks.training.messages import RESULT
+from tests.chaos.damage import damage
 from tests.tasks.training import jobs
 
 
@@ -60,7 +63,7 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bits(
 def test_cancelled_run_leaves_a_checkpoint_of_its_last_step(cancelled: Path) -> None:
     newest = max(path.name for path in (cancelled / "checkpoints").iterdir())
     assert newest in ("step-00000005", "step-00000006", "step-00000007")
-    assert not (cancelled / "adapter").exists()
+    assert not (cancelled / RESULT / "adapter").exists()
 
 
 def test_cancelled_and_resumed_gives_the_same_bits(
@@ -87,6 +90,31 @@ def test_damaged_checkpoint_steps_back(
     assert "optimizer.pt were altered; stepping back" in caplog.text
     assert f"continuing from the checkpoint of step {int(older.name[-8:])}" in caplog.text
     assert jobs.digest(workdir) == jobs.digest(finished.path)
+
+
+def test_killed_after_the_last_step_trains_no_step_again(
+    workdir: Path, tokens: TokenizedDataset, finished: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(finished.path.parent, workdir)  # as it lies there until it is published
+    with caplog.at_level(logging.INFO):
+        jobs.train_here(workdir, tokens)
+    assert "continuing from the checkpoint of step 8" in caplog.text
+    assert jobs.digest(workdir) == jobs.digest(finished.path)
+    assert jobs.metrics(workdir) == jobs.metrics(finished.path)
+
+
+@pytest.mark.parametrize("harm", ["delete", "truncate", "flip"])
+def test_a_torn_checkpoint_is_never_used_whichever_file_it_is(cancelled: Path, tmp_path: Path, harm: str) -> None:
+    newest = max((cancelled / "checkpoints").glob("step-*"))
+    names = [path.relative_to(newest) for path in newest.rglob("*") if path.is_file()]
+    assert len(names) > 5
+    for number, name in enumerate(names):
+        torn = tmp_path / str(number)
+        shutil.copytree(cancelled / "checkpoints", torn)
+        damage(torn / newest.name / name, harm, random.Random(number))
+        found = Checkpoints(torn).newest()
+        assert found is not None and found < torn / newest.name, f"{harm} {name}"
+        assert not (torn / newest.name).exists()
 
 
 def test_no_orphan_survives_its_parent(tmp_path: Path, tokens: TokenizedDataset) -> None:

@@ -80,7 +80,7 @@ def test_loss_that_is_not_finite_names_step_and_batch(workdir: Path, tmp_path: P
     with pytest.raises(StageError, match="diverged at step 1: the loss is nan") as caught:
         jobs.train_here(workdir, tokens, SHORT, model=poisoned)
     assert "file_" in str(caught.value) and "repo-" in str(caught.value)
-    assert not list((workdir / "checkpoints").glob("step-*")) and not (workdir / "adapter").exists()
+    assert not list((workdir / "checkpoints").glob("step-*")) and not (workdir / "result" / "adapter").exists()
 
 
 def test_unknown_layers_are_named(workdir: Path, tokens: TokenizedDataset) -> None:

@@ -1,0 +1,332 @@
+"""A small machine to break: a Prefect server, runs of a very small recipe as real processes, and what they leave.
+
+Every process that is started here carries a marker in its environment, which its children inherit: that is how a
+process that stays behind is found, whoever its parent is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+import yaml
+from filelock import FileLock, Timeout
+
+from artifacts import digest
+from artifacts.store import MANIFEST
+
+PROJECT = Path(__file__).parents[2]
+MARKER = "CODETUNE_CHAOS"
+STAGES = (
+    "preflight",
+    "sampling",
+    "tokenization",
+    "quantization",
+    "training",
+    "exporting",
+    "evaluation",
+    "reporting",
+)
+STEPS, SAVE_STEPS = 8, 2
+PATIENCE = 240.0
+"""Seconds until something that should happen counts as not happening; a busy machine is slow."""
+RECIPE: dict[str, Any] = {
+    "recipe": "demo",
+    "sampling": {"files": 12, "held_out": 0.3},
+    "tokenization": {"max_length": 64},
+    "training": {"max_steps": STEPS, "warmup_steps": 1, "save_steps": SAVE_STEPS, "cpu_threads": 1},
+    "exporting": {"merged": False},
+    "evaluation": {
+        "max_chunks": 4,
+        "line_prompts": 2,
+        "fim_prompts": 2,
+        "prompt_tokens": 32,
+        "max_new_tokens": 4,
+        "resamples": 2000,
+    },
+}
+
+
+def wait_until(what: str, done: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """The first true value of `done`; raises AssertionError when there is none in time."""
+    deadline = time.monotonic() + patience
+    while not (value := done()):
+        assert time.monotonic() < deadline, f"in {patience:.0f} s: {what}"
+        time.sleep(0.05)
+    return value
+
+
+def processes(marker: str) -> list[psutil.Process]:
+    """The living processes that carry a marker."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARKER) == marker and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@dataclass
+class Results:
+    """A store as it lies on the disk: what is finished, what is in the making, what is held."""
+
+    root: Path
+
+    def finished(self) -> dict[str, tuple[int, int]]:
+        """Finished stages; inode and time of the manifest, which differ when a stage was built again."""
+        found = {}
+        for stage in STAGES:
+            for manifest in self.root.glob(f"{stage}/*/{MANIFEST}"):
+                about = manifest.stat()
+                found[stage] = (about.st_ino, about.st_mtime_ns)
+        return found
+
+    def at_work(self, stage: str) -> bool:
+        """Whether a stage has begun, or is done."""
+        return any(self.root.glob(f".work/{stage}/*")) or any(self.root.glob(f"{stage}/*/{MANIFEST}"))
+
+    def last_checkpoint(self) -> int | None:
+        """The step of the newest sealed checkpoint of an unfinished training."""
+        found = self.root.glob(".work/training/*/checkpoints/step-*/checkpoint.json")
+        return max((int(path.parent.name.removeprefix("step-")) for path in found), default=None)
+
+    def handle(self, stage: str) -> dict[str, Any]:
+        """What the manifest says of a finished stage."""
+        (manifest,) = self.root.glob(f"{stage}/*/{MANIFEST}")
+        handle: dict[str, Any] = json.loads(manifest.read_text())["handle"]
+        return handle
+
+    def adapter(self) -> str:
+        """sha256 of the exported adapter."""
+        (weights,) = self.root.glob("exporting/*/adapter/adapter_model.safetensors")
+        return digest.of_file(weights)
+
+    def held_locks(self) -> list[str]:
+        """Locks that somebody holds."""
+        held = []
+        for path in (self.root / ".locks").glob("*.lock"):
+            try:
+                with FileLock(path, timeout=0):
+                    pass
+            except Timeout:
+                held.append(path.name)
+        return held
+
+    def unfinished(self) -> list[str]:
+        """Work directories that nobody cleared away."""
+        return [path.relative_to(self.root).as_posix() for path in self.root.glob(".work/*/*")]
+
+
+@dataclass
+class Attempt:
+    """One `codetune run` as a process."""
+
+    process: subprocess.Popen[str]
+    marker: str
+    said: Path
+
+    @property
+    def over(self) -> bool:
+        return self.process.poll() is not None
+
+    def training(self) -> psutil.Process | None:
+        """The training process, while there is one."""
+        for process in processes(self.marker):
+            try:
+                if "tasks.training.worker" in process.cmdline():
+                    return process
+            except psutil.NoSuchProcess:
+                continue
+        return None
+
+    def end(self, patience: float = PATIENCE) -> int:
+        """The exit status, once nothing of the run is left."""
+        status = self.process.wait(patience)
+        wait_until("every process of the run is gone", lambda: not processes(self.marker))
+        return status
+
+    def states(self) -> dict[str, str]:
+        """The states of the stages of a completed run."""
+        assert self.end() == 0, self.words()
+        assert self.process.stdout is not None
+        stages = json.loads(self.process.stdout.read().splitlines()[-1])["stages"]
+        return {name: stage["state"] for name, stage in stages.items()}
+
+    def words(self) -> str:
+        """What it said on standard error."""
+        return self.said.read_text(errors="replace")[-3000:]
+
+
+class PrefectServer:
+    """A server of the test's own, always at the same port and with the same database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port, self.marker = folder, _free_port(), f"server-{uuid4()}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port)],
+                cwd=self.folder,
+                env={
+                    **environment(self.folder),
+                    MARKER: self.marker,
+                    "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.folder / 'prefect.db'}",
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until("the server answers", self._answers)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        wait_until("every process of the server is gone", lambda: not processes(self.marker))
+
+    def _answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None, (self.folder / "server.log").read_text()[
+            -2000:
+        ]
+        try:
+            return httpx.get(f"{self.address}/api/health", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+@dataclass
+class Machine:
+    """A server, some code to learn from, and runs of the small recipe on them."""
+
+    folder: Path
+    server: PrefectServer
+    recipe: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each stage of the undisturbed run took."""
+    pristine: Path | None = None
+    """The store of the undisturbed run."""
+
+    def store(self, *, without: int | None = None) -> Results:
+        """A new store: empty, or with `without=n` the undisturbed run's less the stages from the n-th on."""
+        root = self.folder / f"store-{uuid4().hex[:8]}"
+        if without is not None:
+            assert self.pristine is not None
+            later = {*STAGES[without:]}
+            shutil.copytree(
+                self.pristine,
+                root,
+                ignore=lambda folder, names: later & {*names} if Path(folder) == self.pristine else (),
+            )
+        return Results(root)
+
+    def run(
+        self, store: Results, *changes: str, variables: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
+    ) -> Attempt:
+        """Start `codetune run` on the small recipe. `prefix`: a command that runs it."""
+        marker = str(uuid4())
+        said = self.folder / f"said-{marker}.txt"
+        settings = [part for change in changes for part in ("--set", change)]
+        code = "from flows.cli import main; main()"
+        command = [*prefix, sys.executable, "-c", code, "run", str(self.recipe), *settings, "--store", str(store.root)]
+        with said.open("w") as errors:
+            process = subprocess.Popen(
+                [*command, "--json"],
+                cwd=PROJECT,
+                env={**environment(self.folder), **self.api, MARKER: marker, **(variables or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        return Attempt(process, marker, said)
+
+    @property
+    def api(self) -> dict[str, str]:
+        return {"PREFECT_API_URL": f"{self.server.address}/api"}
+
+    def rehearse(self) -> None:
+        """The undisturbed run that all others are compared with."""
+        store = self.store()
+        attempt = self.run(store)
+        assert set(attempt.states().values()) == {"ran"}, attempt.words()
+        self.pristine = store.root
+        for stage in STAGES:
+            (manifest,) = store.root.glob(f"{stage}/*/{MANIFEST}")
+            self.seconds[stage] = json.loads(manifest.read_text())["provenance"]["seconds"]
+
+
+@contextmanager
+def machine(folder: Path) -> Iterator[Machine]:
+    """A machine in a folder; nothing of it is left at the end."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for name in ("json", "html", "wsgiref"):
+        shutil.copytree(library / name, folder / "code" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    source = {"kind": "local", "paths": [str(folder / "code")], "license": "PSF-2.0"}
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump({**RECIPE, "sampling": {**RECIPE["sampling"], "source": source}}))
+    server = PrefectServer(folder)
+    server.start()
+    try:
+        made = Machine(folder, server, recipe)
+        made.rehearse()
+        yield made
+    finally:
+        server.kill()
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What every process of the machine gets: the project's settings, and nothing of the person's own."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_API", "CODETUNE_", "HF_"))
+    }
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "HF_HOME": str(folder / "hub"),
+    }
+
+
+def stop(process: psutil.Process | subprocess.Popen[Any] | None, number: signal.Signals) -> bool:
+    """Send a signal; False when there is nobody to send it to."""
+    try:
+        if process is None:
+            return False
+        process.send_signal(number)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
