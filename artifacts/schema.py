@@ -1,6 +1,6 @@
 """Handles: the small typed records that stages hand to each other. What they stand for lies in the store.
 
-`DatasetSample → TokenizedDataset → Checkpoint → ExportedModel → EvaluationReport → RunReport`, with the
+`DatasetSample → TokenizedDataset → Checkpoint → ExportedModel → Generations → EvaluationReport → RunReport`, with the
 `PreflightReport`, its `Plan` and the `QuantizedBase` going into training. Records only: no tensors, no behaviour beyond
 small sums.
 """
@@ -331,63 +331,10 @@ class ExportedModel(Handle):
         return f"{sizes}; reloaded, logits within {max(one.largest_difference for one in compared):.1e}"
 
 
-# --- evaluation -----------------------------------------------------------------------------------------------
+# --- generation -----------------------------------------------------------------------------------------------
 
-
-class Metric(Record):
-    """One figure of base and tuned on the same items, with the interval of their paired difference."""
-
-    name: str
-    """`loss`, `perplexity`, `line_exact_match`, `line_edit_similarity`, `fim_exact_match`."""
-    title: str
-    """The figure in words, with its unit: `Held-out loss, nats per token`."""
-    question: Literal["learned", "kept"] = "learned"
-    """What the figure is asked: did the model learn this code, did it keep what it could do?"""
-    margin: float | None = None
-    """The loss of quality that is put up with, fixed before the run, in the figure's unit; None for none."""
-    better: Literal["lower", "higher"]
-    base: float
-    tuned: float
-    difference: float
-    """tuned − base."""
-    low: float | None
-    """Lower end of the 95 % interval of the difference; None, as `high`, where there is no bound: a single repository
-    says nothing about how repositories differ."""
-    high: float | None
-    smallest_detectable: float | None = None
-    """The true difference that would have been shown in 80 of 100 such comparisons; None where there is no interval."""
-    items: int
-    clusters: int
-    """Repositories, or parent problems, that the interval's draws took or left out."""
-
-    @property
-    def interval(self) -> str:
-        """The 95 % interval in brackets."""
-        if self.low is None or self.high is None:
-            return "(too few repositories for an interval)"
-        return f"[{self.low:+.4f}, {self.high:+.4f}]"
-
-    @property
-    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
-        if self.low is None or self.high is None:
-            return "no difference shown"
-        low, high = (-self.high, -self.low) if self.better == "lower" else (self.low, self.high)
-        return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
-
-
-class Completion(Record):
-    """One prompt with the truth and what both models made of it."""
-
-    kind: Literal["line", "fim"]
-    repo: str
-    path: str
-    prompt: str
-    """The text before the gap (its end, where it is long)."""
-    suffix: str
-    """The text after the gap; empty for next-line completion."""
-    truth: str
-    base: str
-    tuned: str
+Domain = Literal["held_out", "kept"]
+"""Where an item is from: the run's own held-out repositories, or code from outside what was trained on."""
 
 
 class GenerationSpeed(Record):
@@ -403,28 +350,183 @@ class GenerationSpeed(Record):
         return f"{self.tokens_per_second:,.0f} tokens/s, {self.completions_per_second:,.1f} answers/s"
 
 
+class FunctionalSuite(Record):
+    """A suite of problems with tests, as it was put to the models."""
+
+    name: str
+    fingerprint: str
+    """Over the problems."""
+    problems: int
+    instructed: bool = False
+    """Whether the problems were put as instructions, in the model's own template."""
+
+
+class Generations(Handle):
+    """What the models made, not scored yet. `losses.parquet`: a row per chunk: `domain, repo, path, language, chunk,
+    tokens` and the summed loss in nats of each side, `base, again, tuned` (`again`: base a second time, null where not
+    measured). `completions.parquet`: a row per prompt: `domain, suite, item, repo, path, language, line, prompt,
+    suffix, truth` and each side's answer. `problems/<suite>.jsonl`: functional suites as they were."""
+
+    notes: tuple[str, ...] = ()
+    """What was not measured and why, in sentences."""
+    quantization: Quantization
+    """What both models' base weights were quantized to."""
+    losses: int
+    """Chunks."""
+    completions: int
+    """Prompts."""
+    functional: tuple[FunctionalSuite, ...] = ()
+    speed: GenerationSpeed | None = None
+    """None when nothing was generated."""
+
+    @property
+    def summary(self) -> str:
+        answers = f", {self.completions:,} answers of each at {self.speed.summary}" if self.speed else ""
+        return f"base, base again and tuned: loss of {self.losses:,} chunks{answers}"
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------
+
+
+Question = Literal["learned", "kept"]
+"""What a figure is asked about: did the model learn this code, did it keep what it could do?"""
+Verdict = Literal["learned", "kept", "unclear", "worse"]
+
+
+class Metric(Record):
+    """One figure of base and tuned on the same items, with the interval of their paired difference."""
+
+    name: str
+    """`loss`, `perplexity`, `line_exact_match`, `line_edit_similarity`, `fim_exact_match`, `block_exact_match` on
+    held-out code; the same after `kept_` on code from elsewhere; `<suite>_pass` of a functional suite."""
+    title: str
+    """The figure in words, with its unit: `Held-out loss, nats per token`."""
+    question: Question = "learned"
+    """What the figure is asked about."""
+    better: Literal["lower", "higher"]
+    base: float
+    tuned: float
+    difference: float
+    """tuned − base."""
+    low: float | None
+    """Lower end of the 95 % interval of the difference; None, as `high`, where there is no bound: a single repository
+    says nothing about how repositories differ."""
+    high: float | None
+    smallest_detectable: float | None = None
+    """The true difference that would have been shown in 80 of 100 such comparisons; None where there is no interval."""
+    margin: float | None = None
+    """The loss of quality that is put up with, fixed before the run, in the figure's unit; None for none."""
+    items: int
+    clusters: int
+    """Repositories, or parent problems, that the interval's draws took or left out."""
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval in brackets."""
+        if self.low is None or self.high is None:
+            return "(too few repositories for an interval)"
+        return f"[{self.low:+.4f}, {self.high:+.4f}]"
+
+    @property
+    def gain(self) -> tuple[float, float] | None:
+        """The interval's ends, turned so that more is better; None without an interval."""
+        if self.low is None or self.high is None:
+            return None
+        return (-self.high, -self.low) if self.better == "lower" else (self.low, self.high)
+
+    @property
+    def verdict(self) -> Verdict:
+        """As `tasks.statistics.verdict` has it. `learned`: the interval lies above zero; `kept`: above minus the
+        margin; `worse`: below zero and not kept."""
+        if self.gain is None:
+            return "unclear"
+        low, high = self.gain
+        if low > 0:
+            return "learned"
+        if low > -(self.margin or 0):
+            return "kept"
+        return "worse" if high < 0 else "unclear"
+
+
+class Completion(Record):
+    """One prompt with the truth and what both models made of it."""
+
+    kind: str
+    """The suite: `line`, `fim`, `block`, or a functional suite's name."""
+    domain: Domain = "held_out"
+    repo: str
+    path: str
+    prompt: str
+    """The text before the gap (its end, where it is long)."""
+    suffix: str
+    """The text after the gap; empty for next-line completion."""
+    truth: str
+    base: str
+    tuned: str
+    chosen: Literal["best", "worst", "random"] = "random"
+    """Why it is shown: what the tuned model won or lost most by, or the seed."""
+    base_score: float | None = None
+    """Edit similarity to the truth, or 1 for a program that passed."""
+    tuned_score: float | None = None
+
+
+class Noise(Record):
+    """Base against base: what two runs of the same model differ by."""
+
+    name: str
+    """The metric's."""
+    title: str
+    items: int
+    changed: int
+    """Items with another answer, or another loss by more than a thousandth of a nat per token."""
+    difference: float
+    """Of the metric, second run − first."""
+
+
+class Breakdown(Record):
+    """A figure for one language or one repository."""
+
+    metric: str
+    by: Literal["language", "repository"]
+    name: str
+    items: int
+    base: float
+    tuned: float
+
+
 class EvaluationReport(Handle):
-    """`losses.parquet`: a row per held-out chunk (`repo, path, chunk, tokens, base_loss, tuned_loss`, sums in nats);
-    `completions.parquet`: a row per prompt with both models' answers; `scores.parquet`: a row per answer and score
-    (`suite, item, repo, score, base, tuned`), made from the former alone."""
+    """`scores.parquet`: a row per answer and score (`domain, suite, item, repo, language, score, base, again, tuned`),
+    made from the generations alone; `metrics.json`: the figures with their margins;
+    `verdicts.parquet`: a row per program that was run, where functional suites were measured."""
 
     metrics: tuple[Metric, ...]
+    noise: tuple[Noise, ...] = ()
+    breakdowns: tuple[Breakdown, ...] = ()
     notes: tuple[str, ...] = ()
     """What was not measured and why, in sentences."""
     samples: tuple[Completion, ...]
-    """A few completions to look at, chosen by seed, not by result."""
+    """Completions to look at: the best, the worst, and some chosen by seed."""
     quantization: Quantization
     """What both models' base weights were quantized to."""
     generation: GenerationSpeed | None = None
     """None when nothing was generated."""
+    protection: str = ""
+    """What held model-written programs in check, in words; empty when none was run."""
 
     def metric(self, name: str) -> Metric:
         return next(metric for metric in self.metrics if metric.name == name)
 
+    def judged(self, question: Question) -> list[Metric]:
+        """The figures that answer a question. Perplexity says what the loss says."""
+        return [one for one in self.metrics if one.question == question and not one.name.endswith("perplexity")]
+
     @property
     def summary(self) -> str:
         loss = self.metric("loss")
-        return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, difference {loss.difference:+.4f} {loss.interval}"
+        kept = self.judged("kept")
+        judged = f"; kept {sum(one.verdict in ('kept', 'learned') for one in kept)} of {len(kept)}" if kept else ""
+        change = f"difference {loss.difference:+.4f} {loss.interval}"
+        return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{judged}"
 
 
 # --- reporting ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any
 from artifacts.progress import SILENT
 from artifacts.schema import Handle
 from flows.config import PipelineConfig
-from tasks import evaluation, exporting, preflight, quantization, sampling, tokenization, training
+from tasks import evaluation, exporting, generation, preflight, quantization, sampling, tokenization, training
 from tasks.base_model import ModelConfig, locate
 
 TINY = Path(__file__).parents[1] / "models" / "codellama-tiny"
@@ -109,8 +109,9 @@ def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     exported = stage(
         exporting.run_exporting, exporting.ExportingConfig(), sample=sample, checkpoint=checkpoint, **common
     )
-    small = evaluation.EvaluationConfig(max_chunks=64, line_prompts=32, fim_prompts=32)
-    stage(evaluation.run_evaluation, small, sample=sample, exported=exported, **common)
+    small = generation.GenerationConfig(max_chunks=64, line_prompts=32, fim_prompts=32, block_prompts=0)
+    generations = stage(generation.run_generation, small, sample=sample, exported=exported, **common)
+    stage(evaluation.run_evaluation, evaluation.EvaluationConfig(), generations=generations)
     return record
 
 

@@ -20,10 +20,11 @@ from tasks.base_model import ModelConfig
 from tasks.evaluation import EvaluationConfig
 from tasks.exporting import ExportingConfig
 from tasks.gate import GateConfig
+from tasks.generation import GenerationConfig
 from tasks.preflight import PreflightConfig
 from tasks.preflight.job import JobShape
 from tasks.reporting import ReportingConfig
-from tasks.sampling import SamplingConfig
+from tasks.sampling import KeptConfig, SamplingConfig
 from tasks.tokenization import TokenizationConfig
 from tasks.training import TrainingConfig
 from tasks.workers import WorkersConfig
@@ -46,6 +47,10 @@ class PipelineConfig(Config):
     """Quantization, LoRA and the optimizer."""
     exporting: ExportingConfig = Field(default_factory=ExportingConfig)
     """In which forms the model is handed over."""
+    kept: KeptConfig | None = Field(default_factory=KeptConfig)
+    """Code from outside what is trained on: there is seen what was forgotten. None leaves it out."""
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
+    """What base and tuned are put through."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """How base and tuned are compared."""
     gate: GateConfig = Field(default_factory=GateConfig)
@@ -107,12 +112,12 @@ def build(recipe: str, changes: Iterable[str] = ()) -> PipelineConfig:
 
 
 def _with_quantization(settings: dict[str, Any]) -> dict[str, Any]:
-    """Export and evaluation look at the model as it was trained, unless told otherwise."""
+    """Export and generation look at the model as it was trained, unless told otherwise."""
     training = settings.get("training")
     if not isinstance(training, dict) or "quantization" not in training:
         return settings
     default = {"quantization": training["quantization"]}
-    return recipes.merge({"exporting": default, "evaluation": default}, settings)
+    return recipes.merge({"exporting": default, "generation": default}, settings)
 
 
 def _parse(change: str) -> dict[str, Any]:

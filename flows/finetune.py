@@ -26,6 +26,7 @@ from tasks import (
     evaluation,
     exporting,
     gate,
+    generation,
     policy,
     preflight,
     quantization,
@@ -40,7 +41,17 @@ from tasks.preflight.probe import probe
 from tasks.stage import Course
 
 StageName = Literal[
-    "preflight", "sampling", "tokenization", "quantization", "training", "exporting", "evaluation", "gate", "reporting"
+    "preflight",
+    "sampling",
+    "tokenization",
+    "quantization",
+    "training",
+    "exporting",
+    "kept",
+    "generation",
+    "evaluation",
+    "gate",
+    "reporting",
 ]
 
 
@@ -161,17 +172,20 @@ def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReferen
         plan=plan,
         base=base_for(config.exporting.quantization),
     )
-    evaluated = run.stage(
-        evaluation.STAGE,
-        config.evaluation,
+    kept = run.stage(sampling.KEPT, config.kept) if config.kept else None
+    generated = run.stage(
+        generation.STAGE,
+        config.generation,
         model=model,
         sample=sample,
         tokens=tokens,
         exported=exported,
         plan=plan,
-        base=base_for(config.evaluation.quantization),
+        base=base_for(config.generation.quantization),
+        kept=kept,
     )
-    decided = run.stage(gate.STAGE, config.gate, evaluation=evaluated)
+    evaluated = run.stage(evaluation.STAGE, config.evaluation, generations=generated)
+    decided = run.stage(gate.STAGE, config.gate, generations=generated, evaluation=evaluated)
     report = run.stage(
         reporting.STAGE,
         config.reporting,
@@ -180,6 +194,8 @@ def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReferen
         tokens=tokens,
         checkpoint=checkpoint,
         exported=exported,
+        kept=kept,
+        generations=generated,
         evaluation=evaluated,
     )
     return Results(exported, evaluated, decided, report)

@@ -20,6 +20,8 @@ STAGES = (
     "quantization",
     "training",
     "exporting",
+    "kept",
+    "generation",
     "evaluation",
     "gate",
     "reporting",

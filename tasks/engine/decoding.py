@@ -39,6 +39,8 @@ class Settings:
     """Most tokens of an answer."""
     stop: frozenset[int]
     """Tokens that end an answer; they are part of it."""
+    ended: Callable[[list[int]], bool] | None = None
+    """Whether an answer is complete by what its tokens say together; asked every `STEPS` tokens."""
 
 
 def unsupported(model: Any) -> str | None:
@@ -117,6 +119,8 @@ class Decoder:
                 self._fill(slots, {slot: prompts[index] for slot, index in new.items()}, adapted)
                 owners |= new
             self._continue(slots, adapted)
+            if settings.ended:
+                _stop_ended(slots, owners, settings.ended)
             finished = _collect(slots, owners, answers)
             if finished:
                 done(finished)
@@ -183,6 +187,13 @@ def _pieces(prompts: dict[int, Sequence[int]]) -> Iterator[list[int]]:
         size = max(1, PIECE // len(prompts[order[0]]))
         yield order[:size]
         order = order[size:]
+
+
+def _stop_ended(slots: Slots, owners: dict[int, int], ended: Callable[[list[int]], bool]) -> None:
+    """Let no slot go on whose answer says that it is complete."""
+    counts, texts = slots.counts.tolist(), slots.answers.tolist()
+    complete = [slot for slot in owners if ended(texts[slot][: counts[slot]])]
+    slots.running[complete] = False
 
 
 def _collect(slots: Slots, owners: dict[int, int], answers: list[list[int]]) -> int:

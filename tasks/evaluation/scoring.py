@@ -1,15 +1,20 @@
-"""Scores of answers. Needs no model: what was generated lies in a file, and can be scored again."""
+"""Scores of answers. Needs no model: what was generated lies in files, and can be scored again."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from artifacts.schema import Metric
+from artifacts.schema import Breakdown, Metric, Noise, Question
+from tasks.evaluation.settings import EvaluationConfig, Margins
 from tasks.statistics import Difference, paired_difference
 
 Row = Mapping[str, Any]
+SIDES = ("base", "again", "tuned")
+
+CHANGED_NATS = 1e-3
+"""Loss per token that two runs of one model may differ by without counting as changed."""
 
 
 def exact_match(answer: str, truth: str) -> float:
@@ -30,55 +35,127 @@ def edit_similarity(answer: str, truth: str) -> float:
 SCORES: dict[str, dict[str, Callable[[str, str], float]]] = {
     "line": {"exact_match": exact_match, "edit_similarity": edit_similarity},
     "fim": {"exact_match": exact_match},
+    "block": {"exact_match": exact_match},
 }
 """What is scored, by suite; the metric is called `<suite>_<score>`."""
 
-TITLES = {
-    "loss": "Held-out loss, nats per token",
-    "perplexity": "Held-out perplexity per token",
-    "line_exact_match": "Next line, exact match",
-    "line_edit_similarity": "Next line, edit similarity",
-    "fim_exact_match": "Fill in a line, exact match",
+_TITLES = {
+    "loss": "{} loss, nats per token",
+    "perplexity": "{} perplexity per token",
+    "line_exact_match": "{}: next line, exact match",
+    "line_edit_similarity": "{}: next line, edit similarity",
+    "fim_exact_match": "{}: fill in a line, exact match",
+    "block_exact_match": "{}: fill in a block, exact match",
 }
+DOMAINS: dict[str, tuple[Question, str, str]] = {
+    "held_out": ("learned", "", "Held-out"),
+    "kept": ("kept", "kept_", "Kept"),
+}
+"""By domain: what is asked about it, what its metrics' names and titles begin with."""
 
 
 def score(completions: Iterable[Row]) -> list[dict[str, Any]]:
-    """A row per answer and score: `suite, item, repo, score, base, tuned`.
+    """A row per answer and score: `domain, suite, item, repo, language, score, base, again, tuned`.
 
     Args:
-        completions: rows with `suite, item, repo, truth, base, tuned`.
+        completions: rows with `domain, suite, item, repo, language, truth, base, again, tuned`; of suites that
+            `SCORES` does not know, none.
     """
     return [
         {
-            **{name: row[name] for name in ("suite", "item", "repo")},
+            **{name: row[name] for name in ("domain", "suite", "item", "repo", "language")},
             "score": name,
-            **{side: function(row[side], row["truth"]) for side in ("base", "tuned")},
+            **{side: None if row[side] is None else function(row[side], row["truth"]) for side in SIDES},
         }
         for row in completions
-        for name, function in SCORES[row["suite"]].items()
+        for name, function in SCORES.get(row["suite"], {}).items()
     ]
 
 
-def answer_metrics(scores: Sequence[Row], *, seed: int, resamples: int) -> list[Metric]:
-    """A metric for each suite and score that has items."""
-    metrics = []
-    for suite, names in SCORES.items():
-        for name in names:
-            rows = [row for row in scores if (row["suite"], row["score"]) == (suite, name)]
-            if rows:
-                base, tuned, repos = ([row[column] for row in rows] for column in ("base", "tuned", "repo"))
-                found = paired_difference(base, tuned, repos, seed=seed, draws=resamples)
-                metrics.append(_metric(f"{suite}_{name}", found))
-    return metrics
+def measures(losses: Sequence[Row], scores: Sequence[Row]) -> list[Measure]:
+    """Everything that was measured, in the order of the report."""
+    found = []
+    for domain in DOMAINS:
+        chunks = [row for row in losses if row["domain"] == domain]
+        if chunks:
+            weights = [float(row["tokens"]) for row in chunks]
+            found += [Measure(name, domain, chunks, weights) for name in ("loss", "perplexity")]
+        for suite, names in SCORES.items():
+            for name in names:
+                rows = [row for row in scores if (row["domain"], row["suite"], row["score"]) == (domain, suite, name)]
+                if rows:
+                    found.append(Measure(f"{suite}_{name}", domain, rows, [1.0] * len(rows)))
+    return found
 
 
-def loss_metrics(losses: Sequence[Row], *, seed: int, resamples: int) -> list[Metric]:
-    """Loss and perplexity from rows of `losses.parquet`."""
-    tokens = [row["tokens"] for row in losses]
-    base, tuned = ([row[f"{side}_loss"] / row["tokens"] for row in losses] for side in ("base", "tuned"))
-    repos = [row["repo"] for row in losses]
-    loss = paired_difference(base, tuned, repos, weights=tokens, seed=seed, draws=resamples)
-    return [_metric("loss", loss), _metric("perplexity", _perplexity(loss))]
+class Measure:
+    """One figure with the rows that it is made of.
+
+    Args:
+        kind: the name without its domain.
+        rows: with `repo` (what the bootstrap draws), `language`, and a sum for each side.
+        weights: what the sums are divided by.
+    """
+
+    def __init__(self, kind: str, domain: str, rows: Sequence[Row], weights: Sequence[float]) -> None:
+        self.kind, self.domain, self.rows, self.weights = kind, domain, rows, weights
+        self.question, prefix, called = DOMAINS[domain]
+        self.name = prefix + kind
+        self.title = _TITLES[kind].format(called) if kind in _TITLES else kind
+        self.better: Literal["lower", "higher"] = "lower" if kind in ("loss", "perplexity") else "higher"
+
+    def metric(self, config: EvaluationConfig) -> Metric:
+        """Both models' figures and the interval of their difference."""
+        weighted = list(zip(self.rows, self.weights, strict=True))
+        base, tuned = ([row[side] / weight for row, weight in weighted] for side in ("base", "tuned"))
+        clusters = [row["repo"] for row in self.rows]
+        found = paired_difference(base, tuned, clusters, weights=self.weights, seed=config.seed, draws=config.resamples)
+        if self.kind == "perplexity":
+            found = _perplexity(found)
+        return Metric(
+            name=self.name,
+            title=self.title,
+            question=self.question,
+            better=self.better,
+            base=found.base,
+            tuned=found.tuned,
+            difference=found.estimate,
+            low=found.low,
+            high=found.high,
+            smallest_detectable=found.smallest_detectable,
+            margin=_margin(self.kind, config.margins, found.base) if self.question == "kept" else None,
+            items=found.items,
+            clusters=found.clusters,
+        )
+
+    def noise(self) -> Noise | None:
+        """The base model against itself; None where it was not run again."""
+        pairs = [(row, weight) for row, weight in zip(self.rows, self.weights, strict=True) if row["again"] is not None]
+        if not pairs or self.kind == "perplexity":
+            return None
+        total = sum(weight for _, weight in pairs)
+        return Noise(
+            name=self.name,
+            title=self.title,
+            items=len(pairs),
+            changed=sum(abs(row["again"] - row["base"]) > CHANGED_NATS * weight for row, weight in pairs),
+            difference=sum(row["again"] - row["base"] for row, _ in pairs) / total,
+        )
+
+    def breakdowns(self) -> list[Breakdown]:
+        """By language and by repository, largest first."""
+        if self.kind == "perplexity":
+            return []
+        found = []
+        for by, column in (("language", "language"), ("repository", "repo")):
+            groups: dict[str, list[int]] = {}
+            for index, row in enumerate(self.rows):
+                groups.setdefault(row[column], []).append(index)
+            for name, indices in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
+                total = sum(self.weights[index] for index in indices)
+                base, tuned = (sum(self.rows[index][side] for index in indices) / total for side in ("base", "tuned"))
+                found.append(Breakdown(metric=self.name, by=by, name=name, items=len(indices), base=base, tuned=tuned))
+        return found
 
 
 def _perplexity(loss: Difference) -> Difference:
@@ -104,17 +181,12 @@ def _exp(loss: float) -> float:
     return math.exp(min(loss, 350.0))  # a broken model's perplexity must stay a number that JSON can hold
 
 
-def _metric(name: str, found: Difference) -> Metric:
-    return Metric(
-        name=name,
-        title=TITLES[name],
-        better="lower" if name in ("loss", "perplexity") else "higher",
-        base=found.base,
-        tuned=found.tuned,
-        difference=found.estimate,
-        low=found.low,
-        high=found.high,
-        smallest_detectable=found.smallest_detectable,
-        items=found.items,
-        clusters=found.clusters,
+def _margin(kind: str, margins: Margins, base: float) -> float:
+    """`base`: the base model's figure. The margin of perplexity says what that of the loss says."""
+    if kind == "loss":
+        return margins.loss
+    if kind == "perplexity":
+        return base * (_exp(margins.loss) - 1)
+    return {"edit_similarity": margins.similarity, "exact_match": margins.exact_match}.get(
+        kind.partition("_")[2], margins.functional
     )

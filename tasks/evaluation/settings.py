@@ -1,35 +1,34 @@
-"""What is measured, on how much, and how."""
+"""How what the models made is judged."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from artifacts.configuration import Config
-from artifacts.schema import Quantization
+
+
+class Margins(Config):
+    """How much may be lost outside the fine-tuned domain. The model kept a skill when the whole interval of its loss
+    lies below the margin. Fix them before the run: afterwards anything can be called small."""
+
+    loss: float = Field(0.05, ge=0)
+    """Of the loss on the kept sample, nats per token."""
+    similarity: float = Field(0.02, ge=0, le=1)
+    """Of edit similarity, as a share: 0.02 are two percentage points."""
+    exact_match: float = Field(0.05, ge=0, le=1)
+    """Of exact matches, as a share of the prompts."""
+    functional: float = Field(0.05, ge=0, le=1)
+    """Of programs that pass, as a share of the problems."""
 
 
 class EvaluationConfig(Config):
     """How base and tuned are compared."""
 
-    quantization: Quantization = "int8"
-    """What both models' base weights are quantized to; as in training, unless set otherwise."""
+    margins: Margins = Field(default_factory=Margins)
+    """What may be lost where the model should have kept what it could do."""
     seed: int = 0
-    """Chooses the chunks, the lines, the samples shown and the draws for the intervals."""
-    max_chunks: int = Field(400, ge=1)
-    """Held-out chunks whose loss is measured, spread evenly over the repositories."""
-    line_prompts: int = Field(200, ge=0)
-    """Lines to complete from the text before them; 0 leaves the suite out."""
-    fim_prompts: int = Field(200, ge=0)
-    """Lines to fill in between the text before and after them; 0 leaves the suite out."""
-    prompt_tokens: int = Field(256, ge=16)
-    """Longest prompt in tokens, special ones included; what lies farthest from the gap is cut off."""
-    max_new_tokens: int = Field(48, ge=4)
-    """Longest answer in tokens. Lines that would not fit are not asked for."""
-    batch_size: int = Field(32, ge=1)
-    """Sequences computed at once. Fewer need less memory; the last bits of the results depend on it."""
+    """Chooses the draws for the intervals, and which samples are shown beside the best and the worst."""
     resamples: int = Field(10_000, ge=2_000)
     """Draws of clusters for the intervals; with few clusters all subsets are used instead."""
-    samples: int = Field(6, ge=0)
-    """Completions shown in the report."""
-    cpu_threads: int = Field(2, ge=1)
-    """Threads of a run on the CPU; part of what decides the bits there, as in training."""
+    samples: int = Field(9, ge=0)
+    """Completions shown in the report: a third of them the best, the worst, and random ones."""

@@ -1,37 +1,75 @@
-"""What there is to see of an evaluation: the figures with their intervals, and answers side by side."""
+"""What there is to see of an evaluation: verdicts, figures with their intervals, and answers side by side."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-from artifacts import figures
-from artifacts.presentation import Block, Figure, Section, Table, Text
-from artifacts.schema import Completion, EvaluationReport, Metric
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from artifacts.presentation import Block, Section, Table, Text
+from artifacts.schema import Breakdown, Completion, EvaluationReport, Metric, Question
+from tasks.evaluation import plots
+from tasks.evaluation.words import change, figure, interval, margin, suite_in_words, verdict
 
 LINES_BEFORE, LINES_AFTER = 10, 4
 """Lines of text shown around a gap."""
-COLOURS = {"better": figures.TUNED, "worse": figures.ACCENT, "no difference shown": figures.BASE}
+QUESTIONS: dict[Question, str] = {"learned": "Did it learn this code?", "kept": "Did it keep what it could do?"}
+MOST_REPOSITORIES = 12
+"""Repositories listed by name."""
 
 
 def sections(handle: EvaluationReport) -> list[Section]:
-    """The comparison, and some answers."""
-    blocks: list[Block] = [_table(handle), _forest(handle.metrics)]
+    """Both questions, the noise, the breakdowns, and some answers."""
+    found = [_question(handle, question) for question in QUESTIONS if _of(handle, question)]
+    pictures: list[Block] = [plots.forest(handle.metrics)]
+    if against := plots.learning_against_forgetting(handle.metrics):
+        pictures.append(against)
+    found.append(Section("differences", "Differences at a glance", tuple(pictures)))
+    if handle.noise:
+        found.append(_noise(handle))
+    found += _breakdowns(handle)
     if handle.notes:
-        blocks.append(Text("\n".join(f"- {note}" for note in handle.notes)))
-    found = [Section("comparison", "Base against tuned on held-out repositories", tuple(blocks))]
+        notes = Text("\n".join(f"- {note}" for note in handle.notes))
+        found.append(Section("notes", "What was not measured", (notes,)))
     if handle.samples:
         texts = tuple(Text(_sample(sample)) for sample in handle.samples)
         found.append(Section("completions", "Completions side by side", texts))
     return found
 
 
-def _table(handle: EvaluationReport) -> Table:
-    columns = ("", "base", "tuned", "difference", "95% interval", "items", "repositories", "tuned is")
-    rows = tuple(_row(metric) for metric in handle.metrics)
+def _of(handle: EvaluationReport, question: Question) -> list[Metric]:
+    return [metric for metric in handle.metrics if metric.question == question]
+
+
+def _question(handle: EvaluationReport, question: Question) -> Section:
+    kept = question == "kept"
+    columns = ("", "base", "tuned", "difference", "95% interval", *(("margin",) if kept else ()))
+    columns = (*columns, "items", "repositories", "could see", "verdict")
+    rows = tuple(_row(metric, kept=kept) for metric in _of(handle, question))
+    return Section(question, QUESTIONS[question], (Table(columns, rows, _caption(handle, question)),))
+
+
+def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
+    return (
+        metric.title,
+        figure(metric, metric.base),
+        figure(metric, metric.tuned),
+        change(metric, metric.difference),
+        interval(metric),
+        *((margin(metric),) if kept else ()),
+        f"{metric.items:,}",
+        f"{metric.clusters}",
+        f"{change(metric, metric.smallest_detectable)}" if metric.smallest_detectable is not None else "–",
+        verdict(metric),
+    )
+
+
+def _caption(handle: EvaluationReport, question: Question) -> str:
+    if question == "kept":
+        return (
+            "Code from outside what was trained on. `kept`: the whole interval lies above minus the margin that was"
+            " fixed before the run; `unclear`: it does not, and loss is not shown either. “Could see”: the difference"
+            " that such a comparison shows in 80 of 100 cases."
+        )
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
     caption = (
         f"Same items, batches and {weights} base weights for both models. Differences are tuned − base; intervals from"
@@ -40,88 +78,83 @@ def _table(handle: EvaluationReport) -> Table:
     if handle.generation:
         made = {"fused": "the engine", "stock": "the libraries' modules"}[handle.generation.engine]
         caption += f" Answers were made by {made} at {handle.generation.summary}."
-    return Table(columns, rows, caption)
+    return caption
 
 
-def _row(metric: Metric) -> tuple[str, ...]:
-    base, tuned = (_figure(metric, value) for value in (metric.base, metric.tuned))
-    change = _change(metric, metric.difference)
-    return (
-        metric.title,
-        base,
-        tuned,
-        change,
-        interval(metric),
-        f"{metric.items:,}",
-        f"{metric.clusters}",
-        metric.verdict,
+def _noise(handle: EvaluationReport) -> Section:
+    by_name = {metric.name: metric for metric in handle.metrics}
+    rows = tuple(
+        (noise.title, f"{noise.items:,}", f"{noise.changed:,}", change(by_name[noise.name], noise.difference))
+        for noise in handle.noise
     )
+    still = not any(noise.changed for noise in handle.noise)
+    caption = "The base model was run a second time the same way. "
+    caption += (
+        "It gave the same answers: nothing of the differences above comes from the computation itself."
+        if still
+        else "What it changed by itself is the floor below which no difference means anything."
+    )
+    table = Table(("", "items", "changed", "difference"), rows, caption)
+    return Section("noise", "Noise floor: base against base", (table,))
 
 
-def interval(metric: Metric) -> str:
-    """The interval in words."""
-    if metric.low is None or metric.high is None:
-        return "too few repositories"
-    low, high = (_change(metric, end) for end in (metric.low, metric.high))
-    return f"{low.removesuffix(' pp')} to {high}"
+def _breakdowns(handle: EvaluationReport) -> list[Section]:
+    """Per-language figures of everything; the loss by repository."""
+    metrics = {metric.name: metric for metric in handle.metrics}
+    found = []
+    languages = [row for row in handle.breakdowns if row.by == "language"]
+    if languages:
+        found.append(Section("languages", "By language", (_languages(languages, metrics),)))
+    losses = [row for row in handle.breakdowns if row.by == "repository" and row.metric.endswith("loss")]
+    for name in dict.fromkeys(row.metric for row in losses):
+        rows = [row for row in losses if row.metric == name]
+        key = "repositories" if name == "loss" else "kept-repositories"
+        title = f"By repository: {metrics[name].title}"
+        found.append(Section(key, title, (_repositories(rows, metrics[name]),)))
+    return found
 
 
-def _is_share(metric: Metric) -> bool:
-    return metric.better == "higher"
+def _languages(rows: Sequence[Breakdown], metrics: Mapping[str, Metric]) -> Table:
+    ordered = sorted(rows, key=lambda row: row.name)
+    table = tuple(
+        (row.name, metrics[row.metric].title, *_both(metrics[row.metric], row), f"{row.items:,}") for row in ordered
+    )
+    return Table(("language", "figure", "base", "tuned", "difference", "items"), table)
 
 
-def _figure(metric: Metric, value: float) -> str:
-    return f"{value:.1%}" if _is_share(metric) else f"{value:.4g}" if abs(value) >= 1000 else f"{value:.3f}"
+def _repositories(rows: Sequence[Breakdown], metric: Metric) -> Table:
+    shown, note = _ends(sorted(rows, key=lambda row: (row.tuned - row.base, row.name)))
+    table = tuple((row.name, *_both(metric, row), f"{row.items:,}") for row in shown)
+    return Table(("repository", "base", "tuned", "difference", "chunks"), table, note)
 
 
-def _change(metric: Metric, value: float) -> str:
-    sign = "+" if value else ""
-    text = f"{100 * value:{sign}.1f} pp" if _is_share(metric) else f"{value:{sign}.4f}"
-    return text.replace("-", "−")
+def _ends(rows: Sequence[Breakdown]) -> tuple[Sequence[Breakdown], str]:
+    """The first and the last, where there are too many."""
+    if len(rows) <= MOST_REPOSITORIES:
+        return rows, "Ordered by what was gained."
+    half = MOST_REPOSITORIES // 2
+    return [
+        *rows[:half],
+        *rows[-half:],
+    ], f"The {half} that gained most and the {half} that gained least, of {len(rows)}."
 
 
-def _forest(metrics: tuple[Metric, ...]) -> Figure:
-    """Differences with intervals; losses on one axis, shares on another."""
-    losses = [metric for metric in metrics if metric.name == "loss"]
-    shares = [metric for metric in metrics if _is_share(metric)]
-    panels = [panel for panel in (losses, shares) if panel]
-    with figures.drawing(7.2, 0.9 + 0.36 * sum(map(len, panels)) + 0.5 * len(panels)) as figure:
-        ratios = [len(panel) + 0.6 for panel in panels]
-        grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=ratios)
-        for axes, panel in zip(grid[:, 0], panels, strict=True):
-            _draw_panel(axes, panel)
-        svg = figures.to_svg(figure)
-    alt = "; ".join(f"{metric.title}: {metric.verdict} ({interval(metric)})" for metric in [*losses, *shares])
-    return Figure(svg, "svg", alt, "Difference of the tuned model from its base, with 95% intervals")
-
-
-def _draw_panel(axes: Axes, metrics: list[Metric]) -> None:
-    scale = 100 if _is_share(metrics[0]) else 1
-    axes.axvline(0, color=figures.MUTED, linewidth=0.9)
-    for row, metric in enumerate(metrics):
-        colour = COLOURS[metric.verdict]
-        if metric.low is not None and metric.high is not None:
-            axes.plot([metric.low * scale, metric.high * scale], [row, row], color=colour, linewidth=2.2)
-        axes.plot([metric.difference * scale], [row], "o", color=colour, markersize=6)
-    axes.set_yticks(range(len(metrics)), [metric.title.partition(",")[0] + _suffix(metric) for metric in metrics])
-    axes.set_ylim(len(metrics) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel("percentage points, right is better" if scale == 100 else "nats per token, left is better")
-
-
-def _suffix(metric: Metric) -> str:
-    return "" if metric.name == "loss" else "," + metric.title.partition(",")[2]
+def _both(metric: Metric, row: Breakdown) -> tuple[str, str, str]:
+    return figure(metric, row.base), figure(metric, row.tuned), change(metric, row.tuned - row.base)
 
 
 def _sample(sample: Completion) -> str:
-    """One item as Markdown: the text around the gap, then truth and both answers, each on a line."""
-    what = {"line": "Next line", "fim": "Fill in the line"}[sample.kind]
+    """One item as Markdown: the text around the gap, then truth and both answers."""
     before = sample.prompt.rstrip("\n").split("\n")[-LINES_BEFORE:]
     after = sample.suffix.split("\n")[:LINES_AFTER] if sample.suffix else []
-    answers = (("truth", sample.truth), ("base ", sample.base), ("tuned", sample.tuned))
-    lines = [f"{name} │ {answer.rstrip()}" for name, answer in answers]
-    width = len("truth")
-    context = [f"{'':{width}} │ {line}" for line in before], [f"{'':{width}} │ {line}" for line in after]
+    answers = (("truth", sample.truth), ("base", sample.base), ("tuned", sample.tuned))
+    lines = [
+        f"{name if not number else '':5} │ {line}"
+        for name, answer in answers
+        for number, line in enumerate(answer.rstrip().split("\n"))
+    ]
+    context = [f"{'':5} │ {line}" for line in before], [f"{'':5} │ {line}" for line in after]
     body = "\n".join([*context[0], *lines, *context[1]])
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", body)), default=0))
-    return f"**{what}** in `{sample.repo}`, `{sample.path}`\n\n{fence}text\n{body}\n{fence}"
+    what = suite_in_words(sample.kind).capitalize()
+    return f"**{what}** in `{sample.repo}`, `{sample.path}` ({sample.chosen})\n\n{fence}text\n{body}\n{fence}"

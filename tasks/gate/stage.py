@@ -8,7 +8,7 @@ from pathlib import Path
 
 from artifacts.presentation import Section, Table, Text
 from artifacts.progress import SILENT, Progress
-from artifacts.schema import EvaluationReport, Metric
+from artifacts.schema import EvaluationReport, Generations, Metric
 from artifacts.verdicts import GateDecision, Judgement, Ruling
 from tasks.gate import results
 from tasks.gate.settings import GateConfig
@@ -19,13 +19,18 @@ ASKED = {"learned": "learned this code", "kept": "kept what it could do"}
 
 
 def run_gate(
-    config: GateConfig, *, evaluation: EvaluationReport, workdir: Path, progress: Progress = SILENT
+    config: GateConfig,
+    *,
+    generations: Generations,
+    evaluation: EvaluationReport,
+    workdir: Path,
+    progress: Progress = SILENT,
 ) -> GateDecision:
     """Decide by the evaluation's figures, and keep both models' results on each item for comparisons to come."""
     progress.begin("judging")
     judgements = tuple(judge(metric, config) for metric in evaluation.metrics)
     ruling, reasons = decide(judgements, config)
-    results.write(results.gather([evaluation.path]), workdir / "results.parquet")
+    results.write(results.gather([generations.path, evaluation.path]), workdir / "results.parquet")
     decision = GateDecision(path=workdir, ruling=ruling, reasons=reasons, judgements=judgements)
     (workdir / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
     return decision
@@ -86,4 +91,4 @@ def sections(decision: GateDecision) -> list[Section]:
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
-STAGE = Stage(name="gate", version=1, run=run_gate, produces=GateDecision, show=sections)
+STAGE = Stage(name="gate", version=2, run=run_gate, produces=GateDecision, show=sections)

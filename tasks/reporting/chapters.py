@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from artifacts.presentation import Section, Table
@@ -26,18 +26,24 @@ class Chapter:
 
 def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
     """The report's chapters in reading order. `shown`: by stage, what it shows of its result."""
-    disagreeing_first = sorted(run.evaluation.samples, key=lambda sample: sample.base == sample.tuned)
-    compared = tuple(map(compare, disagreeing_first))
+    compared = tuple(map(compare, run.evaluation.samples))
+    judged = tuple(one for one in shown["evaluation"] if one.key != "completions")
     return [
-        Chapter("data", "What went in", (*shown["sampling"], *shown["tokenization"])),
+        Chapter("evaluation", "What the model learned, and what it kept", judged),
+        # laid out wider than elsewhere, with what differs marked
+        *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
+        Chapter("data", "What went in", _what_went_in(shown)),
         Chapter("plan", "The plan, and what it came to", (planned_and_measured(run), *shown["preflight"])),
         Chapter("training", "Training", tuple(shown["training"])),
-        # its completions follow, laid out wider and with their differences marked
-        Chapter("evaluation", "Evaluation", tuple(one for one in shown["evaluation"] if one.key != "completions")),
-        *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
         Chapter("model", "The model", tuple(shown["exporting"])),
         Chapter("provenance", "Where it all comes from", tuple(provenance(run))),
     ]
+
+
+def _what_went_in(shown: dict[str, list[Section]]) -> tuple[Section, ...]:
+    """What was learned from and judged by, and what was kept aside to see what is forgotten."""
+    aside = [replace(section, title=f"Code from elsewhere: {section.title}") for section in shown.get("kept", [])]
+    return (*shown["sampling"], *shown["tokenization"], *aside, *shown["generation"])
 
 
 def planned_and_measured(run: RunResults) -> Section:

@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from artifacts.schema import Completion
+from tasks.evaluation.words import suite_in_words
 
 CONTEXT_LINES = 8
 """Lines shown before the gap, and after it."""
@@ -26,6 +27,7 @@ class Answer:
     who: str
     pieces: tuple[Piece, ...]
     exact: bool
+    judgement: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,32 @@ class Comparison:
     after: str
     truth: str
     answers: tuple[Answer, ...]
+    chosen: str = "random"
 
 
 def compare(sample: Completion) -> Comparison:
     """Lay one sample out for reading."""
     return Comparison(
         where=f"{sample.repo} / {sample.path}",
-        kind={"line": "next line", "fim": "fill in the middle"}[sample.kind],
+        kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "kept" else ""),
+        chosen=sample.chosen,
         before="".join(sample.prompt.splitlines(keepends=True)[-CONTEXT_LINES:]),
         # the gap is a whole line, and the suffix begins with the line after it
         after="".join(["\n", *sample.suffix.splitlines(keepends=True)[:CONTEXT_LINES]]) if sample.suffix else "",
         truth=sample.truth[:LONGEST],
-        answers=(_answer("base", sample.base, sample.truth), _answer("tuned", sample.tuned, sample.truth)),
+        answers=(
+            _answer("base", sample.base, sample.truth, sample.base_score),
+            _answer("tuned", sample.tuned, sample.truth, sample.tuned_score),
+        ),
     )
 
 
-def _answer(who: str, text: str, truth: str) -> Answer:
+def _answer(who: str, text: str, truth: str, score: float | None) -> Answer:
     text, truth = text[:LONGEST], truth[:LONGEST]
     exact = text.strip() == truth.strip()
     pieces: tuple[Piece, ...] = (("same", text),) if exact else tuple(_pieces(text, truth))
-    return Answer(who, pieces, exact)
+    judgement = "exact" if exact else "differs" if score is None else f"{score:.0%} alike"
+    return Answer(who, pieces, exact, judgement)
 
 
 def _pieces(text: str, truth: str) -> list[Piece]:

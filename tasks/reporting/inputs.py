@@ -9,6 +9,7 @@ from artifacts.schema import (
     DatasetSample,
     EvaluationReport,
     ExportedModel,
+    Generations,
     Handle,
     PreflightReport,
     TokenizedDataset,
@@ -24,16 +25,21 @@ class RunResults:
     tokens: TokenizedDataset
     checkpoint: Checkpoint
     exported: ExportedModel
+    generations: Generations
     evaluation: EvaluationReport
+    kept: DatasetSample | None = None
 
     @property
     def by_stage(self) -> dict[str, Handle]:
         """In the order of the pipeline."""
-        return {
+        found: dict[str, Handle | None] = {
             "preflight": self.preflight,
             "sampling": self.sample,
             "tokenization": self.tokens,
             "training": self.checkpoint,
             "exporting": self.exported,
+            "kept": self.kept,
+            "generation": self.generations,
             "evaluation": self.evaluation,
         }
+        return {stage: handle for stage, handle in found.items() if handle}

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from artifacts.presentation import Table
 from tasks.reporting.chapters import Chapter
-from tasks.reporting.verdict import KeyFigure, Tone
+from tasks.reporting.verdict import Answer, KeyFigure, Tone
 
 _FIGURE = r"[+−-]?[\d.,]+(e[+-]?\d+)?\s?(%|pp|s|GiB|MiB|GB|MB|kB|B|bytes|tokens/s)?"
 _NUMBER = re.compile(rf"{_FIGURE}( to {_FIGURE})?|[–—]?")
@@ -29,7 +29,7 @@ class Page:
 
     title: str
     subtitle: str
-    verdict: str
+    answers: list[Answer]
     tone: Tone
     figures: list[KeyFigure]
     chapters: list[Chapter]

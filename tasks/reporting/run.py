@@ -14,6 +14,7 @@ from artifacts.schema import (
     DatasetSample,
     EvaluationReport,
     ExportedModel,
+    Generations,
     PreflightReport,
     RunReport,
     TokenizedDataset,
@@ -21,7 +22,7 @@ from artifacts.schema import (
 from tasks.reporting.chapters import chapters
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import Page, to_html
-from tasks.reporting.verdict import key_figures, tone_of, verdict_of
+from tasks.reporting.verdict import answers_of, key_figures, tone_of
 
 
 class ReportingConfig(Config):
@@ -39,39 +40,44 @@ def run_reporting(  # the stages' handles are the signature
     tokens: TokenizedDataset,
     checkpoint: Checkpoint,
     exported: ExportedModel,
+    generations: Generations,
     evaluation: EvaluationReport,
+    kept: DatasetSample | None = None,
     workdir: Path,
     progress: Progress,
 ) -> RunReport:
     """Write `report.html`, one page that loads nothing from elsewhere, and `figures.json`, its key figures."""
     progress.begin("writing the report")
-    run = RunResults(preflight, sample, tokens, checkpoint, exported, evaluation)
+    run = RunResults(preflight, sample, tokens, checkpoint, exported, generations, evaluation, kept)
     page = compose(config, run, show_all(run))
     write(page, workdir)
-    return RunReport(path=workdir, verdict=page.verdict)
+    return RunReport(path=workdir, verdict=" ".join(answer.sentence for answer in page.answers))
 
 
 def show_all(run: RunResults) -> dict[str, list[Section]]:
     """What each stage has to show of its result, by stage."""
-    from tasks import evaluation, exporting, preflight, sampling, tokenization, training
+    from tasks import evaluation, exporting, generation, preflight, sampling, tokenization, training
 
-    return {
+    found = {
         "preflight": preflight.STAGE.show(run.preflight),
         "sampling": sampling.STAGE.show(run.sample),
         "tokenization": tokenization.STAGE.show(run.tokens),
         "training": training.STAGE.show(run.checkpoint),
         "exporting": exporting.STAGE.show(run.exported),
+        "generation": generation.STAGE.show(run.generations),
         "evaluation": evaluation.STAGE.show(run.evaluation),
     }
+    return found | ({"kept": sampling.KEPT.show(run.kept)} if run.kept else {})
 
 
 def compose(config: ReportingConfig, run: RunResults, shown: dict[str, list[Section]]) -> Page:
     """The page as data."""
+    answers = answers_of(run.evaluation)
     return Page(
         title=config.title,
         subtitle=_subtitle(run),
-        verdict=verdict_of(run.evaluation),
-        tone=tone_of(run.evaluation),
+        answers=answers,
+        tone=tone_of(answers),
         figures=key_figures(run),
         chapters=chapters(run, shown),
     )

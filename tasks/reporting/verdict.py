@@ -1,4 +1,4 @@
-"""The outcome in one sentence, and the figures that a person asks for first."""
+"""The outcome in words, question by question, and the figures that a person asks for first."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from artifacts.schema import EvaluationReport, Metric
+from tasks.evaluation.words import is_share
 from tasks.reporting.inputs import RunResults
 
 Tone = Literal["good", "bad", "neutral"]
-TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "no difference shown": "neutral"}
+TONES: dict[str, Tone] = {"learned": "good", "kept": "good", "worse": "bad", "unclear": "neutral"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the run says to one question."""
+
+    question: str
+    sentence: str
+    tone: Tone
 
 
 @dataclass(frozen=True)
@@ -22,9 +32,19 @@ class KeyFigure:
     tone: Tone = "neutral"
 
 
-def verdict_of(evaluation: EvaluationReport) -> str:
-    """Did the tuned model learn something? Judged by the loss on held-out repositories."""
+def answers_of(evaluation: EvaluationReport) -> list[Answer]:
+    """Did it learn this code, and did it keep what it could do?"""
+    return [learned(evaluation), kept(evaluation)]
+
+
+def learned(evaluation: EvaluationReport) -> Answer:
+    """Judged by the loss on held-out repositories."""
     loss = evaluation.metric("loss")
+    sentence = _learned(loss)
+    return Answer("Did it learn this code?", sentence, TONES[loss.verdict])
+
+
+def _learned(loss: Metric) -> str:
     size = f"{abs(loss.difference):.3f} nats per token"
     low, high = loss.low, loss.high
     if low is None or high is None:
@@ -32,21 +52,67 @@ def verdict_of(evaluation: EvaluationReport) -> str:
             f"Whether the tuned model learned cannot be said: its held-out loss is {size} "
             f"{_direction(loss)} the base model's, but {_repositories(loss)} cannot give an interval."
         )
-    if loss.verdict == "no difference shown":
+    if loss.verdict == "unclear":
         return (
             f"No learning shown: the held-out loss changed by {loss.difference:+.3f} nats per token, "
             f"and the 95% interval [{low:+.3f}, {high:+.3f}] over {_repositories(loss)} includes zero."
         )
     ends = sorted((abs(low), abs(high)))
-    learned = "The tuned model learned" if loss.verdict == "better" else "The tuned model got worse"
+    did = "The tuned model learned" if loss.verdict == "learned" else "The tuned model got worse"
     return (
-        f"{learned}: its loss on held-out code is {size} {_direction(loss)} the base model's "
+        f"{did}: its loss on held-out code is {size} {_direction(loss)} the base model's "
         f"(95% interval {ends[0]:.3f} to {ends[1]:.3f}, {_repositories(loss)})."
     )
 
 
-def tone_of(evaluation: EvaluationReport) -> Tone:
-    return TONES[evaluation.metric("loss").verdict]
+def kept(evaluation: EvaluationReport) -> Answer:
+    """Judged by every figure outside the fine-tuned domain: kept when all are, worse when one is."""
+    judged = evaluation.judged("kept")
+    question = "Did it keep what it could do?"
+    if not judged:
+        return Answer(question, "Not asked: there was neither a kept sample nor a functional suite.", "neutral")
+    by_verdict = {
+        verdict: [one for one in judged if one.verdict == verdict]
+        for verdict in ("learned", "kept", "unclear", "worse")
+    }
+    if by_verdict["worse"]:
+        lost = "; ".join(f"{_plain(one)} {signed(one)} {interval(one)}" for one in by_verdict["worse"])
+        return Answer(question, f"Something was lost outside the tuned code: {lost}.", "bad")
+    if not by_verdict["unclear"]:
+        return Answer(question, f"The tuned model kept what it could do: {_all_within(judged)}.", "good")
+    unclear = "; ".join(
+        f"{_plain(one)} {signed(one)} {interval(one)} against a margin of {_margin(one)}"
+        for one in by_verdict["unclear"]
+    )
+    surely = ", ".join(_plain(one) for one in [*by_verdict["learned"], *by_verdict["kept"]])
+    shown = f"{surely[0].upper()}{surely[1:]} held within the margin, but it" if surely else "It"
+    return Answer(question, f"{shown} cannot be said of everything: {unclear}.", "neutral")
+
+
+def _all_within(judged: list[Metric]) -> str:
+    loss = next((one for one in judged if one.name == "kept_loss"), judged[0])
+    every = f"all {len(judged)} figures" if len(judged) > 1 else "the one figure"
+    return (
+        f"{every} outside the tuned code lie within their margins "
+        f"({_plain(loss)} {signed(loss)} {interval(loss)}, margin {_margin(loss)})"
+    )
+
+
+def _plain(metric: Metric) -> str:
+    """A title within a sentence."""
+    name = metric.title.removeprefix("Kept: ").removesuffix(", nats per token")
+    return "loss" if name == "Kept loss" else name
+
+
+def _margin(metric: Metric) -> str:
+    margin = metric.margin or 0.0
+    return f"{100 * margin:.3g} pp" if is_share(metric) else f"{margin:.3g} nats"
+
+
+def tone_of(answers: list[Answer]) -> Tone:
+    """The worst of them."""
+    tones = [answer.tone for answer in answers]
+    return "bad" if "bad" in tones else "neutral" if "neutral" in tones else "good"
 
 
 def _direction(metric: Metric) -> str:
@@ -57,10 +123,17 @@ def _repositories(metric: Metric) -> str:
     return "1 held-out repository" if metric.clusters == 1 else f"{metric.clusters:,} held-out repositories"
 
 
+LABELS: dict[str, str] = {
+    "loss": "Held-out loss",
+    "kept_loss": "Loss elsewhere",
+    "line_edit_similarity": "Next line, edit similarity",
+}
+"""The metrics among the key figures, and those of functional suites. Exact lines are rare: few prompts show nothing."""
+
+
 def key_figures(run: RunResults) -> list[KeyFigure]:
     """The cards at the head of the report."""
-    wanted = ("loss", "line_edit_similarity", "fim_exact_match")  # exact next lines are rare: few prompts show nothing
-    metrics = [metric for metric in run.evaluation.metrics if metric.name in wanted]
+    metrics = [one for one in run.evaluation.metrics if one.name in LABELS or one.name.endswith("_pass")]
     checkpoint, predicted = run.checkpoint, run.preflight.prediction
     seconds = checkpoint.steps * checkpoint.step_seconds
     speed = predicted.tokens_per_second
@@ -71,11 +144,7 @@ def key_figures(run: RunResults) -> list[KeyFigure]:
             f"{checkpoint.tokens_per_second:,.0f} tokens/s",
             _speed_note(run.preflight.plan.device, speed),
         ),
-        KeyFigure(
-            "Training time",
-            duration(seconds),
-            f"{checkpoint.steps:,} steps, {checkpoint.tokens:,} tokens",
-        ),
+        KeyFigure("Training time", duration(seconds), f"{checkpoint.steps:,} steps, {checkpoint.tokens:,} tokens"),
         KeyFigure("Peak memory", f"{checkpoint.peak_memory_gib:.2f} GiB", f"{predicted.peak_gib:.2f} GiB predicted"),
     ]
 
@@ -87,35 +156,17 @@ def _speed_note(device: str, predicted: float | None) -> str:
 
 
 def _metric_figure(metric: Metric) -> KeyFigure:
-    titles = {
-        "loss": "Held-out loss",
-        "line_edit_similarity": "Next line, edit similarity",
-        "fim_exact_match": "Filled-in line, exact match",
-    }
-    return KeyFigure(
-        titles[metric.name],
-        f"{show(metric, metric.base)} → {show(metric, metric.tuned)}",
-        _metric_note(metric),
-        TONES[metric.verdict],
-    )
-
-
-def _metric_note(metric: Metric) -> str:
-    """The difference with its interval; a judgement where the figures do not move."""
-    said = f"{change(metric)} {interval(metric)}"
-    return said if metric.difference else metric.verdict
-
-
-def is_share(metric: Metric) -> bool:
-    """Shares are shown in per cent."""
-    return metric.better == "higher"
+    note = f"{signed(metric)} {interval(metric)}" if metric.difference else f"no change: {metric.verdict}"
+    label = LABELS.get(metric.name, metric.title)
+    return KeyFigure(label, f"{show(metric, metric.base)} → {show(metric, metric.tuned)}", note, TONES[metric.verdict])
 
 
 def show(metric: Metric, value: float) -> str:
     return f"{value:.1%}" if is_share(metric) else f"{value:.3f}"
 
 
-def change(metric: Metric) -> str:
+def signed(metric: Metric) -> str:
+    """The difference with its sign."""
     return _signed(metric, metric.difference) + (" pp" if is_share(metric) else "")
 
 

@@ -15,6 +15,8 @@ PERMISSIVE = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "isc", "m
 GITHUB_CODE = "codeparrot/github-code"
 STANDARD_LIBRARY = "stdlib"
 """Stands for the folder of the running interpreter's standard library among the paths of a local source."""
+PACKAGE = "package:"
+"""Begins the name of an installed package among the paths of a local source."""
 
 
 def _known_language(name: str) -> str:
@@ -54,7 +56,8 @@ class LocalSource(Config):
     kind: Literal["local"] = "local"
     paths: tuple[str, ...] = Unkeyed(..., min_length=1)
     """Folders, git repositories (only tracked files count) and single files; `stdlib` is the running interpreter's
-    standard library. Contents, not places, decide whether a result can be reused."""
+    standard library, `package:NAME` an installed package by the name that it is imported by. Contents, not places,
+    decide whether a result can be reused."""
     repositories: Literal["auto", "git", "path", "top-level", "folder"] = "auto"
     """What counts as one repository, which the split never divides. `git`: a git working tree; `path`: each of
     `paths`; `top-level`: each folder or module directly below one of `paths`; `folder`: each folder with files.
@@ -180,3 +183,12 @@ class SamplingConfig(Config):
     @classmethod
     def _fold(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if names is None else tuple(sorted({name.strip().lower() for name in names}))
+
+
+class KeptConfig(SamplingConfig):
+    """Code from outside what is trained on, which shows what was forgotten. Both sides of the split are used."""
+
+    files: int = Field(200, ge=2)
+    """How many files to take; a smaller source gives what it has."""
+    languages: tuple[str, ...] = Field(("C", "C++", "Go", "Java", "JavaScript"), min_length=1, validate_default=True)
+    """Languages to keep, of the 30 that github-code has."""

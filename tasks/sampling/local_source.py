@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from artifacts import digest
 from artifacts.errors import InputError
 from tasks.sampling.candidates import Carried, Row
-from tasks.sampling.configuration import STANDARD_LIBRARY, LocalSource
+from tasks.sampling.configuration import PACKAGE, STANDARD_LIBRARY, LocalSource
 from tasks.sampling.languages import language_of
 from tasks.sampling.licences import licence_of
 from tasks.sampling.worktree import Found, files_below
@@ -77,7 +78,7 @@ class OpenLocalSource:
 
     def describe(self) -> str:
         names = ", ".join(
-            name if name == STANDARD_LIBRARY else Path(name).resolve().name for name in self._source.paths
+            name if name == STANDARD_LIBRARY else _place(name).resolve().name for name in self._source.paths
         )
         repositories = len({row.repo for row, _ in self._counted})
         return f"local: {names} ({repositories} repositories, told apart by {self._rule})"
@@ -150,7 +151,7 @@ def _roots(paths: Iterable[str]) -> list[_Root]:
     places: dict[Path, bool] = {}
     for name in paths:
         is_stdlib = name == STANDARD_LIBRARY
-        path = Path(sysconfig.get_paths()["stdlib"]) if is_stdlib else Path(name).expanduser()
+        path = _place(name)
         if not path.exists():
             raise InputError(
                 f"{name} does not exist",
@@ -162,6 +163,24 @@ def _roots(paths: Iterable[str]) -> list[_Root]:
     return [
         _Root(path, STANDARD_LIBRARY if is_stdlib else names[path], is_stdlib) for path, is_stdlib in places.items()
     ]
+
+
+def _place(name: str) -> Path:
+    """The folder or file that one of the configured paths means."""
+    if name == STANDARD_LIBRARY:
+        return Path(sysconfig.get_paths()["stdlib"])
+    if not name.startswith(PACKAGE):
+        return Path(name).expanduser()
+    wanted = name.removeprefix(PACKAGE)
+    # a name with dots would import what stands before the last one
+    found = find_spec(wanted) if wanted.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            f"no package that is installed beside codetune is imported as {wanted!r}",
+            field=_FIELD,
+            remedy="name an installed package (one without dots), or leave it out",
+        )
+    return Path(found.submodule_search_locations[0])
 
 
 def _items(roots: list[_Root], exclude: tuple[str, ...]) -> list[_Item]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -152,3 +153,5 @@ STAGE = Stage(
     identify=source_fingerprint,
     fans_out=True,
 )
+KEPT = replace(STAGE, name="kept")
+"""The same for code from outside what is trained on."""

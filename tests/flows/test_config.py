@@ -45,9 +45,9 @@ def test_a_recipe_stands_on_another(tmp_path: Path) -> None:
     assert config.preflight.precision == "fp16"
 
 
-def test_export_and_evaluation_follow_the_quantization_of_training() -> None:
+def test_export_and_generation_follow_the_quantization_of_training() -> None:
     config = build("codellama-7b-t4", ["training.quantization=nf4"])
-    assert (config.exporting.quantization, config.evaluation.quantization) == ("nf4", "nf4")
+    assert (config.exporting.quantization, config.generation.quantization) == ("nf4", "nf4")
 
 
 def test_a_source_that_names_its_kind_replaces_the_whole_source() -> None:

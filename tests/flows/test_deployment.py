@@ -22,16 +22,18 @@ SMALL_DEMO = {
     "tokenization": {"max_length": 64},
     "training": {"max_steps": 2, "warmup_steps": 0, "quantization": "none"},
     "exporting": {"merged": False},
-    "evaluation": {
+    "kept": None,
+    "generation": {
         "max_chunks": 4,
         "line_prompts": 2,
         "fim_prompts": 2,
+        "block_prompts": 0,
         "prompt_tokens": 32,
         "max_new_tokens": 4,
-        "resamples": 2000,
     },
+    "evaluation": {"resamples": 2000},
 }
-STAGES = {*get_args(StageName)} - {"quantization"}
+STAGES = {*get_args(StageName)} - {"quantization", "kept"}
 """Those that run: what is trained as published is not quantized."""
 
 Prefect = Callable[..., str]

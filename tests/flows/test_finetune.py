@@ -33,15 +33,17 @@ STEPS = 6
 SMALL = (
     "sampling.files=24",
     "sampling.held_out=0.3",
+    "kept={source: {kind: local, paths: ['package:httpx', 'package:filelock']}, languages: [Python], files: 8}",
     "tokenization.max_length=64",
     f"training.max_steps={STEPS}",
     "training.save_steps=2",
     "exporting.merged=false",
-    "evaluation.max_chunks=8",
-    "evaluation.line_prompts=4",
-    "evaluation.fim_prompts=4",
-    "evaluation.prompt_tokens=64",
-    "evaluation.max_new_tokens=8",
+    "generation.max_chunks=8",
+    "generation.line_prompts=4",
+    "generation.fim_prompts=4",
+    "generation.block_prompts=2",
+    "generation.prompt_tokens=64",
+    "generation.max_new_tokens=8",
     "evaluation.resamples=2000",
 )
 
@@ -117,15 +119,15 @@ def test_a_git_repository_of_ones_own(first: dict[str, Any], own_code: Path) -> 
     assert not set(tables[0]["repo"].to_pylist()) & set(tables[1]["repo"].to_pylist())
 
 
-def test_another_evaluation_runs_the_evaluation_only(first: dict[str, Any], own_code: Path, store: Path) -> None:
-    again = run(own_code, store, "evaluation.seed=1")
+def test_another_margin_scores_again_and_generates_nothing(first: dict[str, Any], own_code: Path, store: Path) -> None:
+    again = run(own_code, store, "evaluation.margins.loss=0.2")
     assert states(again) == cached_but(evaluation="ran", gate="ran", reporting="ran")
 
 
 def test_a_run_of_unchanged_inputs_judges_nothing_again(first: dict[str, Any], own_code: Path, store: Path) -> None:
     registry = Registry(Store(store).registry)
     (held,) = [one for one in registry.candidates().values() if first["exporting"]["path"].endswith(one.model)][:1]
-    assert held.decision.ruling == "hold" and "was not measured" in " ".join(held.decision.reasons)
+    assert held.decision.ruling == "hold" and "is not shown" in " ".join(held.decision.reasons)
     assert cli.guarded(["promote", first["exporting"]["path"], "--reason", "a test", "--store", str(store)]) == 0
     events = registry.events()
     assert states(run(own_code, store)) == cached_but()

@@ -21,15 +21,17 @@ from tests.hub import GITHUB_CODE_COMMIT, Fault, Hub, serve_github_code, write_g
 PINNED = recipes.load("codellama-7b-t4")["model"]
 SMALLER = (
     "sampling.files=24",
+    "kept.files=8",
     "tokenization.max_length=64",
     "training.max_steps=4",
     "training.warmup_steps=1",
     "training.save_steps=2",
-    "evaluation.max_chunks=8",
-    "evaluation.line_prompts=4",
-    "evaluation.fim_prompts=4",
-    "evaluation.prompt_tokens=64",
-    "evaluation.max_new_tokens=8",
+    "generation.max_chunks=8",
+    "generation.line_prompts=4",
+    "generation.fim_prompts=4",
+    "generation.block_prompts=2",
+    "generation.prompt_tokens=64",
+    "generation.max_new_tokens=8",
     "evaluation.resamples=2000",
 )
 """Sizes, and nothing else."""

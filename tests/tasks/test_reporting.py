@@ -18,6 +18,7 @@ from artifacts.schema import (
     DatasetSample,
     EvaluationReport,
     ExportedModel,
+    Generations,
     Metric,
     Plan,
     Prediction,
@@ -32,7 +33,7 @@ from tasks.reporting.comparison import compare
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import cell_to_html, markdown_to_html, numeric_columns, to_html
 from tasks.reporting.run import compose, write
-from tasks.reporting.verdict import tone_of, verdict_of
+from tasks.reporting.verdict import answers_of, tone_of
 
 HOSTILE = (
     "</code><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\n![x](http://evil.example/y)"
@@ -55,8 +56,14 @@ def _loss(low: float | None, high: float | None, difference: float = -0.016, clu
     )
 
 
-def _evaluation(loss: Metric | None = None, *samples: Completion) -> EvaluationReport:
-    return EvaluationReport(metrics=(loss or _loss(-0.02, -0.012),), samples=samples, quantization="int8")
+def _kept(low: float | None, high: float | None, margin: float = 0.05) -> Metric:
+    changes = {"name": "kept_loss", "title": "Kept loss, nats per token", "question": "kept", "margin": margin}
+    return _loss(low, high, difference=((low or 0) + (high or 0)) / 2).model_copy(update=changes)
+
+
+def _evaluation(loss: Metric | None = None, *samples: Completion, kept: Metric | None = None) -> EvaluationReport:
+    metrics = (loss or _loss(-0.02, -0.012), *([kept] if kept else []))
+    return EvaluationReport(metrics=metrics, samples=samples, quantization="int8")
 
 
 def _completion(**changes: Any) -> Completion:
@@ -105,12 +112,13 @@ def _run(evaluation: EvaluationReport | None = None, folder: Path = Path("/store
             adapter_bytes=1,
             merged_bytes=1,
         ),
+        generations=Generations(quantization="int8", losses=900, completions=96),
         evaluation=evaluation or _evaluation(),
     )
 
 
 def _shown(**changes: list[Section]) -> dict[str, list[Section]]:
-    stages = ("preflight", "sampling", "tokenization", "training", "exporting", "evaluation")
+    stages = ("preflight", "sampling", "tokenization", "training", "exporting", "generation", "evaluation")
     return {stage: [Section(stage, stage.title(), (Text("shown"),))] for stage in stages} | changes
 
 
@@ -181,9 +189,31 @@ def test_equal_runs_give_equal_pages() -> None:
         (_loss(None, None, clusters=1), "neutral", "1 held-out repository cannot give an interval"),
     ],
 )
-def test_the_verdict_says_what_the_interval_says(loss: Metric, tone: str, says: str) -> None:
-    assert says in verdict_of(_evaluation(loss)) and tone_of(_evaluation(loss)) == tone
+def test_whether_it_learned_is_what_the_interval_says(loss: Metric, tone: str, says: str) -> None:
+    learned, _ = answers_of(_evaluation(loss))
+    assert says in learned.sentence and learned.tone == tone
     assert says in _Tags(_html(_run(_evaluation(loss)))).text
+
+
+@pytest.mark.parametrize(
+    ("kept", "tone", "says"),
+    [
+        (None, "neutral", "Not asked"),
+        (_kept(-0.01, 0.03), "good", "kept what it could do"),
+        (_kept(-0.01, 0.06), "neutral", "cannot be said of everything: loss +0.025 [−0.010, +0.060] against a margin"),
+        (_kept(0.02, 0.06), "bad", "Something was lost outside the tuned code: loss +0.040 [+0.020, +0.060]"),
+        (_kept(0.02, 0.04), "good", "kept what it could do"),
+        (_kept(None, None), "neutral", "cannot be said"),
+    ],
+)
+def test_whether_it_kept_what_it_could_is_what_the_margin_says(kept: Metric | None, tone: str, says: str) -> None:
+    _, answer = answers_of(_evaluation(kept=kept))
+    assert says in answer.sentence and answer.tone == tone
+
+
+def test_the_page_is_as_good_as_its_worst_answer() -> None:
+    assert tone_of(answers_of(_evaluation(kept=_kept(0.1, 0.2)))) == "bad"
+    assert tone_of(answers_of(_evaluation())) == "neutral"
 
 
 def test_prediction_stands_beside_measurement() -> None:
@@ -225,7 +255,7 @@ def test_settings_and_libraries_come_from_the_artifacts(tmp_path: Path) -> None:
 def test_the_dashboard_gets_verdict_and_figures(tmp_path: Path) -> None:
     page = compose(ReportingConfig(), _run(), _shown())
     write(page, tmp_path)
-    (section,) = sections(RunReport(path=tmp_path, verdict=page.verdict))
+    (section,) = sections(RunReport(path=tmp_path, verdict=page.answers[0].sentence))
     table = section.blocks[1]
     assert isinstance(table, Table) and ("Held-out loss", "2.150 → 2.134", "−0.016 [−0.020, −0.012]") in table.rows
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")

@@ -12,9 +12,9 @@ from artifacts.schema import Quantization
 from tasks.engine import ops
 from tasks.engine.decoding import Decoder, Settings, unsupported
 from tasks.engine.weights import weights_of
-from tasks.evaluation.generation import Decoding, generate
+from tasks.generation.answers import Decoding, generate
 from tests.tasks.engine import models
-from tests.tasks.evaluation.world import toy
+from tests.tasks.generation.world import toy
 
 pytestmark = pytest.mark.skipif(models.DEVICE == "cuda", reason="compares in fp32, as a machine without a GPU computes")
 STOP = frozenset(range(0, 97, 12))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
-from tasks.evaluation import scoring
+from tasks.evaluation import EvaluationConfig, scoring
+from tasks.evaluation.settings import Margins
+
+CONFIG = EvaluationConfig(resamples=2000)
 
 
 @pytest.mark.parametrize(
@@ -28,8 +32,18 @@ def test_edit_similarity_is_one_minus_insertions_and_deletions_over_both_lengths
     assert scoring.edit_similarity("", "return x") == 0
 
 
-def completion(item: int, suite: str, base: str, tuned: str) -> dict[str, object]:
-    return {"suite": suite, "item": item, "repo": f"r{item}", "truth": "truth", "base": base, "tuned": tuned}
+def completion(item: int, suite: str, base: str, tuned: str, **others: Any) -> dict[str, Any]:
+    row = {"domain": "held_out", "suite": suite, "item": item, "repo": f"r{item}", "language": "Python"}
+    return row | {"truth": "truth", "base": base, "again": base, "tuned": tuned} | others
+
+
+def chunk(number: int, base: float, tuned: float, **others: Any) -> dict[str, Any]:
+    row = {"domain": "held_out", "repo": f"r{number}", "language": "Python", "tokens": 10 + number}
+    return row | {"base": base, "again": None, "tuned": tuned} | others
+
+
+def by_name(losses: list[dict[str, Any]], completions: list[dict[str, Any]]) -> dict[str, scoring.Measure]:
+    return {found.name: found for found in scoring.measures(losses, scoring.score(completions))}
 
 
 def test_every_answer_gets_every_score_of_its_suite() -> None:
@@ -42,21 +56,44 @@ def test_every_answer_gets_every_score_of_its_suite() -> None:
     assert scores[0]["base"] == 1 and scores[0]["tuned"] == 0 and scores[2]["tuned"] == 1
 
 
-def test_metrics_exist_for_what_was_measured() -> None:
-    scores = scoring.score([completion(item, "line", "wrong", "truth") for item in range(12)])
-    exact, similarity = scoring.answer_metrics(scores, seed=0, resamples=2000)
-    assert (exact.name, exact.base, exact.tuned, exact.verdict) == ("line_exact_match", 0, 1, "better")
-    assert similarity.name == "line_edit_similarity" and similarity.items == similarity.clusters == 12
+def test_figures_exist_for_what_was_measured() -> None:
+    found = by_name([], [completion(item, "line", "wrong", "truth") for item in range(12)])
+    assert list(found) == ["line_exact_match", "line_edit_similarity"]
+    exact, similarity = (measure.metric(CONFIG) for measure in found.values())
+    assert (exact.base, exact.tuned, exact.verdict) == (0, 1, "learned")
+    assert similarity.items == similarity.clusters == 12
 
 
 def test_perplexity_follows_from_the_loss() -> None:
-    losses = [{"repo": f"r{n}", "tokens": 10 + n, "base_loss": 20.0 + n, "tuned_loss": 15.0 + n % 3} for n in range(9)]
-    loss, perplexity = scoring.loss_metrics(losses, seed=0, resamples=2000)
+    losses = [chunk(n, 20.0 + n, 15.0 + n % 3) for n in range(9)]
+    loss, perplexity = (measure.metric(CONFIG) for measure in by_name(losses, []).values())
     assert perplexity.base == pytest.approx(math.exp(loss.base))
-    assert loss.verdict == perplexity.verdict == "better" and loss.better == "lower"
+    assert loss.verdict == perplexity.verdict == "learned" and loss.better == "lower"
 
 
-def test_figures_of_a_broken_model_still_are_numbers() -> None:
-    losses = [{"repo": f"r{n}", "tokens": 1, "base_loss": 1.0, "tuned_loss": 1e6} for n in range(9)]
-    perplexity = scoring.loss_metrics(losses, seed=0, resamples=2000)[1]
-    assert math.isfinite(perplexity.tuned) and perplexity.verdict == "worse"
+@pytest.mark.parametrize(
+    ("lost", "margin", "verdict"),
+    [(0.1, 0.05, "kept"), (1.0, 0.05, "worse"), (1.0, 0.2, "kept"), (-1.0, 0.0, "learned")],
+)
+def test_kept_means_that_the_whole_loss_lies_below_the_margin(lost: float, margin: float, verdict: str) -> None:
+    """A tenth of `lost` nats per token are lost on every chunk, give or take a little."""
+    losses = [chunk(n, 20.0, 20.0 + lost * (10 + n) / 10 + n % 3 / 100, domain="kept") for n in range(12)]
+    config = CONFIG.model_copy(update={"margins": Margins(loss=margin)})
+    metric = by_name(losses, [])["kept_loss"].metric(config)
+    assert (metric.question, metric.margin, metric.verdict) == ("kept", margin, verdict)
+
+
+def test_noise_is_what_the_base_differs_from_itself_by() -> None:
+    rows = [completion(item, "fim", "wrong", "truth", again="truth" if item < 3 else "wrong") for item in range(12)]
+    rows[11]["again"] = None
+    noise = by_name([], rows)["fim_exact_match"].noise()
+    assert noise is not None and (noise.items, noise.changed) == (11, 3)
+    assert noise.difference == pytest.approx(3 / 11)
+
+
+def test_figures_by_language_and_repository() -> None:
+    rows = [completion(n, "fim", "wrong", "truth" if n % 2 else "no", language=["Go", "C"][n % 2]) for n in range(6)]
+    found = by_name([], rows)["fim_exact_match"].breakdowns()
+    languages = {row.name: (row.items, row.base, row.tuned) for row in found if row.by == "language"}
+    assert languages == {"Go": (3, 0.0, 0.0), "C": (3, 0.0, 1.0)}
+    assert sum(row.by == "repository" for row in found) == 6

@@ -137,3 +137,12 @@ def test_names_that_are_no_text_are_kept_readable(tmp_path: Path, sample: Sample
 def test_configuration_defaults_to_the_reference_job() -> None:
     config = SamplingConfig()
     assert config.source.kind == "github-code" and config.files == 2000 and config.languages == ("Python",)
+
+
+def test_installed_packages_by_the_name_they_are_imported_by(tmp_path: Path) -> None:
+    source = LocalSource(paths=("package:httpx", "package:filelock"), repositories="path")
+    opened = OpenLocalSource(source, ("Python",))
+    repos = {row.repo for portion in opened.portions() for row in portion.rows()}
+    assert repos == {"httpx", "filelock"} and "package:" not in opened.describe()
+    with pytest.raises(InputError, match="is imported as 'no_such_thing'"):
+        OpenLocalSource(LocalSource(paths=("package:no_such_thing",)), ("Python",))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from tasks.evaluation.generation import Decoding, generate
-from tests.tasks.evaluation.world import toy
+from tasks.generation.answers import Decoding, generate
+from tests.tasks.generation.world import toy
 
 DECODING = Decoding(batch_size=16, max_new_tokens=24, stop=frozenset(range(0, 97, 12)), pad=0)
 

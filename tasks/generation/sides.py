@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from tasks.engine.decoding import Decoder, Settings
 from tasks.engine.ops import IGNORED
-from tasks.evaluation.generation import Decoding, generate
+from tasks.generation.answers import Decoding, generate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +33,7 @@ class Computing(Protocol):
     def generate(
         self, prompts: Sequence[Sequence[int]], decoding: Decoding, done: Callable[[int], None]
     ) -> list[list[int]]:
-        """As `generation.generate`."""
+        """As `answers.generate`."""
 
 
 class Stock:
@@ -71,5 +71,5 @@ class Fused:
     def generate(
         self, prompts: Sequence[Sequence[int]], decoding: Decoding, done: Callable[[int], None]
     ) -> list[list[int]]:
-        settings = Settings(decoding.batch_size, decoding.max_new_tokens, decoding.stop)
+        settings = Settings(decoding.batch_size, decoding.max_new_tokens, decoding.stop, decoding.ended)
         return self._decoder.generate(prompts, settings, adapted=self._adapted, done=done)

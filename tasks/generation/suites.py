@@ -1,8 +1,9 @@
 """Suites: from held-out files to items. An item is a gap in a file, the prompt that leads to it, and the truth.
 
-The gap is one whole line, indentation and line break included, as in HumanEval's single-line infilling (Bavarian et
-al. 2022, https://arxiv.org/abs/2207.14255, and Fried et al. 2022). Prompts end after a line break and are built from
-token ids: nothing in a file can become a special token, and the tokens are those that the model saw in training.
+The gap is one whole line, or a few, indentation included, as in HumanEval's single-line and multi-line infilling
+(Bavarian et al. 2022, https://arxiv.org/abs/2207.14255, and Fried et al. 2022). Prompts end after a line break and are
+built from token ids: nothing in a file can become a special token, and the tokens are those that the model saw in
+training.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from artifacts.errors import InputError
+from artifacts.schema import Domain
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode, encode, fim_prompt
 
 if TYPE_CHECKING:
-    from tasks.evaluation.settings import EvaluationConfig
+    from tasks.generation.settings import GenerationConfig
 
-SuiteName = Literal["line", "fim"]
+SuiteName = Literal["line", "fim", "block"]
 
 CHARACTERS_PER_TOKEN = 16
 """Text taken for each token of context. Vocabularies have few longer tokens, and encoding whole files is slow."""
@@ -28,6 +30,8 @@ LETTERS = 6
 """Fewest letters and digits of a line worth asking for: `else:` and `)` say little about a model."""
 LONGEST_LINE = 400
 """Longest line asked for, in characters; longer ones are data more often than code."""
+BLOCK_LINES = (2, 4)
+"""Fewest and most lines of a block."""
 FILES_PER_ITEM = 4
 """Files read for each item wanted, so that lines come from many files."""
 
@@ -66,25 +70,27 @@ class SourceFile:
     path: str
     language: str
     content: str
+    domain: Domain = "held_out"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One gap to fill."""
+    """One gap to fill, or one problem to solve."""
 
-    suite: SuiteName
+    suite: str
     repo: str
     path: str
     language: str
     line: int
-    """Number of the line in the file, from 1."""
+    """Number of the gap's first line in the file, from 1."""
     prompt_ids: tuple[int, ...]
     prompt: str
     """The text before the gap, as far as the model sees it."""
     suffix: str
     """The text after the gap, as far as the model sees it; empty for next-line completion."""
     truth: str
-    """The line, without its line break."""
+    """The line or lines, without the last line break."""
+    domain: Domain = "held_out"
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,8 @@ class _Gap:
     end: int
 
 
-def read_files(path: Path) -> list[SourceFile]:
-    """The held-out files of a sample.
+def read_files(path: Path, domain: Domain = "held_out") -> list[SourceFile]:
+    """The files of one side of a sample.
 
     Raises:
         InputError: there are none.
@@ -103,7 +109,7 @@ def read_files(path: Path) -> list[SourceFile]:
     import pyarrow.parquet as pq
 
     columns = ["repo", "path", "language", "content"]
-    files = [SourceFile(**row) for row in pq.read_table(path, columns=columns).to_pylist()]
+    files = [SourceFile(**row, domain=domain) for row in pq.read_table(path, columns=columns).to_pylist()]
     if not files:
         raise InputError(
             "no file is held out, so nothing can be evaluated",
@@ -113,7 +119,7 @@ def read_files(path: Path) -> list[SourceFile]:
     return files
 
 
-def line_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: EvaluationConfig) -> list[Item]:
+def line_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: GenerationConfig) -> list[Item]:
     """Next-line completion: `BOS` and the text before a line, cut to the last `prompt_tokens`."""
     bos = _bos(tokenizer)
 
@@ -124,7 +130,14 @@ def line_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: Ev
     return _items("line", files, tokenizer, config, prompt)
 
 
-def fim_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: EvaluationConfig) -> list[Item]:
+def block_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: GenerationConfig) -> list[Item]:
+    """As `fim_items`, with a gap of two to four lines."""
+    return fim_items(files, tokenizer, config, "block")
+
+
+def fim_items(
+    files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: GenerationConfig, suite: SuiteName = "fim"
+) -> list[Item]:
     """Fill in a line: `BOS <PRE> prefix <SUF> suffix <MID>`. The suffix gets a third of the room, more where the
     prefix leaves some.
 
@@ -141,7 +154,7 @@ def fim_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: Eva
         ids = fim_prompt(fim, tokenizer.bos, before.ids, suffix)
         return _Prompt(ids, before.text, decode(tokenizer, suffix, continues=True))
 
-    return _items("fim", files, tokenizer, config, prompt)
+    return _items(suite, files, tokenizer, config, prompt)
 
 
 def spread(clusters: Sequence[str], rng: random.Random) -> Iterator[int]:
@@ -180,33 +193,56 @@ def _items(
     suite: SuiteName,
     files: Sequence[SourceFile],
     tokenizer: CodeTokenizer,
-    config: EvaluationConfig,
+    config: GenerationConfig,
     prompt: Callable[[_Gap], _Prompt],
 ) -> list[Item]:
-    wanted = {"line": config.line_prompts, "fim": config.fim_prompts}[suite]
+    wanted = wanted_of(suite, config)
     items: list[Item] = []
-    for gap in _gaps(files, wanted, random.Random(f"{suite} {config.seed}")):
+    for gap in _gaps(files, wanted, random.Random(f"{suite} {config.seed}"), blocks=suite == "block"):
         if len(items) == wanted:
             break
         file, truth = gap.file, gap.file.content[gap.start : gap.end]
         try:
             # one token more for the line break that ends the answer
-            if len(encode(tokenizer, truth, continues=True)) >= config.max_new_tokens:
+            if len(encode(tokenizer, truth, continues=True)) >= answer_tokens(suite, config):
                 continue
             made = prompt(gap)
         except Unrepresentable:
             continue
         line = file.content.count("\n", 0, gap.start) + 1
         items.append(
-            Item(suite, file.repo, file.path, file.language, line, tuple(made.ids), made.before, made.after, truth)
+            Item(
+                suite,
+                file.repo,
+                file.path,
+                file.language,
+                line,
+                tuple(made.ids),
+                made.before,
+                made.after,
+                truth,
+                file.domain,
+            )
         )
     return items
 
 
-def _gaps(files: Sequence[SourceFile], wanted: int, rng: random.Random) -> Iterator[_Gap]:
-    """Lines worth asking for, one of each repository in turn."""
+def wanted_of(suite: SuiteName, config: GenerationConfig) -> int:
+    """Prompts asked for."""
+    return {"line": config.line_prompts, "fim": config.fim_prompts, "block": config.block_prompts}[suite]
+
+
+def answer_tokens(suite: SuiteName, config: GenerationConfig) -> int:
+    """Most tokens of an answer."""
+    return config.max_new_tokens * (2 if suite == "block" else 1)
+
+
+def _gaps(files: Sequence[SourceFile], wanted: int, rng: random.Random, *, blocks: bool = False) -> Iterator[_Gap]:
+    """Lines worth asking for, or blocks that begin with one, one of each repository in turn."""
     order = list(spread([file.repo for file in files], rng))[: FILES_PER_ITEM * wanted]
     gaps = [_Gap(files[index], start, end) for index in order for start, end in _lines(files[index])]
+    if blocks:
+        gaps = [block for gap in gaps if (block := _block(gap, rng.randint(*BLOCK_LINES)))]
     return (gaps[index] for index in spread([gap.file.repo for gap in gaps], rng))
 
 
@@ -226,6 +262,17 @@ def _lines(file: SourceFile) -> Iterator[tuple[int, int]]:
         ):
             yield match.span()
         seen_text = True
+
+
+def _block(gap: _Gap, lines: int) -> _Gap | None:
+    """The gap with the lines after it; None where the file ends before, or the last of them is empty."""
+    end = gap.end
+    for _ in range(lines - 1):
+        end = gap.file.content.find("\n", end + 1)
+        if end < 0:
+            return None
+    last = gap.file.content.rfind("\n", 0, end) + 1
+    return _Gap(gap.file, gap.start, end) if gap.file.content[last:end].strip() else None
 
 
 def _before(gap: _Gap, tokenizer: CodeTokenizer, room: int) -> _Before:

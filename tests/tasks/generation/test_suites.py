@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import InputError
-from tasks.evaluation import EvaluationConfig
-from tasks.evaluation.suites import SourceFile, fim_items, line_items, read_files, spread
+from tasks.generation import GenerationConfig
+from tasks.generation.suites import SourceFile, block_items, fim_items, line_items, read_files, spread
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
 from tests.conftest import BASE_MODEL
-from tests.tasks.evaluation.world import NAMES, build, source
+from tests.tasks.generation.world import NAMES, build, source
 from tests.tasks.tokenization import toys
 
-CONFIG = EvaluationConfig(line_prompts=16, fim_prompts=16, prompt_tokens=64, max_new_tokens=32)
+CONFIG = GenerationConfig(line_prompts=16, fim_prompts=16, prompt_tokens=64, max_new_tokens=32)
 FILES = [SourceFile(name, "main.py", "Python", source(name)) for name in NAMES]
 
 
@@ -50,6 +50,14 @@ def test_a_next_line_prompt_token_by_token(tokenizer: CodeTokenizer) -> None:
     assert item.prompt_ids == (tokenizer.bos, *encode(tokenizer, "import os\n\n"))
     assert item.prompt_ids[-1] == encode(tokenizer, "\n", continues=True)[-1]
     assert item.truth == "    value = compute(1)"
+
+
+def test_a_block_is_whole_lines_with_their_indentation(tokenizer: CodeTokenizer) -> None:
+    for item in block_items(FILES, tokenizer, CONFIG.model_copy(update={"block_prompts": 16})):
+        lines = item.truth.split("\n")
+        assert 2 <= len(lines) <= 4 and lines[-1].strip()
+        assert source(item.repo).split("\n")[item.line - 1 :][: len(lines)] == lines
+        assert item.prompt + item.truth + "\n" + item.suffix in source(item.repo)
 
 
 @pytest.mark.parametrize("suite", [line_items, fim_items])
@@ -90,7 +98,7 @@ def test_trivial_lines_are_not_asked_for(tokenizer: CodeTokenizer) -> None:
 def test_lines_that_no_answer_could_hold_are_not_asked_for(tokenizer: CodeTokenizer) -> None:
     every = CONFIG.model_copy(update={"line_prompts": 1000})
 
-    def lengths(config: EvaluationConfig) -> set[int]:
+    def lengths(config: GenerationConfig) -> set[int]:
         return {len(encode(tokenizer, item.truth, continues=True)) for item in line_items(FILES, tokenizer, config)}
 
     longest = max(lengths(every))

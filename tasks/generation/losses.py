@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifacts.errors import InputError, StageError
-from tasks.evaluation.suites import spread
+from artifacts.schema import Domain
+from tasks.generation.suites import SourceFile, spread
+from tasks.tokenization.chunks import Document, Framing, causal_chunks
+from tasks.tokenization.vocabulary import CodeTokenizer, encode_batch
 
 if TYPE_CHECKING:
     import torch
 
-    from tasks.evaluation.sides import Computing
+    from tasks.generation.sides import Computing
 
 LOGIT_ROWS = 4096
 """Most positions in one forward pass: their logits in fp32 take half a GiB with a vocabulary of 32,000."""
@@ -31,6 +34,8 @@ class Chunk:
     input_ids: tuple[int, ...]
     counts: tuple[bool, ...]
     """For each token, whether predicting it from those before counts."""
+    language: str = "unknown"
+    domain: Domain = "held_out"
 
     @property
     def tokens(self) -> int:
@@ -59,7 +64,9 @@ def choose(path: Path, wanted: int, seed: int, bos: int | None) -> list[Chunk]:
         ids = row["input_ids"]
         mask = row.get("completion_mask") or [1] * len(ids)
         counts = [bool(kept) and token != bos for token, kept in zip(ids, mask, strict=True)]
-        chunk = Chunk(row["repo"], row["path"], row["chunk"], tuple(ids), (False, *counts[1:]))
+        chunk = Chunk(
+            row["repo"], row["path"], row["chunk"], tuple(ids), (False, *counts[1:]), row.get("language") or "unknown"
+        )
         if chunk.tokens:
             chosen[index] = chunk
     if not chosen:
@@ -69,6 +76,21 @@ def choose(path: Path, wanted: int, seed: int, bos: int | None) -> list[Chunk]:
             remedy="take files of more repositories, or hold out a larger share of them",
         )
     return [chosen[index] for index in sorted(chosen)]
+
+
+def cut(files: Sequence[SourceFile], tokenizer: CodeTokenizer, wanted: int, max_length: int, seed: int) -> list[Chunk]:
+    """Chunks of files as they stand, at most `wanted`, spread over the repositories, whatever format was trained on."""
+    rng = random.Random(f"kept loss {seed}")
+    few = [files[index] for index in spread([file.repo for file in files], rng)][: 2 * wanted]
+    framing = Framing.of(tokenizer, max_length, add_eos=True)
+    found = []
+    for file, ids in zip(few, encode_batch(tokenizer, [file.content for file in few]), strict=True):
+        document = Document(file.repo, file.path, "", file.language, ids or [])
+        for number, chunk in enumerate(causal_chunks(tokenizer, document, framing)):
+            counts = (False, *(token != tokenizer.bos for token in chunk.ids[1:]))
+            found.append(Chunk(file.repo, file.path, number, tuple(chunk.ids), counts, file.language, file.domain))
+    usable = [chunk for chunk in found if chunk.tokens]
+    return [usable[index] for index in spread([chunk.repo for chunk in usable], rng)][:wanted]
 
 
 def measure(

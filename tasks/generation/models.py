@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from tasks.engine.decoding import Decoder
-    from tasks.evaluation.sides import Computing
+    from tasks.generation.sides import Computing
 
 log = logging.getLogger(__name__)
 
-Side = Literal["base", "tuned"]
-SIDES: tuple[Side, ...] = ("base", "tuned")
+Side = Literal["base", "again", "tuned"]
+SIDES: tuple[Side, ...] = ("base", "again", "tuned")
+"""In the order of measuring. `again` is the base model a second time: what it differs by from the first is noise."""
 
 
 class Pair:
@@ -38,19 +39,19 @@ class Pair:
 
     @contextmanager
     def side(self, side: Side) -> Iterator[Computing]:
-        """Base or tuned, until the block ends.
+        """One of them, until the block ends.
 
         Switched off, a LoRA layer calls its base layer and nothing else (`peft.tuners.lora.layer.Linear.forward`), so
         base computes exactly what a model without adapter does.
         """
-        from tasks.evaluation.sides import Fused, Stock
+        from tasks.generation.sides import Fused, Stock
 
         assert self._tuned is not None, "the models were released"
         if self._decoder:
             yield Fused(self._decoder, adapted=side == "tuned")
             return
         with ExitStack() as stack:
-            if side == "base":
+            if side != "tuned":
                 stack.enter_context(self._tuned.disable_adapter())
             yield Stock(self._tuned.get_base_model())
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from artifacts.errors import InputError, StageError
-from tasks.evaluation.losses import LOGIT_ROWS, Chunk, batches, choose, measure
-from tasks.evaluation.sides import Stock
-from tests.tasks.evaluation.world import World, toy
+from tasks.generation.losses import LOGIT_ROWS, Chunk, batches, choose, measure
+from tasks.generation.sides import Stock
+from tests.tasks.generation.world import World, toy
 
 
 def chunk(ids: list[int], counts: list[bool] | None = None) -> Chunk:

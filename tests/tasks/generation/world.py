@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,25 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from artifacts.schema import Comparison, DatasetSample, ExportedModel, Plan, SplitSize, TokenizedDataset
+from artifacts.schema import Comparison, DatasetSample, ExportedModel, Generations, Plan, SplitSize, TokenizedDataset
 from tasks.base_model import ModelConfig, ModelReference, locate
+from tasks.generation import GenerationConfig, run_generation
 from tasks.loading import load_base
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tasks.tokenization.vocabulary import encode, load_tokenizer
 from tests.conftest import BASE_MODEL
 
+SETTINGS: dict[str, Any] = {
+    "quantization": "none",
+    "max_chunks": 12,
+    "line_prompts": 16,
+    "fim_prompts": 8,
+    "block_prompts": 4,
+    "prompt_tokens": 128,
+    "max_new_tokens": 24,
+    "batch_size": 8,
+    "cpu_threads": 1,
+}
 PLAN = Plan(device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False)
 SIZE = SplitSize(files=0, repositories=0, bytes=0)
 EXACT = Comparison(against="", largest_difference=0, bound=0, positions=0)
@@ -42,6 +55,7 @@ class World:
     model: ModelReference
     sample: DatasetSample
     tokens: TokenizedDataset
+    kept: DatasetSample | None = None
 
     def inputs(self, exported: ExportedModel) -> dict[str, Any]:
         return {
@@ -50,10 +64,16 @@ class World:
             "tokens": self.tokens,
             "exported": exported,
             "plan": PLAN,
+            "kept": self.kept,
         }
 
 
-def build(folder: Path, files: dict[str, str] | None = None) -> World:
+def generate(place: World, exported: ExportedModel, workdir: Path, **changes: Any) -> Generations:
+    workdir.mkdir(exist_ok=True)
+    return run_generation(GenerationConfig(**{**SETTINGS, **changes}), **place.inputs(exported), workdir=workdir)
+
+
+def build(folder: Path, files: dict[str, str] | None = None, *, kept: bool = False) -> World:
     """Tokenize files, each in a repository named like it, as the held-out side."""
     texts = files if files is not None else {name: source(name) for name in NAMES}
     columns = ("repo", "path", "language", "license", "size", "sha256", "revision", "content")
@@ -63,7 +83,8 @@ def build(folder: Path, files: dict[str, str] | None = None) -> World:
     ]
     schema = pa.schema([(name, pa.int64() if name == "size" else pa.string()) for name in columns])
     held_out = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema)
-    train = pa.Table.from_pylist([dict(zip(columns, ("t", *rows[0][1:]), strict=True))] if rows else [], schema)
+    learned = rows[:1] if kept else [("t", *row[1:]) for row in rows[:1]]
+    train = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in learned], schema)
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(held_out, folder / "held_out.parquet")
     pq.write_table(train, folder / "train.parquet")
@@ -84,6 +105,13 @@ def build(folder: Path, files: dict[str, str] | None = None) -> World:
         {"format": "causal", "max_length": 64, "train": sizes, "held_out": sizes, "path": workdir}
     )
     return World(model, sample, tokens)
+
+
+def with_kept(folder: Path) -> World:
+    """The same with a kept sample: the standard library's modules that follow, a repository each."""
+    names = ("bisect", "heapq", "keyword", "linecache", "queue", "sched", "shelve", "tabnanny")
+    texts = {name: Path(import_module(name).__file__ or "").read_text()[:3000] for name in names}
+    return replace(build(folder / "own"), kept=build(folder / "kept", texts, kept=True).sample)
 
 
 def noise_adapter(folder: Path) -> ExportedModel:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+STEPS = 8
+"""Tokens between two looks at whether an answer's text says that it has ended."""
 KEEP_FINISHED = 1 / 8
 """Share of finished rows in a batch that is put up with: taking rows out costs about as much as one token."""
 
@@ -32,6 +34,8 @@ class Decoding:
     """Tokens that end an answer; they are part of it."""
     pad: int
     """Any id: padding is masked."""
+    ended: Callable[[list[int]], bool] | None = None
+    """Whether an answer is complete by what its tokens say together. Asked now and then: an answer may be longer."""
 
 
 def generate(
@@ -66,7 +70,7 @@ def _answer(model: PreTrainedModel, prompts: list[Sequence[int]], decoding: Deco
     """Answer one batch."""
     import torch
 
-    from tasks.evaluation.cache import reserve
+    from tasks.generation.cache import reserve
 
     device = model.get_input_embeddings().weight.device
     ids, mask = _padded(prompts, decoding, device)
@@ -91,6 +95,9 @@ def _answer(model: PreTrainedModel, prompts: list[Sequence[int]], decoding: Deco
             if runs:
                 answers[row].append(token)
         running &= ~torch.isin(ids[:, 0], stop)
+        if decoding.ended and step % STEPS == STEPS - 1:
+            ended = [decoding.ended(answers[row]) for row in rows.tolist()]
+            running &= ~torch.tensor(ended, device=device)
         left = int(running.sum())
         if not left:
             break

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from artifacts.schema import ExportedModel, Plan, Quantization
-from tasks.evaluation.models import Pair, Side, threads
-from tasks.evaluation.sides import Fused, Stock
+from tasks.generation.models import Pair, Side, threads
+from tasks.generation.sides import Fused, Stock
 from tasks.loading import load_base
 from tests.conftest import BASE_MODEL
-from tests.tasks.evaluation.world import PLAN
+from tests.tasks.generation.world import PLAN
 
 FUSED = PLAN.model_copy(update={"engine": "fused"})
 IDS = torch.arange(300, 340).reshape(2, 20)

@@ -1,0 +1,53 @@
+"""Which completions a person is shown: the best, the worst, and some that chance chose."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from artifacts.schema import Completion
+from tasks.evaluation.scoring import edit_similarity
+
+Row = Mapping[str, Any]
+Reason = Literal["best", "worst", "random"]
+
+
+def choose(completions: Sequence[Row], count: int, rng: random.Random) -> tuple[Completion, ...]:
+    """A third those that the tuned model gained most on, a third those it lost most on, the rest at random.
+
+    Best and worst by the difference of edit similarity, and only where there is one: they show what can happen, and the
+    random ones, of each suite and domain in turn, what does.
+    """
+    shown = [_completion(row) for row in completions]
+    order = list(range(len(shown)))
+    rng.shuffle(order)
+    gains = {index: shown[index][1] for index in order}
+    third = count // 3
+    best = sorted((index for index in order if gains[index] > 0), key=lambda index: -gains[index])[:third]
+    worst = sorted((index for index in order if gains[index] < 0), key=lambda index: gains[index])[:third]
+    rest = _in_turn([index for index in order if index not in {*best, *worst}], completions)
+    rest = rest[: count - len(best) - len(worst)]
+    reasons: dict[Reason, list[int]] = {"best": best, "worst": worst, "random": rest}
+    return tuple(
+        shown[index][0].model_copy(update={"chosen": why}) for why, indices in reasons.items() for index in indices
+    )
+
+
+def _in_turn(order: list[int], completions: Sequence[Row]) -> list[int]:
+    """One of each suite and domain in turn, in the given order."""
+    seen: dict[tuple[str, str], int] = {}
+    turns = []
+    for index in order:
+        kind = (completions[index]["suite"], completions[index]["domain"])
+        seen[kind] = seen.get(kind, 0) + 1
+        turns.append((seen[kind], index))
+    return [index for _, index in sorted(turns, key=lambda turn: turn[0])]
+
+
+def _completion(row: Row) -> tuple[Completion, float]:
+    """A completion with what the tuned model gained on it."""
+    names = ("domain", "repo", "path", "prompt", "suffix", "truth", "base", "tuned")
+    base, tuned = (edit_similarity(row[side], row["truth"]) for side in ("base", "tuned"))
+    texts = {name: row[name] for name in names}
+    return Completion(kind=row["suite"], base_score=base, tuned_score=tuned, **texts), tuned - base

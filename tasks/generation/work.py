@@ -1,0 +1,140 @@
+"""The same work for base, base again and tuned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from artifacts.errors import InputError
+from artifacts.progress import Progress
+from tasks.generation import losses, suites
+from tasks.generation.answers import Decoding
+from tasks.generation.models import SIDES, Pair, Side
+from tasks.generation.problems import Asked
+from tasks.generation.settings import GenerationConfig
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode
+
+TITLES = {"line": "completing lines", "fim": "filling in lines", "block": "filling in blocks"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one side did."""
+
+    losses: list[float]
+    """By chunk; of `again` fewer, from the first."""
+    answers: list[str | None] = field(default_factory=list)
+    """By item; None where not asked."""
+    tokens: int = 0
+    """Of the answers."""
+    completions: int = 0
+    seconds: float = 0.0
+    """That they took."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every side is put through, in the same order and batches."""
+
+    config: GenerationConfig
+    tokenizer: CodeTokenizer
+    chunks: Sequence[losses.Chunk]
+    items: Sequence[suites.Item]
+    functional: Mapping[str, Asked]
+    progress: Progress
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text that a model will see."""
+        prompts = (len(item.prompt_ids) + self._limit(item.suite) for item in self.items)
+        return max(*(len(chunk.input_ids) for chunk in self.chunks), *prompts, 0)
+
+    def measure(self, pair: Pair) -> dict[Side, Measured]:
+        """Every side in turn."""
+        return {side: self._measure(pair, side) for side in SIDES}
+
+    def _measure(self, pair: Pair, side: Side) -> Measured:
+        share = self.config.repeated if side == "again" else 1.0
+        chunks = self.chunks[: _part(len(self.chunks), share)]
+        with pair.side(side) as computing:
+            self.progress.begin(f"loss, {side}", len(chunks), "chunks")
+            found = losses.measure(computing, chunks, self.config.batch_size, self.progress.advance)
+            answers: list[str | None] = [None] * len(self.items)
+            tokens, completions, seconds = 0, 0, 0.0
+            for suite in dict.fromkeys(item.suite for item in self.items):
+                indices = [index for index, item in enumerate(self.items) if item.suite == suite]
+                indices = indices[: _part(len(indices), share)]
+                self.progress.begin(f"{TITLES.get(suite, suite)}, {side}", len(indices), "prompts")
+                prompts = [self.items[index].prompt_ids for index in indices]
+                started = time.perf_counter()
+                made = computing.generate(prompts, self._decoding(suite), self.progress.advance)
+                seconds += time.perf_counter() - started
+                for index, answer in zip(indices, made, strict=True):
+                    answers[index] = self._text(suite, answer)
+                tokens, completions = tokens + sum(map(len, made)), completions + len(made)
+        return Measured(found, answers, tokens, completions, seconds)
+
+    def _limit(self, suite: str) -> int:
+        if suite in self.functional:
+            return self.functional[suite].new_tokens
+        return suites.answer_tokens(suite, self.config)  # type: ignore[arg-type]
+
+    def _decoding(self, suite: str) -> Decoding:
+        """Lines end with a token that holds a line break; everything ends with the middle or the text."""
+        tokenizer = self.tokenizer
+        single = suite in ("line", "fim")
+        breaks = {index for index, piece in enumerate(tokenizer.pieces) if b"\n" in piece} if single else set()
+        ends = {index for index in (tokenizer.eos, _end_of_middle(tokenizer)) if index is not None}
+        pad = tokenizer.ids.get("<unk>", 0)
+        asked = self.functional.get(suite)
+        ended = (lambda ids: asked.ended(self._decode(ids))) if asked else None
+        return Decoding(self.config.batch_size, self._limit(suite), frozenset(breaks | ends), pad, ended)
+
+    def _text(self, suite: str, answer: list[int]) -> str:
+        text = self._decode(answer)
+        if suite in self.functional:
+            return self.functional[suite].stopped(text)
+        return text.partition("\n")[0] if suite in ("line", "fim") else text
+
+    def _decode(self, answer: list[int]) -> str:
+        return decode(self.tokenizer, answer, continues=True)
+
+
+def rows(work: Work, measured: Mapping[Side, Measured]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Losses and completions, a row per chunk and per item, as `Generations` describes them."""
+    loss_names = ("domain", "repo", "path", "language", "chunk", "tokens")
+    names = ("domain", "suite", "repo", "path", "language", "line", "prompt", "suffix", "truth")
+    by_chunk = [
+        {
+            **{name: getattr(chunk, name) for name in loss_names},
+            **{side: _at(measured[side].losses, index) for side in SIDES},
+        }
+        for index, chunk in enumerate(work.chunks)
+    ]
+    by_item = [
+        {
+            "item": index,
+            **{name: getattr(item, name) for name in names},
+            **{side: measured[side].answers[index] for side in SIDES},
+        }
+        for index, item in enumerate(work.items)
+    ]
+    return by_chunk, by_item
+
+
+def _at(values: Sequence[float], index: int) -> float | None:
+    return values[index] if index < len(values) else None
+
+
+def _part(count: int, share: float) -> int:
+    """At least one."""
+    return min(count, max(1, round(count * share)))
+
+
+def _end_of_middle(tokenizer: CodeTokenizer) -> int | None:
+    try:
+        return FimTokens.of(tokenizer).end
+    except InputError:
+        return None

@@ -1,0 +1,29 @@
+"""A small world to evaluate in, built once, and what two adapters make of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from artifacts.schema import ExportedModel, Generations
+from tests.tasks.generation import world
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> world.World:
+    return world.with_kept(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    return world.noise_adapter(tmp_path_factory.mktemp("noise"))
+
+
+@pytest.fixture(scope="session")
+def memorised(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    return world.memorised_adapter(tmp_path_factory.mktemp("memorised"), world.source("alpha"))
+
+
+@pytest.fixture(scope="session")
+def good(small_world: world.World, memorised: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Generations:
+    """What an adapter makes of it that was trained on the very text."""
+    return world.generate(small_world, memorised, tmp_path_factory.mktemp("good"))

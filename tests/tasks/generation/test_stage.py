@@ -1,0 +1,120 @@
+"""Base, base again and tuned through everything, on the built-in base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from artifacts.errors import InputError
+from artifacts.progress import Progress, Tick
+from artifacts.schema import ExportedModel, Generations
+from tasks.evaluation import EvaluationConfig, run_evaluation
+from tasks.generation import GenerationConfig, run_generation
+from tests.tasks.generation import world
+from tests.tasks.generation.world import SETTINGS, generate
+
+
+def test_what_was_computed_lies_in_files(good: Generations) -> None:
+    losses, answers = (pq.read_table(good.path / f"{name}.parquet").to_pylist() for name in ("losses", "completions"))
+    assert len(losses) == good.losses == 24 and len(answers) == good.completions == 2 * (16 + 8 + 4)
+    assert {row["domain"] for row in losses} == {row["domain"] for row in answers} == {"held_out", "kept"}
+    blocks = [row for row in answers if row["suite"] == "block"]
+    assert all("\n" in row["truth"] for row in blocks) and len(blocks) == 8
+
+
+def test_the_base_twice_is_the_same_to_the_bit(good: Generations) -> None:
+    rows = [
+        row for name in ("losses", "completions") for row in pq.read_table(good.path / f"{name}.parquet").to_pylist()
+    ]
+    assert all(row["again"] == row["base"] for row in rows)
+    assert any(row["tuned"] != row["base"] for row in rows)
+
+
+def test_a_part_is_repeated_where_a_part_is_asked_for(
+    small_world: world.World, noise: ExportedModel, tmp_path: Path
+) -> None:
+    made = generate(small_world, noise, tmp_path, repeated=0.25, block_prompts=0, line_prompts=8, fim_prompts=0)
+    answers = pq.read_table(made.path / "completions.parquet").to_pylist()
+    assert [row["again"] is not None for row in answers] == [True] * 4 + [False] * 12
+
+
+def test_a_second_run_gives_the_same_bytes(small_world: world.World, memorised: ExportedModel, tmp_path: Path) -> None:
+    made = [
+        generate(small_world, memorised, tmp_path / name, line_prompts=4, fim_prompts=2, block_prompts=2, repeated=0.1)
+        for name in ("first", "second")
+    ]
+    assert made[1] == made[0].model_copy(update={"path": made[1].path, "speed": made[1].speed})
+    for file in sorted(made[0].path.iterdir()):
+        assert file.read_bytes() == (made[1].path / file.name).read_bytes(), file.name
+
+
+def test_nothing_held_out_is_said_before_loading(noise: ExportedModel, tmp_path: Path) -> None:
+    ticks: list[Tick] = []
+    empty = world.build(tmp_path, {})
+    inputs = empty.inputs(noise)
+    with pytest.raises(InputError, match="held"):
+        run_generation(GenerationConfig(**SETTINGS), **inputs, workdir=tmp_path, progress=Progress(ticks.append))
+    assert not ticks
+
+
+def test_prompts_beyond_the_context_are_refused(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="do not fit the context") as caught:
+        generate(small_world, noise, tmp_path, prompt_tokens=100_000)
+    assert caught.value.field == "generation.prompt_tokens"
+
+
+def test_every_part_tells_its_progress(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
+    ticks: list[Tick] = []
+    config = GenerationConfig(**{**SETTINGS, "line_prompts": 4, "fim_prompts": 4, "block_prompts": 2})
+    run_generation(
+        config, **small_world.inputs(noise) | {"kept": None}, workdir=tmp_path, progress=Progress(ticks.append)
+    )
+    finished = {tick.title for tick in ticks if tick.total and tick.completed == tick.total}
+    parts = ("loss", "completing lines", "filling in lines", "filling in blocks")
+    assert finished == {f"{part}, {side}" for part in parts for side in ("base", "again", "tuned")}
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_the_engine_finds_what_the_libraries_modules_find(
+    small_world: world.World, memorised: ExportedModel, tmp_path: Path, quantization: str
+) -> None:
+    made = {}
+    for engine in ("stock", "fused"):
+        plan = world.PLAN.model_copy(update={"engine": engine})
+        (tmp_path / engine).mkdir()
+        few = {"line_prompts": 8, "fim_prompts": 4, "block_prompts": 2, "repeated": 0.2}
+        config = GenerationConfig(**{**SETTINGS, **few, "quantization": quantization})
+        inputs = small_world.inputs(memorised) | {"plan": plan, "kept": None}
+        made[engine] = run_generation(config, **inputs, workdir=tmp_path / engine)
+        speed = made[engine].speed
+        assert speed is not None and speed.engine == engine and speed.tokens_per_second > 0
+    answers = [pq.read_table(one.path / "completions.parquet").to_pylist() for one in made.values()]
+    assert answers[0] == answers[1]
+    stock, fused = (pq.read_table(one.path / "losses.parquet").to_pylist() for one in made.values())
+    for side in ("base", "tuned"):
+        assert [row[side] for row in stock] == pytest.approx([row[side] for row in fused], rel=1e-4)
+
+
+def test_what_the_engine_cannot_run_is_computed_without_it(
+    small_world: world.World,
+    noise: ExportedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("tasks.engine.decoding.unsupported", lambda model: "it is too new")
+    fused = world.PLAN.model_copy(update={"engine": "fused"})
+    config = GenerationConfig(**{**SETTINGS, "line_prompts": 2, "fim_prompts": 0, "block_prompts": 0})
+    with caplog.at_level("INFO"):
+        made = run_generation(config, **small_world.inputs(noise) | {"plan": fused, "kept": None}, workdir=tmp_path)
+    assert made.speed is not None and made.speed.engine == "stock"
+    assert "modules instead of the engine: it is too new" in caplog.text
+
+
+def test_a_single_repository_has_no_interval(noise: ExportedModel, tmp_path: Path) -> None:
+    lonely = world.build(tmp_path, {"alpha": world.source("alpha")})
+    made = generate(lonely, noise, tmp_path / "made", line_prompts=4, fim_prompts=0, block_prompts=0)
+    report = run_evaluation(EvaluationConfig(resamples=2000), generations=made, workdir=tmp_path)
+    assert report.metric("loss").low is None and report.metric("loss").verdict == "unclear"
