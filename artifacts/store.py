@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
@@ -231,6 +232,58 @@ class Store:
         """The manifest of a published artifact."""
         return _read_manifest(self._root / handle.place)
 
+    def places(self) -> list[str]:
+        """`<stage>/<key>` of all artifacts, whole or not."""
+        return _places(self._root)
+
+    def attempts(self) -> list[str]:
+        """`<stage>/<key>` of all work directories."""
+        return _places(self._root / ".work")
+
+    def size(self, place: str) -> int:
+        """Bytes on the disk of an artifact and of a work directory of that key."""
+        folders = (self._root / place, self._root / ".work" / place)
+        paths = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+        return sum(_size(path) for path in paths)
+
+    def busy(self, place: str) -> bool:
+        """Whether somebody is building that artifact at this moment."""
+        lock = FileLock(self._root / ".locks" / f"{place.replace('/', '-')}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def discard(self, place: str) -> None:
+        """Take an artifact and its result record away, in a moment; `empty_trash` frees the space."""
+        self._throw(self._root / place)
+        (self.records / place.replace("/", "-")).unlink(missing_ok=True)
+
+    def discard_attempt(self, place: str) -> None:
+        """Take a work directory away."""
+        self._throw(self._root / ".work" / place)
+
+    def empty_trash(self) -> None:
+        """Free the space of what was discarded, now or by somebody who was killed over it."""
+        shutil.rmtree(self._root / ".trash", ignore_errors=True)
+
+    def orphaned_records(self) -> list[str]:
+        """Result records, by place, of artifacts that are not there any more."""
+        kept = {place.replace("/", "-") for place in self.places()}
+        return [path.name for path in self.records.iterdir() if path.name not in kept] if self.records.exists() else []
+
+    def discard_record(self, name: str) -> None:
+        """Remove a result record."""
+        (self.records / name).unlink(missing_ok=True)
+
+    def _throw(self, folder: Path) -> None:
+        trash = self._root / ".trash"
+        trash.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            folder.rename(trash / uuid4().hex)
+
     def manifests(self, stage: str) -> list[Manifest]:
         """The manifests of all artifacts of a stage, newest first; those that cannot be read are left out."""
         found = []
@@ -238,6 +291,18 @@ class Store:
             with suppress(Damaged):
                 found.append(_read_manifest(path.parent))
         return sorted(found, key=lambda manifest: str(manifest.provenance.get("finished")), reverse=True)
+
+
+def _places(root: Path) -> list[str]:
+    stages = (folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return sorted(f"{stage.name}/{folder.name}" for stage in stages for folder in stage.iterdir() if folder.is_dir())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # a run that is at work has just removed it
+        return 0
 
 
 def _read_manifest(folder: Path) -> Manifest:

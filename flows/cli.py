@@ -38,6 +38,8 @@ for _command in ("models", "promote", "rollback"):
 app.command("flows.commands.preflight:preflight")
 app.command("flows.commands.recipes:list_recipes", name="recipes")
 app.command("flows.commands.why:why")
+for _command in ("runs", "prune"):
+    app.command(f"flows.commands.store:{_command}")
 
 
 @app.command

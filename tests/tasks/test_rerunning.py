@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
+from artifacts.pruning import prune
 from artifacts.store import Store
+from flows import cli
 from tests.tasks.chain import calls, chain
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -31,6 +36,36 @@ def test_from_a_stage_on_runs_what_follows_from_it_and_nothing_else(tmp_path: Pa
     assert calls(tmp_path) == ["first", "second", "third"]
     chain(str(tmp_path), refresh=["first"])
     assert calls(tmp_path) == ["first"]
+
+
+def test_pruning_while_runs_come_and_go_takes_nothing_from_them(tmp_path: Path) -> None:
+    """Each of the runs looks for what the one before made, while that is being removed."""
+    store, done = Store(tmp_path / "store"), threading.Event()
+
+    def prune_on() -> int:
+        freed = 0
+        while not done.is_set():
+            freed += prune(store, 0).bytes
+        return freed
+
+    with ThreadPoolExecutor(1) as pool:
+        pruning = pool.submit(prune_on)
+        try:
+            states = [set(chain(str(tmp_path), length=1 + number % 2)) for number in range(6)]
+        finally:
+            done.set()
+        assert pruning.result() > 0 and states == [set(ALL)] * 6
+
+
+def test_the_ledger_tells_a_failed_run_and_its_retry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed_at_second(tmp_path)
+    assert cli.guarded(["runs", "--store", str(tmp_path / "store")]) == 0
+    said = capsys.readouterr().out
+    assert "chain-3" in said and "✓ first  ✓ aside  ✗ second" in said and "second is broken" in said
+    chain(str(tmp_path))
+    assert cli.guarded(["runs", "--store", str(tmp_path / "store"), "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert [run["state"] for run in runs] == ["completed", "failed"] and runs[0]["bytes"] > 1000
 
 
 def failed_at_second(folder: Path, **parameters: Any) -> Any:

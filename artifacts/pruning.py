@@ -1,0 +1,85 @@
+"""Freeing space in a store: what no run that is kept, and no run at work, has any use for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from artifacts.ledger import RunRecord
+from artifacts.registry import Registry
+from artifacts.schema import Record
+from artifacts.store import Store
+
+
+class Pruned(Record):
+    """What was removed, or would be."""
+
+    runs: tuple[str, ...] = ()
+    """Ids of runs that are no longer listed."""
+    artifacts: tuple[str, ...] = ()
+    """By place, `<stage>/<key>`."""
+    attempts: tuple[str, ...] = ()
+    """Work directories, by place."""
+    records: int = 0
+    """Result records of artifacts that are not there."""
+    bytes: int = 0
+    """Freed by artifacts and work directories."""
+
+
+def prune(store: Store, keep: int, *, dry_run: bool = False) -> Pruned:
+    """Remove everything but what the newest `keep` runs, runs at work and promoted models refer to.
+
+    Also what no run refers to. The work directory from which an unfinished run that is kept would continue stays. With
+    the ledger's gate held nobody can begin to use what is removed here.
+    """
+    with store.ledger.gate():
+        kept, dropped = _divide(store.ledger.runs_at_gate(), keep)
+        needed = {place for run in kept for place in run.stages} | set(promoted(store))
+        artifacts = [place for place in store.places() if place not in needed and not store.busy(place)]
+        attempts = [place for place in store.attempts() if place not in _continued(kept) and not store.busy(place)]
+        found = Pruned(
+            runs=tuple(run.id for run in dropped),
+            artifacts=tuple(artifacts),
+            attempts=tuple(attempts),
+            records=len(store.orphaned_records()),
+            bytes=sum(map(store.size, {*artifacts, *attempts})),
+        )
+        if not dry_run:
+            _remove(store, found)
+    if not dry_run:
+        store.empty_trash()
+    return found
+
+
+def promoted(store: Store) -> Iterable[str]:
+    """The exports and reports of all versions in the registry of models."""
+    for version in Registry(store.registry).versions().values():
+        yield version.candidate.model
+        yield version.candidate.report
+
+
+def _divide(runs: list[RunRecord], keep: int) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Runs to keep and runs to drop; those at work are kept besides."""
+    alive = [run for run in runs if run.state == "running"]
+    ended = [run for run in runs if run.state != "running"]
+    return alive + ended[:keep], ended[keep:]
+
+
+def _continued(kept: list[RunRecord]) -> set[str]:
+    """Work directories that are in use, or that running again would continue from."""
+    return {
+        place
+        for run in kept
+        for place, stage in run.stages.items()
+        if run.state == "running" or (run.unfinished and stage.resumable)
+    }
+
+
+def _remove(store: Store, found: Pruned) -> None:
+    for place in found.artifacts:
+        store.discard(place)
+    for place in found.attempts:
+        store.discard_attempt(place)
+    for name in store.orphaned_records():
+        store.discard_record(name)
+    for run in found.runs:
+        store.ledger.forget(run)

@@ -1,0 +1,111 @@
+"""`codetune runs`, `codetune prune`: what is in the store, and freeing its space."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from artifacts.errors import InputError
+from flows.commands.options import Json, StorePath, use_store
+
+if TYPE_CHECKING:
+    from artifacts.ledger import RunRecord
+    from artifacts.store import Store
+
+MARKS = {"ran": "✓", "resumed": "✓", "cached": "≡", "started": "✗"}
+
+
+def runs(*, store: StorePath = None, as_json: Json = False) -> int:
+    """List the runs of the store: recipe, when, what became of each stage, size on disk, verdict.
+
+    ✓ ran, ≡ reused, ✗ failed or ended there, … at work. A size counts what other runs share, too."""
+    opened = _open(store)
+    rows = [_row(opened, run) for run in opened.ledger.runs()]
+    total = sum(map(opened.size, {*opened.places(), *opened.attempts()}))
+    if as_json:
+        print(json.dumps({"store": str(opened.place), "bytes": total, "runs": rows}))
+        return 0
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for row in rows:
+        console.print(*_lines(row), sep="\n")
+    console.print(f"{len(rows)} runs, {in_words(total)} in {opened.place}")
+    return 0
+
+
+def prune(
+    *,
+    keep: Annotated[int, Parameter(help="How many of the newest runs to keep, besides those at work.")],
+    dry_run: Annotated[bool, Parameter(help="Only say what would be removed.", negative="")] = False,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> int:
+    """Free space: remove what neither the newest runs nor a run at work nor a promoted model refers to."""
+    if keep < 0:
+        raise InputError(f"{keep} is no number of runs", field="--keep", remedy="give 0 or more")
+    from artifacts import pruning
+
+    done = pruning.prune(_open(store), keep, dry_run=dry_run)
+    if as_json:
+        print(json.dumps({"dry_run": dry_run, **done.model_dump(mode="json")}))
+        return 0
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for place in (*done.artifacts, *(f"unfinished {place}" for place in done.attempts)):
+        console.print(f"  {place}")
+    what = f"{len(done.runs)} runs, {len(done.artifacts)} results, {len(done.attempts)} unfinished attempts"
+    console.print(
+        f"{'would free' if dry_run else 'freed'} {in_words(done.bytes)}: {what}, {done.records} stray records"
+    )
+    return 0
+
+
+def in_words(size: int) -> str:
+    """Bytes for people: `14.2 MB`."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def _open(path: Path | None) -> Store:
+    use_store(path)
+    from artifacts.store import Store
+
+    return Store.from_environment()
+
+
+def _lines(row: dict[str, Any]) -> list[str]:
+    marks = MARKS | {"started": "…"} if row["state"] == "running" else MARKS
+    started = row["started"][:16].replace("T", " ")
+    lines = [f"{row['run'][:8]}  {row['recipe']}  {started}  {row['state']}  {in_words(row['bytes'])}"]
+    lines.append("  " + "  ".join(f"{marks[stage['state']]} {name}" for name, stage in row["stages"].items()))
+    return [*lines, *(f"  {line}" for line in (row["verdict"] or row["problem"]).splitlines())]
+
+
+def _row(store: Store, run: RunRecord) -> dict[str, Any]:
+    stages = {}
+    for place, stage in run.stages.items():
+        name, _, key = place.partition("/")
+        stages[name] = {"key": key, **stage.model_dump(include={"state", "seconds"})}
+    return {
+        "run": run.id,
+        "recipe": run.recipe,
+        "started": run.started.isoformat(),
+        "ended": run.ended.isoformat() if run.ended else None,
+        "state": run.state,
+        "problem": run.problem,
+        "stages": stages,
+        "bytes": sum(map(store.size, run.stages)),
+        "verdict": _verdict(store, run),
+    }
+
+
+def _verdict(store: Store, run: RunRecord) -> str:
+    key = next((place.partition("/")[2] for place in run.stages if place.startswith("reporting/")), None)
+    found = [one.handle.get("verdict", "") for one in store.manifests("reporting") if one.key == key]
+    return str(found[0]) if found else ""

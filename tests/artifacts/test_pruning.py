@@ -1,0 +1,92 @@
+"""The ledger and pruning, with processes that are really alive or really killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.synchronize
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from artifacts.pruning import prune
+from artifacts.schema import RunReport
+from artifacts.store import Store
+
+
+def publish(store: Store, number: int) -> str:
+    """An artifact; its place."""
+    key = str(number) * 64
+    with store.lock("reporting", key):
+        workdir = store.workdir("reporting", key)
+        (workdir / "report.html").write_text("x" * 1000)
+        return store.publish("reporting", key, RunReport(verdict="fine"), workdir).place
+
+
+def ended_run(store: Store, number: int) -> str:
+    entry = store.ledger.open(f"run-{number}", "demo")
+    entry.uses(f"reporting/{str(number) * 64}", resumable=False)
+    place = publish(store, number)
+    entry.became(place, "ran", 1.0)
+    entry.end("completed")
+    return place
+
+
+def live_run(root: Path, begun: multiprocessing.synchronize.Event) -> None:
+    store = Store(root)
+    entry = store.ledger.open("live", "demo")
+    entry.uses(publish(store, 9), resumable=False)
+    begun.set()
+    time.sleep(600)
+
+
+def test_what_kept_runs_refer_to_stays_and_all_else_goes(store: Store) -> None:
+    places = [ended_run(store, number) for number in range(3)]
+    orphan = publish(store, 7)
+    store.workdir("sampling", "8" * 64)
+    newest = store.ledger.runs()[0].id
+    told = prune(store, 1, dry_run=True)
+    assert set(store.places()) == {*places, orphan}
+    done = prune(store, 1)
+    assert done == told and done.bytes > 3000 and done.attempts == (f"sampling/{'8' * 64}",)
+    assert store.places() == [place for place in places if place[-1] == newest[-1]]
+    assert [run.id for run in store.ledger.runs()] == [newest] and not store.attempts()
+    assert not (store.place / ".trash").exists()
+
+
+def test_a_live_run_keeps_what_it_uses_and_a_killed_one_does_not(tmp_path: Path) -> None:
+    store, context = Store(tmp_path / "store"), multiprocessing.get_context("spawn")
+    begun = context.Event()
+    process = context.Process(target=live_run, args=(store.place, begun))
+    process.start()
+    assert begun.wait(60)
+    assert [run.state for run in store.ledger.runs()] == ["running"]
+    assert prune(store, 0).artifacts == () and store.places()
+    os.kill(process.pid or 0, 9)
+    process.join()
+    assert [run.state for run in store.ledger.runs()] == ["killed"]
+    assert len(prune(store, 0).artifacts) == 1 and not store.places()
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_what_an_unfinished_run_would_continue_from_goes_only_with_it(store: Store, keep: int) -> None:
+    entry = store.ledger.open("run", "demo")
+    for stage in ("sampling", "training"):
+        entry.uses(f"{stage}/{'1' * 64}", resumable=stage == "training")
+        (store.workdir(stage, "1" * 64) / "checkpoint").write_text("1")
+    entry.end("failed", "memory ran out")
+    prune(store, keep)
+    assert store.attempts() == [f"training/{'1' * 64}"] * keep
+
+
+def test_a_record_that_cannot_be_read_counts_as_none(store: Store) -> None:
+    ended_run(store, 1)
+    (store.place / ".runs" / "run-1.json").write_text("{")
+    assert store.ledger.runs() == []
+
+
+def test_a_promoted_model_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = ended_run(store, 1)
+    monkeypatch.setattr("artifacts.pruning.promoted", lambda _store: [place])
+    assert prune(store, 0).artifacts == ()
