@@ -145,7 +145,8 @@ class Plan(Record):
     micro_batch: int
     """Sequences in one forward pass."""
     accumulation: int
-    """Forward passes in one optimizer step; micro_batch × accumulation is the effective batch."""
+    """Forward passes in one optimizer step, of each process; micro_batch × accumulation × processes is the effective
+    batch."""
     gradient_checkpointing: bool
     """Whether layers keep only their input and are computed again in the backward pass."""
     recomputed_layers: int | None = None
@@ -156,6 +157,19 @@ class Plan(Record):
     """`fused`: codetune's own forward and backward pass on the same weights; `stock`: the libraries' modules."""
     gpu_memory_gib: float | None = None
     """What the process may take of the card, GiB; None for all of it."""
+    processes: int = 1
+    """Processes that train together, each on a GPU of its own, on its share of every batch."""
+
+    @property
+    def effective_batch(self) -> int:
+        """Sequences in one optimizer step."""
+        return self.micro_batch * self.accumulation * self.processes
+
+    @property
+    def batch_in_words(self) -> str:
+        """`4 × 1`, `2 × 1 in 2 processes`."""
+        together = f" in {self.processes} processes" if self.processes > 1 else ""
+        return f"{self.micro_batch} × {self.accumulation}{together}"
 
     @property
     def checkpointing_in_words(self) -> str:
@@ -216,7 +230,7 @@ class PreflightReport(Handle):
         plan = self.plan
         return (
             f"{self.machine}: {plan.precision}, {'fused engine, ' if plan.engine == 'fused' else ''}"
-            f"batch {plan.micro_batch} × {plan.accumulation}, {plan.checkpointing_in_words}, "
+            f"batch {plan.batch_in_words}, {plan.checkpointing_in_words}, "
             f"{self.prediction.peak_gib:.1f} GiB expected"
         )
 

@@ -83,6 +83,7 @@ class PipelineConfig(Config):
             effective_batch=training.effective_batch,
             micro_batch=training.micro_batch,
             gradient_checkpointing=training.gradient_checkpointing,
+            processes=training.processes,
             engine=training.engine,
             max_steps=training.max_steps,
             sample_files=self.sampling.files,

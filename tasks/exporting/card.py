@@ -115,9 +115,9 @@ def _training(made: Ingredients) -> str:
     lora, plan, checkpoint = made.adapter, made.plan, made.checkpoint
     targets = lora["target_modules"]
     names = targets if isinstance(targets, str) else ", ".join(sorted(targets))
-    batch = f"{plan.micro_batch * plan.accumulation} sequences"
+    batch = f"{plan.effective_batch} sequences"
     if not checkpoint.fallbacks:  # else it was not always the plan's
-        batch += f" ({plan.micro_batch} at once × {plan.accumulation})"
+        batch += f" ({plan.micro_batch} at once × {plan.effective_batch // plan.micro_batch})"
     rows = [
         (
             "Method",

@@ -24,6 +24,8 @@ class JobShape(Record):
     """Sequences in one optimizer step."""
     micro_batch: int | Literal["auto"] = "auto"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
+    processes: int | Literal["auto"] = 1
+    """Processes that train together."""
     engine: Literal["auto", "stock", "fused"] = "auto"
     max_steps: int = 200
     """Optimizer steps."""

@@ -130,7 +130,7 @@ def _device_checks(question: Question) -> Iterator[Check]:
     if gpu is None:
         yield from _cpu_checks(question)
         return
-    yield Check(name="GPU", verdict="ok", finding=question.probe.in_words)
+    yield _enough_cards(question)
     yield from _driver_checks(question.probe)
     yield _capability_check(gpu, question.job)
     if question.precision == "bf16" and gpu.capability < BF16_CAPABILITY:
@@ -138,6 +138,15 @@ def _device_checks(question: Question) -> Iterator[Check]:
         yield Check(name="precision", verdict="refused", finding=finding, remedy="set preflight.precision=fp16 or auto")
     else:
         yield Check(name="precision", verdict="ok", finding=f"{question.precision} on {gpu.architecture}")
+
+
+def _enough_cards(question: Question) -> Check:
+    probe, wanted = question.probe, question.processes
+    if wanted <= len(probe.gpus):
+        return Check(name="GPU", verdict="ok", finding=probe.in_words)
+    finding = f"{wanted} processes want a GPU each, but only {len(probe.gpus)} can be seen ({probe.in_words})"
+    remedy = f"set training.processes={len(probe.gpus)} or auto, or make more GPUs visible (CUDA_VISIBLE_DEVICES)"
+    return Check(name="GPU", verdict="refused", finding=finding, remedy=remedy)
 
 
 def _cpu_checks(question: Question) -> Iterator[Check]:
@@ -226,17 +235,19 @@ def _memory_check(question: Question, prediction: Prediction) -> Check:
 def _volatile(plan: Plan, prediction: Prediction, probe: MachineProbe) -> Iterator[Check]:
     """Checks whose outcome may change from minute to minute."""
     if plan.device == "cpu":
-        if probe.available_gib < prediction.peak_gib:
-            finding = f"training needs {prediction.peak_gib:.1f} GiB memory, {probe.available_gib:.1f} GiB are free"
+        need = prediction.peak_gib * plan.processes
+        if probe.available_gib < need:
+            finding = f"training needs {need:.1f} GiB memory, {probe.available_gib:.1f} GiB are free"
             yield Check(name="free memory", verdict="refused", finding=finding, remedy="end what else is running")
         return
-    if not probe.gpus:
-        reason = probe.no_gpu_reason or "no card was found"
-        yield Check(name="GPU", verdict="refused", finding=f"the plan is for a GPU, but {reason}")
+    if len(probe.gpus) < plan.processes:
+        reason = probe.no_gpu_reason or (f"{len(probe.gpus)} can be seen" if probe.gpus else "no card was found")
+        wanted = "a GPU" if plan.processes == 1 else f"{plan.processes} GPUs"
+        yield Check(name="GPU", verdict="refused", finding=f"the plan is for {wanted}, but {reason}")
         return
-    gpu = probe.gpus[0]
-    yield _free_memory(gpu, prediction)
-    yield from _heat(gpu)
+    for gpu in probe.gpus[: plan.processes]:
+        yield _free_memory(gpu, prediction)
+        yield from _heat(gpu)
 
 
 def _free_memory(gpu: Gpu, prediction: Prediction) -> Check:

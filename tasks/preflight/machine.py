@@ -101,5 +101,5 @@ class MachineProbe(Record):
             cores = "1 core" if self.cpus == 1 else f"{self.cpus} cores"
             return f"CPU, {cores}, {self.memory_gib:.0f} GiB"
         gpu = self.gpus[0]
-        more = f" (and {len(self.gpus) - 1} more, unused)" if len(self.gpus) > 1 else ""
+        more = f" (and {len(self.gpus) - 1} more)" if len(self.gpus) > 1 else ""
         return f"{gpu.name}, {gpu.total_gib:.1f} GiB, {gpu.architecture}, driver {self.driver or 'unknown'}{more}"

@@ -73,6 +73,15 @@ class Question:
         return self.probe.gpus[0] if self.probe.torch_cuda or self.config.device == "cuda" else None
 
     @property
+    def processes(self) -> int:
+        """How many train together."""
+        wanted = self.job.processes
+        if wanted != "auto":
+            return wanted
+        cards = len(self.probe.gpus) if self.gpu else 1
+        return max(number for number in range(1, cards + 1) if self.job.effective_batch % number == 0)
+
+    @property
     def memory(self) -> Memory:
         kind = FusedMemory if self.engine == "fused" else StockMemory
         return kind(self.shape, self.job, self.precision, on_gpu=self.gpu is not None)
@@ -108,10 +117,11 @@ class Question:
 
     @property
     def card_gib(self) -> float:
-        """Memory of the card, or of the machine, that the run may take."""
+        """Memory of the card (the smallest of several), or of the machine, that one process may take."""
         if self.gpu is None:
-            return self.probe.memory_gib
-        return min(self.gpu.total_gib, self.config.gpu_memory_gib or self.gpu.total_gib)
+            return self.probe.memory_gib / self.processes
+        smallest = min(gpu.total_gib for gpu in self.probe.gpus[: self.processes])
+        return min(smallest, self.config.gpu_memory_gib or smallest)
 
     @property
     def budget_gib(self) -> float:
@@ -128,12 +138,13 @@ class Question:
             device="cpu" if self.gpu is None else "cuda",
             precision=self.precision,
             micro_batch=choice.micro_batch,
-            accumulation=self.job.effective_batch // choice.micro_batch,
+            accumulation=self.job.effective_batch // choice.micro_batch // self.processes,
             gradient_checkpointing=choice.recomputed > 0,
             recomputed_layers=choice.recomputed if partly else None,
             unpacked_layers=choice.unpacked,
             engine=self.engine,
             gpu_memory_gib=self.config.gpu_memory_gib if self.gpu else None,
+            processes=self.processes,
         )
 
     def step_seconds(self, choice: Choice) -> float | None:
@@ -156,7 +167,7 @@ def make_plan(question: Question) -> Plan:
         PreflightRefused: nothing fits, or not what is configured.
     """
     _check_engine(question)
-    sizes = _micro_batches(question.job)
+    sizes = _micro_batches(question)
     fitting = [choice for size in sizes if (choice := _least_recomputed(question, size))]
     if not fitting:
         smallest = max(_recomputations(question))
@@ -173,13 +184,20 @@ def _check_engine(question: Question) -> None:
         )
 
 
-def _micro_batches(job: JobShape) -> list[int]:
-    """Largest first."""
-    batch, wanted = job.effective_batch, job.micro_batch
+def _micro_batches(question: Question) -> list[int]:
+    """Those that divide one process's share of the effective batch, largest first."""
+    whole, processes, wanted = question.job.effective_batch, question.processes, question.job.micro_batch
+    if whole % processes:
+        raise InputError(
+            f"{processes} processes do not divide the effective batch of {whole}",
+            field="training.processes",
+            remedy=f"choose {', '.join(str(n) for n in range(1, whole + 1) if whole % n == 0)}",
+        )
+    batch = whole // processes
     if wanted != "auto" and (wanted < 1 or batch % wanted):
         divisors = ", ".join(str(n) for n in range(1, batch + 1) if batch % n == 0)
         raise InputError(
-            f"{wanted} does not divide the effective batch of {batch}",
+            f"{wanted} does not divide the effective batch of {batch}" + (" a process" if processes > 1 else ""),
             field="training.micro_batch",
             remedy=f"choose {divisors} or auto",
         )
@@ -247,4 +265,4 @@ def _savings(question: Question, choice: Choice) -> list[str]:
 
 def _would_fit(question: Question, change: dict[str, Any]) -> bool:
     changed = replace(question, job=question.job.model_copy(update=change))
-    return any(_least_recomputed(changed, size) for size in _micro_batches(changed.job))
+    return any(_least_recomputed(changed, size) for size in _micro_batches(changed))

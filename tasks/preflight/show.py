@@ -30,7 +30,7 @@ def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
     rows: tuple[tuple[str, str], ...] = (
         ("device", {"cuda": "GPU", "cpu": "CPU"}[plan.device]),
         ("arithmetic", plan.precision),
-        ("sequences at once × accumulated", f"{plan.micro_batch} × {plan.accumulation}"),
+        ("sequences at once × accumulated", plan.batch_in_words),
         ("gradient checkpointing", _checkpointing(plan)),
         ("computed by", ENGINES[plan.engine]),
     )

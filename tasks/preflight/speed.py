@@ -95,7 +95,7 @@ def step_seconds(shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | in
     if plan.engine == "fused":
         return plan.accumulation * fused_seconds(shape, job, plan, card) + STEP_SECONDS
     launches = LAYER_MS[job.quantization] / 1000 * shape.layers * (RECOMPUTED if plan.gradient_checkpointing else 1)
-    arithmetic = 2 * passes * shape.parameters * job.step_tokens / (card.teraflops * 1e12 * EFFICIENCY)
+    arithmetic = 2 * passes * shape.parameters * job.step_tokens / plan.processes / (card.teraflops * 1e12 * EFFICIENCY)
     # every pass reads each weight; a quantized one is also written and read again in 16 bits
     traffic = passes * shape.parameters * (2 if job.quantization == "none" else 5) / (card.bandwidth * 1e9)
     return plan.accumulation * (launches + traffic) + arithmetic

@@ -46,6 +46,9 @@ class TrainingConfig(Config):
     out all the same, training continues with fewer."""
     gradient_checkpointing: bool | Literal["auto"] = Unkeyed("auto")
     """Compute activations twice to save memory. `auto`: preflight decides."""
+    processes: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = Unkeyed(1)
+    """Processes that train together, each on a GPU of its own (on a CPU, with `cpu_threads` threads each) and on its
+    share of every batch: they must divide the effective batch. `auto`: as many visible GPUs as divide it."""
     engine: Literal["auto", "stock", "fused"] = Unkeyed("auto")
     """Who computes: `fused` is codetune's own forward and backward pass, many times faster on a GPU; `stock` leaves it
     to transformers, PEFT and bitsandbytes as they are. `auto`: `fused` on a GPU for the models that it knows."""
@@ -76,9 +79,14 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingConfig:
-        if isinstance(self.micro_batch, int) and self.effective_batch % self.micro_batch:
+        processes = self.processes if isinstance(self.processes, int) else 1
+        if self.effective_batch % processes:
+            raise ValueError(f"processes {processes} does not divide effective_batch {self.effective_batch}")
+        share = self.effective_batch // processes
+        if isinstance(self.micro_batch, int) and share % self.micro_batch:
+            each = f" over {processes} processes" if processes > 1 else ""
             raise ValueError(
-                f"micro_batch {self.micro_batch} does not divide effective_batch {self.effective_batch}; "
+                f"micro_batch {self.micro_batch} does not divide effective_batch {self.effective_batch}{each}; "
                 "choose a divisor, or auto"
             )
         return self

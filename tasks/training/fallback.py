@@ -85,7 +85,7 @@ def next_plan(plan: Plan) -> Plan | None:
 
 def in_words(plan: Plan) -> str:
     """How an optimizer step is divided: `2 × 2`, `1 × 4 with gradient checkpointing`."""
-    words = f"{plan.micro_batch} × {plan.accumulation}"
+    words = plan.batch_in_words
     if plan.gradient_checkpointing:
         words += f" {plan.checkpointing_in_words}"
     return words + (f", {plan.unpacked_layers} layers unpacked" if plan.unpacked_layers else "")

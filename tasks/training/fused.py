@@ -7,10 +7,13 @@ import logging
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from artifacts.schema import Plan
+from tasks.engine.adapters import Adapters
 from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
+from tasks.training import ranks
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +26,19 @@ class FusedEngine:
         self._recomputed = recomputed if plan.gradient_checkpointing else 0
         self._unpacked = plan.unpacked_layers
         self._micro_batch: MicroBatch | None = None
+        self._adapters: Adapters | None = None
 
-    def step(self, model: Any, inputs: dict[str, Any], items: Any, scaler: Any) -> torch.Tensor:
+    def step(self, model: Any, inputs: dict[str, Any], items: Any, scaler: Any, *, last: bool) -> torch.Tensor:
         """The micro-batch's part of the step's mean loss; its gradients, scaled, are added to the adapter's.
+
+        Of several processes each has its own micro-batches; after the last of a step all have the sum of all gradients.
+        As with transformers' own losses it is the mean over the processes that is the whole step's.
 
         Args:
             inputs: `input_ids` and `labels`, sequences × tokens.
             items: tokens that count in the whole optimizer step.
             scaler: accelerate's gradient scaler; None where fp16 is not computed in.
+            last: the micro-batch is the last of its optimizer step.
         """
         ids, labels = inputs["input_ids"], inputs["labels"]
         if self._micro_batch is None:
@@ -38,11 +46,17 @@ class FusedEngine:
         device = next(model.parameters()).device
         share = 1 / torch.as_tensor(items, dtype=torch.float32).to(device, non_blocking=True)
         loss = self._micro_batch.run(ids, labels, share if scaler is None else scaler.scale(share))
-        return loss * share
+        if last and ranks.count() > 1:
+            assert self._adapters is not None
+            dist.all_reduce(self._adapters.grads)  # one buffer holds them all
+        return loss * share * ranks.count()
 
     def _prepare(self, model: Any, shape: tuple[int, int]) -> MicroBatch:
         model.train()  # decides about dropout
         fused = FusedModel(model, recomputed=self._recomputed, unpacked=self._unpacked, length=shape[1])
+        self._adapters = fused.adapters
+        if ranks.count() > 1:
+            dist.broadcast(fused.adapters.masters, src=0)
         # Gradients stay where they are, since the graph writes there.
         model.zero_grad = lambda set_to_none=True: fused.adapters.clear()
         micro_batch = MicroBatch(fused, shape)

@@ -3,6 +3,9 @@
 `{"kind": "phase", "title", "total", "unit"}`, `{"kind": "step", "step", "details"}`, `{"kind": "log", "logger",
 "level", "message"}`, and last one of `{"kind": "result", "handle"}`, `{"kind": "stopped", "step"}`,
 `{"kind": "failure", "error", "problem", "field", "remedy"}` (`"memory"` with the `"step"` that did not fit).
+
+Of several training processes the first sends all of these, the others failures alone. A failure of one makes others
+fail, so the first failure counts. `{"kind": "ranks", "statuses"}` has the exit statuses of those that failed.
 """
 
 from __future__ import annotations
@@ -41,14 +44,19 @@ class Spec(Record):
 
 class Sender:
     """The training process's end of the pipe. When nobody reads any more, messages are dropped: a checkpoint that is
-    being written must not fail for that."""
+    being written must not fail for that.
 
-    def __init__(self, descriptor: int) -> None:
+    Args:
+        only_failures: drop everything else too.
+    """
+
+    def __init__(self, descriptor: int, *, only_failures: bool = False) -> None:
         self._descriptor: int | None = descriptor
+        self._only_failures = only_failures
 
     def send(self, kind: str, **content: Any) -> None:
         """Send one message."""
-        if self._descriptor is None:
+        if self._descriptor is None or (self._only_failures and kind != "failure"):
             return
         line = json.dumps({"kind": kind, **content}).encode() + b"\n"
         try:

@@ -13,6 +13,7 @@ import torch
 
 from artifacts.errors import InputError
 from tasks.loading import load_base, silence_peft
+from tasks.training import ranks
 from tasks.training.batches import FILLER, Batches
 from tasks.training.checkpoints import Checkpoints, step_of
 from tasks.training.fallback import out_of_memory
@@ -31,8 +32,9 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
     torch.set_num_threads(spec.config.cpu_threads)
     sender.send("phase", title="loading the base model", total=None, unit="")
     trainer = build_trainer(spec, workdir, sender, stop)
-    start = trainer.checkpoints.newest()
-    trainer.checkpoints.prepare()
+    start = ranks.as_first(trainer.checkpoints.newest() if ranks.rank() == 0 else None)
+    if ranks.rank() == 0:
+        trainer.checkpoints.prepare()
     if start is not None:
         log.info("continuing from the checkpoint of step %d", step_of(start))
     sender.send("phase", title="training", total=spec.config.max_steps, unit="steps")
@@ -41,6 +43,8 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
     if trainer.state.global_step < spec.config.max_steps:
         sender.send("stopped", step=trainer.state.global_step)
         return False
+    if ranks.rank() > 0:
+        return True
     write_adapter(trainer.model, workdir / RESULT / "adapter", spec)
     write_metrics(trainer.records(), workdir / RESULT / "metrics.parquet")
     sender.send("result", handle=_summary(trainer, start))
@@ -78,7 +82,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     model = load_base(Path(spec.model), config.quantization, spec.plan)
     _check_targets(model, config.lora.target_modules)
     callbacks: list[Any] = [Reporter(sender, stop)]
-    if "tensorboard" in config.trackers:
+    if "tensorboard" in config.trackers and ranks.rank() == 0:
         callbacks.append(EventFiles(workdir / RESULT / "tensorboard"))
     trainer = AdapterTrainer(
         engine=FusedEngine(spec.plan, model.config.num_hidden_layers) if spec.plan.engine == "fused" else None,
@@ -139,6 +143,7 @@ def _arguments(spec: Spec, workdir: Path) -> Any:
         loss_type="nll",
         per_device_train_batch_size=plan.micro_batch,
         gradient_accumulation_steps=plan.accumulation,
+        average_tokens_across_devices=True,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         dataloader_num_workers=0,

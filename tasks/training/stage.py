@@ -72,9 +72,9 @@ def _train(spec: Spec, workdir: Path, progress: Progress) -> Checkpoint:
 
 
 def _check(config: TrainingConfig, tokens: TokenizedDataset, plan: Plan) -> None:
-    if plan.micro_batch * plan.accumulation != config.effective_batch:
+    if plan.effective_batch != config.effective_batch:
         raise InputError(
-            f"the plan's batch of {plan.micro_batch} × {plan.accumulation} is not {config.effective_batch}",
+            f"the plan's batch of {plan.batch_in_words} is not {config.effective_batch}",
             field="training.effective_batch",
             remedy="plan again for this configuration",
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from artifacts.errors import StageError
+from tasks.training import ranks
 from tasks.training.batches import Batches
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.fused import FusedEngine
@@ -46,6 +48,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         super().__init__(**kwargs)
         self.batches, self.checkpoints, self.readings = batches, checkpoints, readings
         self.engine = engine
+        if engine is not None:  # it adds up the processes' gradients itself, and needs no DistributedDataParallel
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self._started = time.monotonic()
         self._losses: list[torch.Tensor] = []
         self._source: tuple[Any, ...] = ()
@@ -76,7 +80,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         if self.engine is None:
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         else:
-            loss = self.engine.step(self.model, inputs, num_items_in_batch, self.accelerator.scaler)
+            last = self.accelerator.sync_gradients
+            loss = self.engine.step(self.model, inputs, num_items_in_batch, self.accelerator.scaler, last=last)
         self._losses.append(loss)
         return loss
 
@@ -99,10 +104,13 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         size = self.args.per_device_train_batch_size
         for number, loss in enumerate(losses):
             if not math.isfinite(loss):
-                raise self._not_finite(f"the loss is {loss}", number * size, size)
+                # the processes take turns in fetching micro-batches
+                place = number * ranks.count() + ranks.rank()
+                raise self._not_finite(f"the loss is {loss}", place * size, size)
         self._skipped = 0 if math.isfinite(norm) else self._skipped + 1
         if self._skipped > (SKIPS_ALLOWED if self.accelerator.scaler is not None else 0):
-            raise self._not_finite(f"the gradient norm is {norm}", 0, size * self.args.gradient_accumulation_steps)
+            whole = size * self.args.gradient_accumulation_steps * ranks.count()
+            raise self._not_finite(f"the gradient norm is {norm}", 0, whole)
         return norm
 
     def _not_finite(self, finding: str, first: int, count: int) -> StageError:
@@ -134,7 +142,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super(SFTTrainer, self)._save_checkpoint(model, trial)  # past TRL's, which writes a model card each time
-        self.checkpoints.seal(self.state.global_step)
+        ranks.wait_for_all()  # every process has written the state of its random numbers
+        if ranks.rank() == 0:
+            self.checkpoints.seal(self.state.global_step)
         self._started = time.monotonic()  # no part of the next step
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -146,14 +156,15 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not followed by mypy
-    """Tells the supervising process about every step, and stops at a step's end when asked to."""
+    """Tells the supervising process about every step, and stops at a step's end when asked to: all processes at the
+    end of the same step, whichever heard of it first."""
 
     def __init__(self, sender: Any, stop: Any) -> None:
         self._sender, self._stop = sender, stop
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save and leave when somebody asked to."""
-        if self._stop.requested:
+        if ranks.any_of_us(self._stop.requested, args.device):
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:

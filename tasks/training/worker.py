@@ -1,13 +1,14 @@
-"""The training process: `python -m tasks.training.worker <spec.json> <file descriptor of the pipe>`.
+"""The training process: `python -m tasks.training.worker <spec.json> <file descriptor of the pipe> [<launcher>]`.
 
-Started by `supervision`. SIGTERM makes it write a checkpoint at the next step boundary and end; the kernel sends
-that signal too when the parent dies.
+Started by `supervision`, or as one of several by the process `launcher`, whose file descriptor it is then. SIGTERM
+makes it write a checkpoint at the next step boundary and end; the kernel sends that signal too when the parent dies.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -33,24 +34,34 @@ class StopRequest:
             raise SystemExit(STOPPED)
 
 
-def main(specification: Path, descriptor: int) -> int:
+def main(specification: Path, descriptor: int, launcher: int | None = None) -> int:
     """Train as specified; tell everything through the pipe. Returns the exit status."""
     faulthandler.enable()
-    sender = Sender(descriptor)
     stop = StopRequest()
+    sender = _sender(descriptor, launcher)
     try:
         spec = Spec.model_validate_json(specification.read_text())
-        die_with(spec.parent)
+        die_with(launcher or spec.parent)
         _listen_to_libraries(sender)
         sender.send("phase", title="starting", total=None, unit="")  # importing takes seconds
+        from tasks.training import ranks
         from tasks.training.run import train
 
         finished = train(spec, specification.parent, sender, stop)
+        ranks.leave()
     except Exception as error:
         sender.fail(out_of_memory(error) or error)
         traceback.print_exc()  # after the word is out: without memory this may fail
         return 1
     return 0 if finished else STOPPED
+
+
+def _sender(descriptor: int, launcher: int | None) -> Sender:
+    """The way to the supervising process; of several training processes only the first uses it for good news."""
+    if launcher is None:
+        return Sender(descriptor)
+    path = f"/proc/{launcher}/fd/{descriptor}"
+    return Sender(os.open(path, os.O_WRONLY), only_failures=os.environ["RANK"] != "0")
 
 
 def _listen_to_libraries(sender: Sender) -> None:
@@ -59,4 +70,4 @@ def _listen_to_libraries(sender: Sender) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))

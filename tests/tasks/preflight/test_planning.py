@@ -12,6 +12,7 @@ from artifacts.schema import Plan
 from tasks.preflight.job import JobShape
 from tasks.preflight.shape import ModelShape
 from tasks.preflight.show import plan_rows
+from tasks.training.fallback import in_words, next_plan
 from tests.tasks.preflight.machines import H200, T4, TINY, V100, judged, machine, refusal, shape_of
 
 
@@ -102,3 +103,39 @@ def test_the_plan_in_words(seven: ModelShape) -> None:
     rows = dict(plan_rows(_plan(seven)))
     assert rows["computed by"] == "the fused engine" and "layers" in rows["weights kept in 16 bits"]
     assert dict(plan_rows(_plan(seven, 11.0)))["gradient checkpointing"].startswith("on for ")
+
+
+def test_several_gpus_share_the_batch(seven: ModelShape) -> None:
+    job = JobShape(processes=2)
+    plan = judged(seven, machine(T4, T4), job).plan
+    assert (plan.processes, plan.micro_batch * plan.accumulation, plan.effective_batch) == (2, 2, 4)
+    one = judged(seven, machine(T4, T4)).prediction
+    two = judged(seven, machine(T4, T4), job).prediction
+    assert two.seconds and one.seconds and two.seconds < 0.7 * one.seconds
+
+
+@pytest.mark.parametrize(("cards", "processes"), [(1, 1), (2, 2), (3, 2), (5, 4)])
+def test_auto_takes_as_many_gpus_as_divide_the_batch(cards: int, processes: int, seven: ModelShape) -> None:
+    assert judged(seven, machine(*[T4] * cards), JobShape(processes="auto")).plan.processes == processes
+
+
+def test_processes_without_a_gpu_each_or_a_share_each_are_refused(seven: ModelShape) -> None:
+    refused = refusal(seven, machine(T4), JobShape(processes=2))
+    assert "2 processes want a GPU each, but only 1" in str(refused) and "training.processes=1" in str(refused)
+    with pytest.raises(InputError, match="3 processes do not divide the effective batch of 4"):
+        judged(seven, machine(T4, T4, T4), JobShape(processes=3))
+
+
+def test_the_fullest_of_several_gpus_decides(seven: ModelShape) -> None:
+    full = T4.model_copy(update={"free_gib": 1.0})
+    judged(seven, machine(T4, full))  # one process uses the first
+    assert "1.0 GiB are free" in str(refusal(seven, machine(T4, full), JobShape(processes=2)))
+
+
+def test_out_of_memory_in_several_processes_keeps_them() -> None:
+    plan = Plan(
+        device="cuda", precision="fp16", micro_batch=2, accumulation=1, gradient_checkpointing=False, processes=2
+    )
+    smaller = next_plan(plan)
+    assert smaller and (smaller.micro_batch, smaller.accumulation, smaller.effective_batch) == (1, 2, 4)
+    assert in_words(smaller) == "1 × 2 in 2 processes"

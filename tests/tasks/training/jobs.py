@@ -122,6 +122,6 @@ def _results(folder: Path) -> Path:
 
 
 def workers(parent: int | None = None) -> list[psutil.Process]:
-    """The training processes of a process."""
-    children = psutil.Process(parent).children()
+    """The training processes of a process, also those that a launcher started."""
+    children = psutil.Process(parent).children(recursive=True)
     return [child for child in children if "tasks.training.worker" in child.cmdline()]
