@@ -22,6 +22,8 @@ class Judgement(Record):
     """Whether a promotion rests on it. What does not decide can only object: when it is worse."""
     finding: str
     """The interval and the margin in words."""
+    beside: str = ""
+    """What else there is to know: the smallest detectable difference, Wilson's intervals, McNemar's test."""
 
 
 class GateDecision(Handle):

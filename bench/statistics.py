@@ -1,6 +1,7 @@
 """How often intervals that say 95 % hold the truth, and how often the gate says “kept” when it should not.
 
     python -m bench.statistics [--studies 3000] [--out bench/results/statistics.json]
+    python -m bench.statistics --show      # the tables of docs/evaluation.md, from the results
 
 Studies are made up with a known true difference, and each is judged as an evaluation would be. Repositories differ in
 size (log-normal, 1 to 60 items) or not, and items of one repository are alike (`icc`, the intraclass correlation).
@@ -219,11 +220,38 @@ def kept_designs() -> Iterator[tuple[Design, float]]:
             yield Design("outcome", clusters, "unequal", differing=differing, icc=0.1), 0.05
 
 
+def tables(found: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = ["| items | clusters | sizes | ours | percentile | bootstrap-t | cluster-t |", "| --- |" + " ---: |" * 6]
+    for row in found["coverage"]:
+        shares = " | ".join(f"{100 * row[name]:.1f}" for name in METHODS)
+        lines.append(f"| {_what(row)} | {row['clusters']} | {row['sizes']} | {shares} |")
+    lines += ["", "| items | clusters | margin | worse by the margin | no difference |", "| --- |" + " ---: |" * 4]
+    for row in found["kept"]:
+        shares = f"{100 * row['worse by the margin']:.1f} | {100 * row['no difference']:.0f}"
+        lines.append(f"| {_what(row)} | {row['clusters']} | {row['margin']} | {shares} |")
+    lines += ["", "| items | clusters | sizes | smallest detectable | shown |", "| --- |" + " ---: |" * 4]
+    for row in found["power"]:
+        shown = f"{row['smallest']:.4f} | {100 * row['shown']:.0f}"
+        lines.append(f"| {_what(row)} | {row['clusters']} | {row['sizes']} | {shown} |")
+    return "\n".join(lines)
+
+
+def _what(row: dict[str, Any]) -> str:
+    if row["kind"] == "loss":
+        return f"losses, {row['effects']} effects"
+    return f"outcomes, {100 * row['differing']:.0f} % differ"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=3000)
     parser.add_argument("--out", type=Path, default=Path("bench/results/statistics.json"))
+    parser.add_argument("--show", action="store_true")
     options = parser.parse_args()
+    if options.show:
+        print(tables(json.loads(options.out.read_text())))
+        return
     studies = options.studies
     found: dict[str, Any] = {"studies": studies, "draws": DRAWS, "coverage": [], "kept": [], "power": []}
     for design in coverage_designs():

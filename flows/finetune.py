@@ -197,6 +197,7 @@ def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReferen
         kept=kept,
         generations=generated,
         evaluation=evaluated,
+        decision=decided,
     )
     return Results(exported, evaluated, decided, report)
 

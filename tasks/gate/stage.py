@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from artifacts.progress import SILENT, Progress
 from artifacts.schema import EvaluationReport, Generations, Metric
 from artifacts.verdicts import GateDecision, Judgement, Ruling
 from tasks.gate import results
+from tasks.gate.results import Result
 from tasks.gate.settings import GateConfig
 from tasks.stage import Stage
-from tasks.statistics import verdict
+from tasks.statistics import mcnemar, verdict, wilson
 
 ASKED = {"learned": "learned this code", "kept": "kept what it could do"}
 
@@ -28,16 +29,17 @@ def run_gate(
 ) -> GateDecision:
     """Decide by the evaluation's figures, and keep both models' results on each item for comparisons to come."""
     progress.begin("judging")
-    judgements = tuple(judge(metric, config) for metric in evaluation.metrics)
+    found = results.gather([generations.path, evaluation.path])
+    results.write(found, workdir / "results.parquet")
+    judgements = tuple(judge(metric, config, found) for metric in evaluation.metrics)
     ruling, reasons = decide(judgements, config)
-    results.write(results.gather([generations.path, evaluation.path]), workdir / "results.parquet")
     decision = GateDecision(path=workdir, ruling=ruling, reasons=reasons, judgements=judgements)
     (workdir / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
     return decision
 
 
-def judge(metric: Metric, config: GateConfig) -> Judgement:
-    """What one figure says."""
+def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> Judgement:
+    """What one figure says. `found`: the results that it was made of, for what stands beside it."""
     margin = metric.margin or 0.0
     return Judgement(
         metric=metric.name,
@@ -46,7 +48,22 @@ def judge(metric: Metric, config: GateConfig) -> Judgement:
         verdict=verdict(metric.low, metric.high, better=metric.better, margin=margin),
         decides=any(fnmatch(metric.name, pattern) for pattern in config.decided_by),
         finding=f"difference {metric.difference:+.4f}, 95 % interval {metric.interval}, margin {margin:g}",
+        beside=beside(metric, [result for result in found if result.metric == metric.name]),
     )
+
+
+def beside(metric: Metric, found: Sequence[Result]) -> str:
+    """What else there is to know: the smallest detectable difference; of outcomes that are 0 or 1 the interval of each
+    model's share and McNemar's test."""
+    said = [] if metric.smallest_detectable is None else [f"smallest detectable {metric.smallest_detectable:.4f}"]
+    base, tuned = [result.base for result in found], [result.tuned for result in found]
+    if found and {*base, *tuned} <= {0.0, 1.0}:
+        for name, outcomes in (("base", base), ("tuned", tuned)):
+            low, high = wilson(sum(outcomes), len(outcomes))
+            said.append(f"{name} {sum(outcomes):.0f} of {len(outcomes)} [{low:.1%}, {high:.1%}]")
+        test = mcnemar(base, tuned)
+        said.append(f"{test.gained} gained, {test.lost} lost, McNemar p = {test.p:.2g}")
+    return "; ".join(said)
 
 
 def decide(judgements: Sequence[Judgement], config: GateConfig) -> tuple[Ruling, tuple[str, ...]]:
@@ -79,7 +96,7 @@ def _objections(question: str, judgements: Sequence[Judgement]) -> list[str]:
 def sections(decision: GateDecision) -> list[Section]:
     """The decision, its reasons, and what each figure said."""
     rows = tuple(
-        (one.title, one.question, one.verdict, one.finding, "yes" if one.decides else "no")
+        (one.title, one.question, one.verdict, "yes" if one.decides else "no", one.finding, one.beside)
         for one in decision.judgements
     )
     caption = (
@@ -87,8 +104,8 @@ def sections(decision: GateDecision) -> list[Section]:
     )
     caption += " a deciding figure in at most 2.5 of 100 cases."
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
-    table = Table(("", "asked whether it", "verdict", "finding", "decides"), rows, caption)
+    table = Table(("", "asked whether it", "verdict", "decides", "finding", "beside it"), rows, caption)
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
-STAGE = Stage(name="gate", version=2, run=run_gate, produces=GateDecision, show=sections)
+STAGE = Stage(name="gate", version=3, run=run_gate, produces=GateDecision, show=sections)

@@ -29,7 +29,7 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
     compared = tuple(map(compare, run.evaluation.samples))
     judged = tuple(one for one in shown["evaluation"] if one.key != "completions")
     return [
-        Chapter("evaluation", "What the model learned, and what it kept", judged),
+        Chapter("evaluation", "What the model learned, and what it kept", (*judged, *shown.get("gate", ()))),
         # laid out wider than elsewhere, with what differs marked
         *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
         Chapter("data", "What went in", _what_went_in(shown)),

@@ -14,6 +14,7 @@ from artifacts.schema import (
     PreflightReport,
     TokenizedDataset,
 )
+from artifacts.verdicts import GateDecision
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class RunResults:
     generations: Generations
     evaluation: EvaluationReport
     kept: DatasetSample | None = None
+    decision: GateDecision | None = None
 
     @property
     def by_stage(self) -> dict[str, Handle]:
@@ -41,5 +43,6 @@ class RunResults:
             "kept": self.kept,
             "generation": self.generations,
             "evaluation": self.evaluation,
+            "gate": self.decision,
         }
         return {stage: handle for stage, handle in found.items() if handle}

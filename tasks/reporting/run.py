@@ -19,6 +19,7 @@ from artifacts.schema import (
     RunReport,
     TokenizedDataset,
 )
+from artifacts.verdicts import GateDecision
 from tasks.reporting.chapters import chapters
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import Page, to_html
@@ -43,12 +44,13 @@ def run_reporting(  # the stages' handles are the signature
     generations: Generations,
     evaluation: EvaluationReport,
     kept: DatasetSample | None = None,
+    decision: GateDecision | None = None,
     workdir: Path,
     progress: Progress,
 ) -> RunReport:
     """Write `report.html`, one page that loads nothing from elsewhere, and `figures.json`, its key figures."""
     progress.begin("writing the report")
-    run = RunResults(preflight, sample, tokens, checkpoint, exported, generations, evaluation, kept)
+    run = RunResults(preflight, sample, tokens, checkpoint, exported, generations, evaluation, kept, decision)
     page = compose(config, run, show_all(run))
     write(page, workdir)
     return RunReport(path=workdir, verdict=" ".join(answer.sentence for answer in page.answers))
@@ -56,7 +58,7 @@ def run_reporting(  # the stages' handles are the signature
 
 def show_all(run: RunResults) -> dict[str, list[Section]]:
     """What each stage has to show of its result, by stage."""
-    from tasks import evaluation, exporting, generation, preflight, sampling, tokenization, training
+    from tasks import evaluation, exporting, gate, generation, preflight, sampling, tokenization, training
 
     found = {
         "preflight": preflight.STAGE.show(run.preflight),
@@ -67,6 +69,8 @@ def show_all(run: RunResults) -> dict[str, list[Section]]:
         "generation": generation.STAGE.show(run.generations),
         "evaluation": evaluation.STAGE.show(run.evaluation),
     }
+    if run.decision:
+        found["gate"] = gate.STAGE.show(run.decision)
     return found | ({"kept": sampling.KEPT.show(run.kept)} if run.kept else {})
 
 

@@ -147,6 +147,16 @@ def test_results_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert results.gather([tmp_path])[0].item == line.item
 
 
+def test_outcomes_have_wilson_and_mcnemar_beside_them() -> None:
+    outcomes = [(1.0, 0.0)] * 5 + [(0.0, 1.0)] + [(1.0, 1.0)] * 10
+    found = [Result("mbpp_pass", f"i{n}", f"r{n}", 1.0, *pair) for n, pair in enumerate(outcomes)]
+    said = judge(metric("mbpp_pass", -0.5, 0.1, smallest_detectable=0.4), CONFIG, found).beside
+    assert said == (
+        "smallest detectable 0.4000; base 15 of 16 [71.7%, 98.9%]; tuned 11 of 16 [44.4%, 85.8%]; "
+        "1 gained, 5 lost, McNemar p = 0.22"
+    )
+
+
 def test_the_decision_is_shown() -> None:
     ruling, reasons = decide([judge(metric(), CONFIG)], CONFIG)
     (section,) = sections(GateDecision(ruling=ruling, reasons=reasons, judgements=(judge(metric(), CONFIG),)))
