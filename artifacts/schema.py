@@ -375,6 +375,20 @@ class FunctionalSuite(Record):
     """Whether the problems were put as instructions, in the model's own template."""
 
 
+class Overlap(Record):
+    """Something to be asked that stands in the training data, word for word or nearly; it was left out."""
+
+    domain: str
+    """`held_out`, `kept`, or a functional suite's name."""
+    item: str
+    part: str
+    kind: Literal["exact", "near"]
+    document: str
+    """The training file that holds the most of it."""
+    share: float
+    """Of the part's runs of five tokens, in that file."""
+
+
 class Generations(Handle):
     """What the models made, not scored yet. `losses.parquet`: a row per chunk: `domain, repo, path, language, chunk,
     tokens` and the summed loss in nats of each side, `base, again, tuned` (`again`: base a second time, null where not
@@ -390,6 +404,10 @@ class Generations(Handle):
     completions: int
     """Prompts."""
     functional: tuple[FunctionalSuite, ...] = ()
+    contaminated: tuple[Overlap, ...] = ()
+    """What stands in the training data and was therefore not asked."""
+    looked_at: dict[str, int] = {}
+    """Files or problems that were looked for there, by domain."""
     speed: GenerationSpeed | None = None
     """None when nothing was generated."""
 

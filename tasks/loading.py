@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Plan, Quantization
-from tasks.model_files import CONFIG, read_json
+from tasks.model_files import ADAPTER, ADAPTER_CONFIG, CONFIG, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -111,12 +111,51 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
-    """The model with a trained LoRA adapter (`Checkpoint.path / "adapter"`), frozen, adapter weights in fp32."""
+    """The model with a trained LoRA adapter (`Checkpoint.path / "adapter"`), frozen, adapter weights in fp32.
+
+    Raises:
+        InputError: the adapter is incomplete, or was made for another base.
+    """
     from peft import PeftModel
 
     silence_peft()
+    _check_adapter(model, adapter)
     tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False, autocast_adapter_dtype=True)
     return tuned.requires_grad_(False).eval()
+
+
+def _check_adapter(model: PreTrainedModel, adapter: Path) -> None:
+    """Every factor has its linear layer, of its size: PEFT would leave out what it does not find, with a warning."""
+    from safetensors import SafetensorError, safe_open
+
+    sizes = {name: (module.in_features, module.out_features) for name, module in _linear_layers(model)}
+    try:
+        read_json(adapter / ADAPTER_CONFIG)
+        with safe_open(adapter / ADAPTER, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"the adapter in {adapter} is incomplete: {str(error).splitlines()[0]}",
+            field="model",
+            remedy="copy the whole folder again, or run the training again",
+        ) from error
+    for name, shape in shapes.items():
+        layer, _, factor = name.removeprefix("base_model.model.").partition(".lora_")
+        side = {"A": 0, "B": 1}.get(factor[:1])
+        if side is None:
+            continue
+        expected = sizes[layer][side] if layer in sizes else None
+        if shape[1 - side] != expected:
+            found = f"its {layer} takes {shape[1 - side]} where the base has {expected or 'no such layer'}"
+            raise InputError(
+                f"the adapter in {adapter} was made for another base model: {found}",
+                field="model",
+                remedy="name the base that adapter_config.json names, or the adapter of this base",
+            )
+
+
+def _linear_layers(model: PreTrainedModel) -> list[tuple[str, Any]]:
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, "in_features")]
 
 
 def silence_peft() -> None:

@@ -5,6 +5,7 @@ Base and tuned are one loaded model with the adapter switched off and on, so tha
 the same. The base model goes first, then the base model again, which shows what two runs of one model differ by.
 
     suites      files → items: a gap in a file, the prompt that leads to it, what stands there in truth
+    overlaps    what stands in the training data, and is not asked
     problems    functional suites → items
     models      base and tuned, loaded once
     sides       what computes one of them: the libraries' modules, or the engine where the plan says so

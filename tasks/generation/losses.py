@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,11 +43,13 @@ class Chunk:
         return sum(self.counts)
 
 
-def choose(path: Path, wanted: int, seed: int, bos: int | None) -> list[Chunk]:
+def choose(
+    path: Path, wanted: int, seed: int, bos: int | None, without: Container[tuple[str, str]] = ()
+) -> list[Chunk]:
     """Chunks of a tokenized file, at most `wanted`, spread over the repositories; in the order of the file.
 
     The prediction of every token counts but that of the first, of `BOS`, and where there is a completion mask of the
-    tokens outside it. Chunks in which nothing counts are left out.
+    tokens outside it. Chunks in which nothing counts are left out, and those of the files `without` (repository, path).
 
     Raises:
         InputError: nothing is left.
@@ -61,6 +63,8 @@ def choose(path: Path, wanted: int, seed: int, bos: int | None) -> list[Chunk]:
         if len(chosen) == wanted:
             break
         row = table.slice(index, 1).to_pylist()[0]
+        if (row["repo"], row["path"]) in without:
+            continue
         ids = row["input_ids"]
         mask = row.get("completion_mask") or [1] * len(ids)
         counts = [bool(kept) and token != bos for token, kept in zip(ids, mask, strict=True)]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from artifacts.presentation import Block, Section, Table, Text
 from artifacts.schema import Generations
+
+MOST_OVERLAPS = 20
+"""Overlaps listed by name."""
+_NAMES = {"held_out": "held-out files", "kept": "files from elsewhere"}
 
 
 def sections(handle: Generations) -> list[Section]:
@@ -18,4 +24,21 @@ def sections(handle: Generations) -> list[Section]:
     blocks: list[Block] = [Table(("base, base again and tuned", ""), tuple(rows))]
     if handle.notes:
         blocks.append(Text("\n".join(f"- {note}" for note in handle.notes)))
-    return [Section("generations", "What the models were put through", tuple(blocks))]
+    found = [Section("generations", "What the models were put through", tuple(blocks))]
+    return [*found, _contamination(handle)] if handle.looked_at else found
+
+
+def _contamination(handle: Generations) -> Section:
+    counts = Counter(one.domain for one in handle.contaminated)
+    said = "; ".join(
+        f"{_NAMES.get(domain, domain)}: {counts[domain]:,} of {total:,}" for domain, total in handle.looked_at.items()
+    )
+    text = f"Looked for in the training data, and left out where most of it stands in one training file. {said}."
+    rows = tuple(
+        (_NAMES.get(one.domain, one.domain), f"`{one.item}`", one.kind, f"`{one.document}`", f"{one.share:.0%}")
+        for one in handle.contaminated[:MOST_OVERLAPS]
+    )
+    more = len(handle.contaminated) - len(rows)
+    columns = ("", "left out", "how", "stands in", "share")
+    table = [Table(columns, rows, f"And {more:,} more." if more else "")] if rows else []
+    return Section("contamination", "What was contaminated", (Text(text), *table))

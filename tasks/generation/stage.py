@@ -20,7 +20,7 @@ from artifacts.schema import (
     TokenizedDataset,
 )
 from tasks.base_model import ModelReference, fetch
-from tasks.generation import losses, suites
+from tasks.generation import losses, overlaps, suites
 from tasks.generation.models import Pair, threads
 from tasks.generation.problems import Asked
 from tasks.generation.settings import GenerationConfig
@@ -72,12 +72,11 @@ def run_generation(
     """
     _check_context(config, model)
     tokenizer = load_tokenizer(model.metadata)
-    chunks = losses.choose(tokens.path / "held_out.parquet", config.max_chunks, config.seed, tokenizer.bos)
-    items, notes = _choose_items(suites.read_files(sample.path / "held_out.parquet"), tokenizer, config)
-    if kept:
-        files = [
-            file for side in ("held_out", "train") for file in suites.read_files(kept.path / f"{side}.parquet", "kept")
-        ]
+    screened = overlaps.screen(sample, kept)
+    held_out = tokens.path / "held_out.parquet"
+    chunks = losses.choose(held_out, config.max_chunks, config.seed, tokenizer.bos, screened.dropped)
+    items, notes = _choose_items(screened.held_out, tokenizer, config)
+    if files := screened.kept:
         chunks += losses.cut(files, tokenizer, config.max_chunks, tokens.max_length, config.seed)
         items += _choose_items(files, tokenizer, config)[0]
     asked: list[Asked] = []
@@ -100,6 +99,8 @@ def run_generation(
         quantization=config.quantization,
         losses=len(chunks),
         completions=len(items),
+        contaminated=screened.found,
+        looked_at=screened.looked_at,
         functional=tuple(one.record for one in asked),
         speed=_speed(measured.values(), pair.engine),
     )

@@ -39,7 +39,9 @@ STAGES = (
     "quantization",
     "training",
     "exporting",
+    "generation",
     "evaluation",
+    "gate",
     "reporting",
 )
 STEPS, SAVE_STEPS = 8, 2
@@ -51,14 +53,16 @@ RECIPE: dict[str, Any] = {
     "tokenization": {"max_length": 64},
     "training": {"max_steps": STEPS, "warmup_steps": 1, "save_steps": SAVE_STEPS, "cpu_threads": 1},
     "exporting": {"merged": False},
-    "evaluation": {
+    "kept": None,
+    "generation": {
         "max_chunks": 4,
         "line_prompts": 2,
         "fim_prompts": 2,
+        "block_prompts": 0,
         "prompt_tokens": 32,
         "max_new_tokens": 4,
-        "resamples": 2000,
     },
+    "evaluation": {"resamples": 2000},
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -73,8 +75,8 @@ def generate(place: World, exported: ExportedModel, workdir: Path, **changes: An
     return run_generation(GenerationConfig(**{**SETTINGS, **changes}), **place.inputs(exported), workdir=workdir)
 
 
-def build(folder: Path, files: dict[str, str] | None = None, *, kept: bool = False) -> World:
-    """Tokenize files, each in a repository named like it, as the held-out side."""
+def build(folder: Path, files: dict[str, str] | None = None, learned: str = "x = 1\n", *, kept: bool = False) -> World:
+    """Tokenize files, each in a repository named like it, as the held-out side; `learned` is the other one."""
     texts = files if files is not None else {name: source(name) for name in NAMES}
     columns = ("repo", "path", "language", "license", "size", "sha256", "revision", "content")
     rows = [
@@ -83,8 +85,8 @@ def build(folder: Path, files: dict[str, str] | None = None, *, kept: bool = Fal
     ]
     schema = pa.schema([(name, pa.int64() if name == "size" else pa.string()) for name in columns])
     held_out = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema)
-    learned = rows[:1] if kept else [("t", *row[1:]) for row in rows[:1]]
-    train = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in learned], schema)
+    other = rows[:1] if kept else [("t", *row[1:-1], learned) for row in rows[:1]]
+    train = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in other], schema)
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(held_out, folder / "held_out.parquet")
     pq.write_table(train, folder / "train.parquet")
@@ -161,3 +163,12 @@ def _lora() -> LoraConfig:
 def _export(adapter: Any, folder: Path) -> ExportedModel:
     adapter.save_pretrained(str(folder / "adapter"))
     return ExportedModel(adapter_comparison=EXACT, merged_comparison=None, adapter_bytes=0, merged_bytes=0, path=folder)
+
+
+def other_base(folder: Path) -> None:
+    """A model of the built-in one's vocabulary and another width."""
+    shutil.copytree(BASE_MODEL, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings.update(hidden_size=64, intermediate_size=96, num_attention_heads=2, num_key_value_heads=2, head_dim=32)
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(folder)

@@ -1,0 +1,120 @@
+"""`codetune complete`: base and tuned next to each other in the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from artifacts.errors import InputError
+from flows.commands.options import Json, StorePath, use_store
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from tasks.completing import Answers, Question
+
+
+def complete(
+    model: Annotated[str, Parameter(help="An exported model's folder, or a version (v3) from `codetune models`.")],
+    *,
+    prompt: Annotated[str | None, Parameter(help="Text to go on from; `-` reads it from standard input.")] = None,
+    suffix: Annotated[str | None, Parameter(help="Text after the gap: the models fill in what stands between.")] = None,
+    file: Annotated[Path | None, Parameter(help="A file with a gap to fill, instead of --prompt.")] = None,
+    line: Annotated[int | None, Parameter(help="The line of that file to leave out and fill in, from 1.")] = None,
+    new_tokens: Annotated[int, Parameter(help="Longest answer, in tokens.")] = 64,
+    quantization: Annotated[
+        Literal["int8", "nf4", "none"], Parameter(help="What the base weights are quantized to.")
+    ] = "none",
+    store: StorePath = None,
+    as_json: Json = False,
+) -> int:
+    """Let base and tuned complete a text, or fill in a line of a file, and show both next to each other."""
+    use_store(store)
+    if new_tokens < 1:
+        raise InputError(f"{new_tokens} tokens are no answer", field="--new-tokens", remedy="give at least 1")
+    question, truth = _question(prompt, suffix, file, line)
+    from tasks import completing
+
+    answers = completing.complete(_folder(model), question, new_tokens=new_tokens, quantization=quantization)
+    if as_json:
+        print(json.dumps({"base": answers.base, "tuned": answers.tuned, "truth": truth}))
+    else:
+        _show(question, answers, truth)
+    return 0
+
+
+def _question(
+    prompt: str | None, suffix: str | None, file: Path | None, line: int | None
+) -> tuple[Question, str | None]:
+    """What is asked, and what stands there in truth where that is known."""
+    from tasks.completing import Question, read_gap
+
+    if (prompt is None) == (file is None):
+        raise InputError("give either --prompt or --file with --line", field="--prompt")
+    if prompt is not None:
+        if line is not None:
+            raise InputError("--line goes with --file", field="--line", remedy="leave it out, or name a file")
+        if prompt == "-":
+            import sys
+
+            prompt = sys.stdin.read()
+        return Question(prompt, suffix), None
+    assert file is not None
+    if line is None:
+        raise InputError("which line is to be filled in?", field="--line", remedy="give its number, from 1")
+    before, truth, after = read_gap(file, line)
+    return Question(before, after, single_line=True), truth
+
+
+def _folder(model: str) -> Path:
+    """The export that a folder or a version names."""
+    if Path(model).is_dir():
+        return Path(model)
+    from artifacts.registry import Registry
+    from artifacts.store import Store
+
+    store = Store.from_environment()
+    candidate = Registry(store.registry).find(model)
+    return store.check(candidate.model)
+
+
+LINES_SHOWN = 6
+
+
+def _show(question: Question, answers: Answers, truth: str | None) -> None:
+    """What stands before the gap, both answers side by side with their differences marked, and the truth."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    before = question.before.rstrip("\n").split("\n")[-LINES_SHOWN:]
+    console.print(Text("\n".join(before), style="dim"))
+    table = Table("base", "tuned", expand=True, show_lines=False)
+    base, tuned = _marked(answers)
+    table.add_row(base, tuned)
+    console.print(table)
+    if truth is not None:
+        console.print(Text("in the file: ", style="bold") + Text(truth))
+    if question.after:
+        console.print(Text("\n".join(question.after.split("\n")[:LINES_SHOWN]), style="dim"))
+    if answers.base == answers.tuned:
+        console.print("both say the same")
+
+
+def _marked(answers: Answers) -> tuple[Text, Text]:
+    """Both answers, what only one of them has in colour."""
+    import re
+    from difflib import SequenceMatcher
+
+    from rich.text import Text
+
+    left, right = (re.findall(r"\w+|\s+|.", answer) for answer in (answers.base, answers.tuned))
+    shown = Text(), Text()
+    for what, start, end, other_start, other_end in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        shown[0].append("".join(left[start:end]), style="" if what == "equal" else "yellow")
+        shown[1].append("".join(right[other_start:other_end]), style="" if what == "equal" else "cyan")
+    return shown
