@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from artifacts.presentation import Section, Table, Text
 from artifacts.registry import Registry
 from artifacts.schema import (
     EvaluationReport,
@@ -20,6 +21,7 @@ from artifacts.schema import (
 from artifacts.store import Store
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
 from flows.config import PipelineConfig
+from flows.notification import explain, notify
 from tasks import (
     base_model,
     dashboard,
@@ -103,7 +105,15 @@ def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, e
     return event
 
 
-@flow(name="finetune", flow_run_name="{config.recipe}", persist_result=False)
+@flow(
+    name="finetune",
+    flow_run_name="{config.recipe}",
+    persist_result=False,
+    on_completion=[notify],
+    on_failure=[notify],
+    on_crashed=[notify],
+    on_cancellation=[notify],
+)
 def finetune(
     config: PipelineConfig, refresh: list[StageName] | None = None, onward: StageName | None = None
 ) -> RunSummary:
@@ -114,11 +124,20 @@ def finetune(
         refresh: stages to run again even if nothing changed.
         onward: a stage to run again even if nothing changed, with everything that follows from it.
     """
+    try:
+        return _finetune(config, refresh, onward)
+    except Exception as error:
+        dashboard.publish("run", [_failure(error)])
+        raise
+
+
+def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None) -> RunSummary:
     store = Store.from_environment()
     with Run(store, refresh or (), config.workers, onward=onward, recipe=config.recipe or "") as run:
         results = pipeline(run, config, locate(config.model))
         candidate = promotion.candidate_of(results.exported, results.decided, results.report, config.recipe)
         event = promote(Registry(store.registry), candidate, config.gate, results.evaluated)
+    dashboard.publish("run", [_overview(run.outcomes, results.report, event)])
     return RunSummary(
         stages={outcome.stage: _summary(outcome) for outcome in run.outcomes},
         report=str(results.report.path / "report.html"),
@@ -127,6 +146,25 @@ def finetune(
         version=event.version,
         reasons=event.reasons,
     )
+
+
+def _overview(outcomes: list[policy.Outcome], report: RunReport, event: Event) -> Section:
+    """What became of every stage, on the run itself."""
+    rows = tuple(
+        (one.stage, one.state, "" if one.state == "cached" else f"{one.seconds:.1f} s", one.handle.summary)
+        for one in outcomes
+    )
+    verdict = f"**{report.verdict}**\n\nThe model: {event.kind}. {' '.join(event.reasons)}"
+    where = f"The whole report is one HTML file: `{report.path / 'report.html'}`"
+    return Section("overview", "The run", (Text(verdict), Table(("stage", "", "took", "result"), rows), Text(where)))
+
+
+def _failure(error: Exception) -> Section:
+    """What a person needs to hear, on the run itself."""
+    said = explain(error)
+    where = f"`{said['field']}`: " if said["field"] else ""
+    text = f"**What is wrong**\n\n{where}{said['problem']}\n\n**What to do**\n\n{said['remedy'] or 'See the log.'}"
+    return Section("failure", "Why the run failed", (Text(text),))
 
 
 class Results(NamedTuple):

@@ -177,6 +177,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not fo
             "learning rate": f"{logs['learning_rate']:.2g}",
             "tokens/s": round(logs["tokens_per_second"]),
             "memory": f"{logs['memory_gib']:.2f} GiB",
+            **({"GPU": f"{logs['gpu_temperature_c']:.0f} °C"} if "gpu_temperature_c" in logs else {}),
             "left": f"{left:.0f} s",
         }
         self._sender.send("step", step=state.global_step, details=details)
