@@ -6,6 +6,8 @@ and whether a stage is tried again.
 
 from __future__ import annotations
 
+from artifacts.redaction import redact
+
 
 class CodetuneError(Exception):
     """A failure with a message meant for a person; shown without a traceback.
@@ -19,8 +21,9 @@ class CodetuneError(Exception):
     exit_status = 1
 
     def __init__(self, problem: str, *, field: str | None = None, remedy: str | None = None) -> None:
-        self.problem, self.field, self.remedy = problem, field, remedy
-        super().__init__(problem, field, remedy)
+        self.problem, self.field = redact(problem), field
+        self.remedy = remedy and redact(remedy)
+        super().__init__(self.problem, field, self.remedy)
 
     def __str__(self) -> str:
         where = f"{self.field}: " if self.field else ""

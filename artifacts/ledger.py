@@ -18,6 +18,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
+from artifacts.redaction import redact
 from artifacts.schema import Record
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class Entry:
     def end(self, state: RunState, problem: str = "") -> None:
         """Note how the run ended, and let go of it."""
         try:
-            self._write(state=state, problem=problem, ended=_now())
+            self._write(state=state, problem=redact(problem), ended=_now())
         except OSError as error:  # a full disk must not hide what ended the run
             log.warning("the end of the run could not be recorded: %s", error)
         finally:

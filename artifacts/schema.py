@@ -329,7 +329,10 @@ class Comparison(Record):
 
 class ExportedModel(Handle):
     """`adapter/`: the LoRA adapter for `peft`; `merged/`: the whole model in fp16 for `transformers`, absent when not
-    asked for, with tokenizer and generation configuration; both with model card."""
+    asked for, with tokenizer and generation configuration; both with model card. `lineage.json`: where it comes from
+    (`artifacts.lineage`)."""
+
+    measurements: ClassVar[tuple[str, ...]] = ("lineage.json",)
 
     adapter_comparison: Comparison
     merged_comparison: Comparison | None

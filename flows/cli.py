@@ -39,6 +39,7 @@ app.command("flows.commands.complete:complete")
 app.command("flows.commands.preflight:preflight")
 app.command("flows.commands.recipes:list_recipes", name="recipes")
 app.command("flows.commands.why:why")
+app.command("flows.commands.lineage:lineage")
 for _command in ("runs", "prune"):
     app.command(f"flows.commands.store:{_command}")
 

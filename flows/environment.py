@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from artifacts.redaction import redact_logs
+
 PROJECT = Path(__file__).parents[1]
 
 LIBRARIES = {
@@ -32,6 +34,7 @@ def apply(*, quiet: bool) -> None:
         defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    redact_logs()
 
 
 def _flatten(table: dict[str, Any], prefix: str = "PREFECT") -> dict[str, str]:

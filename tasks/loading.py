@@ -84,7 +84,7 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
         how: dict[str, Any] = {"quantization_config": settings}
         if stored != "none":
             # In place of what the folder says: it cannot know which type will be computed in.
-            how = {"config": AutoConfig.from_pretrained(folder, local_files_only=True)}
+            how = {"config": AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)}
             how["config"].quantization_config = settings.to_dict()
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -93,6 +93,7 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
             device_map={"": 0 if plan.device == "cuda" else "cpu"},
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=False,  # unset, it asks at the terminal whether to run a model's own code
             ignore_mismatched_sizes=True,  # refused by the caller, by name
             output_loading_info=True,
         )

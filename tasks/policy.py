@@ -41,7 +41,7 @@ from artifacts.ledger import Entry
 from artifacts.progress import Progress, Tick
 from artifacts.schema import Handle
 from artifacts.store import Store
-from tasks import dashboard, provenance
+from tasks import dashboard, lineage, provenance
 from tasks.stage import Stage
 from tasks.workers import WorkersConfig, started
 
@@ -140,6 +140,8 @@ class Job(Generic[H]):
         with ExitStack() as stack:
             more = {"mapper": stack.enter_context(started(self.workers))} if stage.fans_out else {}
             handle = stage.run(self.config, **self.inputs, **more, workdir=workdir, progress=progress)
+        if stage.leaves:
+            lineage.write(handle, self.parts, self.inputs, store)
         seconds = round(time.monotonic() - began, 3)
         return store.publish(stage.name, self.key, handle, handle.path, provenance.of(self.parts, self.inputs, seconds))
 

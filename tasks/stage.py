@@ -36,6 +36,8 @@ class Stage(Generic[H]):
     """`run` takes a `mapper` too, and has it compute its parts (`tasks.mapping`)."""
     instant: bool = False
     """It takes a moment and little room: whoever only asks what would run has it run, to know what it would say."""
+    leaves: bool = False
+    """Its artifact leaves the store: `lineage.json` in it tells where it comes from."""
     keeps_workdir: bool = False
     """A failed or killed attempt's work directory is handed to the next attempt, which continues from it."""
 

@@ -120,7 +120,12 @@ def _load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
 
     dtype = torch.float32 if plan.device == "cpu" else torch.float16
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, device_map={"": plan.device}, local_files_only=True
+        folder,
+        dtype=dtype,
+        device_map={"": plan.device},
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
     )
     return model.eval()
 

@@ -166,9 +166,9 @@ def _built_shape(folder: Path, raw: dict[str, Any]) -> ModelShape:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
         raise _unreadable(f"transformers cannot build a {raw['model_type']} model ({_first_line(error)})") from error
     head = model.get_output_embeddings()

@@ -112,11 +112,11 @@ def _replaced(base: Path, quantization: Literal["int8", "nf4"]) -> Any:
     from transformers.quantizers import AutoHfQuantizer
 
     try:
-        config = AutoConfig.from_pretrained(base, local_files_only=True)
+        config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
         if getattr(config, "quantization_config", None) is not None:
             raise unusable(base, "it is quantized already")
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise unusable(base, str(error).splitlines()[0]) from error
     quantizer = AutoHfQuantizer.from_config(quantization_config(quantization, torch.float32), pre_quantized=False)

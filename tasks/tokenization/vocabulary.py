@@ -247,7 +247,8 @@ def _converted(folder: Path) -> str:
     from transformers import AutoTokenizer
 
     try:
-        return str(AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.to_str())
+        made = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return str(made.backend_tokenizer.to_str())
     except Exception as error:  # the library raises many kinds for a folder without a tokenizer
         raise InputError(
             f"{folder} holds no tokenizer that can be used ({str(error).splitlines()[0] if str(error) else error!r})",

@@ -92,7 +92,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
         model=model,
         args=_arguments(spec, workdir),
         train_dataset=batches.dataset(),
-        processing_class=AutoTokenizer.from_pretrained(spec.model, local_files_only=True),
+        processing_class=AutoTokenizer.from_pretrained(spec.model, local_files_only=True, trust_remote_code=False),
         # every micro-batch has the same shape: max_length is the only multiple of it that a chunk needs
         data_collator=DataCollatorForLanguageModeling(pad_token_id=FILLER, pad_to_multiple_of=tokens.max_length),
         peft_config=_lora(spec),

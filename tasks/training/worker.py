@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
+from artifacts.redaction import redact_logs
 from tasks.child import STOPPED, die_with
 from tasks.training.fallback import out_of_memory
 from tasks.training.messages import Sender, SenderHandler, Spec
@@ -65,6 +66,7 @@ def _sender(descriptor: int, launcher: int | None) -> Sender:
 
 
 def _listen_to_libraries(sender: Sender) -> None:
+    redact_logs()
     logging.basicConfig(level=logging.INFO, handlers=[SenderHandler(sender)])
     logging.captureWarnings(True)
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 import pytest
 
+from artifacts import lineage
 from artifacts.errors import StageError
 from artifacts.progress import Tick
 from artifacts.registry import Registry
@@ -117,6 +118,67 @@ def test_a_git_repository_of_ones_own(first: dict[str, Any], own_code: Path) -> 
     paths = [path for table in tables for path in table["path"].to_pylist()]
     assert len(paths) == 24 and "untracked.py" not in paths
     assert not set(tables[0]["repo"].to_pylist()) & set(tables[1]["repo"].to_pylist())
+
+
+def test_lineage_leads_from_the_model_to_every_row_and_is_checked(
+    first: dict[str, Any], store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = first["exporting"]["path"]
+    assert cli.guarded(["lineage", folder, "--check", "--store", str(store), "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
+    assert {one["verdict"] for one in findings} == {"ok"}
+    told = json.loads((Path(folder) / "lineage.json").read_text())
+    assert len(told["data"]["rows"]) == 24 and all(len(row[4]) == 64 for row in told["data"]["rows"])
+    assert {"model", "sample", "tokens", "checkpoint", "plan", "base"} == set(told["inputs"])
+    prints = {stage["fingerprint"] for name, stage in first.items() if name in ("sampling", "tokenization", "training")}
+    assert prints <= {one["fingerprint"] for one in told["inputs"].values()}
+    assert told["made_by"]["libraries"]["torch"] and told["made_by"]["code"]["version"]
+
+
+def test_any_altered_file_or_figure_is_found(first: dict[str, Any], store: Path, tmp_path: Path) -> None:
+    model, chance = tmp_path / "model", random.Random(0)
+    shutil.copytree(first["exporting"]["path"], model)
+    (model / "manifest.json").unlink()
+    _, told = lineage.read(model)
+    assert not faults(model, told)
+    for path in sorted(path for path in model.rglob("*") if path.is_file() and path.name != lineage.LINEAGE):
+        data = bytearray(path.read_bytes())
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        whole = path.read_bytes()
+        path.write_bytes(data)
+        assert faults(model, told) == [path.relative_to(model).as_posix()]
+        path.write_bytes(whole)
+    places = list(leaves(told))
+    for place in chance.sample(places, 100):
+        assert faults(model, altered(told, place)), place
+    for place in chance.sample(places, 8):
+        forged = lineage.sealed(altered(told, place))
+        (model / lineage.LINEAGE).write_text(json.dumps(forged))
+        assert [one for one in lineage.check(model, forged, Store(store)) if one.verdict == "fault"], place
+
+
+def faults(model: Path, told: dict[str, Any]) -> list[str]:
+    """What the check finds without a store."""
+    return [one.what for one in lineage.check(model, told, None) if one.verdict == "fault"]
+
+
+def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The places of all figures and texts."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        yield from leaves(item, (*place, name))
+    if not isinstance(value, (dict, list)) and place != ("seal",):
+        yield place
+
+
+def altered(told: dict[str, Any], place: tuple[Any, ...]) -> dict[str, Any]:
+    """A copy in which one figure or text is another."""
+    copy = json.loads(json.dumps(told))
+    at = copy
+    for name in place[:-1]:
+        at = at[name]
+    at[place[-1]] = "other" if at[place[-1]] != "other" else "another"
+    return dict(copy)
 
 
 def test_another_margin_scores_again_and_generates_nothing(first: dict[str, Any], own_code: Path, store: Path) -> None:

@@ -1,0 +1,197 @@
+"""Lineage: one file inside an export that tells where the model comes from, and the check of everything it says.
+
+`lineage.json` names the export's files, what its key was made of, every artifact and record that it was made from (with
+their files, settings, code and library versions), and every row of data with its licence. It is a measurement: kept and
+verified, but no part of the export's fingerprint, since the same bytes may have come about at another time.
+
+What the check finds: an altered file, and any altered figure, by the seal over the whole. Whoever alters a figure and
+renews the seal is found where the parts contradict each other, or where the store is at hand and has it otherwise.
+What it cannot find is a forgery of everything that agrees with itself, far from the store: there is no signature.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from artifacts import digest
+from artifacts.errors import InputError
+from artifacts.schema import Plan, Record
+from artifacts.store import MANIFEST, Damaged, Manifest, Store
+
+LINEAGE = "lineage.json"
+ROW = ("split", "repo", "path", "license", "sha256")
+"""What is told of each source file."""
+
+
+class Finding(Record):
+    """One thing that was checked."""
+
+    what: str
+    verdict: Literal["ok", "fault", "not at hand"]
+    detail: str = ""
+
+
+def sealed(told: dict[str, Any]) -> dict[str, Any]:
+    """The same with a sha256 over everything in it."""
+    content = {name: value for name, value in told.items() if name != "seal"}
+    return {**content, "seal": digest.of_json(content)}
+
+
+def read(model: Path) -> tuple[Path, dict[str, Any]]:
+    """The export's folder and its lineage, from that folder, one inside it, or the file.
+
+    Raises:
+        InputError: there is none, or it is no JSON object.
+    """
+    places = (model, model.parent) if model.is_dir() else (model.parent,)
+    folder = next((place for place in places if (place / LINEAGE).is_file()), None)
+    if folder is None:
+        raise InputError(
+            f"{model} has no {LINEAGE}", field="MODEL", remedy="give a folder that `codetune run` exported"
+        )
+    try:
+        told = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{LINEAGE} of {folder} cannot be read: {error}", field="MODEL") from error
+    if not isinstance(told, dict):
+        raise InputError(f"{LINEAGE} of {folder} is no JSON object", field="MODEL")
+    return folder, told
+
+
+def check(folder: Path, told: dict[str, Any], store: Store | None) -> list[Finding]:
+    """Everything that can be checked, in order; with the store also against what it holds."""
+    same = sealed(told)["seal"] == told.get("seal")
+    findings = [_finding("the seal over the lineage", None if same else "something in it was altered")]
+    try:
+        findings += _check_files(folder, told["model"])
+        findings += _check_links(told)
+        findings += _check_rows(told)
+        if store:
+            findings += _check_store(folder, told, store)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        findings.append(_finding("the form of the lineage", f"a part is missing or malformed: {error!r}"))
+    return findings
+
+
+def rows_of(sample: Path) -> list[list[str]]:
+    """The rows of a sample's tables."""
+    import pyarrow.parquet as pq
+
+    rows = []
+    for split in ("train", "held_out"):
+        for row in pq.read_table(sample / f"{split}.parquet", columns=list(ROW[1:])).to_pylist():
+            rows.append([split, *(str(row[name]) for name in ROW[1:])])
+    return rows
+
+
+def content_fingerprint(artifact: dict[str, Any]) -> str:
+    """The fingerprint that follows from the files that are told of an artifact."""
+    return digest.of_json(_content(artifact))
+
+
+def _content(artifact: dict[str, Any]) -> dict[str, str]:
+    patterns = artifact["measurements"]
+    files = artifact["files"].items()
+    return {name: one["sha256"] for name, one in files if not any(fnmatch(name, pattern) for pattern in patterns)}
+
+
+def _check_files(folder: Path, model: dict[str, Any]) -> Iterator[Finding]:
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    for name, entry in model["files"].items():
+        path = folder / name
+        if name not in there:
+            yield _finding(name, "it is missing")
+        elif path.stat().st_size != entry["size"] or digest.of_file(path) != entry["sha256"]:
+            yield _finding(name, "its contents were altered")
+        else:
+            yield _finding(name)
+    for name in sorted(there - set(model["files"]) - {LINEAGE, MANIFEST}):
+        yield _finding(name, "the lineage does not know it")
+
+
+def _check_links(told: dict[str, Any]) -> Iterator[Finding]:
+    """Keys and fingerprints follow from what is told of them, and each leads to another."""
+    inputs = told["inputs"]
+    known = {one["fingerprint"] for one in inputs.values()}
+    for name, one in {"export": told["model"], **inputs}.items():
+        if "files" not in one:
+            yield _finding(f"{name} {one['fingerprint'][:12]}", _record_fault(name, one))
+            continue
+        faults = []
+        if digest.of_json(one["key_parts"]) != one["key"]:
+            faults.append("its key does not follow from its settings")
+        if content_fingerprint(one) != one["fingerprint"]:
+            faults.append("its fingerprint does not follow from its files")
+        if loose := [label for label, print_ in one["key_parts"]["inputs"].items() if print_ not in known]:
+            faults.append(f"nothing is told of its {', '.join(loose)}")
+        if name == "export" and one["key_parts"]["inputs"] != {label: i["fingerprint"] for label, i in inputs.items()}:
+            faults.append("it was made from other inputs")
+        yield _finding(f"{name} {one['fingerprint'][:12]}", "; ".join(faults))
+
+
+def _record_fault(name: str, one: dict[str, Any]) -> str | None:
+    if name != "plan":
+        return None if one["value"].get("fingerprint") == one["fingerprint"] else "it has another fingerprint"
+    try:
+        same = Plan.model_validate(one["value"]).fingerprint == one["fingerprint"]
+    except ValidationError:
+        same = False
+    return None if same else "its fingerprint does not follow from what it says"
+
+
+def _check_rows(told: dict[str, Any]) -> Iterator[Finding]:
+    rows, handle = told["data"]["rows"], told["inputs"]["sample"]["handle"]
+    counts = Counter(row[0] for row in rows)
+    licenses = dict(Counter(row[3] for row in rows))
+    same = all(counts[split] == handle[split]["files"] for split in ("train", "held_out"))
+    fits = same and licenses == handle["licenses"] == told["data"]["licenses"]
+    yield _finding(
+        f"{len(rows):,} rows of data", None if fits else "their number or their licences do not fit the sample"
+    )
+
+
+def _check_store(folder: Path, told: dict[str, Any], store: Store) -> Iterator[Finding]:
+    model = told["model"]
+    for name, one in {"export": model, **told["inputs"]}.items():
+        if "files" not in one:
+            continue
+        place = f"{one['stage']}/{one['key']}"
+        what = f"{name} in the store"
+        try:
+            found = store.check(place)
+        except Damaged as damage:
+            missing = "not in the store" in str(damage)
+            yield Finding(what=what, verdict="not at hand" if missing else "fault", detail=str(damage))
+            continue
+        fault = _differs(one, Manifest.model_validate_json((found / MANIFEST).read_text(encoding="utf-8")))
+        if name == "export" and digest.of_file(found / LINEAGE) != digest.of_file(folder / LINEAGE):
+            fault = "its lineage is another one there"
+        if name == "sample" and rows_of(found) != told["data"]["rows"]:
+            fault = "its rows are others there"
+        yield _finding(what, fault)
+
+
+def _differs(one: dict[str, Any], manifest: Manifest) -> str | None:
+    there = {
+        "files": {name: entry.model_dump() for name, entry in manifest.files.items()},
+        "measurements": one["measurements"],
+    }
+    if manifest.fingerprint != one["fingerprint"] or _content(there) != _content(one):
+        return "its contents are others there"
+    if manifest.provenance.get("key_parts") != one["key_parts"]:
+        return "its settings are others there"
+    built = one.get("provenance", {}).get("finished") == manifest.provenance.get("finished")
+    if built and "handle" in one and (one["handle"], one["provenance"]) != (manifest.handle, manifest.provenance):
+        return "its figures or versions are others there"
+    return None
+
+
+def _finding(what: str, fault: str | None = None) -> Finding:
+    return Finding(what=what, verdict="fault" if fault else "ok", detail=fault or "")

@@ -1,0 +1,65 @@
+"""`codetune lineage`: where a model comes from, and whether that is true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from flows.commands.options import Json, StorePath, use_store
+
+
+def lineage(
+    model: Annotated[Path, Parameter(help="A folder that `codetune run` exported, wherever it was copied to.")],
+    *,
+    check: Annotated[bool, Parameter(help="Recompute every hash, and follow it into the store.", negative="")] = False,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> int:
+    """Say what a model was made of: data and licences, settings, code, libraries, every fingerprint on the way.
+
+    With --check the exit status is 1 when anything was altered. What the store does not hold any more is told."""
+    from artifacts import lineage as lineages
+    from artifacts.store import Store
+
+    use_store(store)
+    folder, told = lineages.read(model.expanduser())
+    if not check:
+        print(json.dumps(told)) if as_json else Console(highlight=False, soft_wrap=True, markup=False).print(
+            *_lines(told), sep="\n"
+        )
+        return 0
+    findings = lineages.check(folder, told, Store.from_environment())
+    faults = [one for one in findings if one.verdict == "fault"]
+    if as_json:
+        print(json.dumps({"ok": not faults, "findings": [one.model_dump() for one in findings]}))
+    else:
+        marks = {"ok": "✓", "fault": "✗", "not at hand": "?"}
+        console = Console(highlight=False, soft_wrap=True, markup=False)
+        for one in findings:
+            console.print(f"{marks[one.verdict]} {one.what}" + (f": {one.detail}" if one.detail else ""))
+        console.print(f"{len(faults)} faults" if faults else "everything that could be checked is as told")
+    return 1 if faults else 0
+
+
+def _lines(told: dict[str, Any]) -> list[str]:
+    code, data = told["made_by"]["code"], told["data"]
+    commit = f", commit {code['commit'][:12]}{' with changes' if code['modified'] else ''}" if code["commit"] else ""
+    lines = [f"model         {told['model']['fingerprint'][:12]}…, {len(told['model']['files'])} files"]
+    lines.append(f"code          codetune {code['version']}{commit}")
+    lines.append("libraries     " + ", ".join(f"{name} {one}" for name, one in told["made_by"]["libraries"].items()))
+    lines.append(
+        f"data          {len(data['rows']):,} files: " + ", ".join(f"{n} {c}" for n, c in data["licenses"].items())
+    )
+    for name, one in told["inputs"].items():
+        where = f"{one['stage']}/{one['key'][:12]}…" if "stage" in one else _short(one["value"])
+        lines.append(f"{name:<13} {one['fingerprint'][:12]}…  {where}")
+    return lines
+
+
+def _short(value: dict[str, Any]) -> str:
+    told = {name: one for name, one in value.items() if name != "fingerprint" and one is not None}
+    return ", ".join(f"{name} {one}" for name, one in told.items())

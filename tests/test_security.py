@@ -1,0 +1,254 @@
+"""Recipes, tables and models are data: attacks with each of them, and scans of the sources where those are the honest
+check."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import pickle
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from artifacts.errors import InputError, StageError
+from artifacts.ledger import Ledger
+from artifacts.redaction import STARS, redact, redact_logs
+from flows import environment, server
+from flows.config import build
+from tasks.base_model import ModelConfig, locate
+from tasks.loading import load_base
+from tasks.preflight.shape import read_shape
+from tasks.sampling import SamplingConfig, run_sampling
+from tasks.training.checkpoints import Checkpoints
+from tests.conftest import BASE_MODEL
+from tests.tasks.training import jobs
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [path for package in ("artifacts", "tasks", "flows") for path in sorted((ROOT / package).rglob("*.py"))]
+SECRET = "correct-horse-battery-staple"
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+SANDBOXED = {"sandbox"}
+"""Where code that a model wrote is run, behind walls of its own (tests/tasks/…/sandbox)."""
+
+
+class Bomb:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+def calls() -> Iterator[tuple[Path, str, dict[str, ast.expr]]]:
+    """Every call in the sources: the file, the dotted name, the keyword arguments."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                yield path, ast.unparse(node.func), {one.arg or "": one.value for one in node.keywords}
+
+
+def literal(value: ast.expr | None) -> Any:
+    return value.value if isinstance(value, ast.Constant) else None
+
+
+# --- code in data ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_unpickles_or_evaluates() -> None:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not UNPICKLERS & {name.partition(".")[0] for name in names}, path
+    for path, name, given in calls():
+        assert SANDBOXED & set(path.parts) or name not in ("eval", "exec", "__import__", "os.system"), path
+        assert not literal(given.get("shell")) and not literal(given.get("allow_pickle")), path
+        assert name != "torch.load" or literal(given.get("weights_only")) is True, path
+        assert not name.startswith("yaml.") or name == "yaml.safe_load", path
+
+
+def test_every_loading_of_a_model_refuses_its_code() -> None:
+    kinds = ("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM")
+    loading = [one for one in calls() if one[1].startswith(kinds) and ".from_" in one[1]]
+    assert len(loading) >= 6
+    for path, name, given in loading:
+        assert isinstance(given["trust_remote_code"], ast.Constant) and given["trust_remote_code"].value is False, path
+        assert name != "AutoModelForCausalLM.from_pretrained" or literal(given["use_safetensors"]) is True, path
+
+
+def test_a_recipe_cannot_run_code(tmp_path: Path) -> None:
+    recipe, mark = tmp_path / "mine.yaml", tmp_path / "mark"
+    recipe.write_text(f"recipe: demo\nreporting:\n  title: !!python/object/apply:os.system ['touch {mark}']\n")
+    with pytest.raises(InputError, match="not valid YAML"):
+        build(str(recipe))
+    with pytest.raises(InputError, match="not valid YAML"):
+        build("demo", [f"reporting.title=!!python/object/apply:os.system ['touch {mark}']"])
+    assert not mark.exists()
+
+
+def test_a_models_own_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, mark = tmp_path / "model", tmp_path / "mark"
+    shutil.copytree(BASE_MODEL, model)
+    config = json.loads((model / "config.json").read_text()) | {"model_type": "evil"}
+    config["auto_map"] = {"AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.EvilForCausalLM"}
+    (model / "config.json").write_text(json.dumps(config))
+    (model / "evil.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # nor when somebody would say yes
+    with pytest.raises(InputError):
+        read_shape(model)
+    with pytest.raises((InputError, StageError)):
+        load_base(model, "none", jobs.PLAN)
+    assert not mark.exists()
+
+
+def test_pickled_weights_of_a_base_model_are_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(BASE_MODEL, model, ignore=shutil.ignore_patterns("*.safetensors"))
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "mark")))
+    with pytest.raises(InputError, match=r"has no weights.*only pytorch_model.bin") as caught:
+        locate(ModelConfig(name=str(model)))
+    assert "safe_serialization=True" in str(caught.value) and not (tmp_path / "mark").exists()
+
+
+def test_a_tampered_checkpoint_is_caught_by_its_seal(tmp_path: Path) -> None:
+    checkpoint = sealed_checkpoint(tmp_path)
+    (checkpoint / "optimizer.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "mark")))
+    assert Checkpoints(tmp_path / "run" / "checkpoints").newest() is None
+    assert not (tmp_path / "mark").exists() and not checkpoint.exists()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "scheduler.pt"])
+def test_a_checkpoint_with_a_new_seal_cannot_run_code(tmp_path: Path, name: str) -> None:
+    """Whoever can write the store can seal as well: what transformers then loads must be data all the same."""
+    tokens, run = jobs.dataset(tmp_path / "data", jobs.rows()), tmp_path / "run"
+    jobs.train_here(run, tokens, jobs.CONFIG.model_copy(update={"max_steps": 2}))
+    checkpoints = Checkpoints(run / "checkpoints")
+    newest = checkpoints.newest()
+    assert newest
+    staged = checkpoints.staging / "checkpoint-2"
+    shutil.copytree(newest, staged, ignore=shutil.ignore_patterns("checkpoint.json"))
+    assert (staged / name).exists()
+    torch.save(Bomb(tmp_path / "mark"), staged / name)
+    checkpoints.seal(2)
+    with pytest.raises(pickle.UnpicklingError):
+        jobs.train_here(run, tokens, jobs.CONFIG.model_copy(update={"max_steps": 4}))
+    assert not (tmp_path / "mark").exists()
+
+
+def sealed_checkpoint(folder: Path) -> Path:
+    checkpoints = Checkpoints(folder / "run" / "checkpoints")
+    checkpoints.prepare()
+    staged = checkpoints.staging / "checkpoint-2"
+    staged.mkdir()
+    torch.save({}, staged / "optimizer.pt")
+    return checkpoints.seal(2)
+
+
+# --- paths ----------------------------------------------------------------------------------------------------
+
+
+def test_no_path_of_a_table_is_written_to(tmp_path: Path) -> None:
+    names = ["../../escaped.py", str(tmp_path / "absolute.py"), "nul\0byte.py", "~/home.py", "a/../../b.py", "-rf.py"]
+    rows = [
+        {"content": f"value_{number} = {number}\n" * 9, "repo": f"../repo-{number}", "path": name}
+        for number, name in enumerate(names)
+    ]
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "table.parquet")
+    source = {"kind": "table", "paths": [str(tmp_path / "data" / "table.parquet")], "language": "Python"}
+    source["columns"] = {"content": "content", "repo": "repo", "path": "path"}
+    (work := tmp_path / "store" / "work").mkdir(parents=True)
+    before = set(tmp_path.rglob("*"))
+    run_sampling(SamplingConfig.model_validate({"source": source, "held_out": 0.3}), workdir=work)
+    made = set(tmp_path.rglob("*")) - before
+    assert made == {work / "train.parquet", work / "held_out.parquet"}
+
+
+def test_a_recipe_has_no_setting_for_where_to_write() -> None:
+    with pytest.raises(InputError, match="no such setting"):
+        build("demo", ["store=/tmp/elsewhere"])
+    with pytest.raises(InputError):
+        build("demo", ["training.output_dir=/tmp/elsewhere"])
+
+
+# --- secrets --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"the token {SECRET} was refused",
+        "hf_abcdefghijklmnopqrstuvwx is no good",
+        f"https://me:{SECRET}@mirror.example/api does not answer",
+        f"POST https://hooks.example/send?token={SECRET}&room=1 gave 500",
+    ],
+)
+def test_secrets_are_stars_in_errors_logs_and_the_ledger(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    redact_logs()
+    secrets = (SECRET, "hf_abcdefghijklmnopqrstuvwx")
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logging.getLogger("tasks.hub").exception("%s", text)
+    entry = Ledger(tmp_path).open("run", "demo")
+    entry.end("failed", text)
+    said = [str(InputError(text, remedy=text)), caplog.text, (tmp_path / "run.json").read_text(), redact(text)]
+    assert all(STARS in one and not any(secret in one for secret in secrets) for one in said)
+
+
+def test_ordinary_text_is_left_alone() -> None:
+    text = "https://hub.example/codellama?revision=main: 4,096 tokens, see tasks/hub.py"
+    assert redact(text) == text
+
+
+# --- listening ------------------------------------------------------------------------------------------------
+
+
+def test_server_and_worker_listen_on_loopback_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("PREFECT_SERVER_API_HOST", "PREFECT_WORKER_WEBSERVER_HOST", "PREFECT_RUNNER_SERVER_HOST")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    environment.apply(quiet=True)
+    import os
+
+    assert {os.environ[name] for name in names} == {"127.0.0.1"}
+    monkeypatch.setenv(names[0], "0.0.0.0")
+    environment.apply(quiet=True)
+    assert os.environ[names[0]] == "0.0.0.0"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    answers = server._answers  # nobody's server at the usual place is taken
+    monkeypatch.setattr(server, "_answers", lambda address: address != server.USUAL and answers(address))
+    with temporary_settings({PREFECT_API_URL: None}):
+        found = server.start()
+    yield found
+    server._stop(found._process)
+
+
+def test_the_server_of_a_run_is_reached_from_this_machine_only(started: Any) -> None:
+    with started.ready(200):
+        listening = [
+            one
+            for process in [psutil.Process(started._process.pid), *psutil.Process(started._process.pid).children(True)]
+            for one in process.net_connections("inet")
+            if one.status == psutil.CONN_LISTEN and one.type == socket.SOCK_STREAM
+        ]
+    assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
