@@ -6,14 +6,13 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import os
 import pickle
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +21,7 @@ import torch
 from artifacts.errors import InputError, StageError
 from artifacts.ledger import Ledger
 from artifacts.redaction import STARS, redact, redact_logs
-from flows import environment, server
+from flows import environment
 from flows.config import build
 from tasks.base_model import ModelConfig, locate
 from tasks.loading import load_base
@@ -128,11 +127,19 @@ def test_a_tampered_checkpoint_is_caught_by_its_seal(tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists() and not checkpoint.exists()
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """Data, and the folder of a training that has a checkpoint."""
+    folder = tmp_path_factory.mktemp("trained")
+    tokens = jobs.dataset(folder / "data", jobs.rows())
+    jobs.train_here(folder / "run", tokens, jobs.CONFIG.model_copy(update={"max_steps": 2}))
+    return tokens, folder / "run"
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "scheduler.pt"])
-def test_a_checkpoint_with_a_new_seal_cannot_run_code(tmp_path: Path, name: str) -> None:
+def test_a_checkpoint_with_a_new_seal_cannot_run_code(tmp_path: Path, name: str, trained: tuple[Any, Path]) -> None:
     """Whoever can write the store can seal as well: what transformers then loads must be data all the same."""
-    tokens, run = jobs.dataset(tmp_path / "data", jobs.rows()), tmp_path / "run"
-    jobs.train_here(run, tokens, jobs.CONFIG.model_copy(update={"max_steps": 2}))
+    run = shutil.copytree(trained[1], tmp_path / "run")
     checkpoints = Checkpoints(run / "checkpoints")
     newest = checkpoints.newest()
     assert newest
@@ -142,7 +149,7 @@ def test_a_checkpoint_with_a_new_seal_cannot_run_code(tmp_path: Path, name: str)
     torch.save(Bomb(tmp_path / "mark"), staged / name)
     checkpoints.seal(2)
     with pytest.raises(pickle.UnpicklingError):
-        jobs.train_here(run, tokens, jobs.CONFIG.model_copy(update={"max_steps": 4}))
+        jobs.train_here(run, trained[0], jobs.CONFIG.model_copy(update={"max_steps": 4}))
     assert not (tmp_path / "mark").exists()
 
 
@@ -219,36 +226,12 @@ def test_ordinary_text_is_left_alone() -> None:
 
 
 def test_server_and_worker_listen_on_loopback_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a server then does: `tests/flows/test_server.py`."""
     names = ("PREFECT_SERVER_API_HOST", "PREFECT_WORKER_WEBSERVER_HOST", "PREFECT_RUNNER_SERVER_HOST")
     for name in names:
         monkeypatch.delenv(name, raising=False)
     environment.apply(quiet=True)
-    import os
-
     assert {os.environ[name] for name in names} == {"127.0.0.1"}
     monkeypatch.setenv(names[0], "0.0.0.0")
     environment.apply(quiet=True)
     assert os.environ[names[0]] == "0.0.0.0"
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    answers = server._answers  # nobody's server at the usual place is taken
-    monkeypatch.setattr(server, "_answers", lambda address: address != server.USUAL and answers(address))
-    with temporary_settings({PREFECT_API_URL: None}):
-        found = server.start()
-    yield found
-    server._stop(found._process)
-
-
-def test_the_server_of_a_run_is_reached_from_this_machine_only(started: Any) -> None:
-    with started.ready(200):
-        listening = [
-            one
-            for process in [psutil.Process(started._process.pid), *psutil.Process(started._process.pid).children(True)]
-            for one in process.net_connections("inet")
-            if one.status == psutil.CONN_LISTEN and one.type == socket.SOCK_STREAM
-        ]
-    assert {one.laddr.ip for one in listening} == {"127.0.0.1"}

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import httpx
+import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -15,6 +18,9 @@ def test_a_servers_own_dashboard_finds_its_api(monkeypatch: pytest.MonkeyPatch) 
         with started.ready():
             assert PREFECT_API_URL.value() == f"{started.address}/api"
             assert httpx.get(f"{started.address}/ui-settings").json()["api_url"] == f"{started.address}/api"
+            port = urlsplit(started.address).port
+            sockets = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+            assert {one.laddr.ip for one in sockets if one.laddr.port == port} == {"127.0.0.1"}
     assert started.temporary
 
 
