@@ -117,3 +117,8 @@ def test_what_cannot_be_done_is_said(
     assert codetune(store, *arguments) == 2
     captured = capsys.readouterr()
     assert said in captured.err + captured.out
+
+
+def test_a_margin_below_zero_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.guarded(["run", "demo", "--set", "evaluation.margins.loss=-0.1"]) == 2
+    assert "evaluation.margins.loss: input should be greater than or equal to 0" in capsys.readouterr().err
