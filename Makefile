@@ -2,14 +2,19 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+KILLS ?= 100
 
-.PHONY: demo test lint types lock clean
+.PHONY: demo test chaos lint types lock clean
 
 demo: .venv/.run
 	@$(BIN)/codetune run demo
 
 test: .venv/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Breaks runs in every way that docs/reliability.md lists, some of them only as root; an hour and more on two busy cores.
+chaos: .venv/.dev
+	@nice $(BIN)/python -m tests.chaos --kills $(KILLS)
 
 lint: .venv/.dev
 	@$(BIN)/ruff check .

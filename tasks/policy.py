@@ -115,17 +115,19 @@ class Job(Generic[H]):
 
     def find(self) -> H | None:
         """The artifact, if it is there and may be used."""
-        return None if self.forced else self.store.find(self.stage.name, self.key, self.stage.produces)
+        if self.forced:
+            return None
+        with _disk_faults_explained():
+            return self.store.find(self.stage.name, self.key, self.stage.produces)
 
     def build(self, progress: Progress) -> H:
         """Build and publish the artifact, unless another run did so in the meantime."""
-        with self.store.lock(self.stage.name, self.key):
+        with _disk_faults_explained(), self.store.lock(self.stage.name, self.key):
             if found := self.find():
                 self.result, self.reused = found, True
                 return found
             try:
-                with _disk_faults_explained():
-                    self.result = self._build(progress)
+                self.result = self._build(progress)
             finally:
                 if self.result or not self.stage.keeps_workdir:
                     self.store.drop_workdir(self.stage.name, self.key)
@@ -220,7 +222,8 @@ class Run:
         staged = run_stage.with_options(
             name=stage.name, task_run_name=stage.name, result_storage=self.store.records, refresh_cache=found is None
         )
-        recorded = staged(job.key, job, upstream)
+        with _disk_faults_explained():
+            recorded = staged(job.key, job, upstream)
         # With nothing found the task must have run; with something found it may have been served from its record.
         handle = job.result or found
         assert handle is not None
@@ -331,8 +334,8 @@ def _explained(error: Exception) -> CodetuneError | None:
         )
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StageError(
-            f"cannot write {where}: {os.strerror(number)}",
+            f"cannot use {where}: {os.strerror(number)}",
             field="store",
-            remedy="make the store writable again, or set CODETUNE_STORE to another folder",
+            remedy="make the store readable and writable again, or set CODETUNE_STORE to another folder",
         )
     return None

@@ -13,6 +13,7 @@ import random
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -36,7 +37,9 @@ class Fault:
     """What goes wrong with requests whose path fits."""
 
     kind: int | str
-    """A status (429, 503, 403…), `break` (the connection ends inside the body), `gated`, or `no-ranges`."""
+    """A status (429, 503, 403…), `break` (the connection ends inside the body), `refuse` (it ends without an answer),
+    `slow` (the body comes in pieces, with pauses), `long` (more is announced than the file has), `gated`, or
+    `no-ranges`."""
     match: str = "*"
     """Glob over the path of the URL."""
     times: int = 1
@@ -178,7 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._query, self._fault = parse_qs(url.query), self.hub.next_fault(self.command, unquote(url.path))
         with self.hub.lock:
             self.hub.requests.append(self._request)
-        if self._fault and isinstance(self._fault.kind, int):
+        if self._fault and self._fault.kind == "refuse":
+            self.close_connection = True
+        elif self._fault and isinstance(self._fault.kind, int):
             self._refuse(self._fault.kind, None, f"fault {self._fault.kind}", self._fault.headers)
         elif self._fault and self._fault.kind == "gated":
             self._refuse(403, "GatedRepo", "Access to this repository is restricted")
@@ -253,16 +258,29 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         breaks = self._fault is not None and self._fault.kind == "break" and self.command != "HEAD"
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        kind = self._fault.kind if self._fault and self.command != "HEAD" else None
+        if kind == "long":
+            self.close_connection = True
+        for name, value in {**headers, "Content-Length": str(len(body) + (kind == "long"))}.items():
             self.send_header(name, value)
         self.end_headers()
         if breaks and self._fault:
             body = body[: min(self._fault.after, len(body) - 1)]
             self.close_connection = True
         if self.command != "HEAD":
-            self.wfile.write(body)
+            for piece in _pieces(body, 8 if kind == "slow" else 1):
+                self.wfile.write(piece)
             self._request.sent = len(body)
         self.wfile.flush()
+
+
+def _pieces(body: bytes, count: int) -> Iterator[bytes]:
+    """The body, with pauses between the pieces if there are several."""
+    size = max(1, -(-len(body) // count))
+    for start in range(0, len(body), size):
+        if start:
+            time.sleep(0.5)
+        yield body[start : start + size]
 
 
 def _info(repository: Repository) -> dict[str, Any]:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.chaos import kills, workers
-from tests.chaos.machine import PROJECT, Machine, machine
+from tests.chaos import kills, network, stopping, store_faults, surroundings, workers
+from tests.chaos.damage import HARMS
+from tests.chaos.machine import PROJECT, STAGES, Machine, machine
 from tests.chaos.results import Table
 
 Group = Callable[[Machine, random.Random, Table, int], None]
@@ -26,6 +29,8 @@ VICTIMS: tuple[tuple[str, kills.Victim, float], ...] = (
     ("SIGKILL of the server", kills.server, 0.08),
 )
 """With the share of all kills; the rest are the worker's."""
+RANKS: dict[kills.Victim, float] = {kills.flow: 0.8, kills.training: 1.0, kills.server: 3.0}
+"""Where a chain's kills come, more or less."""
 WORKER = "SIGKILL of the worker"
 
 
@@ -34,7 +39,9 @@ def kill(box: Machine, chance: random.Random, table: Table, count: int) -> None:
     shares = {name: round(count * share) for name, _, share in VICTIMS}
     by_name = {name: victim for name, victim, _ in VICTIMS}
     while due := [name for name in by_name for _ in range(shares[name] - table.tried(name))]:
-        names = chance.sample(due, min(8, len(due)))
+        # Training begins when all before it is done, and a run outlives its server: other kills first, or there is
+        # little left to kill.
+        names = sorted(chance.sample(due, min(9, len(due))), key=lambda name: chance.gauss(RANKS[by_name[name]], 0.7))
         struck: Counter[str] = Counter()
         attempts = kills.Chain(box, box.store(), chance)
         passed = True
@@ -67,7 +74,93 @@ def kill_workers(box: Machine, chance: random.Random, table: Table, count: int) 
         say(f"workers killed so far: {table.tried(WORKER)}")
 
 
-GROUPS: dict[str, Group] = {"kills": kill, "workers": kill_workers}
+def damage_store(box: Machine, chance: random.Random, table: Table, count: int) -> None:
+    """Everything that can be damaged in a store."""
+    for harm in HARMS:
+        fault = f"a file of an artifact {store_faults.IN_WORDS[harm]}: never served"
+        with reported(table, fault):
+            number = store_faults.every_file(box, harm, chance)
+            table.add(fault, number, number)
+    for number, stage in enumerate(STAGES):
+        harm = HARMS[number % len(HARMS)]
+        with table.trial("a damaged artifact: built again by the next run"):
+            store_faults.rebuild(box, stage, harm, chance)
+    with table.trial("a half-written work directory in every stage"):
+        store_faults.half_written(box, chance)
+    killed = store_faults.interrupted(box)
+    for harm in HARMS:
+        fault = f"a file of a checkpoint {store_faults.IN_WORDS[harm]}: stepped back"
+        with reported(table, fault):
+            number = store_faults.torn(box, killed, harm, chance)
+            table.add(fault, number, number)
+        with table.trial("a torn checkpoint: the next run continues from the one before"):
+            store_faults.step_back(box, killed, harm, chance)
+
+
+def change_surroundings(box: Machine, chance: random.Random, table: Table, count: int) -> None:
+    """Disks, permissions, clocks, others at once."""
+    if surroundings.CAN_MOUNT:
+        for stage in STAGES:
+            with table.trial(f"disk full in {stage}"):
+                surroundings.disk_full(box, stage, chance)
+        for stage in chance.sample(STAGES, 2):
+            with table.trial("read-only store"):
+                surroundings.read_only(box, stage)
+        for what in ("training", "exporting/*/manifest.json", "sampling/*/train.parquet", ".work", ".records"):
+            with table.trial("permission lost on a part of the store"):
+                surroundings.permission_lost(box, what)
+    with table.trial("clock set back"):
+        surroundings.clock_set_back(box, chance)
+    with table.trial("8 runs of the same recipe at once"):
+        surroundings.at_once(box, 8)
+    with table.trial("two recipes at once"):
+        surroundings.two_recipes(box)
+
+
+def cut_networks(box: Machine, chance: random.Random, table: Table, count: int) -> None:
+    """The server away, the hub failing."""
+    for _ in range(3):
+        with table.trial("the server is down for 30 s in the middle of a run"):
+            network.server_away(box, chance, frozen=False)
+    with table.trial("the server does not answer for 30 s in the middle of a run"):
+        network.server_away(box, chance, frozen=True)
+    happened: list[str] = []
+    with reported(table, *network.HUB_FAULTS):
+        happened = network.hub_fails(box, network.HUB_FAULTS)
+    for fault in happened:
+        table.add(fault)
+
+
+def stop_runs(box: Machine, chance: random.Random, table: Table, count: int) -> None:
+    """Asked to stop."""
+    for _ in range(2):
+        with table.trial("SIGTERM of the flow process during training"):
+            stopping.terminated(box)
+    office = workers.Office(box)
+    for _ in range(2):
+        with table.trial("cancelled from the dashboard during training"):
+            stopping.cancelled(office)
+
+
+@contextmanager
+def reported(table: Table, *faults: str) -> Iterator[None]:
+    """A block that counts by itself; when it fails, each of these faults was not survived once."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        for fault in faults:
+            table.add(fault, survived=0)
+
+
+GROUPS: dict[str, Group] = {
+    "kills": kill,
+    "workers": kill_workers,
+    "stop": stop_runs,
+    "store": damage_store,
+    "surroundings": change_surroundings,
+    "network": cut_networks,
+}
 
 
 def say(text: str) -> None:
@@ -82,9 +175,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--out", type=Path, default=PROJECT / "bench" / "results" / "chaos.json")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started here must end, too
     table = Table(options.out)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, machine(Path(folder)) as box:
         say(f"the undisturbed run took {sum(box.seconds.values()):.0f} s in its stages: {box.seconds}")
+        box.warm_up()
         for name in options.only:
             say(name)
             GROUPS[name](box, random.Random(f"{options.seed}-{name}"), table, options.kills)

@@ -49,3 +49,4 @@ class Table:
             self.add(fault, survived=0)
         else:
             self.add(fault)
+        print(f"{fault}: {self._survived[fault]} of {self._tried[fault]}", flush=True)

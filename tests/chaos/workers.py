@@ -9,13 +9,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import psutil
-from prefect import get_client
-from prefect.client.schemas.objects import State, StateType
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.chaos.kills import judge_results
 from tests.chaos.machine import (
@@ -29,6 +26,9 @@ from tests.chaos.machine import (
     stop,
     wait_until,
 )
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
 
 POOL = "chaos"
 
@@ -116,6 +116,8 @@ class Office:
 
     def cancel(self, run: UUID) -> None:
         """What the dashboard's button does."""
+        from prefect.client.schemas.objects import State, StateType
+
         with self._client() as client:
             client.set_flow_run_state(run, State(type=StateType.CANCELLING, name="Cancelling"))
 
@@ -128,6 +130,9 @@ class Office:
         return {task.name: task.state_name or "" for task in tasks if task.name in STAGES}
 
     def _client(self) -> Any:
+        from prefect import get_client
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
         with temporary_settings({PREFECT_API_URL: f"{self.machine.server.address}/api"}):
             return get_client(sync_client=True)
 

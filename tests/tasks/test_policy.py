@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -182,6 +184,38 @@ def test_a_full_disk_is_said_in_words(store: Store, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=fill, produces=Word, show=show))
     with pytest.raises(StageError, match="disk is full"):
         go(store, WordConfig())
+
+
+@pytest.fixture
+def nobody(store: Store) -> Iterator[None]:
+    """Who is not root, whom permissions do not stop; the store is theirs."""
+    if os.geteuid():
+        yield
+        return
+    for path in (store.place, *store.place.rglob("*")):
+        os.chown(path, 65534, 65534)
+    for folder in store.place.parents:
+        if folder.owner() == "root" and folder.is_relative_to(tempfile.gettempdir()):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+@pytest.mark.parametrize("lost", ["first", "first/*/manifest.json", "first/*/word.txt", ".locks"])
+def test_permission_that_is_lost_is_said_in_words(store: Store, lost: str, nobody: None) -> None:
+    job = policy.Job(FIRST, WordConfig(), {}, store=store, forced=False)
+    job.build(Progress())
+    (path,) = store.place.glob(lost)
+    mode = path.stat().st_mode
+    path.chmod(0)
+    with pytest.raises(StageError, match="Permission denied"):
+        policy.Job(FIRST, WordConfig(), {}, store=store, forced=lost == ".locks").build(Progress())
+    if lost != ".locks":
+        with pytest.raises(StageError, match="Permission denied"):
+            job.find()
+    path.chmod(mode)
+    assert job.find()
 
 
 @pytest.fixture

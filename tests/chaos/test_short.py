@@ -1,0 +1,44 @@
+"""The short form of the chaos suite: a little of each kind. `make chaos` is the long one."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.chaos import kills, store_faults, surroundings
+from tests.chaos.damage import HARMS, Harm
+from tests.chaos.machine import STAGES, Machine
+
+SEED = random.SystemRandom().randrange(10_000)
+"""Shown when a test fails, so that it can be set here."""
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    return random.Random(SEED)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_again_and_again_a_run_completes_with_the_same_bits(box: Machine, chance: random.Random) -> None:
+    chain = kills.Chain(box, box.store(), chance)
+    for victim in (kills.flow, kills.training, kills.server):
+        if "reporting" not in chain.store.finished():
+            chain.strike(victim)
+    chain.finish()
+    assert chain.kills >= 2, SEED
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_no_file_of_an_artifact_may_be_damaged(box: Machine, chance: random.Random, harm: Harm) -> None:
+    assert store_faults.every_file(box, harm, chance) > 20, SEED
+
+
+def test_a_damaged_artifact_is_built_again_and_nothing_else(box: Machine, chance: random.Random) -> None:
+    store_faults.rebuild(box, "sampling", chance.choice(HARMS), chance)
+
+
+@pytest.mark.skipif(not surroundings.CAN_MOUNT, reason="mounting a file system takes privileges")
+def test_a_full_disk_is_said_and_what_was_finished_is_kept(box: Machine, chance: random.Random) -> None:
+    surroundings.disk_full(box, chance.choice(STAGES[-2:]), chance)
