@@ -529,6 +529,24 @@ class Breakdown(Record):
     tuned: float
 
 
+class Protection(Record):
+    """What the sandbox achieves on this machine, as its probe found."""
+
+    layers: dict[str, str] = {}
+    """Layers that hold (`landlock`, `seccomp`, `limits`, `user`, `namespaces`), each with a word on how."""
+    level: Literal["strong", "weak", "none"]
+    """`strong`: every required layer holds and the probe's attempts were refused."""
+    sufficient: bool
+    """Above the floor: model-written code may run."""
+    problem: str = ""
+    """What is missing, in words."""
+
+    @property
+    def summary(self) -> str:
+        held = "; ".join(f"{name}: {text}" for name, text in self.layers.items()) or "no layer holds"
+        return f"{self.level} ({held})" + (f", {self.problem}" if self.problem else "")
+
+
 class EvaluationReport(Handle):
     """`scores.parquet`: a row per answer and score (`domain, suite, item, repo, language, score, base, again, tuned`),
     made from the generations alone; `metrics.json`: the figures with their margins;

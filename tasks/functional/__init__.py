@@ -1,0 +1,1 @@
+"""Functional suites: problems whose solutions are run against tests."""

@@ -1,0 +1,67 @@
+"""Running model-written code: each program in a fresh, confined interpreter, judged from outside it.
+
+It knows nothing of models or suites. `docs/evaluation.md` says what is guaranteed and what is not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from artifacts.errors import StageError
+from artifacts.schema import Protection
+from tasks.sandbox.jails import Outcome, Program, Verdict, judge
+from tasks.sandbox.protection import probe
+from tasks.sandbox.settings import Limits
+
+__all__ = ["Limits", "Outcome", "Program", "Protection", "Verdict", "check", "probe", "run"]
+
+DEFAULT_LIMITS = Limits()
+
+
+def check(*, allow_weak: bool = False) -> Protection:
+    """The protection of this machine.
+
+    Raises:
+        StageError: it is below the floor, and that was not allowed.
+    """
+    protection = probe()
+    if not (protection.sufficient or allow_weak):
+        raise StageError(
+            f"the sandbox cannot hold model-written code on this machine: {protection.problem}",
+            remedy="use Linux 5.13 or newer with Landlock and seccomp, or, on a machine that you can lose, "
+            "allow it with --allow-weak-sandbox (sandbox.allow_weak: true)",
+        )
+    return protection
+
+
+def run(
+    programs: Iterable[Program],
+    limits: Limits = DEFAULT_LIMITS,
+    workers: int | None = None,
+    *,
+    allow_weak: bool = False,
+) -> Iterator[Verdict]:
+    """Judge programs side by side; verdicts come in the programs' order.
+
+    Args:
+        workers: programs at a time; the processors that this process may use if None.
+
+    Raises:
+        StageError: the protection is below the floor.
+    """
+    check(allow_weak=allow_weak)
+    return _judged(iter(programs), limits, workers or len(os.sched_getaffinity(0)))
+
+
+def _judged(programs: Iterator[Program], limits: Limits, workers: int) -> Iterator[Verdict]:
+    waiting: deque[Future[Verdict]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="jail") as pool:
+        for program in programs:
+            waiting.append(pool.submit(judge, program, limits))
+            if len(waiting) >= 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

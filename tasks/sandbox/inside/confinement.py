@@ -1,0 +1,194 @@
+"""Taking away what a process may do, for good: namespaces, user, Landlock, seccomp, resource limits.
+
+Each layer says whether it holds; what is missing is for the caller to judge. Numbers are those of the kernel's headers
+(`linux/landlock.h`, `linux/seccomp.h`, `linux/filter.h`, `linux/prctl.h`, `asm/unistd.h`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tasks.sandbox.inside import syscalls
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 8, 22, 38
+_CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
+_CAP_DAC_READ_SEARCH = 1 << 2
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+_READ_FILE, _WRITE_FILE, _READ_DIR = 1 << 2, 1 << 1, 1 << 3
+_SCRATCH = (1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 7) | (1 << 8) | (1 << 12) | (1 << 14)
+"""Reading, writing, removing and making files, folders and symbolic links, truncating. No sockets, no devices."""
+_OWN_USERS = 2_000_000_000
+"""Users that nobody has: each process gets one of its own, so that limits per user count it alone."""
+
+Layers = dict[str, str]
+
+
+def prepare(settings: dict[str, Any]) -> Layers:
+    """What both processes share and only the first can do."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != settings["parent"]:
+        os._exit(2)
+    return _try("namespaces", _namespaces)
+
+
+def detach(channel: int, die_with: int) -> None:
+    """Keep nothing of the parent process but `channel`; end when process `die_with` ends."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.closerange(3, channel)
+    os.closerange(channel + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != die_with:
+        os._exit(2)
+
+
+def confine(settings: dict[str, Any]) -> Layers:
+    """Apply every layer that this machine has to the calling process. Returns those that hold, with a word on each."""
+    parent = os.getppid()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    layers = _try("limits", lambda: _limits(settings))
+    landlock = _landlock_version()
+    layers |= _try("user", lambda: _leave_root(settings, keep_reading=landlock > 0))
+    # Changing the user clears both.
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(2)
+    _prctl(_PR_SET_DUMPABLE, 0)
+    layers |= _try("landlock", lambda: _landlock(settings, landlock))
+    layers |= _try("seccomp", _seccomp)
+    return layers
+
+
+def _try(name: str, apply: Callable[[], str]) -> Layers:
+    try:
+        return {name: apply()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _prctl(option: int, value: int) -> None:
+    _checked(_libc.prctl(option, ctypes.c_ulong(int(value)), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def _namespaces() -> str:
+    flags = _CLONE_NEWNET | _CLONE_NEWIPC | (0 if os.geteuid() == 0 else _CLONE_NEWUSER)
+    _checked(_libc.unshare(flags))
+    return "a network and System V IPC of its own"
+
+
+def _limits(settings: dict[str, Any]) -> str:
+    seconds = int(settings["seconds"]) + 1
+    for kind, soft, hard in (
+        (resource.RLIMIT_CPU, seconds, seconds + 1),
+        (resource.RLIMIT_AS, settings["memory"], settings["memory"]),
+        (resource.RLIMIT_FSIZE, settings["file"], settings["file"]),
+        (resource.RLIMIT_NOFILE, settings["descriptors"], settings["descriptors"]),
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_MEMLOCK, 0, 0),
+    ):
+        ceiling = resource.getrlimit(kind)[1]
+        allowed = (value if ceiling == resource.RLIM_INFINITY else min(value, ceiling) for value in (soft, hard))
+        resource.setrlimit(kind, tuple(allowed))  # type: ignore[arg-type]
+    return f"{settings['seconds']:g} s, {settings['memory'] >> 20} MiB memory, {settings['file'] >> 20} MiB a file"
+
+
+def _leave_root(settings: dict[str, Any], *, keep_reading: bool) -> str:
+    if os.geteuid() != 0:
+        return "not root"
+    reading = settings["private"]
+    if reading and not keep_reading:
+        raise OSError("the interpreter lies where only root can read, and nothing else would limit reading")
+    os.chown(".", _OWN_USERS + os.getpid(), -1)
+    os.chmod(".", 0o777)  # noqa: PTH101 - the folder above is closed; test and program are different users
+    _prctl(_PR_SET_KEEPCAPS, 1)
+    user = _OWN_USERS + os.getpid()
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    _capabilities(_CAP_DAC_READ_SEARCH if reading else 0)
+    resource.setrlimit(resource.RLIMIT_NPROC, (settings["threads"], settings["threads"]))
+    return f"user {user}, " + ("one capability, to reach the interpreter" if reading else "no capabilities")
+
+
+def _capabilities(kept: int) -> None:
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    data = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
+    _checked(_libc.capset(ctypes.byref(header), ctypes.byref(data)))
+
+
+# --- Landlock -------------------------------------------------------------------------------------------------
+
+
+class _Ruleset(ctypes.Structure):
+    _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scopes", ctypes.c_uint64))
+
+
+class _Beneath(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("access", ctypes.c_uint64), ("folder", ctypes.c_int32))
+
+
+def _landlock_version() -> int:
+    version = int(_libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
+    return max(0, version) if sys.platform == "linux" else 0
+
+
+def _landlock(settings: dict[str, Any], version: int) -> str:
+    if not version:
+        raise OSError("no Landlock")
+    bits = {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)
+    handled = (1 << bits) - 1
+    rules = _Ruleset(handled, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    ruleset = _checked(_libc.syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(size), 0))
+    for path in settings["readable"]:
+        _allow(ruleset, path, _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0))  # noqa: PTH112
+    for path in settings["listable"]:
+        _allow(ruleset, path, _READ_DIR)
+    _allow(ruleset, os.devnull, _READ_FILE | _WRITE_FILE)
+    _allow(ruleset, ".", _SCRATCH & handled)
+    _checked(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0))
+    os.close(ruleset)
+    more = [word for word, since in (("TCP", 4), ("signals", 6)) if version >= since]
+    return f"version {version}: files" + "".join(f", {word}" for word in more)
+
+
+def _allow(ruleset: int, path: str, access: int) -> None:
+    try:
+        folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return  # what is not there needs no rule
+    rule = _Beneath(access, folder)
+    _checked(_libc.syscall(_LANDLOCK_ADD_RULE, ruleset, 1, ctypes.byref(rule), 0))
+    os.close(folder)
+
+
+# --- seccomp --------------------------------------------------------------------------------------------------
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+
+def _seccomp() -> str:
+    code = syscalls.allowlist(os.uname().machine)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = _Filter(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    _checked(
+        _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), ctypes.byref(program), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    )
+    return "a list of allowed system calls; no sockets, processes or signals"

@@ -1,0 +1,50 @@
+"""Verdicts of ordinary programs, and what this machine's protection is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks import sandbox
+from tasks.sandbox import Limits, Program, jails
+
+TEST = "assert double(2) == 4\nassert double([1]) == [1, 1]\n"
+
+
+def judged(source: str, test: str = TEST, seconds: float = 10) -> sandbox.Verdict:
+    return jails.judge(Program(id="p", source=source, test=test, entry_point="double"), Limits(seconds=seconds))
+
+
+def test_this_machine_holds_every_required_layer() -> None:
+    protection = sandbox.probe()
+    assert protection.level == "strong", protection.summary
+    assert protection.sufficient and {"landlock", "seccomp", "limits", "user"} <= set(protection.layers)
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome"),
+    [
+        ("def double(x): return x * 2", "passed"),
+        ("def double(x): return x", "failed"),
+        ("def double(x): raise ValueError('no')", "error"),
+        ("def double(x): import sys; sys.exit(0)", "error"),
+        ("def double(x): import os; os._exit(0)", "error"),
+        ("def double(x) return", "error"),
+        ("x = 1", "error"),
+        ("def double(x): return [0] * 10**10", "memory"),
+        ("class E(int):\n    def __eq__(self, other): return True\ndef double(x): return E(5)", "failed"),
+        ("class E:\n    def __eq__(self, other): return True\ndef double(x): return E()", "failed"),
+    ],
+)
+def test_outcomes(source: str, outcome: str) -> None:
+    assert judged(source).outcome == outcome
+
+
+def test_what_never_ends_is_stopped_and_said() -> None:
+    assert judged("def double(x):\n    while True: pass", seconds=1).outcome == "timeout"
+    endless = judged("def double(x): return x * 2", test="double(1)\nwhile True: pass", seconds=1)
+    assert (endless.outcome, endless.detail) == ("timeout", "the test itself did not end in time")
+
+
+def test_changed_arguments_and_callbacks_reach_the_test() -> None:
+    test = "given = [3, 1]\nassert double(given, lambda x: -x) is None\nassert given == [3, 1, -7]"
+    assert judged("def double(a, f): a.append(f(7))", test).passed
