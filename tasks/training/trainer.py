@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_pt_utils import nested_gather
 from trl import SFTTrainer
 
 from artifacts.errors import StageError
@@ -27,6 +28,24 @@ FLUSH_SECONDS = 1.0
 SKIPS_ALLOWED = 20
 """Steps in a row that the gradient scaler may skip. It starts at 2^16 and halves each time: more is no search for the
 right scale any more."""
+
+
+class Unread:
+    """Numbers of a step that are on their way from the GPU."""
+
+    def __init__(self, numbers: torch.Tensor, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+        self._event = torch.cuda.Event() if numbers.is_cuda else None
+        self._numbers = numbers.to("cpu", non_blocking=True)  # into pinned memory, which torch allocates for this
+        if self._event is not None:
+            self._event.record()
+
+    def read(self) -> list[float]:
+        """Wait for them."""
+        if self._event is not None:
+            self._event.synchronize()
+        values: list[float] = self._numbers.tolist()
+        return values
 
 
 class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
@@ -54,6 +73,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self._losses: list[torch.Tensor] = []
         self._source: tuple[Any, ...] = ()
         self._ahead: Any = None
+        self._unread: Unread | None = None
         self._skipped = 0
         for parameter in self.model.parameters():
             if parameter.requires_grad:
@@ -89,18 +109,39 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         """Nobody reads it, and counting a 7B's parameters at every micro-batch takes milliseconds."""
         return 0
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
-        """The norm before clipping, and the one place of a step that waits for the GPU.
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The norm before clipping, which stays on the GPU: nothing of a step waits for its numbers.
+
+        They are read in the next step, when that one's kernels are under way: between two steps the GPU never idles.
+        """
+        if self.state.global_step + 1 < self.args.max_steps:  # the next step's texts, while the GPU computes this one
+            self._ahead = super().get_batch_samples(*self._source)
+        self._settle()
+        loss = nested_gather(torch.stack(self._losses).sum(), self.args.parallel_mode).mean()
+        numbers = torch.stack([torch.as_tensor(grad_norm).to(loss), loss, *self._losses])
+        self._unread = Unread(numbers, self._get_learning_rate())
+        return grad_norm
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Logs come from `_settle`; what is saved is complete, and was looked at before."""
+        stopping = self.control.should_training_stop or self.state.global_step >= self.args.max_steps
+        if self.control.should_save or stopping or not torch.cuda.is_available():
+            self._settle()
+        self.control.should_log = False
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _settle(self) -> None:
+        """Wait for the last step's numbers, look at them, and log them.
 
         With a gradient scaler a norm that is not finite is a step that it skips.
 
         Raises:
             StageError: a loss is not finite, or the norm again and again.
         """
-        if self.state.global_step + 1 < self.args.max_steps:  # the next step's texts, while the GPU computes this one
-            self._ahead = super().get_batch_samples(*self._source)
-        values: list[float] = torch.stack([torch.as_tensor(grad_norm).to(self._losses[0]), *self._losses]).tolist()
-        norm, *losses = values
+        unread, self._unread = self._unread, None
+        if unread is None:
+            return
+        norm, mean, *losses = unread.read()
         size = self.args.per_device_train_batch_size
         for number, loss in enumerate(losses):
             if not math.isfinite(loss):
@@ -111,10 +152,10 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         if self._skipped > (SKIPS_ALLOWED if self.accelerator.scaler is not None else 0):
             whole = size * self.args.gradient_accumulation_steps * ranks.count()
             raise self._not_finite(f"the gradient norm is {norm}", 0, whole)
-        return norm
+        self.log({"loss": mean, "grad_norm": norm, "learning_rate": unread.learning_rate})
 
     def _not_finite(self, finding: str, first: int, count: int) -> StageError:
-        step = self.state.global_step + 1
+        step = self.state.global_step
         return StageError(
             f"training diverged at step {step}: {finding} on this batch (repository, path, number of the chunk):\n"
             + self.batches.describe(step, first, count),
