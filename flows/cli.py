@@ -36,6 +36,7 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 for _command in ("models", "promote", "rollback"):
     app.command(f"flows.commands.models:{_command}")
 app.command("flows.commands.complete:complete")
+app.command("flows.commands.evaluate:evaluate")
 app.command("flows.commands.preflight:preflight")
 app.command("flows.commands.recipes:list_recipes", name="recipes")
 app.command("flows.commands.why:why")

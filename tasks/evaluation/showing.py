@@ -42,8 +42,8 @@ def _of(handle: EvaluationReport, question: Question) -> list[Metric]:
 
 def _question(handle: EvaluationReport, question: Question) -> Section:
     kept = question == "kept"
-    columns = ("", "base", "tuned", "difference", "95% interval", *(("margin",) if kept else ()))
-    columns = (*columns, "items", "repositories", "could see", "verdict")
+    columns = ("", "verdict", "base", "tuned", "difference", "95% interval", *(("margin",) if kept else ()))
+    columns = (*columns, "items", "repositories", "could see")
     rows = tuple(_row(metric, kept=kept) for metric in _of(handle, question))
     return Section(question, QUESTIONS[question], (Table(columns, rows, _caption(handle, question)),))
 
@@ -51,6 +51,7 @@ def _question(handle: EvaluationReport, question: Question) -> Section:
 def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
     return (
         metric.title,
+        verdict(metric),
         figure(metric, metric.base),
         figure(metric, metric.tuned),
         change(metric, metric.difference),
@@ -59,7 +60,6 @@ def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
         f"{metric.items:,}",
         f"{metric.clusters}",
         f"{change(metric, metric.smallest_detectable)}" if metric.smallest_detectable is not None else "–",
-        verdict(metric),
     )
 
 

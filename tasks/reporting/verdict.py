@@ -66,8 +66,13 @@ def _learned(loss: Metric) -> str:
 
 
 def kept(evaluation: EvaluationReport) -> Answer:
-    """Judged by every figure outside the fine-tuned domain: kept when all are, worse when one is."""
-    judged = evaluation.judged("kept")
+    """Judged as the gate does unless told otherwise: by the loss outside the fine-tuned domain and functional suites.
+    The other figures can only object, by being worse: of few prompts they say little."""
+    judged = [
+        one
+        for one in evaluation.judged("kept")
+        if one.name == "kept_loss" or one.name.endswith("_pass") or one.verdict == "worse"
+    ]
     question = "Did it keep what it could do?"
     if not judged:
         return Answer(question, "Not asked: there was neither a kept sample nor a functional suite.", "neutral")
@@ -91,10 +96,10 @@ def kept(evaluation: EvaluationReport) -> Answer:
 
 def _all_within(judged: list[Metric]) -> str:
     loss = next((one for one in judged if one.name == "kept_loss"), judged[0])
-    every = f"all {len(judged)} figures" if len(judged) > 1 else "the one figure"
+    others = f", as do {len(judged) - 1} other figures" if len(judged) > 1 else ""
     return (
-        f"{every} outside the tuned code lie within their margins "
-        f"({_plain(loss)} {signed(loss)} {interval(loss)}, margin {_margin(loss)})"
+        f"its {_plain(loss)} on code from elsewhere changed by {signed(loss)} {interval(loss)}, "
+        f"within the margin of {_margin(loss)}{others}"
     )
 
 

@@ -186,6 +186,25 @@ def test_another_margin_scores_again_and_generates_nothing(first: dict[str, Any]
     assert states(again) == cached_but(evaluation="ran", gate="ran", reporting="ran")
 
 
+def test_an_export_is_judged_again_by_its_folder(first: dict[str, Any], own_code: Path, store: Path) -> None:
+    """With a margin that nothing can reach; what was generated is read, not made again."""
+    _, *settings = arguments(own_code, store)[1:]
+    output = StringIO()
+    with redirect_stdout(output):
+        model = first["exporting"]["path"]
+        command = ["evaluate", model, "--recipe", "demo", *settings, "--set", "evaluation.margins.loss=9"]
+        assert cli.guarded(command) == 0
+    found = json.loads(output.getvalue().splitlines()[-1])
+    assert found["model"] == model and found["generations"] == first["generation"]["path"]
+    (kept,) = [one for one in found["report"]["metrics"] if one["name"] == "kept_loss"]
+    assert kept["margin"] == 9 and found["evaluation"] != first["evaluation"]["path"]
+
+
+def test_what_is_no_export_is_not_judged(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.guarded(["evaluate", str(store), "--recipe", "demo", "--store", str(store)]) == 2
+    assert "is no exported model of the store" in capsys.readouterr().err
+
+
 def test_a_run_of_unchanged_inputs_judges_nothing_again(first: dict[str, Any], own_code: Path, store: Path) -> None:
     registry = Registry(Store(store).registry)
     (held,) = [one for one in registry.candidates().values() if first["exporting"]["path"].endswith(one.model)][:1]

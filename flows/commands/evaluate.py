@@ -1,0 +1,121 @@
+"""`codetune evaluate`: judge an exported model again, with other settings."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from artifacts.errors import InputError
+from flows.commands.options import Changes, Json, StorePath, use_store
+
+if TYPE_CHECKING:
+    from flows.config import PipelineConfig
+    from flows.reevaluation import Reevaluation
+
+
+def evaluate(
+    model: Annotated[
+        str, Parameter(help="An exported model's folder, a version (v3), or the recipe that it was made with.")
+    ],
+    *,
+    recipe: Annotated[
+        str | None, Parameter(help="Whose settings to judge by. Default: those of the run that made the model.")
+    ] = None,
+    changes: Changes = None,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> int:
+    """Compare an exported model with its base again. Trains nothing; another margin generates nothing either."""
+    started = time.monotonic()
+    use_store(store)
+    from artifacts.store import Store
+    from flows import recipes, server
+
+    opened = Store.from_environment()
+    named = model in recipes.names() or Path(model).suffix in (".yaml", ".yml")
+    config = _configure(recipe or (model if named else _recipe_of(model, opened)), changes)
+    place = _export_of(config, opened) if named else model
+    result = _run(place, config, server.start())
+    if as_json:
+        print(json.dumps({**result.model_dump(mode="json"), "seconds": round(time.monotonic() - started, 2)}))
+    else:
+        _show(result)
+    return 0
+
+
+def _configure(recipe: str, changes: list[str] | None) -> PipelineConfig:
+    from flows.config import build
+
+    return build(recipe, changes or [])
+
+
+def _recipe_of(model: str, store: Any) -> str:
+    """The recipe of the run that made a model."""
+    from artifacts.registry import Registry
+    from flows.reevaluation import place_of
+
+    place = place_of(model, store)
+    found = [one.recipe for one in Registry(store.registry).candidates().values() if one.model == place and one.recipe]
+    if not found:
+        raise InputError(
+            f"it is not recorded which recipe {model} was made with", field="--recipe", remedy="name one with --recipe"
+        )
+    return found[-1]
+
+
+def _export_of(config: PipelineConfig, store: Any) -> str:
+    """The folder of a recipe's export.
+
+    Raises:
+        InputError: the recipe was not run yet.
+    """
+    from flows.finetune import pipeline
+    from tasks.base_model import locate
+    from tasks.walking import Walk
+
+    walk = Walk(store)
+    pipeline(walk, config, locate(config.model))
+    step = walk.steps["exporting"]
+    if step.job is None or not step.reused:
+        raise InputError(
+            f"there is no model of {config.recipe} in this store yet",
+            field="MODEL",
+            remedy=f"make one first: codetune run {config.recipe}",
+        )
+    return str(store.place / "exporting" / step.job.key)
+
+
+def _run(model: str, config: PipelineConfig, server: Any) -> Reevaluation:
+    from flows.reevaluation import reevaluate
+    from flows.terminal import Terminal
+    from tasks.policy import OBSERVERS
+
+    with server.ready(120 if server.temporary else 10), Terminal() as terminal:
+        terminal.console.print(f"[dim]watch at {server.address}/runs[/]")
+        OBSERVERS.set((terminal,))
+        state: Any = reevaluate(model, config, return_state=True)
+        result: Reevaluation = state.result()
+        return result
+
+
+def _show(result: Reevaluation) -> None:
+    """Both questions' figures, and what the gate would say."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from artifacts.presentation import Figure, to_markdown
+    from tasks.evaluation import STAGE
+
+    console = Console(highlight=False)
+    for section in STAGE.show(result.report.model_copy(update={"path": Path(result.evaluation)})):
+        if section.key in ("learned", "kept", "noise"):
+            console.print(Markdown(f"## {section.title}"))
+            for block in section.blocks:
+                if not isinstance(block, Figure):
+                    console.print(Markdown(to_markdown(block)))
+    console.print(f"the gate would say: {result.verdict}. {' '.join(result.reasons)}", markup=False)
+    console.print(f"  evaluation  {result.evaluation}", markup=False, soft_wrap=True)

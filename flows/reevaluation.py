@@ -1,0 +1,132 @@
+"""The flow that judges an export again: with other settings, more prompts, another margin. It trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect import flow
+
+from artifacts.errors import InputError
+from artifacts.registry import Registry
+from artifacts.schema import (
+    DatasetSample,
+    EvaluationReport,
+    ExportedModel,
+    Generations,
+    Handle,
+    Plan,
+    QuantizedBase,
+    Record,
+    TokenizedDataset,
+)
+from artifacts.store import Damaged, Store
+from artifacts.verdicts import GateDecision, Ruling
+from flows.config import PipelineConfig
+from flows.finetune import locate
+from tasks import evaluation, gate, generation, sampling
+from tasks.base_model import ModelConfig
+from tasks.policy import Run
+
+H = TypeVar("H", bound=Handle)
+
+
+class Reevaluation(Record):
+    """What became of it: the object that `codetune evaluate --json` prints."""
+
+    model: str
+    """The export's folder."""
+    evaluation: str
+    """The evaluation's folder."""
+    generations: str
+    """The folder of what was generated."""
+    report: EvaluationReport
+    verdict: Ruling
+    """What the gate would say; nothing is promoted."""
+    reasons: tuple[str, ...]
+
+
+def place_of(model: str, store: Store) -> str:
+    """Where the store keeps an export, named by its folder or as `codetune models` names it.
+
+    Raises:
+        InputError: it is none of this store's.
+    """
+    path = Path(model)
+    place = store.place_of(path) if path.is_dir() else None
+    if path.is_dir() and (place is None or not place.startswith("exporting/")):
+        raise InputError(
+            f"{model} is no exported model of the store {store.place}",
+            field="MODEL",
+            remedy="name the folder that a run printed as `model`, and its store with --store",
+        )
+    return place or Registry(store.registry).find(model).model
+
+
+@flow(name="evaluate", flow_run_name="{model}", persist_result=False)
+def reevaluate(model: str, config: PipelineConfig) -> Reevaluation:
+    """Judge an export again, on the data that it was made with.
+
+    Args:
+        model: the export's folder, or a version.
+        config: its `kept`, `generation`, `evaluation` and `gate` decide how it is judged.
+    """
+    store = Store.from_environment()
+    exported = _open(store, place_of(model, store), ExportedModel)
+    inputs = store.manifest(exported).provenance.get("inputs", {})
+    with Run(store, (), config.workers, recipe=config.recipe or "") as run:
+        made, judged, decided = _judge(run, config, exported, inputs)
+    return Reevaluation(
+        model=str(exported.path),
+        evaluation=str(judged.path),
+        generations=str(made.path),
+        report=judged,
+        verdict=decided.ruling,
+        reasons=decided.reasons,
+    )
+
+
+def _judge(
+    run: Run, config: PipelineConfig, exported: ExportedModel, inputs: Mapping[str, Mapping[str, Any]]
+) -> tuple[Generations, EvaluationReport, GateDecision]:
+    store = run.store
+    try:
+        sample = _open(store, inputs["sample"]["place"], DatasetSample)
+        tokens = _open(store, inputs["tokens"]["place"], TokenizedDataset)
+        base = _open(store, inputs["base"]["place"], QuantizedBase) if "base" in inputs else None
+        plan = Plan.model_validate(inputs["plan"])
+        named = ModelConfig(name=inputs["model"]["name"], revision=inputs["model"]["revision"])
+    except KeyError as missing:
+        raise InputError(
+            f"{exported.path} does not say which {missing} it was made from",
+            field="MODEL",
+            remedy="export it again with this version: codetune run RECIPE --refresh exporting",
+        ) from missing
+    fits = base if base and base.quantization == config.generation.quantization else None
+    kept = run.stage(sampling.KEPT, config.kept) if config.kept else None
+    made = run.stage(
+        generation.STAGE,
+        config.generation,
+        model=locate(named),
+        sample=sample,
+        tokens=tokens,
+        exported=exported,
+        plan=plan,
+        base=fits,
+        kept=kept,
+    )
+    judged = run.stage(evaluation.STAGE, config.evaluation, generations=made)
+    return made, judged, run.stage(gate.STAGE, config.gate, generations=made, evaluation=judged)
+
+
+def _open(store: Store, place: str, kind: type[H]) -> H:
+    stage, _, key = place.partition("/")
+    try:
+        return store.open(stage, key, kind)
+    except (FileNotFoundError, Damaged) as damage:
+        raise InputError(
+            f"{place} is incomplete or missing in the store: {damage}",
+            field="MODEL",
+            remedy="run its recipe again: what is missing is built again",
+        ) from damage
