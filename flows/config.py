@@ -21,13 +21,13 @@ from tasks.evaluation import EvaluationConfig
 from tasks.exporting import ExportingConfig
 from tasks.gate import GateConfig
 from tasks.generation import GenerationConfig
+from tasks.mapping import WorkersConfig
 from tasks.preflight import PreflightConfig
 from tasks.preflight.job import JobShape
 from tasks.reporting import ReportingConfig
 from tasks.sampling import KeptConfig, SamplingConfig
 from tasks.tokenization import TokenizationConfig
 from tasks.training import TrainingConfig
-from tasks.workers import WorkersConfig
 
 
 class PipelineConfig(Config):

@@ -10,12 +10,45 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import Protocol, TypeVar
+from importlib.util import find_spec
+from typing import Literal, Protocol, TypeVar
+
+from pydantic import model_validator
+
+from artifacts.configuration import Config, Unkeyed
+from artifacts.errors import InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
 A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
+
+
+class WorkersConfig(Config):
+    """Who computes the parts of the stages that fall into parts: sampling and tokenization. Changes no bytes."""
+
+    runner: Literal["threads", "processes", "dask"] = Unkeyed("threads")
+    """Prefect's task runner: `threads` of the run's own process; `processes` of this machine; `dask`: the workers of a
+    running Dask cluster (needs `pip install codetune[dask]`)."""
+    count: int = Unkeyed(4, ge=1)
+    """Threads or processes; with `dask`, parts under way at once: twice the cluster's threads keep it busy."""
+    address: str | None = Unkeyed(None)
+    """`dask` only: the scheduler, as in `tcp://10.0.0.5:8786`."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> WorkersConfig:
+        if (self.runner == "dask") != (self.address is not None):
+            raise ValueError("the runner `dask` needs the address of a scheduler, and no other runner takes one")
+        return self
+
+    def check(self) -> None:
+        """Raises InputError where what the runner needs is not installed."""
+        if self.runner == "dask" and find_spec("prefect_dask") is None:
+            raise InputError(
+                "the runner dask needs prefect-dask, which is not installed",
+                field="workers.runner",
+                remedy="pip install 'codetune[dask]', or set workers.runner=threads",
+            )
 
 
 class Pending(Protocol[B]):

@@ -42,8 +42,9 @@ from artifacts.progress import Progress, Tick
 from artifacts.schema import Handle
 from artifacts.store import Store
 from tasks import dashboard, lineage, provenance
+from tasks.mapping import WorkersConfig
 from tasks.stage import Stage
-from tasks.workers import WorkersConfig, started
+from tasks.workers import started
 
 log = logging.getLogger(__name__)
 H = TypeVar("H", bound=Handle)

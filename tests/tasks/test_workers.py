@@ -20,10 +20,11 @@ from artifacts.errors import InputError, StageError
 from artifacts.store import Store
 from tasks import sampling, tokenization, workers
 from tasks.base_model import ModelConfig, locate
+from tasks.mapping import WorkersConfig
 from tasks.policy import Run
 from tasks.sampling import SamplingConfig
 from tasks.tokenization import TokenizationConfig
-from tasks.workers import WorkersConfig, started
+from tasks.workers import started
 from tests.conftest import BASE_MODEL
 from tests.tasks.sampling.reading import programs
 
@@ -154,7 +155,8 @@ def fail(_item: int) -> None:
 
 def test_processes_end_with_a_parent_that_is_killed(prefect_server: None) -> None:
     program = """
-        from tasks.workers import WorkersConfig, started
+        from tasks.mapping import WorkersConfig
+from tasks.workers import started
         from tests.tasks.test_workers import where
         if __name__ == "__main__":
             with started(WorkersConfig(runner="processes", count=1)) as mapper:
