@@ -38,6 +38,7 @@ for _command in ("models", "promote", "rollback"):
 app.command("flows.commands.complete:complete")
 app.command("flows.commands.evaluate:evaluate")
 app.command("flows.commands.preflight:preflight")
+app.command("flows.commands.score:score")
 app.command("flows.commands.recipes:list_recipes", name="recipes")
 app.command("flows.commands.why:why")
 app.command("flows.commands.lineage:lineage")

@@ -1,1 +1,32 @@
-"""Functional suites: problems whose solutions are run against tests."""
+"""Functional suites: problems whose solutions are run against tests that they cannot see.
+
+problems    a problem, a suite, the rules by which completions end, the instruct form
+reading     suite files in the forms that their authors publish
+published   suites by name, from the hub
+comparing   tests by comparing with a reference solution
+scoring     completions → verdicts → pass@k
+"""
+
+from tasks.functional.problems import Problem, Suite, completion_of_answer, ended, instruct_prompt, stop
+from tasks.functional.published import PUBLISHED, suite
+from tasks.functional.reading import read_suite
+from tasks.functional.scoring import Completion, Scores, check, check_tries, pass_at_k, read_completions, score
+
+__all__ = [
+    "PUBLISHED",
+    "Completion",
+    "Problem",
+    "Scores",
+    "Suite",
+    "check",
+    "check_tries",
+    "completion_of_answer",
+    "ended",
+    "instruct_prompt",
+    "pass_at_k",
+    "read_completions",
+    "read_suite",
+    "score",
+    "stop",
+    "suite",
+]

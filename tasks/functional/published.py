@@ -1,0 +1,80 @@
+"""Suites by name, from where they are published on the hub.
+
+A name may end in `@revision`; without one the newest is taken, and the suite's fingerprint says what it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifacts.errors import InputError
+from tasks import hub
+from tasks.functional.problems import Suite
+from tasks.functional.reading import read_suite
+
+_FIELD = "suite"
+
+
+@dataclass(frozen=True)
+class _Place:
+    dataset: str
+    fits: tuple[str, ...]
+    """What the name of the suite's file contains, all of it."""
+
+
+PUBLISHED = {
+    "humaneval": _Place("openai/openai_humaneval", ()),
+    "humaneval+": _Place("evalplus/humanevalplus", ()),
+    "mbpp+": _Place("evalplus/mbppplus", ()),
+    "humaneval-infilling-single-line": _Place("loubnabnl/humaneval_infilling", ("SingleLine",)),
+    "humaneval-infilling-multi-line": _Place("loubnabnl/humaneval_infilling", ("MultiLine",)),
+    "humaneval-infilling-random-span": _Place("loubnabnl/humaneval_infilling", ("RandomSpanInfilling",)),
+}
+_FORMS = (".jsonl.gz", ".jsonl", ".parquet")
+
+
+def suite(name_or_path: str) -> Suite:
+    """A suite by its name or from a file.
+
+    Raises:
+        InputError: no such suite or file, or the file is not in order.
+        TransientError: the hub does not answer.
+    """
+    path = Path(name_or_path).expanduser()
+    name, _, revision = name_or_path.lower().partition("@")
+    if not path.is_file() and name in PUBLISHED:
+        return read_suite(_fetch(name, revision or "main"), name)
+    if not path.exists() and "/" not in name_or_path and not path.suffix:
+        known = ", ".join(PUBLISHED)
+        raise InputError(f"there is no suite {name_or_path!r}", field=_FIELD, remedy=f"name a file, or one of {known}")
+    return read_suite(path)
+
+
+def _fetch(name: str, revision: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    place, patience = PUBLISHED[name], hub.Patience()
+    what = f"the data set {place.dataset}"
+    info = hub.ask(
+        what,
+        lambda: hub.api().dataset_info(place.dataset, revision=revision, timeout=30),
+        field=_FIELD,
+        patience=patience,
+    )
+    names = sorted(file.rfilename for file in info.siblings or ())
+    usable = [file for file in names if file.endswith(_FORMS) and all(part in file for part in place.fits)]
+    if len(usable) > 1:  # a train split beside the one that is meant
+        usable = [file for file in usable if "test" in file] or usable
+    if not usable:
+        raise InputError(f"{what} has no file of {name}", field=_FIELD, remedy="download the suite and name its file")
+    return Path(
+        hub.ask(
+            f"{usable[0]} of {what}",
+            lambda: hf_hub_download(
+                place.dataset, usable[0], repo_type="dataset", revision=info.sha, endpoint=hub.endpoint()
+            ),
+            field=_FIELD,
+            patience=patience,
+        )
+    )

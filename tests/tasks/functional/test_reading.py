@@ -1,0 +1,82 @@
+"""Suite files in the forms of their authors; what is broken is named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.errors import InputError
+from tasks import functional
+from tests.hub import Hub
+from tests.tasks.functional.suites import EVAL_PLUS, INFILLING, MBPP, human_eval, row, write
+
+
+def passes(problem: functional.Problem, completion: str) -> bool:
+    suite = functional.Suite(name="one", problems=(problem,))
+    made = [functional.Completion(task_id=problem.task_id, completion=completion)]
+    return next(functional.check(suite, made)).passed
+
+
+@pytest.mark.parametrize("form", [row(), EVAL_PLUS, MBPP, INFILLING], ids=["HumanEval", "plus", "MBPP+", "infilling"])
+def test_the_solution_of_every_form_passes_and_nothing_does_not(form: dict[str, Any], tmp_path: Path) -> None:
+    (problem,) = functional.read_suite(write(tmp_path / "s.jsonl", form)).problems
+    assert passes(problem, problem.canonical_solution)
+    assert not passes(problem, "    return None\n" if problem.form == "completion" else "\n")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([row(), '{"task_id": "T/1"'], "line 2 is no JSON"),
+        ([row(), "[1]"], "line 2 is no JSON object"),
+        ([row(), {key: value for key, value in row(1).items() if key != "test"}], "line 2 of s.jsonl lacks this field"),
+        ([row(prompt=3)], "text is needed, not 3"),
+        ([row(), row()], "'T/0' stands in line 1"),
+        ([row(prompt="def twice(x):\0\n")], "NUL"),
+        ([row(entry_point="a b")], "no name of a function"),
+        ([""], "no problem in this file"),
+    ],
+)
+def test_what_is_broken_is_named(rows: list[Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        functional.read_suite(write(tmp_path / "s.jsonl", *rows))
+    assert caught.value.field and caught.value.remedy
+
+
+def test_a_torn_gzip_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(row()).encode())[:-20])
+    with pytest.raises(InputError, match="cannot be read"):
+        functional.read_suite(path)
+
+
+def test_prompts_are_unstripped_and_stop_by_the_papers_rules() -> None:
+    problem = human_eval().problems[0]
+    assert len(human_eval().problems) == 164 and problem.prompt.endswith('"""\n')
+    assert functional.stop("    return 1\n\ndef other():", problem) == "    return 1\n"
+    assert not functional.ended("    return 1\n    # not at the margin\n    if x: print(x)\n", problem)
+
+
+def test_an_instruct_answer_becomes_a_completion() -> None:
+    problem = human_eval().problems[53]
+    assert functional.instruct_prompt(problem).startswith("[INST] ") and problem.prompt.strip() in (
+        functional.instruct_prompt(problem)
+    )
+    answer = "Here you are:\n```python\ndef add(x, y):\n    return x + y\n```\nIt adds."
+    assert passes(problem, functional.completion_of_answer(answer, problem))
+
+
+def test_a_published_suite_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "HumanEval-SingleLineInfilling.jsonl", INFILLING)
+    write(tmp_path / "data" / "HumanEval-MultiLineInfilling.jsonl", row())
+    with Hub(datasets={"loubnabnl/humaneval_infilling": (tmp_path, "a" * 40)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        suite = functional.suite("humaneval-infilling-single-line")
+    assert [problem.parent for problem in suite.problems] == ["HumanEval/0"]
+    with pytest.raises(InputError, match="no suite 'humanevil'"):
+        functional.suite("humanevil")

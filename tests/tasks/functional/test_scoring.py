@@ -1,0 +1,110 @@
+"""Every canonical solution of HumanEval passes; every mutant fails, whatever it tries."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import InputError
+from flows.cli import guarded
+from tasks import functional
+from tasks.functional import Completion
+from tests.tasks.functional.suites import human_eval, row, write
+
+_PATCHING = """
+import builtins, json, os, sys, unittest
+class Equal:
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+def {name}(*given):
+    for frame in sys._current_frames().values():
+        while frame:
+            frame.f_globals.update(check=lambda candidate: None, AssertionError=Equal)
+            frame = frame.f_back
+    builtins.AssertionError = builtins.isinstance = builtins.abs = json.dumps = json.loads = lambda *rest: True
+    unittest.TestCase.run = lambda *rest: None
+    sys.settrace(lambda *rest: None)
+    return Equal()
+"""
+MUTANTS = {
+    "wrong return": "def {name}(*given): return 'wrong'",
+    "exception": "def {name}(*given): raise ValueError",
+    "exit before the asserts": "import sys\nsys.exit(0)",
+    "exit in the function": "def {name}(*given):\n    import os\n    os._exit(0)",
+    "marker": 'print(\'passed\')\nprint(\'{{"outcome": "passed", "detail": "", "layers": {{}}}}\')\n'
+    "def {name}(*given):\n    import os\n    for n in range(3, 20):\n        try: os.write(n, b'passed')\n"
+    "        except OSError: pass",
+    "patching": _PATCHING,
+}
+LOOP = "def {name}(*given):\n    while True: pass"
+
+
+def mutants(problem: functional.Problem, codes: list[str]) -> list[Completion]:
+    texts = [problem.canonical_solution + "\n\n" + code.format(name=problem.entry_point) for code in codes]
+    return [Completion(task_id=problem.task_id, completion=text) for text in texts]
+
+
+def test_canonical_solutions_pass_164_of_164() -> None:
+    suite = human_eval()
+    made = [Completion(task_id=one.task_id, completion=one.canonical_solution) for one in suite.problems]
+    verdicts = list(functional.check(suite, made))
+    assert [one for one in verdicts if not one.passed] == [] and len(verdicts) == 164
+
+
+def test_a_sample_of_mutants_fails() -> None:
+    suite = human_eval()
+    made = [one for problem in suite.problems[::23] for one in mutants(problem, list(MUTANTS.values()))]
+    assert [one.id for one in functional.check(suite, made) if one.passed] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("not config.getoption('-m')", reason="takes minutes; run it with -m slow")
+def test_every_mutant_of_every_problem_fails() -> None:
+    suite = human_eval()
+    made = [one for problem in suite.problems for one in mutants(problem, [*MUTANTS.values(), LOOP])]
+    limits = functional.scoring.sandbox.Limits(seconds=2)
+    assert [one.id for one in functional.check(suite, made, limits) if one.passed] == []
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_success() -> None:
+    for n, c, k in [(5, 0, 2), (5, 2, 1), (6, 2, 3), (6, 3, 4), (4, 4, 2)]:
+        draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+        assert functional.pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_the_command_prints_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = write(tmp_path / "s.jsonl", row(0), row(1))
+    answers = ["    return x * 2\n", "    return x\n", "    return x + x\n", "    return '\0'\n"]
+    made = [{"task_id": f"T/{number // 2}", "completion": text} for number, text in enumerate(answers)]
+    completions = write(tmp_path / "c.jsonl", *made)
+    assert guarded(["score", str(suite), "--completions", str(completions), "--k", "1,2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["pass@1"], said["pass@2"]) == (0.5, 1.0)
+    assert [one["outcome"] for one in said["verdicts"]] == ["passed", "failed", "passed", "error"]
+    assert "NUL" in said["verdicts"][3]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"task_id": "T/0"}], "lacks this field"),
+        ([{"task_id": "T/9", "completion": ""}], "has no problem 'T/9'"),
+        ([{"task_id": "T/0", "completion": ""}], "1 of 2 problems have no completion"),
+        (["nonsense"], "line 1 is no JSON"),
+    ],
+)
+def test_completions_that_do_not_fit_are_refused(rows: list[dict[str, str] | str], said: str, tmp_path: Path) -> None:
+    suite = functional.read_suite(write(tmp_path / "s.jsonl", row(0), row(1)))
+    with pytest.raises(InputError, match=said):
+        functional.read_completions(write(tmp_path / "c.jsonl", *rows), suite)
+
+
+def test_a_k_that_cannot_be_told_is_refused_before_anything_runs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    suite, made = write(tmp_path / "s.jsonl", row()), write(tmp_path / "c.jsonl", {"task_id": "T/0", "completion": ""})
+    assert guarded(["score", str(suite), "--completions", str(made), "--k", "10"]) == 2
+    assert "pass@10 cannot be told" in capfd.readouterr().err
