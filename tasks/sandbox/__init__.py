@@ -28,7 +28,7 @@ def check(*, allow_weak: bool = False) -> Protection:
         StageError: it is below the floor, and that was not allowed.
     """
     protection = probe()
-    if not (protection.sufficient or allow_weak):
+    if not (protection.sufficient or (allow_weak and protection.level != "none")):
         raise StageError(
             f"the sandbox cannot hold model-written code on this machine: {protection.problem}",
             remedy="use Linux 5.13 or newer with Landlock and seccomp, or, on a machine that you can lose, "

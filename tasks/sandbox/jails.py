@@ -104,14 +104,21 @@ def _watched(
 def _read(said: bytes, process: subprocess.Popen[bytes]) -> tuple[Outcome, str, dict[str, str]]:
     try:
         verdict: dict[str, Any] = json.loads(said)
-        if verdict["outcome"] in get_args(Outcome):
-            return verdict["outcome"], str(verdict["detail"]), verdict["layers"]
+        outcome, detail, layers = verdict["outcome"], str(verdict["detail"]), dict(verdict["layers"])
     except (ValueError, KeyError, TypeError):
-        pass
-    status = process.wait(_GRACE) if not said else -signal.SIGKILL
-    if status in (-signal.SIGXCPU, -signal.SIGKILL):
-        return "timeout", "the test used up its processor time", {}
-    return "killed", f"the test ended without a verdict (status {status})", {}
+        outcome, detail, layers = "gone", "", {}
+    if outcome in get_args(Outcome):
+        return outcome, detail, layers
+    who, status = "program" if detail else "test", process.wait(_GRACE)
+    if status in (signal.SIGXCPU, signal.SIGKILL):
+        return "timeout", f"the {who} used up its processor time", layers
+    if status:
+        return "killed", f"the {who} died of {_signal_name(status)}", layers
+    return "error", f"the {who} ended before it answered", layers
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(abs(number)).name if abs(number) in set(signal.Signals) else f"signal {number}"
 
 
 def _message(content: dict[str, Any]) -> bytes:
@@ -135,11 +142,21 @@ def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
+        process.terminate()
+        _ended(process)
         # Not yet waited for, the leader keeps the group's number from being given to another.
         _without(ProcessLookupError, lambda: os.killpg(process.pid, signal.SIGKILL))
         process.wait()
         for stream in (process.stdin, process.stdout):
             _without(OSError, stream.close if stream else lambda: None)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    """Give a jail the time to end its processes and wait for them, so that none is left when its verdict is told."""
+    if process.returncode is None:
+        descriptor = os.pidfd_open(process.pid)
+        select.select([descriptor], [], [], _GRACE)
+        os.close(descriptor)
 
 
 def _without(error: type[Exception], action: Callable[[], None]) -> None:

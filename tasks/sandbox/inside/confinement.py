@@ -32,22 +32,25 @@ Layers = dict[str, str]
 
 def prepare(settings: dict[str, Any]) -> Layers:
     """What both processes share and only the first can do."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != settings["parent"]:
-        os._exit(2)
+    die_with(settings["parent"])
     return _try("namespaces", _namespaces)
 
 
-def detach(channel: int, die_with: int) -> None:
-    """Keep nothing of the parent process but `channel`; end when process `die_with` ends."""
+def die_with(process: int) -> None:
+    """End when that process ends, which is the parent."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != process:
+        os._exit(2)
+
+
+def detach(channel: int, keeper: int) -> None:
+    """Keep nothing of the parent process but `channel`; end with process `keeper`."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     os.closerange(3, channel)
     os.closerange(channel + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != die_with:
-        os._exit(2)
+    die_with(keeper)
 
 
 def confine(settings: dict[str, Any]) -> Layers:
@@ -57,10 +60,7 @@ def confine(settings: dict[str, Any]) -> Layers:
     layers = _try("limits", lambda: _limits(settings))
     landlock = _landlock_version()
     layers |= _try("user", lambda: _leave_root(settings, keep_reading=landlock > 0))
-    # Changing the user clears both.
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(2)
+    die_with(parent)  # again: changing the user clears it
     _prctl(_PR_SET_DUMPABLE, 0)
     layers |= _try("landlock", lambda: _landlock(settings, landlock))
     layers |= _try("seccomp", _seccomp)

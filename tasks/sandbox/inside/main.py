@@ -1,17 +1,21 @@
 """Entry point of the jail: `python -I -S main.py`, settings and code on standard input, one verdict on standard output.
 
-The fresh interpreter forks before it has seen the test. The child loses everything but one socket, is confined and
-runs the program; the parent is confined as well and runs the test, with the program's functions behind that socket.
+The fresh interpreter forks before it has seen the test: one child loses everything but a socket, is confined and runs
+the program; another is confined as well, reads the test and runs it, with the program's functions behind that socket.
+The parent does nothing but see to it that neither outlives the verdict.
 """
 
 from __future__ import annotations
 
+import _socket  # `socket` itself takes milliseconds to import, for every program
 import json
 import os
-import socket
+import signal
 import sys
+import time
+from contextlib import suppress
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib takes milliseconds to import
 
@@ -51,17 +55,54 @@ def main() -> None:
 
     settings = _receive()
     layers = confinement.prepare(settings)
-    ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        ours.close()
+    keeper = os.getpid()
+    ours, theirs = _socket.socketpair()
+    program = os.fork()
+    if program == 0:
         channel = theirs.detach()
-        confinement.detach(channel, die_with=os.getppid())
+        confinement.detach(channel, keeper)
         layers |= confinement.confine(settings)
         candidate.serve(wire.Channel(channel), settings, layers)
     theirs.close()
-    confinement.confine(settings)
-    tester.judge(wire.Channel(ours.detach()), pid, settings, _receive())
+    test = os.fork()
+    if test == 0:
+        confinement.die_with(keeper)
+        confinement.confine(settings)
+        tester.judge(wire.Channel(ours.detach()), settings, _receive())
+    ours.close()
+    _keep(program, test)
+
+
+def _keep(program: int, test: int) -> NoReturn:
+    """Wait for the verdict or the order to stop; leave no process.
+
+    The exit status is the signal by which the program, or the test, ended before that, or 0.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: _end([program, test]))
+    os.close(0)
+    os.close(1)
+    status = os.waitpid(test, 0)[1]
+    gone = _ended_by_itself(program) if os.WIFEXITED(status) and os.WEXITSTATUS(status) else None
+    _end([program] if gone is None else [], status if gone is None else gone)
+
+
+def _ended_by_itself(program: int) -> int | None:
+    """How the program ended; None if it still lives though its end of the channel is closed."""
+    for _ in range(200):
+        ended, status = os.waitpid(program, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.001)
+    return None
+
+
+def _end(left: list[int], status: int = 0) -> NoReturn:
+    for pid in left:
+        # The order to stop may come when one has been waited for already.
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    os._exit(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
 
 
 if __name__ == "__main__":

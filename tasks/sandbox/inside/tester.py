@@ -29,8 +29,8 @@ class Ended(Exception):  # noqa: N818 - what the program did
     """The program ended, or tried to end the process, before it answered."""
 
 
-def judge(channel: wire.Channel, pid: int, settings: dict[str, Any], test: dict[str, str]) -> NoReturn:
-    """Run the test against the program and write the verdict. The process ends here."""
+def judge(channel: wire.Channel, settings: dict[str, Any], test: dict[str, str]) -> NoReturn:
+    """Run the test against the program and write the verdict. The process ends here, with 1 if the program was gone."""
     verdicts = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
@@ -39,24 +39,24 @@ def judge(channel: wire.Channel, pid: int, settings: dict[str, Any], test: dict[
     sys.set_int_max_str_digits(0)
     signal.signal(signal.SIGALRM, _late)
     signal.setitimer(signal.ITIMER_REAL, settings["seconds"])
-    verdict = _verdict(Program(channel), pid, test)
+    verdict = _verdict(Program(channel), test)
     signal.setitimer(signal.ITIMER_REAL, 0)
     os.write(verdicts, json.dumps(verdict).encode())
-    os._exit(0)
+    os._exit(verdict["outcome"] == "gone")
 
 
 def _late(number: int, frame: FrameType | None) -> None:
     raise _Late
 
 
-def _verdict(program: Program, pid: int, test: dict[str, str]) -> dict[str, Any]:
+def _verdict(program: Program, test: dict[str, str]) -> dict[str, Any]:
     try:
         outcome, detail = _tried(program, test)
     except _Late:
         what = "the program did not answer in time" if program.asked else "the test itself did not end in time"
         outcome, detail = "timeout", what
     except wire.Broken as broken:
-        outcome, detail = _how_it_ended(pid, str(broken))
+        outcome, detail = "gone" if isinstance(broken, wire.Gone) else "error", f"the program sent {broken}"
     except MemoryError:
         outcome, detail = "memory", "no memory left"
     except BaseException as error:
@@ -113,23 +113,6 @@ def _where(error: BaseException, test: str) -> str:
         trace = trace.tb_next
     lines = test.splitlines()
     return lines[line - 1].strip()[:200] if 0 < line <= len(lines) else ""
-
-
-def _how_it_ended(pid: int, said: str) -> tuple[str, str]:
-    ended, status = os.waitpid(pid, os.WNOHANG)
-    for _ in range(100):
-        if ended or said != "the other side is gone":
-            break
-        signal.sigtimedwait([signal.SIGCHLD], 0.01)
-        ended, status = os.waitpid(pid, os.WNOHANG)
-    if not ended:
-        return "error", f"the program sent {said}"
-    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if number in (signal.SIGXCPU, signal.SIGKILL):
-        return "timeout", "the processor time is used up"
-    if number:
-        return "killed", f"the program died of {signal.Signals(number).name}"
-    return "error", "the program ended before it answered"
 
 
 class Program:

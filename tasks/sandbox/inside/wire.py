@@ -17,7 +17,11 @@ LARGEST = 64 << 20
 
 
 class Broken(Exception):  # noqa: N818 - the other side's doing
-    """What arrived is no message, or the other side is gone."""
+    """What arrived is no message."""
+
+
+class Gone(Broken):
+    """The other side has closed the channel."""
 
 
 class Channel:
@@ -33,7 +37,7 @@ class Channel:
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
-            raise Broken("the other side is gone") from error
+            raise Gone("nothing more") from error
 
     def receive(self) -> Any:
         size = int.from_bytes(self._exactly(8), "big")
@@ -49,7 +53,7 @@ class Channel:
         while count:
             part = os.read(self._descriptor, min(count, 1 << 20))
             if not part:
-                raise Broken("the other side is gone")
+                raise Gone("nothing more")
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
