@@ -123,9 +123,10 @@ def clock_set_back(machine: Machine, chance: random.Random) -> None:
 
     `libfaketime` is what sets it back, for every process of the run, down to the C library.
     """
-    from libfaketime import get_library_path  # type: ignore[import-not-found]
+    from libfaketime import get_reload_information
 
-    back = {"LD_PRELOAD": get_library_path(), "FAKETIME": f"-{chance.randint(1, 400)}d", "DONT_FAKE_MONOTONIC": "1"}
+    library = get_reload_information()[1]["LD_PRELOAD"]
+    back = {"LD_PRELOAD": library, "FAKETIME": f"-{chance.randint(1, 400)}d", "DONT_FAKE_MONOTONIC": "1"}
     for number in (0, STAGES.index("training"), len(STAGES)):
         results = machine.store(without=number)
         before = results.finished()

@@ -94,7 +94,7 @@ class Office:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._prefect("work-pool", "create", POOL, "--type", "process")
+        self._prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
         self._prefect("work-pool", "set-concurrency-limit", POOL, "1")
         self._prefect("--no-prompt", "deploy", "flows.finetune.finetune", "--name", "chaos", "--pool", POOL)
 
