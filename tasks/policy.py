@@ -119,7 +119,10 @@ class Job(Generic[H]):
         if self.forced:
             return None
         with _disk_faults_explained():
-            return self.store.find(self.stage.name, self.key, self.stage.produces)
+            found = self.store.find(self.stage.name, self.key, self.stage.produces)
+            if found:
+                self.store.sweep(self.stage.name, self.key)
+            return found
 
     def build(self, progress: Progress) -> H:
         """Build and publish the artifact, unless another run did so in the meantime."""
@@ -216,8 +219,7 @@ class Run:
         job = Job(stage, config, given, store=self.store, forced=False)
         job.guard, job.workers, job.forced = guard, self.workers, self._is_forced(job, after)
         self._note(job)
-        if found := job.find():
-            self.store.sweep(stage.name, job.key)
+        found = job.find()
         known = {name for value in (*given.values(), after) if value for name in _known_by(value)}
         upstream = [result for name, result in self._task_results.items() if name in known]
         staged = run_stage.with_options(

@@ -106,7 +106,7 @@ def change_surroundings(box: Machine, chance: random.Random, table: Table, count
         for stage in chance.sample(STAGES, 2):
             with table.trial("read-only store"):
                 surroundings.read_only(box, stage)
-        for what in ("training", "exporting/*/manifest.json", "sampling/*/train.parquet", ".work", ".records"):
+        for what in ("training", "exporting/*/manifest.json", "sampling/*/train.parquet", ".work", ".locks"):
             with table.trial("permission lost on a part of the store"):
                 surroundings.permission_lost(box, what)
     with table.trial("clock set back"):

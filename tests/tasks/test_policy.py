@@ -202,7 +202,7 @@ def nobody(store: Store) -> Iterator[None]:
     os.seteuid(0)
 
 
-@pytest.mark.parametrize("lost", ["first", "first/*/manifest.json", "first/*/word.txt", ".locks"])
+@pytest.mark.parametrize("lost", ["first", "first/*/manifest.json", "first/*/word.txt", ".work", ".locks"])
 def test_permission_that_is_lost_is_said_in_words(store: Store, lost: str, nobody: None) -> None:
     job = policy.Job(FIRST, WordConfig(), {}, store=store, forced=False)
     job.build(Progress())
