@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -137,3 +138,23 @@ def test_the_kernels_dangerous_calls_are_refused() -> None:
 def test_calls_by_the_numbers_of_another_architecture_are_refused() -> None:
     # x32 numbers of x86_64: socket is 41 with bit 30 set.
     assert not attacked(body("ctypes.CDLL(None).syscall(0x40000000 | 41, 2, 1, 0) >= 0 or 1 / 0")).passed
+
+
+def test_everything_dies_with_the_judge(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    code = (
+        "import tempfile; tempfile.tempdir = sys.argv[1]\nfrom tests.tasks.sandbox.attacks import attacked\n"
+        'attacked(\'def attack():\\n open("begun", "w")\\n while True: pass\', seconds=600)'
+    )
+    with subprocess.Popen([sys.executable, "-c", f"import sys; {code}", str(tmp_path)]) as judge:
+        wait_for(lambda: list(tmp_path.glob("*/scratch/begun")))
+        assert len(within(tmp_path)) == 3
+        judge.kill()
+    wait_for(lambda: not within(tmp_path))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from artifacts.errors import StageError
 from tasks import sandbox
 from tasks.sandbox import Limits, Program, jails
 
@@ -48,3 +49,15 @@ def test_what_never_ends_is_stopped_and_said() -> None:
 def test_changed_arguments_and_callbacks_reach_the_test() -> None:
     test = "given = [3, 1]\nassert double(given, lambda x: -x) is None\nassert given == [3, 1, -7]"
     assert judged("def double(a, f): a.append(f(7))", test).passed
+
+
+def test_below_the_floor_nothing_runs_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine without Landlock cannot be had here: this one is told to lack it.
+    found = sandbox.probe()
+    layers = {name: word for name, word in found.layers.items() if name != "landlock"}
+    weak = found.model_copy(update={"layers": layers, "level": "weak", "sufficient": False, "problem": "no landlock"})
+    monkeypatch.setattr(sandbox, "probe", lambda: weak)
+    program = Program(id="p", source="def double(x): return x * 2", test=TEST, entry_point="double")
+    with pytest.raises(StageError, match="no landlock"):
+        sandbox.run([program])
+    assert next(sandbox.run([program], allow_weak=True)).passed
