@@ -32,7 +32,7 @@ def check(*, allow_weak: bool = False) -> Protection:
         raise StageError(
             f"the sandbox cannot hold model-written code on this machine: {protection.problem}",
             remedy="use Linux 5.13 or newer with Landlock and seccomp, or, on a machine that you can lose, "
-            "allow it with --allow-weak-sandbox (sandbox.allow_weak: true)",
+            "allow it with --allow-weak-sandbox",
         )
     return protection
 
