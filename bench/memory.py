@@ -311,7 +311,16 @@ def row_of(model: Any, shape: ModelShape, case: Case, room: Room) -> dict[str, A
     on_gpu = torch.cuda.is_available()
     memory: Memory = kind(shape, case.job, "fp16" if on_gpu else "fp32", on_gpu=on_gpu)
     predicted, needed = memory.peak_gib(case.choice), memory.needed_gib(case.choice)
-    row = {"name": case.name, **asdict(case), "layers": shape.layers, "predicted_gib": predicted, "needed_gib": needed}
+    card = torch.cuda.get_device_name() if on_gpu else "CPU"
+    row = {
+        "card": card,
+        "context_gib": room.context_gib,
+        "name": case.name,
+        **asdict(case),
+        "layers": shape.layers,
+        "predicted_gib": predicted,
+        "needed_gib": needed,
+    }
     # this card's context in place of the one that the prediction reckons with
     row["fits"] = needed - CONTEXT_GIB + room.context_gib <= room.cap_gib if case.capped else None
     row["predicted_ms"] = predicted_ms(shape, case)
@@ -477,12 +486,9 @@ def worst(rows: list[dict[str, Any]]) -> float | None:
 
 def run(arguments: argparse.Namespace) -> None:
     """One model, in this process."""
-    on_gpu = torch.cuda.is_available()
     record: dict[str, Any] = {
-        "card": torch.cuda.get_device_name() if on_gpu else "CPU",
         "torch": torch.__version__,
         "cap_gib": arguments.cap_gib,
-        "context_gib": context(),
         "rows": [],
     }
     for row in measure(arguments):

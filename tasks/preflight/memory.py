@@ -39,9 +39,10 @@ QUANTIZED_BYTES = {
 }
 """Bytes per parameter of a quantized linear layer."""
 
-OUTLIERS = 0.4
+OUTLIERS, MOST_OUTLIERS = 0.19, 0.4
 """Share of those inputs that LLM.int8() keeps a second time: columns with an outlier, copied for their 16-bit product.
-Fitted to the anchor of 4×1 with checkpointing; depends on the model."""
+Depends on what the model computes, which nobody knows before it is loaded: 0.4 and 0.0 in the two models measured
+(`bench/results/memory.json`). The first lies within 5 % of the peaks of both; what must fit reckons with the second."""
 
 KEPT = {"int8": 1.02, "nf4": 1.0, "none": 1.0}
 """What layers keep without checkpointing over what is counted here; fitted to `bench/results/memory.json`."""
@@ -158,23 +159,26 @@ class StockMemory:
         rows, columns = min(tokens, HEAD_TILE[0]), min(self.shape.vocabulary, HEAD_TILE[1])
         return rows * columns * self.element + tokens * self.shape.hidden * (4 + 2 * self.element)
 
-    def moving(self, micro_batch: int, checkpointing: bool) -> float:
+    def moving(self, micro_batch: int, checkpointing: bool, outliers: float = OUTLIERS) -> float:
         """What grows with the tokens of one forward pass."""
         layers, kept, held = self.shape.layers, self.layer_token, self.held_token
         if checkpointing:
-            per_token = layers * (self.shape.hidden * self.element + (1 + OUTLIERS) * held) + RECOMPUTING * kept
+            per_token = layers * (self.shape.hidden * self.element + (1 + outliers) * held) + RECOMPUTING * kept
         else:
-            per_token = layers * (kept + OUTLIERS * held) * (KEPT[self.job.quantization] if self.on_gpu else 1)
+            per_token = layers * (kept + outliers * held) * (KEPT[self.job.quantization] if self.on_gpu else 1)
         tokens = micro_batch * self.job.max_length
         return tokens * per_token + self.loss(tokens)
 
     def peak_gib(self, choice: Choice) -> float:
         """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
+        return self._peak_gib(choice, OUTLIERS)
+
+    def _peak_gib(self, choice: Choice, outliers: float) -> float:
         fixed = self.weights + self.adapter + self.dequantized + (WORKSPACES if self.on_gpu else 0)
         runtime = 0.0 if self.on_gpu else HOST_RUNTIME_GIB
-        return (fixed + self.moving(choice.micro_batch, choice.recomputed > 0)) / GIB + runtime
+        return (fixed + self.moving(choice.micro_batch, choice.recomputed > 0, outliers)) / GIB + runtime
 
     def needed_gib(self, choice: Choice) -> float:
         """What the card must have for it: the allocator gives back what it holds unused before it fails."""
-        peak = self.peak_gib(choice)
+        peak = self._peak_gib(choice, MOST_OUTLIERS)
         return peak + CONTEXT_GIB + UNUSED_SHARE * (peak - self.weights / GIB) if self.on_gpu else peak
