@@ -1,13 +1,17 @@
-# `make demo` shows the whole pipeline on this machine; `make test` proves it. Both install what they need first.
+# `make demo` shows the whole pipeline on this machine, `make up` deploys it here, `make test` proves it. Each installs
+# what it needs first.
 
 PYTHON ?= python3
 BIN := .venv/bin
 KILLS ?= 100
 
-.PHONY: demo test chaos lint types lock clean
+.PHONY: demo up test chaos lint types lock clean
 
 demo: .venv/.run
 	@$(BIN)/codetune run demo
+
+up: .venv/.run
+	@exec $(BIN)/codetune up $(if $(PORT),--port $(PORT))
 
 test: .venv/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -31,6 +31,7 @@ app = App(
     help="Adapt a code model to your code on one GPU, and prove what it learned.",
     suppress_keyboard_interrupt=False,  # `guarded` says what to do next
 )
+app.command("flows.commands.up:up")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 for _command in ("models", "promote", "rollback"):

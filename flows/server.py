@@ -7,12 +7,8 @@ process, and without the dashboard. Started here it boots while the flow is bein
 from __future__ import annotations
 
 import atexit
-import ctypes
-import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +17,7 @@ import httpx
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from artifacts.errors import StageError
+from flows import processes
 
 USUAL = "http://127.0.0.1:4200"
 """Where `prefect server start` listens unless told otherwise."""
@@ -31,24 +28,27 @@ def start() -> Server:
     process."""
     if configured := PREFECT_API_URL.value():
         return Server(configured.removesuffix("/api"))
-    if _answers(USUAL):
+    if answers(USUAL):
         return Server(USUAL)
-    port = _free_port()
+    address = f"http://127.0.0.1:{_free_port()}"
     # It records runs; scheduling them is for a server that stays.
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-scheduler", "--no-late-runs"]
-    address = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [*command, "--port", str(port)],
-        # its dashboard would look for the API at the usual port
-        env={**os.environ, "PREFECT_SERVER_UI_API_URL": f"{address}/api"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=_follow,
-    )
+    process = launch(address, "--no-scheduler", "--no-late-runs")
     # At exit and not when the flow ends: what Prefect still has to tell it (logs, events) is sent at exit, before this.
     atexit.register(_stop, process)
     return Server(address, process)
+
+
+def launch(address: str, *options: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """Start a server at an address of this machine, with options of `prefect server start`; it ends with this one."""
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    return processes.spawn(
+        ["-m", "prefect", "server", "start", *options, "--host", host, "--port", port],
+        # its dashboard would look for the API at the usual port
+        environment=processes.own_environment(
+            PREFECT_SERVER_UI_API_URL=f"{address}/api", PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="WARNING"
+        ),
+        output=output,
+    )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -72,7 +72,7 @@ class Server:
             StageError: it does not.
         """
         deadline = time.monotonic() + patience
-        while not _answers(self.address):
+        while not answers(self.address):
             ended = self._process is not None and self._process.poll() is not None
             if ended or time.monotonic() > deadline:
                 raise StageError(
@@ -85,7 +85,8 @@ class Server:
             yield
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether a Prefect server is there."""
     try:
         return httpx.get(f"{address}/api/health", timeout=2).status_code == 200
     except httpx.HTTPError:
@@ -98,9 +99,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _follow() -> None:
-    """In the child: end when the parent does, even if it is killed, and not by its Ctrl-C (PR_SET_PDEATHSIG)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

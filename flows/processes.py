@@ -1,0 +1,121 @@
+"""Processes that must not outlive this one, whatever ends it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from artifacts.errors import StageError
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
+SHORT_LIFE = 10.0
+"""Seconds: what ends sooner than this after its start will not live longer when it is started again."""
+
+
+def spawn(
+    command: list[str], *, environment: Mapping[str, str], folder: Path | None = None, output: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a Python module (`["-m", …]`) that gets a SIGTERM when this process ends, even by `kill -9`.
+
+    It lives in a session of its own: Ctrl-C reaches this process only, which ends it in good order. Call from the main
+    thread: the kernel's signal comes when the thread that started the process is gone.
+    """
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=_follow,
+    )
+
+
+def _follow() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and a worker ends by it
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what children leave behind when they are killed, so that `below` finds it."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def reap_orphans(children: Container[int]) -> None:
+    """Let go of ended processes that were adopted, not started here."""
+    for process in psutil.Process().children():
+        if process.pid not in children and process.status() == psutil.STATUS_ZOMBIE:
+            os.waitpid(process.pid, os.WNOHANG)
+
+
+def below(parents: Iterable[int]) -> list[psutil.Process]:
+    """The children of processes, as far as these live."""
+    found: list[psutil.Process] = []
+    for parent in parents:
+        with suppress(psutil.NoSuchProcess):
+            found += psutil.Process(parent).children()
+    return found
+
+
+def end(some: list[psutil.Process], grace: float) -> None:
+    """SIGTERM, `grace` seconds, SIGKILL."""
+    for deliver in (psutil.Process.terminate, psutil.Process.kill):
+        for process in some:
+            with suppress(psutil.NoSuchProcess):
+                deliver(process)
+        _, some = psutil.wait_procs(some, timeout=grace)
+
+
+class Service:
+    """A process that is kept running: started again when it ends, unless it ends at once.
+
+    Args:
+        name: what it is, for people.
+        start: starts it.
+        log: the file that it writes to, if it does; its end goes into the error.
+    """
+
+    def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]], log: Path | None = None) -> None:
+        self.name, self._start, self._log = name, start, log
+        self.process, self._started = start(), time.monotonic()
+
+    def restart(self) -> None:
+        """Start it again after it has ended.
+
+        Raises:
+            StageError: it did not live long.
+        """
+        if time.monotonic() - self._started < SHORT_LIFE:
+            raise self.failure()
+        self.process, self._started = self._start(), time.monotonic()
+
+    def failure(self) -> StageError:
+        """What to say when it does not come up."""
+        lines = self._log.read_text(errors="replace").splitlines()[-8:] if self._log else []
+        said = "".join(f"\n    {line}" for line in lines)
+        where = f"{self._log} has all that it said" if self._log else "what it said stands above"
+        return StageError(f"the {self.name} ended with status {self.process.poll()}{said}", remedy=where)
+
+    def stop(self, grace: float) -> None:
+        """SIGTERM, `grace` seconds, SIGKILL; returns when it is gone."""
+        self.process.terminate()
+        try:
+            self.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def own_environment(**changes: str) -> dict[str, str]:
+    """This process's environment with some variables set."""
+    return {**os.environ, **changes}
