@@ -1,21 +1,35 @@
-"""The deployments of `prefect.yaml`: registered, and run to completion by a worker, with Prefect's own command line."""
+"""`codetune up` and what it deploys: one for the whole module, on a copy of the project, with a home of its own."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
+import httpx
+import psutil
 import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.finetune import StageName
+from flows.server import answers
 
 PROJECT = Path(__file__).parents[2]
+T = TypeVar("T")
 SMALL_DEMO = {
     "recipe": "demo",
     "sampling": {"files": 24},
@@ -36,7 +50,40 @@ SMALL_DEMO = {
 STAGES = {*get_args(StageName)} - {"quantization", "kept"}
 """Those that run: what is trained as published is not quantized."""
 
-Prefect = Callable[..., str]
+
+def until(found: Callable[[], T | None], patience: float = 200) -> T:
+    """What is found in the end."""
+    deadline = time.monotonic() + patience
+    while not (value := found()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+    return value
+
+
+@dataclass
+class Up:
+    """A running `codetune up`."""
+
+    process: subprocess.Popen[str]
+    address: str
+    project: Path
+    said: Path
+
+    def service(self, command: str) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if command in " ".join(child.cmdline()))
+
+    @contextmanager
+    def client(self) -> Iterator[SyncPrefectClient]:
+        with temporary_settings({PREFECT_API_URL: f"{self.address}/api"}), get_client(sync_client=True) as client:
+            yield client
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture(scope="module")
@@ -51,66 +98,160 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def command(port: int) -> list[str]:
+    return [sys.executable, "-c", "from flows.cli import main; main()", "up", "--port", str(port)]
+
+
+def clean(**changes: str) -> dict[str, str]:
+    """An environment in which no setting of Prefect stands: all that matters is in the project's file."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | changes
+
+
+@contextmanager
+def started(project: Path, home: Path, **environment: str) -> Iterator[Up]:
+    port, said = free_port(), home / "said.txt"
+    home.mkdir(exist_ok=True)
+    path = os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")])
+    settings = clean(PREFECT_HOME=str(home), PYTHONPATH=path, CODETUNE_STORE="results", PWD="/", **environment)
+    with said.open("w") as file:
+        process = subprocess.Popen(command(port), cwd=project, env=settings, stdout=file, stderr=file, text=True)
+    up = Up(process, f"http://127.0.0.1:{port}", project, said)
+    try:
+        until(lambda: "the end" in said.read_text() or process.poll() is not None)
+        assert process.poll() is None, said.read_text()
+        yield up
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 @pytest.fixture(scope="module")
-def prefect(prefect_server: None, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Prefect:
-    """The `prefect` command in the project's folder. `PWD` names another, as after `make -C`: it must not matter."""
-    from prefect.settings import PREFECT_API_URL
-
-    environment = {
-        **os.environ,
-        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("home")),
-        "PWD": "/",
-        "CODETUNE_STORE": "results",
-    }
-
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "prefect", *arguments]
-        finished = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=200)
-        assert finished.returncode == 0, finished.stdout + finished.stderr
-        return finished.stdout + finished.stderr
-
-    return run
+def up(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with started(project, tmp_path_factory.mktemp("home")) as running:
+        yield running
 
 
-@pytest.fixture(scope="module")
-def deployed(prefect: Prefect) -> None:
-    prefect("work-pool", "create", "gpu", "--type", "process")
-    prefect("--no-prompt", "deploy", "--all")
+def test_the_projects_file_decides_the_servers_settings(up: Up) -> None:
+    settings = httpx.get(f"{up.address}/api/admin/settings").json()
+    server = settings["server"]
+    assert server["concurrency"]["lease_storage"] == "prefect.server.concurrency.lease_storage.filesystem"
+    assert (server["ui"]["v2_enabled"], server["analytics_enabled"]) == (False, False)
+    assert settings["flows"]["heartbeat_frequency"] == 30
+    assert settings["results"]["local_storage_path"] == "store/.records"
+    assert httpx.get(f"{up.address}/ui-settings").json()["api_url"] == f"{up.address}/api"
 
 
-def test_both_recipes_are_deployed(deployed: None, project: Path) -> None:
-    from prefect import get_client
+def test_a_second_one_on_the_same_port_says_what_to_do(up: Up, tmp_path: Path) -> None:
+    settings = clean(PREFECT_HOME=str(tmp_path))
+    port = int(up.address.rpartition(":")[2])
+    done = subprocess.run(command(port), cwd=up.project, env=settings, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "a Prefect server runs at" in done.stderr and f"make up PORT={port + 100}" in done.stderr
 
-    with get_client(sync_client=True) as client:
+
+def test_everything_is_deployed(up: Up) -> None:
+    with up.client() as client:
         found = {deployment.name: deployment for deployment in client.read_deployments()}
-    assert {name: deployment.parameters for name, deployment in found.items()} == {
-        name: {"config": {"recipe": name}} for name in ("demo", "codellama-7b-t4")
-    }
+        pool = client.read_work_pool("gpu")
+    assert {"demo", "codellama-7b-t4"} <= found.keys()
     for deployment in found.values():
         (place,) = (step["prefect.deployments.steps.set_working_directory"] for step in deployment.pull_steps or ())
-        assert (deployment.work_pool_name, place, deployment.job_variables) == ("gpu", {"directory": str(project)}, {})
+        assert (deployment.work_pool_name, place) == ("gpu", {"directory": str(up.project)})
+    assert pool.concurrency_limit == 1
+    (weekly,) = found["codellama-7b-t4"].schedules
+    assert (weekly.schedule.timezone, weekly.active) == ("Europe/Berlin", False)  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")
-def worked(deployed: None, prefect: Prefect) -> str:
-    """A run of the demo's deployment that a worker has taken; what the worker said."""
-    prefect("deployment", "run", "finetune/demo", "--param", f"config={json.dumps(SMALL_DEMO)}")
-    return prefect("worker", "start", "--pool", "gpu", "--run-once")
+def scheduler() -> None:
+    """A scheduler that works: Prefect 3.8.8 inserts no runs with SQLAlchemy 2.1, which pyproject.toml rules out."""
+    if version("sqlalchemy") >= "2.1":
+        pytest.skip("the installed SQLAlchemy is newer than constraints.txt: install again")
 
 
-def test_a_worker_runs_the_demo_to_completion(worked: str) -> None:
-    from prefect import get_client
+@pytest.fixture(scope="module")
+def scheduled(up: Up, scheduler: None) -> list[FlowRun]:
+    """The first two runs that a schedule of every few seconds started, both ended."""
+    from prefect.client.schemas.schedules import IntervalSchedule
 
-    with get_client(sync_client=True) as client:
-        run, *others = [run for run in client.read_flow_runs() if run.deployment_id]
-        assert not others and run.state is not None and run.state.is_completed(), worked
-        tasks = [task for task in client.read_task_runs() if task.flow_run_id == run.id]
-    assert {task.name for task in tasks} > STAGES
+    with up.client() as client:
+        demo = client.read_deployment_by_name("finetune/demo")
+        client.request(
+            "PATCH", "/deployments/{id}", path_params={"id": demo.id}, json={"parameters": {"config": SMALL_DEMO}}
+        )
+        client.create_deployment_schedules(demo.id, [(IntervalSchedule(interval=timedelta(seconds=5)), True)])
+
+        def ended() -> list[FlowRun] | None:
+            runs = [run for run in client.read_flow_runs() if run.state and run.state.is_final()]
+            return sorted(runs, key=lambda run: str(run.start_time)) if len(runs) >= 2 else None
+
+        runs = until(ended)
+        client.request("PATCH", "/deployments/{id}", path_params={"id": demo.id}, json={"paused": True})
+    return runs[:2]
 
 
-def test_results_lie_in_the_workers_store_below_the_project(worked: str, project: Path) -> None:
-    manifests = list((project / "results").glob("*/*/manifest.json"))
-    assert sorted(path.parts[-3] for path in manifests) == sorted(STAGES), worked
-    (report,) = (project / "results").glob("reporting/*/report.html")
-    assert report.stat().st_size > 10_000
+def test_a_schedule_fires_and_its_run_completes(up: Up, scheduled: list[FlowRun]) -> None:
+    first = scheduled[0]
+    assert first.auto_scheduled and first.state is not None and first.state.is_completed(), up.said.read_text()
+    manifests = list((up.project / "results").glob("*/*/manifest.json"))
+    assert sorted(path.parts[-3] for path in manifests) == sorted(STAGES)
+
+
+def test_the_next_one_finds_everything_in_the_store(up: Up, scheduled: list[FlowRun]) -> None:
+    with up.client() as client:
+        of_second = [run for run in client.read_task_runs() if run.flow_run_id == scheduled[1].id]
+    states = {run.name: run.state_name for run in of_second if run.name in STAGES}
+    assert states == dict.fromkeys(STAGES, "Cached")
+    assert scheduled[1].total_run_time < scheduled[0].total_run_time / 2
+
+
+def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> None:
+    with up.client() as client:
+        demo = client.read_deployment_by_name("finetune/demo")
+        again = [client.create_flow_run_from_deployment(demo.id, parameters={"config": SMALL_DEMO}) for _ in range(2)]
+        up.service("worker start").suspend()
+        up.service("server start").kill()
+    until(lambda: "starting it again" in up.said.read_text())
+    until(lambda: answers(up.address))
+    up.service("worker start").resume()
+
+    def ended() -> list[FlowRun] | None:
+        with up.client() as client:
+            runs = [client.read_flow_run(run.id) for run in again]
+        return runs if all(run.state and run.state.is_final() for run in runs) else None
+
+    assert [run.state_name for run in until(ended)] == ["Completed", "Completed"], up.said.read_text()
+
+
+def everything_below(up: Up) -> list[psutil.Process]:
+    return [psutil.Process(up.process.pid), *psutil.Process(up.process.pid).children(recursive=True)]
+
+
+def test_what_is_at_work_ends_with_a_kill_of_the_parent(up: Up) -> None:
+    """The last test of the module: it ends what the others use."""
+    config = json.loads(json.dumps(SMALL_DEMO))
+    config["training"]["max_steps"] = 5000
+    with up.client() as client:
+        demo = client.read_deployment_by_name("finetune/demo")
+        client.create_flow_run_from_deployment(demo.id, parameters={"config": config})
+
+    def training() -> bool:
+        return any("tasks.training.worker" in " ".join(one.cmdline()) for one in everything_below(up))
+
+    until(training)
+    everything = everything_below(up)
+    up.process.send_signal(signal.SIGKILL)
+    up.process.wait()
+    _, alive = psutil.wait_procs(everything, timeout=60)
+    assert not alive, [process.cmdline() for process in alive]
+
+
+def test_ctrl_c_ends_everything(project: Path, tmp_path: Path) -> None:
+    with started(project, tmp_path / "home") as up:
+        everything = everything_below(up)
+        assert len(everything) == 3
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(60) == 0, up.said.read_text()
+        assert not [process for process in everything[1:] if process.is_running()]
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{up.address}/api/health")
