@@ -37,6 +37,7 @@ from tasks import (
     tokenization,
     training,
 )
+from tasks.cards import Card, name_of_card
 from tasks.gate import promotion
 from tasks.policy import Run
 from tasks.preflight.probe import probe
@@ -133,7 +134,8 @@ def finetune(
 
 def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None) -> RunSummary:
     store = Store.from_environment()
-    with Run(store, refresh or (), config.workers, onward=onward, recipe=config.recipe or "") as run:
+    card = Card(None if config.preflight.device == "cpu" else name_of_card())
+    with Run(store, refresh or (), config.workers, onward=onward, recipe=config.recipe or "", card=card) as run:
         results = pipeline(run, config, locate(config.model))
         candidate = promotion.candidate_of(results.exported, results.decided, results.report, config.recipe)
         event = promote(Registry(store.registry), candidate, config.gate, results.evaluated)

@@ -42,6 +42,7 @@ from artifacts.progress import Progress, Tick
 from artifacts.schema import Handle
 from artifacts.store import Store
 from tasks import dashboard, lineage, provenance
+from tasks.cards import Card
 from tasks.mapping import WorkersConfig
 from tasks.stage import Stage
 from tasks.workers import started
@@ -161,6 +162,7 @@ class Run:
         refresh: stages to build again though the store has them.
         onward: a stage to build again with everything that follows from it.
         recipe: what the ledger calls the run.
+        card: what the job computes on; held from the first stage that needs it and is not in the store.
     """
 
     def __init__(
@@ -171,11 +173,13 @@ class Run:
         *,
         onward: str | None = None,
         recipe: str = "",
+        card: Card | None = None,
     ) -> None:
         self.store = store
         self.workers = workers or WorkersConfig()
         self.workers.check()
         self.refresh, self.onward, self.recipe = frozenset(refresh), onward, recipe
+        self.card = card or Card(None)
         self.outcomes: list[Outcome] = []
         self._task_results: dict[str, Any] = {}
         self._renewed: set[str] = set()
@@ -190,6 +194,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.card.release()
         assert self._entry
         if error is None:
             self._entry.end("completed")
@@ -220,6 +225,8 @@ class Run:
         job.guard, job.workers, job.forced = guard, self.workers, self._is_forced(job, after)
         self._note(job)
         found = job.find()
+        if found is None and stage.needs_card:
+            self.card.hold()  # before the key's lock: whoever has the card may wait for the key
         known = {name for value in (*given.values(), after) if value for name in _known_by(value)}
         upstream = [result for name, result in self._task_results.items() if name in known]
         staged = run_stage.with_options(

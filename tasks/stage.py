@@ -38,6 +38,8 @@ class Stage(Generic[H]):
     """It takes a moment and little room: whoever only asks what would run has it run, to know what it would say."""
     leaves: bool = False
     """Its artifact leaves the store: `lineage.json` in it tells where it comes from."""
+    needs_card: bool = True
+    """Whether it must have the card, if the job uses one, to itself: to compute on it, or to look at what is free."""
     keeps_workdir: bool = False
     """A failed or killed attempt's work directory is handed to the next attempt, which continues from it."""
 

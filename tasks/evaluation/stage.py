@@ -69,4 +69,6 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-STAGE = Stage(name="evaluation", version=4, run=run_evaluation, produces=EvaluationReport, show=sections)
+STAGE = Stage(
+    name="evaluation", version=4, run=run_evaluation, produces=EvaluationReport, show=sections, needs_card=False
+)

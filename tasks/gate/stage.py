@@ -108,4 +108,4 @@ def sections(decision: GateDecision) -> list[Section]:
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
-STAGE = Stage(name="gate", version=3, run=run_gate, produces=GateDecision, show=sections)
+STAGE = Stage(name="gate", version=3, run=run_gate, produces=GateDecision, show=sections, needs_card=False)

@@ -146,6 +146,7 @@ def _write(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally,
 
 STAGE = Stage(
     name="sampling",
+    needs_card=False,
     version=1,
     run=run_sampling,
     produces=DatasetSample,

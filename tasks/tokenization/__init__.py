@@ -7,7 +7,13 @@ from tasks.tokenization.settings import Format, TokenizationConfig, check_tokeni
 from tasks.tokenization.show import sections
 
 STAGE = Stage(
-    name="tokenization", version=1, run=run_tokenization, produces=TokenizedDataset, show=sections, fans_out=True
+    name="tokenization",
+    version=1,
+    run=run_tokenization,
+    produces=TokenizedDataset,
+    show=sections,
+    fans_out=True,
+    needs_card=False,
 )
 
 __all__ = ["STAGE", "Format", "TokenizationConfig", "check_tokenization", "run_tokenization", "sections"]

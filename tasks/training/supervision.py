@@ -27,6 +27,7 @@ import psutil
 
 from artifacts.errors import StageError
 from artifacts.progress import Progress
+from tasks import cards
 from tasks.training.messages import Spec, error_of
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class _Words:
 def _environment(spec: Spec) -> dict[str, str]:
     project = Path(__file__).parents[2]
     processes = spec.plan.processes
-    cards = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(processes)))).split(",")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(processes)))).split(",")
     return {
         # By default a thread that waits for others spins, which on a busy machine takes the time that they need:
         # measured three times slower beside other work.
@@ -98,7 +99,7 @@ def _environment(spec: Spec) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(spec.config.cpu_threads),
         # TRL refuses several visible ones; of several processes each gets one of these
-        "CUDA_VISIBLE_DEVICES": ",".join(cards[:processes]) if spec.plan.device == "cuda" else "",
+        "CUDA_VISIBLE_DEVICES": ",".join(visible[:processes]) if spec.plan.device == "cuda" else "",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",  # all is here already; PEFT would ask the hub about the base model at every save
         "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL reports every trainer that is built
@@ -113,7 +114,7 @@ def _start(arguments: list[str], output: Path, environment: dict[str, str]) -> s
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,
-            pass_fds=(int(arguments[-1]),),
+            pass_fds=(int(arguments[-1]), *cards.held()),
             env=environment,
             start_new_session=True,
         )
