@@ -28,8 +28,8 @@ SHINGLE = 5
 THRESHOLD = 0.7
 """Share of a part's shingles from which it counts as near."""
 FEWEST_TOKENS = 20
-"""Shorter parts are not judged: `return number % 1.0` stands in many files. From here on, none of HumanEval's prompts
-and solutions has 30 % of its shingles in one of the 668 files of a standard library."""
+"""Shorter parts are not judged: `return number % 1.0` stands in many files. From here on, none of HumanEval's prompts,
+alone or with its solution, has 30 % of its shingles in one of the 668 files of a standard library."""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 

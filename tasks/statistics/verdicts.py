@@ -17,8 +17,8 @@ def verdict(low: float | None, high: float | None, *, better: Better, margin: fl
     """`learned`: the interval of the improvement lies above zero; `kept`: above −margin; `worse`: below zero and not
     kept; else, or without an interval, `unclear`.
 
-    A 95 % interval leaves 2.5 % on either side: a model that is worse by the margin or more is called `kept` in at most
-    2.5 of 100 cases.
+    A 95 % interval leaves 2.5 % on either side: a model that is worse by the margin or more is called `kept` in
+    about 2.5 of 100 cases (simulated: at most 2.5 for losses, up to 4.9 for outcomes; docs/evaluation.md).
 
     Args:
         low, high: the 95 % interval of tuned − base.
