@@ -153,7 +153,7 @@ def test_everything_is_deployed(up: Up) -> None:
     with up.client() as client:
         found = {deployment.name: deployment for deployment in client.read_deployments()}
         pool = client.read_work_pool("gpu")
-    assert {"demo", "codellama-7b-t4"} <= found.keys()
+    assert {"demo", "codellama-7b-t4", "evaluate"} <= found.keys()
     for deployment in found.values():
         (place,) = (step["prefect.deployments.steps.set_working_directory"] for step in deployment.pull_steps or ())
         assert (deployment.work_pool_name, place) == ("gpu", {"directory": str(up.project)})
