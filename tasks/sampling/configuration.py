@@ -54,6 +54,7 @@ class LocalSource(Config):
     """Code on this machine: your own, or anything that lies in folders. Licences are recorded but not filtered."""
 
     kind: Literal["local"] = "local"
+    """Your own files."""
     paths: tuple[str, ...] = Unkeyed(..., min_length=1)
     """Folders, git repositories (only tracked files count) and single files; `stdlib` is the running interpreter's
     standard library, `package:NAME` an installed package by the name that it is imported by. Contents, not places,
@@ -75,6 +76,7 @@ class TableSource(Config):
     """Parquet or JSON-lines files on this machine, a row per source file."""
 
     kind: Literal["table"] = "table"
+    """Parquet or JSONL files."""
     paths: tuple[Path, ...] = Unkeyed(..., min_length=1)
     """Files ending in `.parquet`, `.jsonl` or `.jsonl.gz`."""
     columns: Columns = Columns()
@@ -90,6 +92,7 @@ class HubSource(Config):
     """A data set on the hub that is stored as Parquet or JSON-lines files."""
 
     kind: Literal["hub"] = "hub"
+    """A data set of the hub."""
     dataset: str
     """`owner/name`."""
     revision: str | None = None
@@ -112,6 +115,7 @@ class GithubCodeSource(Config):
     """`codeparrot/github-code`: 115M files from GitHub in 30 languages, read from its raw Parquet shards."""
 
     kind: Literal["github-code"] = "github-code"
+    """The hub's `codeparrot/github-code`."""
     revision: str = "b5661e6b17396364b2bcf8e68977b0d28e1ebd19"
     """Commit of the data set."""
     shards: int = Field(3, ge=1)

@@ -19,6 +19,20 @@ def test_every_recipe_is_valid_and_described(name: str) -> None:
     assert len(recipes.describe(name)) > 40
 
 
+def test_every_setting_has_a_description_for_the_dashboards_form() -> None:
+    schema = PipelineConfig.model_json_schema()
+    kinds = {"PipelineConfig": schema, **schema["$defs"]}
+    named = {name: kind.get("description") for name, kind in kinds.items()}
+    silent = [
+        f"{name}.{field}"
+        for name, kind in kinds.items()
+        for field, value in kind.get("properties", {}).items()
+        # pydantic leaves out what the settings that are referred to say of themselves
+        if not value.get("description") and not named.get(value.get("$ref", "").rpartition("/")[2])
+    ]
+    assert len(kinds) > 10 and not silent
+
+
 def test_the_defaults_are_the_reference_job() -> None:
     training = PipelineConfig().training
     assert (training.quantization, training.lora.r, training.effective_batch) == ("int8", 8, 4)
