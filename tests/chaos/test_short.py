@@ -22,12 +22,12 @@ def chance() -> random.Random:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_again_and_again_a_run_completes_with_the_same_bits(box: Machine, chance: random.Random) -> None:
-    chain = kills.Chain(box, box.store(), chance)
-    for victim in (kills.flow, kills.training, kills.server):
-        if "reporting" not in chain.store.finished():
-            chain.strike(victim)
-    chain.finish()
-    assert chain.kills >= 2, SEED
+    struck = 0
+    for _ in range(4):  # a run may be done before the moment comes
+        struck += kills.chain(box, chance, [kills.flow, kills.training, kills.server])
+        if struck >= 2:
+            return
+    pytest.fail(f"only {struck} kills met their victim; seed {SEED}")
 
 
 @pytest.mark.parametrize("harm", HARMS)

@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL
 
 from artifacts.errors import InputError, StageError
 from artifacts.store import Store
-from tasks import sampling, tokenization, workers
+from tasks import mapping, sampling, tokenization
 from tasks.base_model import ModelConfig, locate
 from tasks.mapping import WorkersConfig
 from tasks.policy import Run
@@ -54,9 +54,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, stores: Path, prefect_serv
     common = ["--no-dashboard", "--scheduler-file", str(found)]
     commands = [["scheduler", "--port", "0", "--host", "127.0.0.1", *common]]
     commands += [["worker", "--no-nanny", "--nthreads", "1", "--preload", str(preload), *common]] * 2
+    places = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}  # these tests' functions travel by name
     with (folder / "log").open("wb") as log:
         processes = [
-            subprocess.Popen([sys.executable, "-m", "dask", *command], cwd=folder, stdout=log, stderr=log)
+            subprocess.Popen([sys.executable, "-m", "dask", *command], cwd=folder, env=places, stdout=log, stderr=log)
             for command in commands
         ]
     try:
@@ -156,7 +157,7 @@ def fail(_item: int) -> None:
 def test_processes_end_with_a_parent_that_is_killed(prefect_server: None) -> None:
     program = """
         from tasks.mapping import WorkersConfig
-from tasks.workers import started
+        from tasks.workers import started
         from tests.tasks.test_workers import where
         if __name__ == "__main__":
             with started(WorkersConfig(runner="processes", count=1)) as mapper:
@@ -165,7 +166,9 @@ from tasks.workers import started
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
     environment = os.environ | {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        command, env=environment, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         worker = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
@@ -179,7 +182,7 @@ def test_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
         with pytest.raises(StageError, match="no Dask scheduler answers at tcp://127"), started(config):
             pass
-        monkeypatch.setattr(workers, "find_spec", lambda _name: None)
+        monkeypatch.setattr(mapping, "find_spec", lambda _name: None)
         with pytest.raises(InputError, match="prefect-dask, which is not installed"):
             config.check()
 
