@@ -142,7 +142,7 @@ class Entry:
                 lock = ledger.hold(run)
             self._lock = lock
             before = ledger.read(run)
-            began = RunRecord(id=run, recipe=recipe, started=_now())
+            began = RunRecord(id=run, recipe=recipe, started=datetime.now(UTC))
             self.record = before.model_copy(update={"state": "running", "ended": None}) if before else began
             ledger.write(self.record)
         self.before = dict(before.stages) if before else {}
@@ -160,7 +160,7 @@ class Entry:
     def end(self, state: RunState, problem: str = "") -> None:
         """Note how the run ended, and let go of it."""
         try:
-            self._write(state=state, problem=redact(problem), ended=_now())
+            self._write(state=state, problem=redact(problem), ended=datetime.now(UTC))
         except OSError as error:  # a full disk must not hide what ended the run
             log.warning("the end of the run could not be recorded: %s", error)
         finally:
@@ -175,6 +175,3 @@ class Entry:
         with self._ledger.gate():
             self._ledger.write(self.record)
 
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
