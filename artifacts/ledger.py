@@ -174,4 +174,3 @@ class Entry:
         self.record = self.record.model_copy(update=changes)
         with self._ledger.gate():
             self._ledger.write(self.record)
-

@@ -39,7 +39,7 @@ def of(parts: dict[str, Any], inputs: Mapping[str, Fingerprinted], seconds: floa
         "inputs": {name: described(value) for name, value in inputs.items()},
         "code": dict(code()),
         "libraries": dict(libraries()),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "seconds": seconds,
     }
 

@@ -52,7 +52,7 @@ def why(
 
 def told(explanation: Explanation) -> list[str]:
     """An explanation in lines."""
-    stage, made = explanation.stage, f"made {explanation.finished}"
+    stage, made = explanation.stage, f"made {_when(explanation.finished)}"
     match explanation.state:
         case "reused":
             return [f"{stage} would be reused: {_short(explanation.key)}, {made}"]
@@ -82,6 +82,10 @@ def _value(value: Any) -> str:
         return "nothing"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return _short(text) if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
+
+
+def _when(finished: str | None) -> str:
+    return f"{finished[:16].replace('T', ' ')} UTC" if finished else "some time"
 
 
 def _short(digest: str | None) -> str:
