@@ -18,6 +18,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
+from artifacts import durable
 from artifacts.redaction import redact
 from artifacts.schema import Record
 
@@ -98,10 +99,7 @@ class Ledger:
         """Replace a record, whole or not at all."""
         path = self._file(record.id)
         draft = path.with_suffix(f".{os.getpid()}.draft")
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
+        durable.write(draft, record.model_dump_json(indent=1))
         draft.replace(path)
 
     def hold(self, run: str) -> FileLock | None:

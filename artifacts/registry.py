@@ -9,7 +9,6 @@ compares with the champion and moves it under one lock, so that of two at once t
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import Literal, TypeVar
 from filelock import FileLock
 from pydantic import ValidationError
 
+from artifacts import durable
 from artifacts.errors import InputError, StageError
 from artifacts.verdicts import Candidate, Event, Ruling, Version
 
@@ -121,11 +121,11 @@ class Registry:
             building = self._candidates / f".{uuid.uuid4().hex}"
             building.mkdir()
             shutil.copyfile(results, building / RESULTS)
-            _sync(building / RESULTS)
-            _write_synced(building / _CANDIDATE, candidate.model_dump_json(indent=1))
-            _sync(building)
+            durable.sync(building / RESULTS)
+            durable.write(building / _CANDIDATE, candidate.model_dump_json(indent=1))
+            durable.sync(building)
             building.rename(final)
-            _sync(self._candidates)
+            durable.sync(self._candidates)
 
     def settle(self, candidate: Candidate, judge: Judge) -> Event:
         """Let the gate decide about a candidate, once: what was settled before stays, whoever runs it again."""
@@ -202,9 +202,9 @@ class Registry:
             number=number, at=now(), kind=kind, candidate=candidate.id, version=version, by=by, reasons=reasons
         )
         building = self._events / f".{uuid.uuid4().hex}"
-        _write_synced(building, event.model_dump_json(indent=1))
+        durable.write(building, event.model_dump_json(indent=1))
         building.rename(self._events / f"{number:08d}.json")
-        _sync(self._events)
+        durable.sync(self._events)
         return event
 
     @contextmanager
@@ -237,18 +237,3 @@ def _read(path: Path, kind: type[R]) -> R:
             field="store",
             remedy="restore the file, or move the registry's folder away to start a new one",
         ) from error
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,7 +23,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from artifacts import digest
+from artifacts import digest, durable
 from artifacts.errors import InputError
 from artifacts.ledger import Ledger
 from artifacts.schema import Handle, Record
@@ -171,13 +171,13 @@ class Store:
             provenance=provenance or {},
         ).sealed()
         # The manifest is written last, so its existence means that everything it lists is on the disk.
-        _write_synced(workdir / MANIFEST, manifest.model_dump_json(indent=1))
+        durable.write(workdir / MANIFEST, manifest.model_dump_json(indent=1))
         _sync_folders(workdir)
         final = self._root / stage / key
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         workdir.rename(final)
-        _sync(final.parent)
+        durable.sync(final.parent)
         return finished.model_copy(update={"path": final})
 
     def find(self, stage: str, key: str, kind: type[H]) -> H | None:
@@ -335,25 +335,10 @@ def _files(root: Path) -> list[str]:
 
 
 def _entry(path: Path) -> FileEntry:
-    _sync(path)
+    durable.sync(path)
     return FileEntry(size=path.stat().st_size, sha256=digest.of_file(path))
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folders(root: Path) -> None:
     for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
-        _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        durable.sync(folder)

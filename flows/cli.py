@@ -19,7 +19,8 @@ from rich.console import Console
 
 from artifacts.errors import CodetuneError
 from flows import environment
-from flows.commands.options import STAGES, Changes, Json, Recipe, StorePath, check_stages, configure
+from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure
+from flows.stages import STAGES
 
 if TYPE_CHECKING:
     from flows.config import PipelineConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -22,6 +22,7 @@ from artifacts.store import Store
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
 from flows.config import PipelineConfig
 from flows.notification import explain, notify
+from flows.stages import StageName
 from tasks import (
     base_model,
     dashboard,
@@ -42,20 +43,6 @@ from tasks.gate import promotion
 from tasks.policy import Run
 from tasks.preflight.probe import probe
 from tasks.stage import Course
-
-StageName = Literal[
-    "preflight",
-    "sampling",
-    "tokenization",
-    "quantization",
-    "training",
-    "exporting",
-    "kept",
-    "generation",
-    "evaluation",
-    "gate",
-    "reporting",
-]
 
 
 class StageSummary(Record):

@@ -1,4 +1,4 @@
-"""What several commands take: the recipe with its changes, the store, JSON; and the names of the stages."""
+"""What several commands take: the recipe with its changes, the store, JSON, names of stages."""
 
 from __future__ import annotations
 
@@ -9,23 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from artifacts.errors import InputError
+from flows.stages import STAGES
 
 if TYPE_CHECKING:
     from flows.config import PipelineConfig
-
-STAGES = (
-    "preflight",
-    "sampling",
-    "tokenization",
-    "quantization",
-    "training",
-    "exporting",
-    "kept",
-    "generation",
-    "evaluation",
-    "gate",
-    "reporting",
-)
 
 Recipe = Annotated[str, Parameter(help="A recipe's name (`codetune recipes`) or the path of a .yaml file.")]
 Changes = Annotated[

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from artifacts.errors import InputError
-from flows.commands.options import STAGES, Changes, Json, Recipe, StorePath, check_stages, configure
+from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure
+from flows.stages import STAGES
 
 if TYPE_CHECKING:
     from tasks.explaining import Change, Explanation

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
-from artifacts import digest
+from artifacts import digest, durable
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +38,14 @@ class Checkpoints:
         staged, final = self.staging / f"checkpoint-{step}", self._root / f"step-{step:08d}"
         files = {path.relative_to(staged).as_posix(): path for path in sorted(staged.rglob("*")) if path.is_file()}
         for path in files.values():
-            _sync(path)
+            durable.sync(path)
         manifest = {"step": step, "files": {name: digest.of_file(path) for name, path in files.items()}}
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _sync(staged / MANIFEST)
-        _sync(staged)
+        durable.sync(staged / MANIFEST)
+        durable.sync(staged)
         shutil.rmtree(final, ignore_errors=True)
         staged.rename(final)
-        _sync(self._root)
+        durable.sync(self._root)
         for old in self._all()[KEPT:]:
             shutil.rmtree(old)
         return final
@@ -82,11 +81,3 @@ def _damage(folder: Path) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
     return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

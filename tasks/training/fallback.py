@@ -7,9 +7,9 @@ What is left to chance is dropout, which draws other numbers for other shapes, a
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
+from artifacts import durable
 from artifacts.errors import CodetuneError, StageError
 from artifacts.schema import Plan, Record
 
@@ -124,8 +124,5 @@ class Course(Record):
         kept_at = workdir / FILE
         kept_at.parent.mkdir(exist_ok=True)
         partial = kept_at.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(self.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
+        durable.write(partial, self.model_dump_json(indent=1))
         partial.replace(kept_at)

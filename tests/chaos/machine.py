@@ -32,13 +32,12 @@ from filelock import FileLock, Timeout
 
 from artifacts import digest
 from artifacts.store import MANIFEST
-from flows import cli
+from flows import cli, stages
 from flows import environment as settings
-from flows.commands import options
 
 PROJECT = Path(__file__).parents[2]
 MARKER = "CODETUNE_CHAOS"
-STAGES = tuple(stage for stage in options.STAGES if stage != "kept")
+STAGES = tuple(stage for stage in stages.STAGES if stage != "kept")
 """Of the small recipe, in order."""
 STEPS, SAVE_STEPS = 8, 2
 PATIENCE = 240.0

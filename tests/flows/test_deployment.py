@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 import httpx
 import psutil
@@ -25,7 +25,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.finetune import StageName
+from flows import stages
 from flows.server import answers
 
 PROJECT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ SMALL_DEMO = {
     },
     "evaluation": {"resamples": 2000},
 }
-STAGES = {*get_args(StageName)} - {"quantization", "kept"}
+STAGES = {*stages.STAGES} - {"quantization", "kept"}
 """Those that run: what is trained as published is not quantized."""
 
 

@@ -15,7 +15,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -25,11 +25,10 @@ from artifacts.progress import Tick
 from artifacts.registry import Registry
 from artifacts.store import Store
 from flows import cli
-from flows.finetune import StageName
+from flows.stages import STAGES
 from flows.terminal import Terminal
 from tests.tasks.training import jobs
 
-STAGES = get_args(StageName)
 STEPS = 6
 SMALL = (
     "sampling.files=24",

@@ -1,0 +1,21 @@
+"""The names of the stages, in the order in which a run goes through them."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+StageName = Literal[
+    "preflight",
+    "sampling",
+    "tokenization",
+    "quantization",
+    "training",
+    "exporting",
+    "kept",
+    "generation",
+    "evaluation",
+    "gate",
+    "reporting",
+]
+
+STAGES: tuple[StageName, ...] = get_args(StageName)
