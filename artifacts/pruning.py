@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from artifacts.ledger import RunRecord
 from artifacts.registry import Registry
 from artifacts.schema import Record
@@ -26,14 +24,15 @@ class Pruned(Record):
 
 
 def prune(store: Store, keep: int, *, dry_run: bool = False) -> Pruned:
-    """Remove everything but what the newest `keep` runs, runs at work and promoted models refer to.
+    """Remove everything but what the newest `keep` runs, runs at work and the registry of models refer to.
 
-    Also what no run refers to. The work directory from which an unfinished run that is kept would continue stays. With
-    the ledger's gate held nobody can begin to use what is removed here.
+    What no run refers to goes too. A held model stays, exported and findable, as a promoted one does, and so does the
+    work directory from which an unfinished run that is kept would continue. With the ledger's gate held nobody can
+    begin to use what is removed here.
     """
     with store.ledger.gate():
         kept, dropped = _divide(store.ledger.runs_at_gate(), keep)
-        needed = {place for run in kept for place in run.stages} | set(promoted(store))
+        needed = {place for run in kept for place in run.stages} | Registry(store.registry).places()
         artifacts = [place for place in store.places() if place not in needed and not store.busy(place)]
         attempts = [place for place in store.attempts() if place not in _continued(kept) and not store.busy(place)]
         found = Pruned(
@@ -48,13 +47,6 @@ def prune(store: Store, keep: int, *, dry_run: bool = False) -> Pruned:
     if not dry_run:
         store.empty_trash()
     return found
-
-
-def promoted(store: Store) -> Iterable[str]:
-    """The exports and reports of all versions in the registry of models."""
-    for version in Registry(store.registry).versions().values():
-        yield version.candidate.model
-        yield version.candidate.report
 
 
 def _divide(runs: list[RunRecord], keep: int) -> tuple[list[RunRecord], list[RunRecord]]:

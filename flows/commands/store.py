@@ -43,7 +43,7 @@ def prune(
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
-    """Free space: remove what neither the newest runs nor a run at work nor a promoted model refers to."""
+    """Free space: remove what neither the newest runs nor a run at work nor the registry of models refers to."""
     if keep < 0:
         raise InputError(f"{keep} is no number of runs", field="--keep", remedy="give 0 or more")
     from artifacts import pruning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Sequence
 
 from artifacts import digest
@@ -55,7 +56,8 @@ def settle(registry: Registry, candidate: Candidate, config: GateConfig, metrics
 def compare(
     registry: Registry, champion: Version, candidate: Candidate, config: GateConfig, metrics: Sequence[Metric]
 ) -> tuple[Ruling, tuple[str, ...]]:
-    """Whether the candidate may replace the champion: no deciding figure is worse by its margin, on the same items."""
+    """Whether the candidate may replace the champion: of each deciding figure it is shown, on the same items, that it is
+    better, or not worse by the margin. Held-out figures, which have none, get a share of what the champion gained."""
     deciding = {one.metric for one in candidate.decision.judgements if one.decides}
     theirs = _by_metric(results.read(registry.results(champion.candidate)))
     ours = _by_metric(results.read(registry.results(candidate)))
@@ -71,7 +73,7 @@ def compare(
                 f"({metric.title}: {len(old.keys() & new.keys())} of {len(new)} in common). "
                 "`codetune promote` decides by hand.",
             )
-        said, finding = _versus(old, new, metric, config.seed)
+        said, finding = _versus(old, new, metric, config)
         reasons.append(f"{metric.title}: {finding}.")
         if said not in ("learned", "kept"):
             ruling = "hold"
@@ -79,21 +81,26 @@ def compare(
     return ruling, (f"On the same items it is {outcome} the champion, {champion.name}.", *reasons)
 
 
-def _versus(old: dict[str, Result], new: dict[str, Result], metric: Metric, seed: int) -> tuple[str, str]:
+def _versus(old: dict[str, Result], new: dict[str, Result], metric: Metric, config: GateConfig) -> tuple[str, str]:
     """The verdict on champion → candidate, and its figures in words."""
     items = sorted(new)
+    weights = [new[item].weight for item in items]
     found = paired_difference(
         [old[item].tuned for item in items],
         [new[item].tuned for item in items],
         [new[item].cluster for item in items],
-        weights=[new[item].weight for item in items],
-        seed=seed,
+        weights=weights,
+        seed=config.seed,
     )
-    margin = metric.margin or 0.0
+    margin = metric.margin
+    if margin is None:
+        gained = [old[item].tuned - old[item].base for item in items]
+        gain = sum(map(operator.mul, gained, weights)) / sum(weights) * (-1 if metric.better == "lower" else 1)
+        margin = config.tolerance * max(0.0, gain)
     said = verdict(found.low, found.high, better=metric.better, margin=margin)
     low, high = (f"{end:+.4f}" if end is not None else "?" for end in (found.low, found.high))
     words = {"learned": "better", "kept": "not worse", "unclear": "unclear", "worse": "worse"}[said]
-    return said, f"{words}, {found.base:.4f} → {found.tuned:.4f}, 95 % interval [{low}, {high}], margin {margin:g}"
+    return said, f"{words}, {found.base:.4f} → {found.tuned:.4f}, 95 % interval [{low}, {high}], margin {margin:.4g}"
 
 
 def _by_metric(found: Sequence[Result]) -> dict[str, dict[str, Result]]:

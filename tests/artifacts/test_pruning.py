@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from artifacts.pruning import prune
+from artifacts.registry import Registry, now
 from artifacts.schema import RunReport
 from artifacts.store import Store
+from artifacts.verdicts import Candidate, GateDecision, Ruling
 
 
 def publish(store: Store, number: int) -> str:
@@ -86,7 +88,17 @@ def test_a_record_that_cannot_be_read_counts_as_none(store: Store) -> None:
     assert store.ledger.runs() == []
 
 
-def test_a_promoted_model_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = ended_run(store, 1)
-    monkeypatch.setattr("artifacts.pruning.promoted", lambda _store: [place])
-    assert prune(store, 0).artifacts == ()
+@pytest.mark.parametrize("ruling", ["promote", "hold"])
+def test_a_judged_model_stays(store: Store, tmp_path: Path, ruling: Ruling) -> None:
+    """The place of its report stands for what the registry refers to."""
+    place, other = ended_run(store, 1), ended_run(store, 2)
+    decision = GateDecision(ruling=ruling, reasons=(), judgements=())
+    judged = Candidate(
+        id="a" * 12, model="", fingerprint="a", recipe="", decision=decision, report=place, recorded=now()
+    )
+    (tmp_path / "results.parquet").write_text("results")
+    registry = Registry(store.registry)
+    registry.add(judged, tmp_path / "results.parquet")
+    event = registry.settle(judged, lambda champion: (ruling, ()))
+    assert prune(store, 0).artifacts == (other,) and store.places() == [place]
+    assert event.kind == ruling and registry.find("a" * 12).report == place

@@ -81,7 +81,7 @@ def made(shift: float, items: range = range(40)) -> list[Result]:
     return [Result("loss", f"i{n}", f"r{n % 10}", 100.0, 2.0, 1.9 + shift * (1 + noise[n])) for n in items]
 
 
-def settle(registry: Registry, folder: Path, name: str, found: list[Result], margin: float = 0.05) -> Event:
+def settle(registry: Registry, folder: Path, name: str, found: list[Result], margin: float | None = 0.05) -> Event:
     """A run's last step, for a model that the gate would promote."""
     workdir = folder / name
     workdir.mkdir()
@@ -107,9 +107,11 @@ def settle(registry: Registry, folder: Path, name: str, found: list[Result], mar
         (0.02, 0.05, "promote", "loss: not worse"),
         (0.02, 0.0, "hold", "not shown to be as good as the champion, v1. loss: worse"),
         (0.08, 0.05, "hold", "loss: worse"),
+        (0.02, None, "promote", "loss: not worse, 1.9000 → 1.9200, 95 % interval [+0.0199, +0.0201], margin 0.025."),
+        (0.03, None, "hold", "loss: worse"),  # 0.1 was gained, a quarter of it may be lost
     ],
 )
-def test_a_challenger_must_not_be_worse(tmp_path: Path, shift: float, margin: float, kind: str, said: str) -> None:
+def test_a_challenger_must_not_be_worse(tmp_path: Path, shift: float, margin: float | None, kind: str, said: str) -> None:
     registry = Registry(tmp_path / "registry")
     assert settle(registry, tmp_path, "a", made(0.0)).version == 1
     event = settle(registry, tmp_path, "b", made(shift), margin)
