@@ -56,7 +56,7 @@ def settle(registry: Registry, candidate: Candidate, config: GateConfig, metrics
 def compare(
     registry: Registry, champion: Version, candidate: Candidate, config: GateConfig, metrics: Sequence[Metric]
 ) -> tuple[Ruling, tuple[str, ...]]:
-    """Whether the candidate may replace the champion: of each deciding figure it is shown, on the same items, that it is
+    """Whether the candidate may replace the champion: whether each deciding figure is shown, on the same items, to be
     better, or not worse by the margin. Held-out figures, which have none, get a share of what the champion gained."""
     deciding = {one.metric for one in candidate.decision.judgements if one.decides}
     theirs = _by_metric(results.read(registry.results(champion.candidate)))

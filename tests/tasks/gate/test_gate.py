@@ -111,7 +111,9 @@ def settle(registry: Registry, folder: Path, name: str, found: list[Result], mar
         (0.03, None, "hold", "loss: worse"),  # 0.1 was gained, a quarter of it may be lost
     ],
 )
-def test_a_challenger_must_not_be_worse(tmp_path: Path, shift: float, margin: float | None, kind: str, said: str) -> None:
+def test_a_challenger_must_not_be_worse(
+    tmp_path: Path, shift: float, margin: float | None, kind: str, said: str
+) -> None:
     registry = Registry(tmp_path / "registry")
     assert settle(registry, tmp_path, "a", made(0.0)).version == 1
     event = settle(registry, tmp_path, "b", made(shift), margin)

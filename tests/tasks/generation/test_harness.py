@@ -1,0 +1,102 @@
+"""The perplexities and answers that lm-evaluation-harness finds, which loads model, adapter and tokenizer itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from artifacts.schema import ExportedModel, Generations
+from tasks.evaluation import EvaluationConfig, run_evaluation
+from tasks.generation.losses import Chunk, measure
+from tasks.generation.models import Pair, Side
+from tasks.tokenization import TokenizationConfig, run_tokenization
+from tasks.tokenization.vocabulary import encode, load_tokenizer
+from tests.conftest import BASE_MODEL
+from tests.tasks.generation import world
+
+pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install --no-deps lm_eval")
+
+CONTEXT = 512
+MODULES = ("bisect", "keyword", "queue", "sched", "shelve", "tabnanny")
+TEXTS = {name: Path(import_module(name).__file__ or "").read_text()[:1200] for name in MODULES}
+
+
+@pytest.fixture(scope="module")
+def made(noise: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Generations:
+    """What base and tuned make of files that fit a sequence, begun with BOS and ended with EOS."""
+    folder = tmp_path_factory.mktemp("harness")
+    place = world.build(folder / "world", TEXTS)
+    (folder / "whole").mkdir()
+    settings = TokenizationConfig(max_length=CONTEXT)
+    tokens = run_tokenization(settings, sample=place.sample, model=place.model, workdir=folder / "whole")
+    changes = {"line_prompts": 12, "fim_prompts": 0, "block_prompts": 0, "prompt_tokens": CONTEXT, "repeated": 0.1}
+    return world.generate(replace(place, tokens=tokens), noise, folder / "made", **changes)
+
+
+@pytest.fixture(scope="module", params=["base", "tuned"])
+def side(request: pytest.FixtureRequest) -> Side:
+    name: Side = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def harness(side: Side, noise: ExportedModel) -> Iterator[Any]:
+    """The harness with one of both; it adds no BOS of its own to what it is told."""
+    from lm_eval.models.huggingface import HFLM
+
+    adapter = {"peft": str(noise.path / "adapter")} if side == "tuned" else {}
+    settings = {"dtype": "float32", "device": "cpu", "batch_size": 4, "max_length": CONTEXT, "add_bos_token": False}
+    yield HFLM(pretrained=str(BASE_MODEL), **settings, **adapter)
+
+
+def asked(kind: str, *requests: Any) -> list[Any]:
+    from lm_eval.api.instance import Instance
+
+    return [Instance(kind, {}, arguments, 0) for arguments in requests]
+
+
+def test_losses_and_perplexity_agree(harness: Any, side: Side, made: Generations, tmp_path: Path) -> None:
+    rows = {row["repo"]: row for row in pq.read_table(made.path / "losses.parquet").to_pylist()}
+    texts = {name: f"{TEXTS[name]}</s>" for name in rows}
+    found = harness.loglikelihood_rolling(asked("loglikelihood_rolling", *((text,) for text in texts.values())))
+    assert len(rows) == len(MODULES)
+    assert [row[side] for row in rows.values()] == pytest.approx([-likelihood for likelihood in found], rel=1e-5)
+    tokens = sum(len(harness.tok_encode(text)) for text in texts.values())
+    report = run_evaluation(EvaluationConfig(resamples=2000), generations=made, workdir=tmp_path)
+    assert getattr(report.metric("perplexity"), side) == pytest.approx(math.exp(-sum(found) / tokens), rel=1e-5)
+
+
+def test_greedy_answers_agree(harness: Any, side: Side, made: Generations) -> None:
+    rows = pq.read_table(made.path / "completions.parquet").to_pylist()
+    until = {"until": ["\n"], "max_gen_toks": world.SETTINGS["max_new_tokens"]}
+    found = harness.generate_until(asked("generate_until", *((f"<s>{row['prompt']}", dict(until)) for row in rows)))
+    # it decodes an answer by itself, and so without a space at its beginning
+    assert [row[side].removeprefix(" ") for row in rows] == found and len(set(found)) > 6
+
+
+def test_texts_longer_than_the_context_agree_in_rolling_windows(harness: Any, side: Side, noise: ExportedModel) -> None:
+    text = "".join(TEXTS.values())
+    tokenizer = load_tokenizer(BASE_MODEL)
+    assert tokenizer.bos is not None
+    windows = list(rolling([tokenizer.bos, *encode(tokenizer, text)]))
+    pair = Pair(BASE_MODEL, noise.path / "adapter", "none", world.PLAN, CONTEXT + 1)
+    with pair.side(side) as computing:
+        ours = sum(measure(computing, windows, batch_size=2))
+    (found,) = harness.loglikelihood_rolling(asked("loglikelihood_rolling", (text,)))
+    assert len(windows) > 3 and ours == pytest.approx(-found, rel=1e-5)
+
+
+def rolling(ids: Sequence[int]) -> Iterator[Chunk]:
+    """Every token once, each from at most `CONTEXT` before it, and from as many in the last window."""
+    for number, start in enumerate(range(0, len(ids) - 1, CONTEXT)):
+        end = min(start + CONTEXT, len(ids) - 1)
+        seen = ids[max(0, end - CONTEXT) : end + 1]
+        counts = [False] * (len(seen) - (end - start)) + [True] * (end - start)
+        yield Chunk("", "", number, tuple(seen), tuple(counts))
