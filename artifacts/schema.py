@@ -1,8 +1,8 @@
 """Handles: the small typed records that stages hand to each other. What they stand for lies in the store.
 
 `DatasetSample → TokenizedDataset → Checkpoint → ExportedModel → Generations → EvaluationReport → RunReport`, with the
-`PreflightReport`, its `Plan` and the `QuantizedBase` going into training. Records only: no tensors, no behaviour beyond
-small sums.
+`PreflightReport`, its `Plan` and the `QuantizedBase` going into training, and `Executions` into the evaluation. Records
+only: no tensors, no behaviour beyond small sums.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from artifacts import digest
+from artifacts.intervals import Better, Verdict, improvement, verdict
 
 Quantization = Literal["int8", "nf4", "none"]
 Engine = Literal["stock", "fused"]
@@ -90,6 +91,24 @@ class DatasetSample(Handle):
             f"{train.files:,} files of {train.repositories:,} repositories to learn from, "
             f"{held_out.files:,} of {held_out.repositories:,} held out"
         )
+
+
+class KeptSample(DatasetSample):
+    """The same of code from outside what is trained on: both sides are there to be judged by."""
+
+    @property
+    def size(self) -> SplitSize:
+        """Of both."""
+        return SplitSize(
+            files=self.train.files + self.held_out.files,
+            repositories=self.train.repositories + self.held_out.repositories,
+            bytes=self.train.bytes + self.held_out.bytes,
+        )
+
+    @property
+    def summary(self) -> str:
+        size = self.size
+        return f"{size.files:,} files of {size.repositories:,} repositories from elsewhere, to see what is forgotten"
 
 
 # --- tokenization ---------------------------------------------------------------------------------------------
@@ -396,7 +415,8 @@ class Generations(Handle):
     """What the models made, not scored yet. `losses.parquet`: a row per chunk: `domain, repo, path, language, chunk,
     tokens` and the summed loss in nats of each side, `base, again, tuned` (`again`: base a second time, null where not
     measured). `completions.parquet`: a row per prompt: `domain, suite, item, repo, path, language, line, prompt,
-    suffix, truth` and each side's answer. `problems/<suite>.jsonl`: functional suites as they were."""
+    suffix, truth` and each side's answer; of a functional suite's problem `path` is its name and `repo` that of the
+    problem that it is a variant of. `problems/<suite>.jsonl`: functional suites as they were asked."""
 
     notes: tuple[str, ...] = ()
     """What was not measured and why, in sentences."""
@@ -420,12 +440,58 @@ class Generations(Handle):
         return f"base, base again and tuned: loss of {self.losses:,} chunks{answers}"
 
 
+# --- execution ------------------------------------------------------------------------------------------------
+
+
+class Protection(Record):
+    """What the sandbox achieves on this machine, as its probe found."""
+
+    layers: dict[str, str] = {}
+    """Layers that hold (`landlock`, `seccomp`, `limits`, `user`, `namespaces`), each with a word on how."""
+    level: Literal["strong", "weak", "none"]
+    """`strong`: every required layer holds and the probe's attempts were refused."""
+    sufficient: bool
+    """Above the floor: model-written code may run."""
+    problem: str = ""
+    """What is missing, in words."""
+
+    @property
+    def summary(self) -> str:
+        held = "; ".join(f"{name}: {text}" for name, text in self.layers.items()) or "no layer holds"
+        return f"{self.level} ({held})" + (f", {self.problem}" if self.problem else "")
+
+
+class Executions(Handle):
+    """What became of the programs that the models wrote. `verdicts.parquet`: a row per problem and side: `suite, item`
+    (as in the generations), `task_id, side, passed, outcome, reason`; `runs.parquet`: a row per program that was run:
+    `suite, task_id, completion, detail` (what the sandbox said), `seconds`."""
+
+    measurements: ClassVar[tuple[str, ...]] = ("runs.parquet",)
+
+    protection: Protection
+    """What held them in check."""
+    programs: int
+    """Run; what several sides wrote alike, once."""
+    problems: int
+    """Of all suites."""
+    passed: int
+    """Problems that the tuned model solved."""
+    notes: tuple[str, ...] = ()
+    """Tests that no program can pass, in sentences."""
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.programs:,} programs in the sandbox ({self.protection.level}); "
+            f"tuned solves {self.passed:,} of {self.problems:,} problems"
+        )
+
+
 # --- evaluation -----------------------------------------------------------------------------------------------
 
 
 Question = Literal["learned", "kept"]
 """What a figure is asked about: did the model learn this code, did it keep what it could do?"""
-Verdict = Literal["learned", "kept", "unclear", "worse"]
 
 
 class Metric(Record):
@@ -433,12 +499,12 @@ class Metric(Record):
 
     name: str
     """`loss`, `perplexity`, `line_exact_match`, `line_edit_similarity`, `fim_exact_match`, `block_exact_match` on
-    held-out code; the same after `kept_` on code from elsewhere; `<suite>_pass` of a functional suite."""
+    held-out code; the same after `kept_` on code from elsewhere; `kept_<suite>_pass` of a functional suite."""
     title: str
     """The figure in words, with its unit: `Held-out loss, nats per token`."""
     question: Question = "learned"
     """What the figure is asked about."""
-    better: Literal["lower", "higher"]
+    better: Better
     base: float
     tuned: float
     difference: float
@@ -467,20 +533,12 @@ class Metric(Record):
         """The interval's ends, turned so that more is better; None without an interval."""
         if self.low is None or self.high is None:
             return None
-        return (-self.high, -self.low) if self.better == "lower" else (self.low, self.high)
+        return improvement(self.low, self.high, self.better)
 
     @property
     def verdict(self) -> Verdict:
-        """As `tasks.statistics.verdict` has it. `learned`: the interval lies above zero; `kept`: above minus the
-        margin; `worse`: below zero and not kept."""
-        if self.gain is None:
-            return "unclear"
-        low, high = self.gain
-        if low > 0:
-            return "learned"
-        if low > -(self.margin or 0):
-            return "kept"
-        return "worse" if high < 0 else "unclear"
+        """What the interval says against the margin."""
+        return verdict(self.low, self.high, better=self.better, margin=self.margin or 0.0)
 
 
 class Completion(Record):
@@ -503,6 +561,9 @@ class Completion(Record):
     base_score: float | None = None
     """Edit similarity to the truth, or 1 for a program that passed."""
     tuned_score: float | None = None
+    base_reason: str = ""
+    """What became of the program, where it is one."""
+    tuned_reason: str = ""
 
 
 class Noise(Record):
@@ -529,28 +590,35 @@ class Breakdown(Record):
     tuned: float
 
 
-class Protection(Record):
-    """What the sandbox achieves on this machine, as its probe found."""
+class Share(Record):
+    """Problems that one model solved."""
 
-    layers: dict[str, str] = {}
-    """Layers that hold (`landlock`, `seccomp`, `limits`, `user`, `namespaces`), each with a word on how."""
-    level: Literal["strong", "weak", "none"]
-    """`strong`: every required layer holds and the probe's attempts were refused."""
-    sufficient: bool
-    """Above the floor: model-written code may run."""
-    problem: str = ""
-    """What is missing, in words."""
+    passed: int
+    low: float
+    """Lower end of Wilson's 95 % interval of the share; of the models alone, without pairing."""
+    high: float
+    reasons: dict[str, int]
+    """Programs by what became of them: `passed`, `wrong answer`, `exception: NameError`; most frequent first."""
 
-    @property
-    def summary(self) -> str:
-        held = "; ".join(f"{name}: {text}" for name, text in self.layers.items()) or "no layer holds"
-        return f"{self.level} ({held})" + (f", {self.problem}" if self.problem else "")
+
+class FunctionalResult(Record):
+    """One functional suite: how many problems each model solved. The difference is the metric `kept_<suite>_pass`."""
+
+    suite: str
+    problems: int
+    base: Share
+    tuned: Share
+    gained: int
+    """Problems that only the tuned model solved."""
+    lost: int
+    """Problems that only the base solved."""
+    p: float
+    """McNemar's exact test of `gained` against `lost`."""
 
 
 class EvaluationReport(Handle):
     """`scores.parquet`: a row per answer and score (`domain, suite, item, repo, language, score, base, again, tuned`),
-    made from the generations alone; `metrics.json`: the figures with their margins;
-    `verdicts.parquet`: a row per program that was run, where functional suites were measured."""
+    made from generations and executions alone; `metrics.json`: the figures with their margins."""
 
     metrics: tuple[Metric, ...]
     noise: tuple[Noise, ...] = ()
@@ -563,6 +631,7 @@ class EvaluationReport(Handle):
     """What both models' base weights were quantized to."""
     generation: GenerationSpeed | None = None
     """None when nothing was generated."""
+    functional: tuple[FunctionalResult, ...] = ()
     protection: str = ""
     """What held model-written programs in check, in words; empty when none was run."""
 

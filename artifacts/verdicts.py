@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from artifacts.intervals import Verdict
 from artifacts.schema import Handle, Record
 
-Verdict = Literal["learned", "kept", "unclear", "worse"]
 Ruling = Literal["promote", "hold"]
 
 

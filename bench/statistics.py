@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.statistics import paired_difference, verdict
+from artifacts.intervals import verdict
+from tasks.statistics import paired_difference
 from tasks.statistics.student import student_quantile
 
 Floats = npt.NDArray[np.float64]

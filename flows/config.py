@@ -18,6 +18,7 @@ from artifacts.errors import InputError
 from flows import recipes
 from tasks.base_model import ModelConfig
 from tasks.evaluation import EvaluationConfig
+from tasks.execution import ExecutionConfig
 from tasks.exporting import ExportingConfig
 from tasks.gate import GateConfig
 from tasks.generation import GenerationConfig
@@ -51,6 +52,8 @@ class PipelineConfig(Config):
     """Code from outside what is trained on: there is seen what was forgotten. None leaves it out."""
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
     """What base and tuned are put through."""
+    execution: ExecutionConfig = Field(default_factory=ExecutionConfig)
+    """How programs of functional suites are run."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """How base and tuned are compared."""
     gate: GateConfig = Field(default_factory=GateConfig)

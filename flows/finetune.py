@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from prefect import flow, task
@@ -27,6 +28,7 @@ from tasks import (
     base_model,
     dashboard,
     evaluation,
+    execution,
     exporting,
     gate,
     generation,
@@ -121,6 +123,7 @@ def finetune(
 
 def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None) -> RunSummary:
     store = Store.from_environment()
+    policy.retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
     card = Card(None if config.preflight.device == "cpu" else name_of_card())
     with Run(store, refresh or (), config.workers, onward=onward, recipe=config.recipe or "", card=card) as run:
         results = pipeline(run, config, locate(config.model))
@@ -179,11 +182,15 @@ def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReferen
         itself."""
         return base if wanted == config.training.quantization else None
 
+    def ready() -> None:
+        check_sandbox(config)
+        # The plan rests on what the machine has; what is free of it may have changed since.
+        preflight.recheck(plan, cleared.prediction, probe(run.store.place))
+
     checkpoint = run.stage(
         training.STAGE,
         config.training,
-        # The plan rests on what the machine has; what is free of it may have changed since.
-        guard=lambda: preflight.recheck(plan, cleared.prediction, probe(run.store.place)),
+        guard=ready,
         model=model,
         tokens=tokens,
         plan=plan,
@@ -208,10 +215,12 @@ def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReferen
         tokens=tokens,
         exported=exported,
         plan=plan,
+        guard=lambda: check_sandbox(config),
         base=base_for(config.generation.quantization),
         kept=kept,
     )
-    evaluated = run.stage(evaluation.STAGE, config.evaluation, generations=generated)
+    executed = run.stage(execution.STAGE, config.execution, generations=generated) if functional(config) else None
+    evaluated = run.stage(evaluation.STAGE, config.evaluation, generations=generated, executions=executed)
     decided = run.stage(gate.STAGE, config.gate, generations=generated, evaluation=evaluated)
     report = run.stage(
         reporting.STAGE,
@@ -223,10 +232,26 @@ def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReferen
         exported=exported,
         kept=kept,
         generations=generated,
+        executions=executed,
         evaluation=evaluated,
         decision=decided,
     )
     return Results(exported, evaluated, decided, report)
+
+
+def functional(config: PipelineConfig) -> bool:
+    """Whether programs will be run."""
+    return bool(config.generation.functional)
+
+
+def check_sandbox(config: PipelineConfig) -> None:
+    """Before hours are spent on what ends in programs that may not be run.
+
+    Raises:
+        StageError: the sandbox is below its floor, and that was not allowed.
+    """
+    if functional(config):
+        execution.check_sandbox(config.execution)
 
 
 def _quantized(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +25,10 @@ from artifacts.schema import (
 from artifacts.store import Damaged, Store
 from artifacts.verdicts import GateDecision, Ruling
 from flows.config import PipelineConfig
-from flows.finetune import locate
-from tasks import evaluation, gate, generation, sampling
+from flows.finetune import check_sandbox, functional, locate
+from tasks import evaluation, execution, gate, generation, sampling
 from tasks.base_model import ModelConfig
-from tasks.policy import Run
+from tasks.policy import Run, retrying
 
 H = TypeVar("H", bound=Handle)
 
@@ -65,13 +66,19 @@ def place_of(model: str, store: Store) -> str:
 
 
 @flow(name="evaluate", flow_run_name="{model}", persist_result=False)
-def reevaluate(model: str, config: PipelineConfig) -> Reevaluation:
+def reevaluate(model: str, config: PipelineConfig, suites: list[str] | None = None) -> Reevaluation:
     """Judge an export again, on the data that it was made with.
 
     Args:
         model: the export's folder, or a version.
-        config: its `kept`, `generation`, `evaluation` and `gate` decide how it is judged.
+        config: its `kept`, `generation`, `execution`, `evaluation` and `gate` decide how it is judged.
+        suites: functional suites to judge it by instead of the settings' (`generation.functional`): humaneval,
+            humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line, -random-span, or the path of a file.
     """
+    if suites is not None:
+        asked = config.generation.model_copy(update={"functional": tuple(suites)})
+        config = config.model_copy(update={"generation": asked})
+    retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
     store = Store.from_environment()
     exported = _open(store, place_of(model, store), ExportedModel)
     inputs = store.manifest(exported).provenance.get("inputs", {})
@@ -113,10 +120,12 @@ def _judge(
         tokens=tokens,
         exported=exported,
         plan=plan,
+        guard=lambda: check_sandbox(config),
         base=fits,
         kept=kept,
     )
-    judged = run.stage(evaluation.STAGE, config.evaluation, generations=made)
+    executed = run.stage(execution.STAGE, config.execution, generations=made) if functional(config) else None
+    judged = run.stage(evaluation.STAGE, config.evaluation, generations=made, executions=executed)
     return made, judged, run.stage(gate.STAGE, config.gate, generations=made, evaluation=judged)
 
 

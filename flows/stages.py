@@ -13,6 +13,7 @@ StageName = Literal[
     "exporting",
     "kept",
     "generation",
+    "execution",
     "evaluation",
     "gate",
     "reporting",

@@ -25,6 +25,14 @@ def evaluate(
     recipe: Annotated[
         str | None, Parameter(help="Whose settings to judge by. Default: those of the run that made the model.")
     ] = None,
+    suite: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Judge it by this functional suite: humaneval, humaneval+, mbpp+, humaneval-infilling-single-line, "
+            "-multi-line, -random-span, or a file of such problems. Repeatable; instead of those of the settings.",
+            negative="",
+        ),
+    ] = None,
     changes: Changes = None,
     store: StorePath = None,
     as_json: Json = False,
@@ -39,7 +47,7 @@ def evaluate(
     named = model in recipes.names() or Path(model).suffix in (".yaml", ".yml")
     config = _configure(recipe or (model if named else _recipe_of(model, opened)), changes)
     place = _export_of(config, opened) if named else model
-    result = _run(place, config, server.start())
+    result = _run(place, config, suite, server.start())
     if as_json:
         print(json.dumps({**result.model_dump(mode="json"), "seconds": round(time.monotonic() - started, 2)}))
     else:
@@ -89,7 +97,7 @@ def _export_of(config: PipelineConfig, store: Any) -> str:
     return str(store.place / "exporting" / step.job.key)
 
 
-def _run(model: str, config: PipelineConfig, server: Any) -> Reevaluation:
+def _run(model: str, config: PipelineConfig, suites: list[str] | None, server: Any) -> Reevaluation:
     from flows.reevaluation import reevaluate
     from flows.terminal import Terminal
     from tasks.policy import OBSERVERS
@@ -97,7 +105,7 @@ def _run(model: str, config: PipelineConfig, server: Any) -> Reevaluation:
     with server.ready(120 if server.temporary else 10), Terminal() as terminal:
         terminal.console.print(f"[dim]watch at {server.address}/runs[/]")
         OBSERVERS.set((terminal,))
-        state: Any = reevaluate(model, config, return_state=True)
+        state: Any = reevaluate(model, config, suites, return_state=True)
         result: Reevaluation = state.result()
         return result
 
@@ -112,7 +120,7 @@ def _show(result: Reevaluation) -> None:
 
     console = Console(highlight=False)
     for section in STAGE.show(result.report.model_copy(update={"path": Path(result.evaluation)})):
-        if section.key in ("learned", "kept", "noise"):
+        if section.key in ("learned", "kept", "functional", "reasons", "noise"):
             console.print(Markdown(f"## {section.title}"))
             for block in section.blocks:
                 if not isinstance(block, Figure):

@@ -4,6 +4,7 @@ Scores what `tasks.generation` left, without a model: another margin, metric or 
 generates nothing.
 
     scoring     answers → a score per item; scores → differences with intervals, by `tasks.statistics`
+    functional  verdicts on programs → problems solved, suite by suite
     samples     which completions are shown
     showing     the report's sections
 """

@@ -7,19 +7,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from artifacts.schema import Completion
-from tasks.evaluation.scoring import edit_similarity
+from tasks.evaluation.functional import Verdicts
+from tasks.evaluation.scoring import SCORES, edit_similarity
 
 Row = Mapping[str, Any]
 Reason = Literal["best", "worst", "random"]
 
 
-def choose(completions: Sequence[Row], count: int, rng: random.Random) -> tuple[Completion, ...]:
-    """A third those that the tuned model gained most on, a third those it lost most on, the rest at random.
+def choose(completions: Sequence[Row], verdicts: Verdicts, count: int, rng: random.Random) -> tuple[Completion, ...]:
+    """A third those that the tuned model gained most on, a third those it lost most on, the rest at random; then as
+    many programs, chosen the same way.
 
-    Best and worst by the difference of edit similarity, and only where there is one: they show what can happen, and the
-    random ones, of each suite and domain in turn, what does.
+    Best and worst by the difference of edit similarity, or by who passed, and only where there is one: they show what
+    can happen, and the random ones, of each suite and domain in turn, what does.
     """
-    shown = [_completion(row) for row in completions]
+    programs = [row for row in completions if (row["item"], "base") in verdicts]
+    gaps = [row for row in completions if row["suite"] in SCORES]
+    return (*_choose(gaps, verdicts, count, rng), *_choose(programs, verdicts, count, rng))
+
+
+def _choose(completions: Sequence[Row], verdicts: Verdicts, count: int, rng: random.Random) -> tuple[Completion, ...]:
+    shown = [_completion(row, verdicts) for row in completions]
     order = list(range(len(shown)))
     rng.shuffle(order)
     gains = {index: shown[index][1] for index in order}
@@ -45,9 +53,16 @@ def _in_turn(order: list[int], completions: Sequence[Row]) -> list[int]:
     return [index for _, index in sorted(turns, key=lambda turn: turn[0])]
 
 
-def _completion(row: Row) -> tuple[Completion, float]:
+def _completion(row: Row, verdicts: Verdicts) -> tuple[Completion, float]:
     """A completion with what the tuned model gained on it."""
     names = ("domain", "repo", "path", "prompt", "suffix", "truth", "base", "tuned")
-    base, tuned = (edit_similarity(row[side], row["truth"]) for side in ("base", "tuned"))
+    told = [verdicts.get((row["item"], side)) for side in ("base", "tuned")]
+    base, tuned = (
+        edit_similarity(row[side], row["truth"]) if verdict is None else float(verdict["passed"])
+        for side, verdict in zip(("base", "tuned"), told, strict=True)
+    )
+    reasons = {
+        f"{side}_reason": verdict["reason"] for side, verdict in zip(("base", "tuned"), told, strict=True) if verdict
+    }
     texts = {name: row[name] for name in names}
-    return Completion(kind=row["suite"], base_score=base, tuned_score=tuned, **texts), tuned - base
+    return Completion(kind=row["suite"], base_score=base, tuned_score=tuned, **reasons, **texts), tuned - base

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from artifacts.schema import Breakdown, Metric, Noise, Question
+from tasks.evaluation.functional import PASS
 from tasks.evaluation.settings import EvaluationConfig, Margins
 from tasks.statistics import Difference, paired_difference
 
@@ -85,6 +86,10 @@ def measures(losses: Sequence[Row], scores: Sequence[Row]) -> list[Measure]:
                 rows = [row for row in scores if (row["domain"], row["suite"], row["score"]) == (domain, suite, name)]
                 if rows:
                     found.append(Measure(f"{suite}_{name}", domain, rows, [1.0] * len(rows)))
+    solved = [row for row in scores if row["score"] == PASS]
+    for suite in dict.fromkeys(row["suite"] for row in solved):
+        rows = [row for row in solved if row["suite"] == suite]
+        found.append(Measure(f"{suite}_{PASS}", "kept", rows, [1.0] * len(rows), title=f"{suite}: pass@1"))
     return found
 
 
@@ -95,13 +100,17 @@ class Measure:
         kind: the name without its domain.
         rows: with `repo` (what the bootstrap draws), `language`, and a sum for each side.
         weights: what the sums are divided by.
+        title: of a functional suite; others have their own.
     """
 
-    def __init__(self, kind: str, domain: str, rows: Sequence[Row], weights: Sequence[float]) -> None:
+    def __init__(
+        self, kind: str, domain: str, rows: Sequence[Row], weights: Sequence[float], title: str | None = None
+    ) -> None:
         self.kind, self.domain, self.rows, self.weights = kind, domain, rows, weights
         self.question, prefix, called = DOMAINS[domain]
         self.name = prefix + kind
-        self.title = _TITLES[kind].format(called) if kind in _TITLES else kind
+        self.functional = title is not None
+        self.title = title or _TITLES[kind].format(called)
         self.better: Literal["lower", "higher"] = "lower" if kind in ("loss", "perplexity") else "higher"
 
     def metric(self, config: EvaluationConfig) -> Metric:
@@ -123,7 +132,7 @@ class Measure:
             low=found.low,
             high=found.high,
             smallest_detectable=found.smallest_detectable,
-            margin=_margin(self.kind, config.margins, found.base) if self.question == "kept" else None,
+            margin=self._margin(config.margins, found.base) if self.question == "kept" else None,
             items=found.items,
             clusters=found.clusters,
         )
@@ -143,8 +152,8 @@ class Measure:
         )
 
     def breakdowns(self) -> list[Breakdown]:
-        """By language and by repository, largest first."""
-        if self.kind == "perplexity":
+        """By language and by repository, largest first; of a functional suite none."""
+        if self.kind == "perplexity" or self.functional:
             return []
         found = []
         for by, column in (("language", "language"), ("repository", "repo")):
@@ -156,6 +165,16 @@ class Measure:
                 base, tuned = (sum(self.rows[index][side] for index in indices) / total for side in ("base", "tuned"))
                 found.append(Breakdown(metric=self.name, by=by, name=name, items=len(indices), base=base, tuned=tuned))
         return found
+
+    def _margin(self, margins: Margins, base: float) -> float:
+        """`base`: the base model's figure. The margin of perplexity says what that of the loss says."""
+        if self.functional:
+            return margins.functional
+        if self.kind == "loss":
+            return margins.loss
+        if self.kind == "perplexity":
+            return base * (_exp(margins.loss) - 1)
+        return margins.similarity if self.kind.endswith("edit_similarity") else margins.exact_match
 
 
 def _perplexity(loss: Difference) -> Difference:
@@ -179,14 +198,3 @@ def _perplexity(loss: Difference) -> Difference:
 
 def _exp(loss: float) -> float:
     return math.exp(min(loss, 350.0))  # a broken model's perplexity must stay a number that JSON can hold
-
-
-def _margin(kind: str, margins: Margins, base: float) -> float:
-    """`base`: the base model's figure. The margin of perplexity says what that of the loss says."""
-    if kind == "loss":
-        return margins.loss
-    if kind == "perplexity":
-        return base * (_exp(margins.loss) - 1)
-    return {"edit_similarity": margins.similarity, "exact_match": margins.exact_match}.get(
-        kind.partition("_")[2], margins.functional
-    )

@@ -31,4 +31,5 @@ class EvaluationConfig(Config):
     resamples: int = Field(10_000, ge=2_000)
     """Draws of clusters for the intervals; with few clusters all subsets are used instead."""
     samples: int = Field(9, ge=0)
-    """Completions shown in the report: a third of them the best, the worst, and random ones."""
+    """Completions shown in the report: a third of them the best, the worst, and random ones. As many programs beside
+    them, where functional suites were asked."""

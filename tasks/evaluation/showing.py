@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from artifacts.presentation import Block, Section, Table, Text
 from artifacts.schema import Breakdown, Completion, EvaluationReport, Metric, Question
 from tasks.evaluation import plots
-from tasks.evaluation.words import change, figure, interval, margin, suite_in_words, verdict
+from tasks.evaluation.words import change, figure, in_a_sentence, interval, margin, share, suite_in_words, verdict
 
 LINES_BEFORE, LINES_AFTER = 10, 4
 """Lines of text shown around a gap."""
@@ -24,6 +24,8 @@ def sections(handle: EvaluationReport) -> list[Section]:
     if against := plots.learning_against_forgetting(handle.metrics):
         pictures.append(against)
     found.append(Section("differences", "Differences at a glance", tuple(pictures)))
+    if handle.functional:
+        found += _functional(handle)
     if handle.noise:
         found.append(_noise(handle))
     found += _breakdowns(handle)
@@ -43,7 +45,7 @@ def _of(handle: EvaluationReport, question: Question) -> list[Metric]:
 def _question(handle: EvaluationReport, question: Question) -> Section:
     kept = question == "kept"
     columns = ("", "verdict", "base", "tuned", "difference", "95% interval", *(("margin",) if kept else ()))
-    columns = (*columns, "items", "repositories", "could see")
+    columns = (*columns, "could see", "items")
     rows = tuple(_row(metric, kept=kept) for metric in _of(handle, question))
     return Section(question, QUESTIONS[question], (Table(columns, rows, _caption(handle, question)),))
 
@@ -57,28 +59,60 @@ def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
         change(metric, metric.difference),
         interval(metric),
         *((margin(metric),) if kept else ()),
-        f"{metric.items:,}",
-        f"{metric.clusters}",
         f"{change(metric, metric.smallest_detectable)}" if metric.smallest_detectable is not None else "–",
+        f"{metric.items:,} of {metric.clusters:,}",
     )
 
 
 def _caption(handle: EvaluationReport, question: Question) -> str:
     if question == "kept":
         return (
-            "Code from outside what was trained on. `kept`: the whole interval lies above minus the margin that was"
+            "From outside what was trained on. `kept`: the whole interval lies above minus the margin that was"
             " fixed before the run; `unclear`: it does not, and loss is not shown either. “Could see”: the difference"
-            " that such a comparison shows in 80 of 100 cases."
+            " that such a comparison shows in 80 of 100 cases. Items: of how many repositories, or parent problems."
         )
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
     caption = (
         f"Same items, batches and {weights} base weights for both models. Differences are tuned − base; intervals from"
-        " paired random halves of the repositories. Greedy answers; edit similarity is rapidfuzz's `ratio`."
+        " paired random halves of the repositories (“items”: of how many). Greedy answers; edit similarity is"
+        " rapidfuzz's `ratio`."
     )
     if handle.generation:
         made = {"fused": "the engine", "stock": "the libraries' modules"}[handle.generation.engine]
         caption += f" Answers were made by {made} at {handle.generation.summary}."
     return caption
+
+
+def _functional(handle: EvaluationReport) -> list[Section]:
+    """Suite by suite: both models' pass@1, and what became of their programs."""
+    metrics = {metric.name: metric for metric in handle.metrics}
+    found = [(one, metrics[f"kept_{one.suite}_pass"]) for one in handle.functional]
+    sentences = Text("\n".join(f"- {in_a_sentence(one, metric)}" for one, metric in found))
+    rows = tuple(
+        (
+            one.suite,
+            verdict(metric),
+            share(one.base, one.problems),
+            share(one.tuned, one.problems),
+            f"{one.gained:,} / {one.lost:,}",
+            f"{one.p:.2g}",
+        )
+        for one, metric in found
+    )
+    columns = ("suite", "verdict", "base, pass@1", "tuned, pass@1", "gained / lost", "McNemar p")
+    caption = (
+        "One greedy answer to each problem, run against the suite's test. In brackets Wilson's 95% interval of each"
+        f" model alone; the verdict is that of the paired difference above. Sandbox: {handle.protection}."
+    )
+    why = tuple(
+        (one.suite, reason, f"{one.base.reasons.get(reason, 0):,}", f"{one.tuned.reasons.get(reason, 0):,}")
+        for one in handle.functional
+        for reason in {**one.base.reasons, **one.tuned.reasons}
+    )
+    return [
+        Section("functional", "Functional suites", (sentences, Table(columns, rows, caption))),
+        Section("reasons", "What became of the programs", (Table(("suite", "why", "base", "tuned"), why),)),
+    ]
 
 
 def _noise(handle: EvaluationReport) -> Section:

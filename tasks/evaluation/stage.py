@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.progress import SILENT, Progress
-from artifacts.schema import EvaluationReport, Generations
-from tasks.evaluation import scoring
+from artifacts.schema import EvaluationReport, Executions, Generations
+from tasks.evaluation import functional, scoring
 from tasks.evaluation.samples import choose
 from tasks.evaluation.settings import EvaluationConfig
 from tasks.evaluation.showing import sections
@@ -25,14 +25,21 @@ SCORE_COLUMNS = {
 
 
 def run_evaluation(
-    config: EvaluationConfig, *, generations: Generations, workdir: Path, progress: Progress = SILENT
+    config: EvaluationConfig,
+    *,
+    generations: Generations,
+    executions: Executions | None = None,
+    workdir: Path,
+    progress: Progress = SILENT,
 ) -> EvaluationReport:
-    """Judge base and tuned by what `generations` holds, and write `scores.parquet`.
+    """Judge base and tuned by what `generations` holds and what became of their programs, and write `scores.parquet`.
 
     The same inputs give the same bytes.
     """
     losses, completions = (_read(generations.path / f"{name}.parquet") for name in ("losses", "completions"))
-    scores = scoring.score(completions)
+    verdicts = functional.by_item(_read(executions.path / "verdicts.parquet") if executions else ())
+    solved = functional.scores(completions, verdicts)
+    scores = [*scoring.score(completions), *solved]
     _write(scores, workdir / "scores.parquet", SCORE_COLUMNS)
     measures = scoring.measures(losses, scores)
     progress.begin("drawing intervals", len(measures), "figures")
@@ -47,8 +54,10 @@ def run_evaluation(
         metrics=tuple(metrics),
         noise=tuple(noise for measure in measures if (noise := measure.noise())),
         breakdowns=tuple(row for measure in measures for row in measure.breakdowns()),
-        notes=generations.notes,
-        samples=choose(completions, config.samples, random.Random(f"samples {config.seed}")),
+        notes=(*generations.notes, *(executions.notes if executions else ())),
+        samples=choose(completions, verdicts, config.samples, random.Random(f"samples {config.seed}")),
+        functional=functional.results(solved, verdicts),
+        protection=executions.protection.summary if executions else "",
         quantization=generations.quantization,
         generation=generations.speed,
     )
@@ -70,5 +79,5 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 STAGE = Stage(
-    name="evaluation", version=4, run=run_evaluation, produces=EvaluationReport, show=sections, needs_card=False
+    name="evaluation", version=5, run=run_evaluation, produces=EvaluationReport, show=sections, needs_card=False
 )

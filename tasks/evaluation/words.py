@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from artifacts.schema import Metric
+from artifacts.schema import FunctionalResult, Metric, Share
 
 _SUITES = {"line": "next line", "fim": "fill in a line", "block": "fill in a block"}
 
@@ -43,3 +43,24 @@ def margin(metric: Metric) -> str:
     if metric.margin is None:
         return "–"
     return f"{100 * metric.margin:.3g} pp" if is_share(metric) else f"{metric.margin:.3g}"
+
+
+def share(found: Share, problems: int) -> str:
+    """`3 of 164, 1.8% [0.6%, 5.2%]`, the interval Wilson's."""
+    return f"{found.passed:,} of {problems:,}, {found.passed / problems:.1%} [{found.low:.1%}, {found.high:.1%}]"
+
+
+def in_a_sentence(found: FunctionalResult, metric: Metric) -> str:
+    """What a functional suite says: how many problems each model solved, and whether that was kept."""
+    said = {
+        "learned": "the tuned model solves more than its base",
+        "kept": "the tuned model kept what its base solves",
+        "worse": "the tuned model lost some of what its base solves",
+        "unclear": "whether the tuned model kept what its base solves cannot be said",
+    }[metric.verdict]
+    return (
+        f"{found.suite}: {said}. pass@1 of the base: {share(found.base, found.problems)}; of the tuned model: "
+        f"{share(found.tuned, found.problems)}. Difference {change(metric, metric.difference)}, 95% interval"
+        f" {interval(metric)}, margin {margin(metric)}; {found.gained:,} gained, {found.lost:,} lost, McNemar p ="
+        f" {found.p:.2g}."
+    )

@@ -7,7 +7,15 @@ comparing   tests by comparing with a reference solution
 scoring     completions → verdicts → pass@k
 """
 
-from tasks.functional.problems import Problem, Suite, completion_of_answer, ended, instruct_prompt, stop
+from tasks.functional.problems import (
+    Problem,
+    Suite,
+    answer_ended,
+    completion_of_answer,
+    ended,
+    instruct_prompt,
+    stop,
+)
 from tasks.functional.published import PUBLISHED, suite
 from tasks.functional.reading import read_suite
 from tasks.functional.scoring import Completion, Scores, check, check_tries, pass_at_k, read_completions, score
@@ -18,6 +26,7 @@ __all__ = [
     "Problem",
     "Scores",
     "Suite",
+    "answer_ended",
     "check",
     "check_tries",
     "completion_of_answer",

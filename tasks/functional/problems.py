@@ -20,6 +20,7 @@ _STOPS: dict[Form, tuple[str, ...]] = {
     "infilling": (),
 }
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+_CLOSED = re.compile(r"```[\w+-]*[ \t]*\n.*?\n```|\[/PYTHON\]", re.DOTALL)
 _TAGS = re.compile(r"\[PYTHON\]\s*?\n?(.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL)
 
 
@@ -96,6 +97,11 @@ def instruct_prompt(problem: Problem) -> str:
     else:
         task = f"Write the Python function that is described here.\n{problem.prompt}"
     return f"[INST] {task.strip()} [/INST]"
+
+
+def answer_ended(answer: str) -> bool:
+    """Whether an instruct model's answer has its block of code, so that more of it is not looked at."""
+    return _CLOSED.search(answer) is not None
 
 
 def completion_of_answer(answer: str, problem: Problem) -> str:

@@ -92,8 +92,13 @@ def _problem(row: dict[str, Any], place: str) -> Problem:
     form = next((form for needed, form in _FORMS if needed <= row.keys()), _human_eval)
     problem = form(_Fields(row, place))
     for field in ("prompt", "suffix", "test", "canonical_solution", "prelude"):
-        if "\0" in (getattr(problem, field) or ""):
+        text = getattr(problem, field) or ""
+        if "\0" in text:
             raise InputError(f"{place} has NUL bytes, which no Python source can have", field=field, remedy=_REMEDY)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{place} cannot be written as UTF-8: {error}", field=field, remedy=_REMEDY) from error
     return problem
 
 

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 
 from artifacts import digest
+from artifacts.intervals import verdict
 from artifacts.presentation import Section, Text
 from artifacts.registry import RESULTS, Registry, now
 from artifacts.schema import ExportedModel, Metric, RunReport
@@ -14,7 +15,7 @@ from artifacts.verdicts import Candidate, Event, GateDecision, Ruling, Version
 from tasks.gate import results
 from tasks.gate.results import Result
 from tasks.gate.settings import GateConfig
-from tasks.statistics import paired_difference, verdict
+from tasks.statistics import paired_difference
 
 log = logging.getLogger(__name__)
 

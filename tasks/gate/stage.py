@@ -14,7 +14,7 @@ from tasks.gate import results
 from tasks.gate.results import Result
 from tasks.gate.settings import GateConfig
 from tasks.stage import Stage
-from tasks.statistics import mcnemar, verdict, wilson
+from tasks.statistics import mcnemar, wilson
 
 ASKED = {"learned": "learned this code", "kept": "kept what it could do"}
 
@@ -45,7 +45,7 @@ def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> J
         metric=metric.name,
         title=metric.title,
         question=metric.question,
-        verdict=verdict(metric.low, metric.high, better=metric.better, margin=margin),
+        verdict=metric.verdict,
         decides=any(fnmatch(metric.name, pattern) for pattern in config.decided_by),
         finding=f"difference {metric.difference:+.4f}, 95 % interval {metric.interval}, margin {margin:g}",
         beside=beside(metric, [result for result in found if result.metric == metric.name]),

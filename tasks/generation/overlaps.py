@@ -1,12 +1,15 @@
-"""Files that stand in the training data too: asking for them would ask for what was learned by heart."""
+"""Files and problems that stand in the training data too: asking for them would ask for what was learned by heart."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from artifacts.errors import InputError
 from artifacts.schema import DatasetSample, Domain, Overlap
 from tasks.contamination import Item, documents, find
+from tasks.functional import Problem, Suite
 from tasks.generation.suites import SourceFile, read_files
 
 
@@ -16,14 +19,25 @@ class Screened:
 
     held_out: list[SourceFile]
     kept: list[SourceFile]
+    suites: list[Suite]
     found: tuple[Overlap, ...]
     dropped: frozenset[tuple[str, str]]
     """Repository and path of held-out files that are left out."""
     looked_at: dict[str, int]
 
 
-def screen(sample: DatasetSample, kept: DatasetSample | None) -> Screened:
-    """Leave out the files of which most stands in one training file.
+@dataclass(frozen=True)
+class _Looked:
+    """Something that is looked for."""
+
+    domain: str
+    """`held_out`, `kept`, or a functional suite's name."""
+    name: str
+    parts: Mapping[str, str]
+
+
+def screen(sample: DatasetSample, kept: DatasetSample | None, suites: Sequence[Suite] = ()) -> Screened:
+    """Leave out the files and problems of which most stands in one training file.
 
     Raises:
         InputError: no held-out file is left.
@@ -31,12 +45,14 @@ def screen(sample: DatasetSample, kept: DatasetSample | None) -> Screened:
     files = read_files(sample.path / "held_out.parquet")
     if kept:
         files += [file for side in ("held_out", "train") for file in read_files(kept.path / f"{side}.parquet", "kept")]
-    items = [Item(str(number), {"file": file.content}) for number, file in enumerate(files)]
+    looked = [_Looked(file.domain, f"{file.repo}/{file.path}", {"file": file.content}) for file in files]
+    looked += [_Looked(suite.name, one.task_id, _parts(one)) for suite in suites for one in suite.problems]
+    items = [Item(str(number), one.parts) for number, one in enumerate(looked)]
     found = {int(one.item): one for one in find(documents(sample.path / "train.parquet"), items)}
     overlaps = tuple(
         Overlap(
-            domain=files[number].domain,
-            item=f"{files[number].repo}/{files[number].path}",
+            domain=looked[number].domain,
+            item=looked[number].name,
             part=one.part,
             kind=one.kind,
             document=one.document,
@@ -52,9 +68,21 @@ def screen(sample: DatasetSample, kept: DatasetSample | None) -> Screened:
             field="sampling",
             remedy="sample more repositories, or leave out copies of the same code",
         )
-    dropped = frozenset((files[number].repo, files[number].path) for number in found)
-    counts = {domain: len(_of(files, domain)) for domain in ("held_out", "kept") if _of(files, domain)}
-    return Screened(held_out, others, overlaps, dropped, counts)
+    return Screened(
+        held_out,
+        others,
+        [suite.without({one.item for one in overlaps if one.domain == suite.name}) for suite in suites],
+        overlaps,
+        frozenset((file.repo, file.path) for number, file in enumerate(files) if number in found),
+        dict(Counter(one.domain for one in looked)),
+    )
+
+
+def _parts(problem: Problem) -> dict[str, str]:
+    """What of a problem would give it away. A gap's prompt and solution are short: there the whole program counts."""
+    if problem.suffix is not None:
+        return {"program": problem.program(problem.canonical_solution)}
+    return {"prompt": problem.prompt, "solution": problem.canonical_solution}
 
 
 def _of(files: list[SourceFile], domain: Domain) -> list[SourceFile]:

@@ -1,25 +1,187 @@
-"""Functional suites: problems with tests, as prompts."""
+"""Functional suites: problems with tests, as prompts.
+
+A problem is put to the models as its prompt stands in the file, unstripped. Where the model's own chat template is
+Llama 2's `[INST]`, it is put once more as an instruction, as a suite of its own with `-instruct` after its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+from artifacts import digest
+from artifacts.errors import InputError
 from artifacts.schema import FunctionalSuite
+from tasks import functional
+from tasks.functional import Problem, Suite
+from tasks.generation.settings import GenerationConfig
 from tasks.generation.suites import Item
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, encode, fim_prompt
+
+FIELD = "generation.functional"
+_INSTRUCT = "-instruct"
+_TAKEN = ("line", "fim", "block")
+"""Names of the suites that need no tests."""
 
 
 @dataclass(frozen=True)
 class Asked:
     """One suite as it is put to the models."""
 
-    name: str
+    suite: Suite
     items: Sequence[Item]
+    """One for each problem, in their order."""
     new_tokens: int
     """Most tokens of an answer."""
-    stopped: Callable[[str], str]
-    """A completion up to where the suite's rules end it."""
-    ended: Callable[[str], bool]
-    """Whether those rules have ended a completion, so that more of it is not needed."""
-    record: FunctionalSuite
-    notes: tuple[str, ...] = ()
+    instructed: bool = False
+
+    @property
+    def record(self) -> FunctionalSuite:
+        return FunctionalSuite(
+            name=self.suite.name,
+            fingerprint=self.suite.fingerprint,
+            problems=len(self.suite.problems),
+            instructed=self.instructed,
+        )
+
+    def stopped(self, answer: str, task_id: str) -> str:
+        """What of an answer is the completion, by the rules of the suite's paper."""
+        problem = self._by_id[task_id]
+        return functional.completion_of_answer(answer, problem) if self.instructed else functional.stop(answer, problem)
+
+    def ended(self, answer: str) -> bool:
+        """Whether those rules have ended an answer, whichever of the problems it is to."""
+        if self.instructed:
+            return functional.answer_ended(answer)
+        return all(functional.ended(answer, problem) for problem in self._one_of_each_form)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Problem]:
+        return {problem.task_id: problem for problem in self.suite.problems}
+
+    @cached_property
+    def _one_of_each_form(self) -> list[Problem]:
+        return list({problem.form: problem for problem in self.suite.problems}.values())
+
+
+def suites(names: Sequence[str]) -> list[Suite]:
+    """The functional suites of these names or files.
+
+    Raises:
+        InputError: there is no such suite, a file is not in order, or two have one name.
+        TransientError: the hub does not answer.
+    """
+    found = [functional.suite(name) for name in names]
+    called = Counter([*(suite.name for suite in found), *(suite.name + _INSTRUCT for suite in found), *_TAKEN])
+    for suite in found:
+        if called[suite.name] > 1:
+            raise InputError(
+                f"another suite is called {suite.name!r} already",
+                field=FIELD,
+                remedy="rename the file, or leave it out",
+            )
+    return found
+
+
+def suites_fingerprint(config: GenerationConfig) -> str:
+    """Over the problems of all suites, and what they are called; nothing for none. Raises as `suites`."""
+    found = suites(config.functional)
+    return digest.of_json([[suite.name, suite.fingerprint] for suite in found]) if found else ""
+
+
+def ask(
+    found: Sequence[Suite], tokenizer: CodeTokenizer, config: GenerationConfig, *, context: int | None, instruct: bool
+) -> tuple[list[Asked], list[str]]:
+    """The suites as prompts, and why some are not asked.
+
+    Args:
+        context: the model's, in tokens; None for no bound.
+        instruct: whether the model knows `[INST]`.
+
+    Raises:
+        InputError: a prompt and its answer do not fit the context, or the vocabulary cannot write a prompt.
+    """
+    asked, notes = [], []
+    for suite in found:
+        if not suite.problems:
+            notes.append(f"{suite.name} was not measured: all of its problems stand in the training data.")
+            continue
+        try:
+            asked.append(_ask(suite, tokenizer, config))
+        except _Unasked as error:
+            notes.append(f"{suite.name} was not measured: {error}.")
+            continue
+        if instruct and all(problem.form != "infilling" for problem in suite.problems):
+            asked.append(_ask(suite, tokenizer, config, instructed=True))
+    for one in asked:
+        _check_context(one, context)
+    return asked, notes
+
+
+def knows_instructions(folder: Path) -> bool:
+    """Whether the chat template in a model's folder is Llama 2's `[INST]`."""
+    places = (folder / "chat_template.jinja", folder / "tokenizer_config.json")
+    return any("[INST]" in place.read_text(encoding="utf-8") for place in places if place.is_file())
+
+
+class _Unasked(Exception):  # noqa: N818 - a finding about a vocabulary
+    """The model cannot be asked a suite."""
+
+
+def _ask(suite: Suite, tokenizer: CodeTokenizer, config: GenerationConfig, *, instructed: bool = False) -> Asked:
+    if instructed:
+        suite = Suite(name=suite.name + _INSTRUCT, problems=suite.problems)
+    items = []
+    for problem in suite.problems:
+        try:
+            ids = _ids(problem, tokenizer, instructed=instructed)
+        except Unrepresentable as error:
+            raise InputError(
+                f"{problem.task_id} of {suite.name} cannot be written with the model's vocabulary: {error}",
+                field=FIELD,
+                remedy="leave the suite out",
+            ) from error
+        shown = functional.instruct_prompt(problem) if instructed else problem.prompt
+        items.append(
+            Item(
+                suite=suite.name,
+                repo=problem.parent,
+                path=problem.task_id,
+                language="Python",
+                line=0,
+                prompt_ids=tuple(ids),
+                prompt=shown,
+                suffix=problem.suffix or "",
+                truth=problem.canonical_solution,
+                domain="kept",
+            )
+        )
+    return Asked(suite, items, config.functional_tokens, instructed)
+
+
+def _ids(problem: Problem, tokenizer: CodeTokenizer, *, instructed: bool) -> list[int]:
+    start = [] if tokenizer.bos is None else [tokenizer.bos]
+    if instructed:
+        return [*start, *encode(tokenizer, functional.instruct_prompt(problem))]
+    before = encode(tokenizer, problem.prompt)
+    if problem.suffix is None:
+        return [*start, *before]
+    fim = FimTokens.find(tokenizer)
+    if fim is None:
+        raise _Unasked("the vocabulary has no fill-in-the-middle tokens")
+    return fim_prompt(fim, tokenizer.bos, before, encode(tokenizer, problem.suffix, continues=True))
+
+
+def _check_context(asked: Asked, context: int | None) -> None:
+    longest = max(asked.items, key=lambda item: len(item.prompt_ids))
+    needed = len(longest.prompt_ids) + asked.new_tokens
+    if context is not None and needed > context:
+        room = context - len(longest.prompt_ids)
+        raise InputError(
+            f"prompt and answer of {longest.path} take up to {needed} tokens, and the model's context has {context}",
+            field="generation.functional_tokens",
+            remedy=f"set generation.functional_tokens to {room} or less" if room >= 16 else "leave the suite out",
+        )

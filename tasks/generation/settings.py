@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from artifacts.configuration import Config
+from artifacts.configuration import Config, Unkeyed
 from artifacts.schema import Quantization
 
 
@@ -28,6 +28,11 @@ class GenerationConfig(Config):
     """Longest prompt in tokens, special ones included; what lies farthest from the gap is cut off."""
     max_new_tokens: int = Field(48, ge=4)
     """Longest answer for a line, in tokens; twice that for a block. What would not fit is not asked for."""
+    functional: tuple[str, ...] = Unkeyed(())
+    """Functional suites, whose programs are run: humaneval, humaneval+, mbpp+, humaneval-infilling-single-line,
+    -multi-line or -random-span (from the hub; `name@revision` pins one), or the path of a file of such problems."""
+    functional_tokens: int = Field(512, ge=16)
+    """Longest answer to a problem of a functional suite, in tokens; most end by the suite's rules before."""
     repeated: float = Field(1.0, gt=0, le=1)
     """Share of chunks and prompts that the base model is put through a second time: the noise floor."""
     batch_size: int = Field(32, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from artifacts.schema import (
     TokenizedDataset,
 )
 from tasks.base_model import ModelReference, fetch
-from tasks.generation import losses, overlaps, suites
+from tasks.generation import losses, overlaps, problems, suites
 from tasks.generation.models import Pair, threads
 from tasks.generation.problems import Asked
 from tasks.generation.settings import GenerationConfig
@@ -72,16 +73,22 @@ def run_generation(
     """
     _check_context(config, model)
     tokenizer = load_tokenizer(model.metadata)
-    screened = overlaps.screen(sample, kept)
+    screened = overlaps.screen(sample, kept, problems.suites(config.functional))
     held_out = tokens.path / "held_out.parquet"
     chunks = losses.choose(held_out, config.max_chunks, config.seed, tokenizer.bos, screened.dropped)
     items, notes = _choose_items(screened.held_out, tokenizer, config)
     if files := screened.kept:
         chunks += losses.cut(files, tokenizer, config.max_chunks, tokens.max_length, config.seed)
         items += _choose_items(files, tokenizer, config)[0]
-    asked: list[Asked] = []
+    asked, unasked = problems.ask(
+        screened.suites,
+        tokenizer,
+        config,
+        context=context_length(model),
+        instruct=problems.knows_instructions(model.metadata),
+    )
     items += [item for one in asked for item in one.items]
-    work = Work(config, tokenizer, chunks, items, {one.name: one for one in asked}, progress)
+    work = Work(config, tokenizer, chunks, items, {one.suite.name: one for one in asked}, progress)
     folder = base.path if base else fetch(model, progress)
     progress.begin("loading the model")
     with threads(config.cpu_threads):
@@ -93,9 +100,10 @@ def run_generation(
     loss_rows, completion_rows = rows(work, measured)
     _write(loss_rows, workdir / "losses.parquet", LOSS_COLUMNS)
     _write(completion_rows, workdir / "completions.parquet", COMPLETION_COLUMNS)
+    _write_problems(asked, workdir / "problems")
     return Generations(
         path=workdir,
-        notes=(*notes, *(note for one in asked for note in one.notes)),
+        notes=(*notes, *unasked),
         quantization=config.quantization,
         losses=len(chunks),
         completions=len(items),
@@ -155,6 +163,14 @@ def _check_context(config: GenerationConfig, model: ModelReference) -> None:
         )
 
 
+def _write_problems(asked: Sequence[Asked], folder: Path) -> None:
+    """Suites as they were asked: their programs are run without the hub, the suite's file or the model."""
+    for one in asked:
+        folder.mkdir(exist_ok=True)
+        lines = (json.dumps(problem.model_dump()) for problem in one.suite.problems)
+        (folder / f"{one.suite.name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
 def _write(found: list[dict[str, Any]], path: Path, columns: Mapping[str, str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -165,8 +181,9 @@ def _write(found: list[dict[str, Any]], path: Path, columns: Mapping[str, str]) 
 
 STAGE = Stage(
     name="generation",
-    version=1,
+    version=2,
     run=run_generation,
     produces=Generations,
     show=sections,
+    identify=problems.suites_fingerprint,
 )

@@ -72,7 +72,7 @@ class Work:
                 made = computing.generate(prompts, self._decoding(suite), self.progress.advance)
                 seconds += time.perf_counter() - started
                 for index, answer in zip(indices, made, strict=True):
-                    answers[index] = self._text(suite, answer)
+                    answers[index] = self._text(self.items[index], answer)
                 tokens, completions = tokens + sum(map(len, made)), completions + len(made)
         return Measured(found, answers, tokens, completions, seconds)
 
@@ -92,11 +92,11 @@ class Work:
         ended = (lambda ids: asked.ended(self._decode(ids))) if asked else None
         return Decoding(self.config.batch_size, self._limit(suite), frozenset(breaks | ends), pad, ended)
 
-    def _text(self, suite: str, answer: list[int]) -> str:
+    def _text(self, item: suites.Item, answer: list[int]) -> str:
         text = self._decode(answer)
-        if suite in self.functional:
-            return self.functional[suite].stopped(text)
-        return text.partition("\n")[0] if suite in ("line", "fim") else text
+        if item.suite in self.functional:
+            return self.functional[item.suite].stopped(text, item.path)
+        return text.partition("\n")[0] if item.suite in ("line", "fim") else text
 
     def _decode(self, answer: list[int]) -> str:
         return decode(self.tokenizer, answer, continues=True)

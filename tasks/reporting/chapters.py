@@ -28,8 +28,9 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
     """The report's chapters in reading order. `shown`: by stage, what it shows of its result."""
     compared = tuple(map(compare, run.evaluation.samples))
     judged = tuple(one for one in shown["evaluation"] if one.key != "completions")
+    proof = (*judged, *shown.get("execution", ()), *shown.get("gate", ()))
     return [
-        Chapter("evaluation", "What the model learned, and what it kept", (*judged, *shown.get("gate", ()))),
+        Chapter("evaluation", "What the model learned, and what it kept", proof),
         # laid out wider than elsewhere, with what differs marked
         *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
         Chapter("data", "What went in", _what_went_in(shown)),

@@ -15,6 +15,8 @@ CONTEXT_LINES = 8
 LONGEST = 2000
 """Characters of an answer that are compared and shown."""
 
+PASSED = "passed"
+
 _WORDS = re.compile(r"\w+|\s+|.")
 
 Piece = tuple[Literal["same", "differs"], str]
@@ -27,6 +29,7 @@ class Answer:
     who: str
     pieces: tuple[Piece, ...]
     exact: bool
+    """It is the truth, or a program that passed."""
     judgement: str = ""
 
 
@@ -50,13 +53,32 @@ def compare(sample: Completion) -> Comparison:
         kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "kept" else ""),
         chosen=sample.chosen,
         before="".join(sample.prompt.splitlines(keepends=True)[-CONTEXT_LINES:]),
-        # the gap is a whole line, and the suffix begins with the line after it
-        after="".join(["\n", *sample.suffix.splitlines(keepends=True)[:CONTEXT_LINES]]) if sample.suffix else "",
+        after=_after(sample),
         truth=sample.truth[:LONGEST],
-        answers=(
-            _answer("base", sample.base, sample.truth, sample.base_score),
-            _answer("tuned", sample.tuned, sample.truth, sample.tuned_score),
-        ),
+        answers=_programs(sample) if sample.base_reason else _gaps(sample),
+    )
+
+
+def _after(sample: Completion) -> str:
+    """The suffix begins with the line after the gap, which is a whole line; in a program where the gap ends."""
+    lines = sample.suffix.splitlines(keepends=True)[:CONTEXT_LINES]
+    return "".join(lines if sample.base_reason or not lines else ["\n", *lines])
+
+
+def _gaps(sample: Completion) -> tuple[Answer, ...]:
+    """Both answers against what stands in the file."""
+    return (
+        _answer("base", sample.base, sample.truth, sample.base_score),
+        _answer("tuned", sample.tuned, sample.truth, sample.tuned_score),
+    )
+
+
+def _programs(sample: Completion) -> tuple[Answer, ...]:
+    """Both programs against each other: there are many ways to solve a problem."""
+    base, tuned = sample.base[:LONGEST], sample.tuned[:LONGEST]
+    return (
+        Answer("base", tuple(_pieces(base, tuned)), sample.base_reason == PASSED, sample.base_reason),
+        Answer("tuned", tuple(_pieces(tuned, base)), sample.tuned_reason == PASSED, sample.tuned_reason),
     )
 
 

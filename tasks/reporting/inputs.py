@@ -8,9 +8,11 @@ from artifacts.schema import (
     Checkpoint,
     DatasetSample,
     EvaluationReport,
+    Executions,
     ExportedModel,
     Generations,
     Handle,
+    KeptSample,
     PreflightReport,
     TokenizedDataset,
 )
@@ -28,8 +30,9 @@ class RunResults:
     exported: ExportedModel
     generations: Generations
     evaluation: EvaluationReport
-    kept: DatasetSample | None = None
+    kept: KeptSample | None = None
     decision: GateDecision | None = None
+    executions: Executions | None = None
 
     @property
     def by_stage(self) -> dict[str, Handle]:
@@ -42,6 +45,7 @@ class RunResults:
             "exporting": self.exported,
             "kept": self.kept,
             "generation": self.generations,
+            "execution": self.executions,
             "evaluation": self.evaluation,
             "gate": self.decision,
         }

@@ -13,8 +13,10 @@ from artifacts.schema import (
     Checkpoint,
     DatasetSample,
     EvaluationReport,
+    Executions,
     ExportedModel,
     Generations,
+    KeptSample,
     PreflightReport,
     RunReport,
     TokenizedDataset,
@@ -43,14 +45,17 @@ def run_reporting(  # the stages' handles are the signature
     exported: ExportedModel,
     generations: Generations,
     evaluation: EvaluationReport,
-    kept: DatasetSample | None = None,
+    kept: KeptSample | None = None,
     decision: GateDecision | None = None,
+    executions: Executions | None = None,
     workdir: Path,
     progress: Progress,
 ) -> RunReport:
     """Write `report.html`, one page that loads nothing from elsewhere, and `figures.json`, its key figures."""
     progress.begin("writing the report")
-    run = RunResults(preflight, sample, tokens, checkpoint, exported, generations, evaluation, kept, decision)
+    run = RunResults(
+        preflight, sample, tokens, checkpoint, exported, generations, evaluation, kept, decision, executions
+    )
     page = compose(config, run, show_all(run))
     write(page, workdir)
     return RunReport(path=workdir, verdict=" ".join(answer.sentence for answer in page.answers))
@@ -58,7 +63,7 @@ def run_reporting(  # the stages' handles are the signature
 
 def show_all(run: RunResults) -> dict[str, list[Section]]:
     """What each stage has to show of its result, by stage."""
-    from tasks import evaluation, exporting, gate, generation, preflight, sampling, tokenization, training
+    from tasks import evaluation, execution, exporting, gate, generation, preflight, sampling, tokenization, training
 
     found = {
         "preflight": preflight.STAGE.show(run.preflight),
@@ -71,6 +76,8 @@ def show_all(run: RunResults) -> dict[str, list[Section]]:
     }
     if run.decision:
         found["gate"] = gate.STAGE.show(run.decision)
+    if run.executions:
+        found["execution"] = execution.STAGE.show(run.executions)
     return found | ({"kept": sampling.KEPT.show(run.kept)} if run.kept else {})
 
 

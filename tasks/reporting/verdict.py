@@ -95,12 +95,12 @@ def kept(evaluation: EvaluationReport) -> Answer:
 
 
 def _all_within(judged: list[Metric]) -> str:
-    loss = next((one for one in judged if one.name == "kept_loss"), judged[0])
-    others = f", as do {len(judged) - 1} other figures" if len(judged) > 1 else ""
-    return (
-        f"its {_plain(loss)} on code from elsewhere changed by {signed(loss)} {interval(loss)}, "
-        f"within the margin of {_margin(loss)}{others}"
-    )
+    changes = [
+        f"{'its loss on code from elsewhere' if one.name == 'kept_loss' else _plain(one)} changed by "
+        f"{signed(one)} {interval(one)}, margin {_margin(one)}"
+        for one in judged
+    ]
+    return "; ".join(changes)
 
 
 def _plain(metric: Metric) -> str:

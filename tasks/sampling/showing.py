@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from artifacts.presentation import Section, Table, Text
-from artifacts.schema import DatasetSample, FunnelStep, SplitSize
+from artifacts.schema import DatasetSample, FunnelStep, KeptSample, SplitSize
 
 _TITLES = {
     "source": "read from the source",
@@ -27,15 +27,10 @@ def sections(sample: DatasetSample) -> list[Section]:
         tuple(_funnel_row(step) for step in sample.funnel),
         "Every file that was read, and where it left.",
     )
-    sides = Table(
-        ("Side", "Files", "Repositories", "Text"),
-        (_side("learned from", sample.train), _side("held out", sample.held_out)),
-        "Divided by repository: none is on both sides.",
-    )
     blocks = (
         Text(f"Source: **{sample.source}**"),
         funnel,
-        sides,
+        _sides(sample),
         _counts("Language", sample.languages),
         _counts("Licence", sample.licenses),
     )
@@ -48,6 +43,16 @@ def _funnel_row(step: FunnelStep) -> tuple[str, ...]:
     if rest := sum(count for _, count in reasons[_REASONS:]):
         shown.append(f"others {rest:,}")
     return _TITLES.get(step.name, step.name), f"{step.kept:,}", f"{sum(step.dropped.values()):,}", ", ".join(shown)
+
+
+def _sides(sample: DatasetSample) -> Table:
+    if isinstance(sample, KeptSample):
+        return Table(("", "Files", "Repositories", "Text"), (_side("judged by", sample.size),))
+    return Table(
+        ("Side", "Files", "Repositories", "Text"),
+        (_side("learned from", sample.train), _side("held out", sample.held_out)),
+        "Divided by repository: none is on both sides.",
+    )
 
 
 def _side(name: str, size: SplitSize) -> tuple[str, ...]:

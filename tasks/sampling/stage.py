@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from math import ceil
 from pathlib import Path
 
 from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
-from artifacts.schema import DatasetSample
+from artifacts.schema import DatasetSample, KeptSample
 from tasks.mapping import HERE, Mapper
 from tasks.sampling.candidates import OpenSource, Tally
 from tasks.sampling.configuration import GithubCodeSource, LocalSource, SamplingConfig, TableSource
@@ -154,5 +153,23 @@ STAGE = Stage(
     identify=source_fingerprint,
     fans_out=True,
 )
-KEPT = replace(STAGE, name="kept")
+
+
+def run_kept(
+    config: SamplingConfig, *, workdir: Path, progress: Progress = SILENT, mapper: Mapper = HERE
+) -> KeptSample:
+    """As `run_sampling`."""
+    return KeptSample(**dict(run_sampling(config, workdir=workdir, progress=progress, mapper=mapper)))
+
+
+KEPT = Stage(
+    name="kept",
+    needs_card=False,
+    version=STAGE.version,
+    run=run_kept,
+    produces=KeptSample,
+    show=sections,
+    identify=source_fingerprint,
+    fans_out=True,
+)
 """The same for code from outside what is trained on."""

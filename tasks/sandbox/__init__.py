@@ -21,8 +21,8 @@ __all__ = ["Limits", "Outcome", "Program", "Protection", "Verdict", "check", "pr
 DEFAULT_LIMITS = Limits()
 
 
-def check(*, allow_weak: bool = False) -> Protection:
-    """The protection of this machine.
+def check(*, allow_weak: bool = False, how: str = "--allow-weak-sandbox") -> Protection:
+    """The protection of this machine. `how`: how a person allows too little.
 
     Raises:
         StageError: it is below the floor, and that was not allowed.
@@ -32,7 +32,7 @@ def check(*, allow_weak: bool = False) -> Protection:
         raise StageError(
             f"the sandbox cannot hold model-written code on this machine: {protection.problem}",
             remedy="use Linux 5.13 or newer with Landlock and seccomp, or, on a machine that you can lose, "
-            "allow it with --allow-weak-sandbox",
+            f"allow it with {how}",
         )
     return protection
 

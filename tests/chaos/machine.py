@@ -37,7 +37,7 @@ from flows import environment as settings
 
 PROJECT = Path(__file__).parents[2]
 MARKER = "CODETUNE_CHAOS"
-STAGES = tuple(stage for stage in stages.STAGES if stage != "kept")
+STAGES = tuple(stage for stage in stages.STAGES if stage not in ("kept", "execution"))
 """Of the small recipe, in order."""
 STEPS, SAVE_STEPS = 8, 2
 PATIENCE = 240.0

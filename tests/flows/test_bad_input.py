@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows import cli
 from tests.conftest import BASE_MODEL
+from tests.tasks.functional.suites import row, write
 
 
 @dataclass
@@ -137,6 +139,28 @@ MODEL = [
     Case("7B without a GPU", "GPU", [OWN_MODEL], model(seven_billion), status=3),
 ]
 
+SUITE = "generation.functional=['{tmp}/s.jsonl']"
+
+
+def suite(*rows: dict[str, Any] | str) -> Callable[[Path], None]:
+    return lambda tmp: str(write(tmp / "s.jsonl", *rows)) and None
+
+
+SUITES = [
+    Case("no such suite", "there is no suite 'humanevil'", ["generation.functional=[humanevil]"]),
+    Case("no such suite file", "there is no such file", [SUITE]),
+    Case("a suite's broken row", "line 2 is no JSON", [SUITE], suite(row(), '{"task_id": "T/1"')),
+    Case("a suite without tests", "line 1 of s.jsonl lacks this field", [SUITE], suite(row(test=None))),
+    Case("a problem twice", "the task_id 'T/0' stands in line 1", [SUITE], suite(row(), row())),
+    Case("NUL bytes in a suite", "line 1 of s.jsonl has NUL bytes", [SUITE], suite(row(prompt="def twice(x):\0\n"))),
+    Case(
+        "half a character in a suite", "cannot be written as UTF-8", [SUITE], suite(row(prompt="def twice(x):\ud800\n"))
+    ),
+    Case("a suite of no problems", "there is no problem in this file", [SUITE], suite("")),
+    Case("a suite twice", "another suite is called 's'", [SUITE.replace("]", ", '{tmp}/s.jsonl']")], suite(row())),
+    Case("a margin of programs below zero", "evaluation.margins.functional", ["evaluation.margins.functional=-0.1"]),
+]
+
 DATA = [
     Case("no such folder", "nothing", local("{tmp}/nothing")),
     Case("an empty folder", "sampling.source", local("{tmp}/code"), lambda tmp: (tmp / "code").mkdir()),
@@ -169,7 +193,7 @@ def server(prefect_server: None) -> None:
     """Cases that get as far as the flow need a server."""
 
 
-@pytest.mark.parametrize("case", [*SETTINGS, *STORE, *MODEL, *DATA], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*SETTINGS, *STORE, *MODEL, *SUITES, *DATA], ids=lambda case: case.name)
 def test_bad_input(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case.prepare(tmp_path)
     arguments = [case.recipe, *(part for setting in case.settings for part in ("--set", setting)), *case.arguments]

@@ -47,7 +47,7 @@ SMALL_DEMO = {
     },
     "evaluation": {"resamples": 2000},
 }
-STAGES = {*stages.STAGES} - {"quantization", "kept"}
+STAGES = {*stages.STAGES} - {"quantization", "kept", "execution"}
 """Those that run: what is trained as published is not quantized."""
 
 

@@ -27,6 +27,7 @@ from artifacts.store import Store
 from flows import cli
 from flows.stages import STAGES
 from flows.terminal import Terminal
+from tests.tasks.functional.suites import row, write
 from tests.tasks.training import jobs
 
 STEPS = 6
@@ -44,6 +45,8 @@ SMALL = (
     "generation.block_prompts=2",
     "generation.prompt_tokens=64",
     "generation.max_new_tokens=8",
+    "generation.functional_tokens=16",
+    "generation.repeated=0.4",
     "evaluation.resamples=2000",
 )
 
@@ -71,12 +74,14 @@ def own_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "Everything"]):
         subprocess.run(["git", "-C", str(folder), *arguments], check=True)
     (folder / "untracked.py").write_text("never = 'committed'\n" * 20)
+    write(folder / "small.jsonl", *(row(number) for number in range(6)))
     return folder
 
 
 def arguments(code: Path, store: Path, *changes: str) -> list[str]:
     source = f"sampling.source={{kind: local, paths: ['{code}']}}"
-    settings = [part for change in (source, *SMALL, *changes) for part in ("--set", change)]
+    suite = f"generation.functional=['{code / 'small.jsonl'}']"
+    settings = [part for change in (source, suite, *SMALL, *changes) for part in ("--set", change)]
     return ["run", "demo", *settings, "--store", str(store), "--json"]
 
 
@@ -197,6 +202,22 @@ def test_an_export_is_judged_again_by_its_folder(first: dict[str, Any], own_code
     assert found["model"] == model and found["generations"] == first["generation"]["path"]
     (kept,) = [one for one in found["report"]["metrics"] if one["name"] == "kept_loss"]
     assert kept["margin"] == 9 and found["evaluation"] != first["evaluation"]["path"]
+
+
+def test_an_export_is_judged_by_other_suites(
+    first: dict[str, Any], own_code: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two problems each: too few for an interval, so nothing is claimed."""
+    _, *settings = arguments(own_code, store)[1:-1]
+    suites = [
+        write(tmp_path / f"{name}.jsonl", row(0, test="def check(twice): pass\n"), row(1)) for name in ("one", "other")
+    ]
+    asked = [part for suite in suites for part in ("--suite", str(suite))]
+    assert cli.guarded(["evaluate", first["exporting"]["path"], "--recipe", "demo", *settings, *asked]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("one", "other"):
+        assert f"{name}: whether the tuned model kept what its base solves cannot be said. pass@1 of the base:" in said
+    assert "small: " not in said and "What became of the programs" in said and "Sandbox: strong" in said
 
 
 def test_what_is_no_export_is_not_judged(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

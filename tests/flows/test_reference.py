@@ -97,7 +97,8 @@ def first(codetune: Codetune, faults: list[Fault]) -> dict[str, Any]:
 
 
 def test_every_stage_runs_in_spite_of_the_hubs_faults(first: dict[str, Any], faults: list[Fault]) -> None:
-    assert {name: stage["state"] for name, stage in first["stages"].items()} == dict.fromkeys(STAGES, "ran")
+    asked = {*STAGES} - {"execution"}  # no functional suite is
+    assert {name: stage["state"] for name, stage in first["stages"].items()} == dict.fromkeys(asked, "ran")
     assert [fault.happened for fault in faults] == [1, 1, 1]
     assert first["state"] == "completed" and first["seconds"] > 0 and len(first["flow_run"]) == 36
 

@@ -10,8 +10,10 @@ import pytest
 
 from artifacts.errors import InputError
 from artifacts.schema import ExportedModel
+from tasks.functional import read_suite
 from tasks.generation.overlaps import screen
 from tasks.generation.showing import sections
+from tests.tasks.functional.suites import INFILLING, row, write
 from tests.tasks.generation.world import build, generate
 
 COPIED = Path(replace.__code__.co_filename).read_text()[:4000]
@@ -34,3 +36,21 @@ def test_nothing_left_is_said(tmp_path: Path) -> None:
     place = build(tmp_path, {"alpha": COPIED}, COPIED)
     with pytest.raises(InputError, match="every held-out file stands in the training data"):
         screen(place.sample, None)
+
+
+def test_problems_that_were_trained_on_are_left_out_and_counted(tmp_path: Path) -> None:
+    """By their prompt, by their solution, or, where a gap is to be filled, by the whole program."""
+    words = '    """' + " ".join(f"word{n}" for n in range(30)) + '"""\n'
+    body = "".join(f"    x = x * {n} + f{n}(x)\n" for n in range(9)) + "    return x\n"
+    asked = [
+        row(0, prompt="def twice(x):\n" + words),
+        row(1, canonical_solution=body),
+        row(2),
+        {**INFILLING, "prompt": "def twice(x):\n" + body[:80], "canonical_solution": body[80:90], "suffix": body[90:]},
+    ]
+    suite = read_suite(write(tmp_path / "s.jsonl", *asked))
+    place = build(tmp_path / "world", {"own": OWN}, f"def copied(x):\n{words}{body}")
+    screened = screen(place.sample, None, [suite])
+    assert [problem.task_id for problem in screened.suites[0].problems] == ["T/2"]
+    assert [(one.domain, one.part) for one in screened.found] == [("s", "prompt"), ("s", "solution"), ("s", "program")]
+    assert screened.looked_at == {"held_out": 1, "s": 4}

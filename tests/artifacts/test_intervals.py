@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.statistics import Better, Verdict, paired_difference, verdict
+from artifacts.intervals import Better, Verdict, verdict
+from tasks.statistics import paired_difference
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What an interval says."""
+"""What an interval and a margin say."""
 
 from __future__ import annotations
 

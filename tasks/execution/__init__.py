@@ -1,0 +1,12 @@
+"""Execution: the programs that the models wrote for functional suites, run against the suites' tests in the sandbox.
+
+Needs no model. What was run is kept, so that another margin runs nothing again.
+
+    reasons     a verdict → why, in few words
+    stage       programs → verdicts
+"""
+
+from tasks.execution.settings import ExecutionConfig
+from tasks.execution.stage import STAGE, check_sandbox, run_execution
+
+__all__ = ["STAGE", "ExecutionConfig", "check_sandbox", "run_execution"]

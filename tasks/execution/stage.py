@@ -1,0 +1,162 @@
+"""The stage: completions → programs → verdicts. Needs no model and no GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from artifacts.presentation import Section, Table, Text
+from artifacts.progress import SILENT, Progress
+from artifacts.schema import Executions, Generations, Protection
+from tasks import functional, sandbox
+from tasks.execution.reasons import reason
+from tasks.execution.settings import ExecutionConfig
+from tasks.functional import Completion, Problem, Suite
+from tasks.sandbox import Verdict
+from tasks.stage import Stage
+
+SIDES = ("base", "again", "tuned")
+VERDICT_COLUMNS = {
+    "suite": "string",
+    "item": "int32",
+    **dict.fromkeys(("task_id", "side"), "string"),
+    "passed": "bool",
+    **dict.fromkeys(("outcome", "reason"), "string"),
+}
+RUN_COLUMNS = {**dict.fromkeys(("suite", "task_id", "completion", "detail"), "string"), "seconds": "float64"}
+
+log = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+
+
+def check_sandbox(config: ExecutionConfig) -> Protection:
+    """What holds model-written programs in check on this machine.
+
+    Raises:
+        StageError: too little, and that was not allowed.
+    """
+    return sandbox.check(allow_weak=config.allow_weak_sandbox, how="execution.allow_weak_sandbox=true")
+
+
+def run_execution(
+    config: ExecutionConfig, *, generations: Generations, workdir: Path, progress: Progress = SILENT
+) -> Executions:
+    """Run every program once, also where several sides wrote the same, and write `verdicts.parquet` and `runs.parquet`.
+
+    Raises:
+        StageError: the sandbox is below its floor.
+    """
+    protection = check_sandbox(config)
+    verdicts: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    notes: list[str] = []
+    rows = _read(generations.path / "completions.parquet")
+    for asked in generations.functional:
+        suite = read_problems(generations.path / "problems" / f"{asked.name}.jsonl", asked.name)
+        answers = [row for row in rows if row["suite"] == asked.name]
+        told = _run(suite, answers, config, progress)
+        verdicts += _verdicts(answers, told)
+        runs += [
+            {"suite": suite.name, "task_id": task, "completion": text, "detail": one.detail, "seconds": one.seconds}
+            for (task, text), one in told.items()
+        ]
+        notes += _endless(suite, told.values(), config)
+    _write(verdicts, workdir / "verdicts.parquet", VERDICT_COLUMNS)
+    _write(runs, workdir / "runs.parquet", RUN_COLUMNS)
+    return Executions(
+        path=workdir,
+        protection=protection,
+        programs=len(runs),
+        passed=sum(row["passed"] for row in verdicts if row["side"] == "tuned"),
+        problems=sum(row["side"] == "tuned" for row in verdicts),
+        notes=tuple(notes),
+    )
+
+
+def read_problems(path: Path, name: str) -> Suite:
+    """A suite as generation left it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return Suite(name=name, problems=tuple(Problem.model_validate_json(line) for line in lines))
+
+
+def _run(
+    suite: Suite, answers: Sequence[Row], config: ExecutionConfig, progress: Progress
+) -> dict[tuple[str, str], Verdict]:
+    """Verdicts by task and completion."""
+    different = dict.fromkeys((row["path"], row[side]) for row in answers for side in SIDES if row[side] is not None)
+    made = [Completion(task_id=task, completion=text) for task, text in different]
+    limits = sandbox.Limits(seconds=config.seconds, memory_mib=config.memory_mib)
+    progress.begin(f"running programs, {suite.name}", len(made), "programs")
+    told = {}
+    verdicts = functional.check(suite, made, limits, config.workers, allow_weak=config.allow_weak_sandbox)
+    for one, verdict in zip(made, verdicts, strict=True):
+        told[one.task_id, one.completion] = verdict
+        progress.advance()
+    return told
+
+
+def _verdicts(answers: Iterable[Row], told: Mapping[tuple[str, str], Verdict]) -> list[dict[str, Any]]:
+    found = []
+    for row in answers:
+        for side in SIDES:
+            if row[side] is not None:
+                verdict = told[row["path"], row[side]]
+                found.append(
+                    {
+                        **{"suite": row["suite"], "item": row["item"], "task_id": row["path"], "side": side},
+                        "passed": verdict.passed,
+                        "outcome": verdict.outcome,
+                        "reason": reason(verdict),
+                    }
+                )
+    return found
+
+
+def _endless(suite: Suite, told: Iterable[Verdict], config: ExecutionConfig) -> list[str]:
+    """Tests that the suite's own solution does not end in time either: they say nothing of a model."""
+    late = {verdict.id for verdict in told if verdict.outcome == "timeout"}
+    made = [
+        Completion(task_id=one.task_id, completion=one.canonical_solution)
+        for one in suite.problems
+        if one.task_id in late and one.canonical_solution
+    ]
+    limits = sandbox.Limits(seconds=config.seconds, memory_mib=config.memory_mib)
+    verdicts = functional.check(suite, made, limits, config.workers, allow_weak=config.allow_weak_sandbox)
+    endless = [verdict.id for verdict in verdicts if verdict.outcome == "timeout"]
+    for name in endless:
+        log.warning("the test of %s in %s does not end in %g s", name, suite.name, config.seconds)
+    return [
+        f"No program can pass {name} of {suite.name}: with the suite's own solution its test does not end in"
+        f" {config.seconds:g} s either."
+        for name in endless
+    ]
+
+
+def sections(handle: Executions) -> list[Section]:
+    """How many programs, and what held them in check."""
+    rows = (("programs run", f"{handle.programs:,}"), ("sandbox", handle.protection.level))
+    held = Table(("layer", "how"), tuple(handle.protection.layers.items()))
+    blocks = [Table(("programs that the models wrote", ""), rows), held]
+    problem = [Text(f"**Weak**: {handle.protection.problem}")] if handle.protection.problem else []
+    return [Section("execution", "Programs in the sandbox", (*problem, *blocks))]
+
+
+def _write(rows: Sequence[Row], path: Path, columns: Mapping[str, str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), path)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+STAGE = Stage(name="execution", version=1, run=run_execution, produces=Executions, show=sections, needs_card=False)
