@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 KILLS ?= 100
+# Without its thirty dependencies: what the tests compare with needs none of them.
+HARNESS := --no-deps lm_eval
 
 .PHONY: demo up test chaos lint types lock clean
 
@@ -37,6 +39,7 @@ types: .venv/.dev
 
 .venv/.dev: .venv/.run
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(HARNESS)
 	@touch $@
 
 # Newest versions within pyproject.toml's bounds, in a fresh environment; look at the tests before you commit the result.
@@ -45,6 +48,7 @@ lock: SHELL := bash
 lock:
 	@$(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/pip install --quiet --constraint <(grep -i '^torch==' constraints.txt) --editable '.[dev]'
+	@.venv-lock/bin/pip install --quiet $(HARNESS)
 	@{ head -1 constraints.txt; .venv-lock/bin/pip freeze --exclude codetune --exclude triton | sed 's/+cpu//' | sort -f; } > constraints.new
 	@mv constraints.new constraints.txt && rm -r .venv-lock
 

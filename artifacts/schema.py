@@ -520,6 +520,8 @@ class Metric(Record):
     items: int
     clusters: int
     """Repositories, or parent problems, that the interval's draws took or left out."""
+    floor: float | None = None
+    """Of outcomes that are 0 or 1: a more careful lower end, which `kept` is judged by beside the interval."""
 
     @property
     def interval(self) -> str:
@@ -538,7 +540,7 @@ class Metric(Record):
     @property
     def verdict(self) -> Verdict:
         """What the interval says against the margin."""
-        return verdict(self.low, self.high, better=self.better, margin=self.margin or 0.0)
+        return verdict(self.low, self.high, better=self.better, margin=self.margin or 0.0, floor=self.floor)
 
 
 class Completion(Record):

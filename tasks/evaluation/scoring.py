@@ -135,6 +135,7 @@ class Measure:
             margin=self._margin(config.margins, found.base) if self.question == "kept" else None,
             items=found.items,
             clusters=found.clusters,
+            floor=found.floor,
         )
 
     def noise(self) -> Noise | None:

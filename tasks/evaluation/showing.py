@@ -67,9 +67,10 @@ def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
 def _caption(handle: EvaluationReport, question: Question) -> str:
     if question == "kept":
         return (
-            "From outside what was trained on. `kept`: the whole interval lies above minus the margin that was"
-            " fixed before the run; `unclear`: it does not, and loss is not shown either. “Could see”: the difference"
-            " that such a comparison shows in 80 of 100 cases. Items: of how many repositories, or parent problems."
+            "From outside what was trained on. `kept`: the whole interval lies above minus the margin that was fixed"
+            " before the run, and so does the floor, a more careful lower end for what is right or wrong; `unclear`: it"
+            " does not, and loss is not shown either. “Could see”: the difference that such a comparison shows in 80 of"
+            " 100 cases. Items: of how many repositories, or parent problems."
         )
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
     caption = (

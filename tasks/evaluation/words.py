@@ -40,9 +40,11 @@ def verdict(metric: Metric) -> str:
 
 
 def margin(metric: Metric) -> str:
+    """The margin, and of outcomes the floor that must lie above minus it."""
     if metric.margin is None:
         return "–"
-    return f"{100 * metric.margin:.3g} pp" if is_share(metric) else f"{metric.margin:.3g}"
+    text = f"{100 * metric.margin:.3g} pp" if is_share(metric) else f"{metric.margin:.3g}"
+    return text if metric.floor is None else f"{text}, floor {change(metric, metric.floor)}"
 
 
 def share(found: Share, problems: int) -> str:

@@ -98,7 +98,7 @@ def _versus(old: dict[str, Result], new: dict[str, Result], metric: Metric, conf
         gained = [old[item].tuned - old[item].base for item in items]
         gain = sum(map(operator.mul, gained, weights)) / sum(weights) * (-1 if metric.better == "lower" else 1)
         margin = config.tolerance * max(0.0, gain)
-    said = verdict(found.low, found.high, better=metric.better, margin=margin)
+    said = verdict(found.low, found.high, better=metric.better, margin=margin, floor=found.floor)
     low, high = (f"{end:+.4f}" if end is not None else "?" for end in (found.low, found.high))
     words = {"learned": "better", "kept": "not worse", "unclear": "unclear", "worse": "worse"}[said]
     return said, f"{words}, {found.base:.4f} → {found.tuned:.4f}, 95 % interval [{low}, {high}], margin {margin:.4g}"

@@ -41,13 +41,14 @@ def run_gate(
 def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> Judgement:
     """What one figure says. `found`: the results that it was made of, for what stands beside it."""
     margin = metric.margin or 0.0
+    floor = "" if metric.floor is None or metric.margin is None else f", floor {metric.floor:+.4f}"
     return Judgement(
         metric=metric.name,
         title=metric.title,
         question=metric.question,
         verdict=metric.verdict,
         decides=any(fnmatch(metric.name, pattern) for pattern in config.decided_by),
-        finding=f"difference {metric.difference:+.4f}, 95 % interval {metric.interval}, margin {margin:g}",
+        finding=f"difference {metric.difference:+.4f}, 95 % interval {metric.interval}, margin {margin:g}{floor}",
         beside=beside(metric, [result for result in found if result.metric == metric.name]),
     )
 
@@ -108,4 +109,4 @@ def sections(decision: GateDecision) -> list[Section]:
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
-STAGE = Stage(name="gate", version=3, run=run_gate, produces=GateDecision, show=sections, needs_card=False)
+STAGE = Stage(name="gate", version=4, run=run_gate, produces=GateDecision, show=sections, needs_card=False)

@@ -86,7 +86,7 @@ def kept(evaluation: EvaluationReport) -> Answer:
     if not by_verdict["unclear"]:
         return Answer(question, f"The tuned model kept what it could do: {_all_within(judged)}.", "good")
     unclear = "; ".join(
-        f"{_plain(one)} {signed(one)} {interval(one)} against a margin of {_margin(one)}"
+        f"{_plain(one)} {signed(one)} {interval(one)}{_floor(one)} against a margin of {_margin(one)}"
         for one in by_verdict["unclear"]
     )
     surely = ", ".join(_plain(one) for one in [*by_verdict["learned"], *by_verdict["kept"]])
@@ -107,6 +107,11 @@ def _plain(metric: Metric) -> str:
     """A title within a sentence."""
     name = metric.title.removeprefix("Kept: ").removesuffix(", nats per token")
     return "loss" if name == "Kept loss" else name
+
+
+def _floor(metric: Metric) -> str:
+    """The more careful lower end of outcomes."""
+    return "" if metric.floor is None else f", more carefully {_signed(metric, metric.floor)}"
 
 
 def _margin(metric: Metric) -> str:

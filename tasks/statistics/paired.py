@@ -17,6 +17,11 @@ Outcomes that are 0 or 1 need one thing more. Where few items differ, the draws 
 not at all, though a difference as rare as that may only have been missed. No difference of 0/1 outcomes with mean θ has
 a variance below |θ|(1 − |θ|), so the interval also holds every θ that this variance cannot rule out: with no item that
 differs among n, up to z²/(n + z²), as in Tango's score interval (1998, Statistics in Medicine 17).
+
+That nothing was lost must be claimed more carefully still: a cluster that lost much at once is rare, and where none was
+drawn the others say that it does not exist. So outcomes get a `floor` as well, which `kept` is judged by: the lower end
+when items are taken to be alike within clusters at least a little (`LEAST_ICC`), and when almost one more of the items
+that count as independent had been lost. Half of an item is the usual correction for continuity.
 """
 
 from __future__ import annotations
@@ -41,6 +46,8 @@ POWER = 0.80
 FEWEST_CLUSTERS = 6
 ALL_SUBSETS_UP_TO = 13
 DRAWS = 10_000
+LEAST_ICC = 0.05
+"""Intraclass correlation that outcomes are taken to have at least: a few differing items cannot tell it from none."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class Difference:
     """The true difference that this comparison would have shown (interval without zero) in 80 of 100 cases."""
     items: int
     clusters: int
+    floor: float | None = None
+    """Of outcomes that are 0 or 1, 1 being better: a lower end at most as high as `low`, which `kept` is judged by."""
 
 
 def paired_difference(
@@ -100,15 +109,16 @@ def paired_difference(
     names, inverse = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     sums = np.array([np.bincount(inverse, part, len(names)) for part in (change * counts, counts)], dtype=float)
     estimate = float(sums[0].sum() / sums[1].sum())
-    low = high = detectable = None
+    low = high = floor = detectable = None
     if len(names) >= FEWEST_CLUSTERS:
         low, high = _typical_values(sums, seed, draws)
         if np.isin(sides, (0.0, 1.0)).all():
+            floor = _floor(low, estimate, _independent_items(change, counts, sums, LEAST_ICC), len(clusters))
             rare_low, rare_high = _rare_differences(estimate, _independent_items(change, counts, sums))
             low, high = min(low, rare_low), max(high, rare_high)
         detectable = _smallest_detectable((high - low) / 2, len(names))
     before, after = (float(value) for value in sides @ counts / counts.sum())
-    return Difference(before, after, estimate, low, high, detectable, len(clusters), len(names))
+    return Difference(before, after, estimate, low, high, detectable, len(clusters), len(names), floor)
 
 
 def _typical_values(sums: Floats, seed: int, draws: int) -> tuple[float, float]:
@@ -140,16 +150,23 @@ def _subsets(sums: Floats, seed: int, draws: int) -> list[Floats]:
     return [part[:, part[1] > 0] for part in chosen]
 
 
-def _independent_items(change: Floats, counts: Floats, sums: Floats) -> float:
+def _independent_items(change: Floats, counts: Floats, sums: Floats, least_icc: float = 0.0) -> float:
     """As how many independent items these count: their number (Kish 1965, for weights) by the design effect, which is
-    the variance between clusters over that of independent items."""
+    the variance between clusters over that of independent items, and at least what `least_icc` makes of their sizes."""
     import numpy as np
 
     count, estimate = sums.shape[1], sums[0].sum() / sums[1].sum()
     between = count / (count - 1) * float(((sums[0] - estimate * sums[1]) ** 2).sum())
     apart = float(((counts * (change - estimate)) ** 2).sum())
-    effect = max(1.0, between / apart) if apart else 1.0
-    return float(counts.sum() ** 2 / np.square(counts).sum()) / effect
+    squares = float(np.square(counts).sum())
+    least = 1 + (float(np.square(sums[1]).sum()) / squares - 1) * least_icc
+    return float(counts.sum() ** 2 / squares) / max(least, between / apart if apart else 1.0)
+
+
+def _floor(low: float, estimate: float, independent: float, items: int) -> float:
+    """The lower end when as many items more were lost as count for one independent item, less half of one."""
+    missed = 1 / independent - 0.5 / items
+    return min(low - missed, _rare_differences(estimate - missed, independent)[0])
 
 
 def _rare_differences(estimate: float, items: float) -> tuple[float, float]:

@@ -26,6 +26,11 @@ def test_verdicts(low: float, high: float, better: Better, expected: Verdict) ->
     assert verdict(low, high, better=better, margin=0.02) == expected
 
 
+@pytest.mark.parametrize(("floor", "expected"), [(-0.019, "kept"), (-0.02, "unclear")])
+def test_what_is_kept_must_lie_above_the_floor_too(floor: float, expected: Verdict) -> None:
+    assert verdict(-0.01, 0.03, better="higher", margin=0.02, floor=floor) == expected
+
+
 def test_without_an_interval_nothing_is_claimed() -> None:
     assert verdict(None, None, better="higher", margin=0.02) == "unclear"
 

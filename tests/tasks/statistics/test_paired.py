@@ -66,6 +66,27 @@ def test_few_items_that_differ_do_not_make_a_false_certainty() -> None:
     assert ends(compare(same)) == pytest.approx((-bound, bound))
 
 
+def clustered(rng: np.random.Generator) -> Study:
+    """One outcome in twenty is lost, in some repositories many and in most none."""
+    sizes = np.clip(rng.lognormal(1.5, 1.0, 20).astype(int), 1, 60)
+    clusters = np.repeat(np.arange(20), sizes)
+    base = (rng.random(len(clusters)) < rng.beta(0.05 * 9, 0.95 * 9, 20)[clusters]).astype(float)
+    return base.tolist(), [0.0] * len(base), clusters.astype(str).tolist(), [1.0] * len(base)
+
+
+def test_what_is_lost_in_a_few_clusters_is_not_called_kept() -> None:
+    rng = np.random.default_rng(5)
+    found = [compare(clustered(rng), seed) for seed in range(600)]
+    floors = [one.floor for one in found if one.floor is not None]
+    assert len(floors) == 600 and all(one.floor <= ends(one)[0] for one in found if one.floor is not None)
+    by_interval = sum(ends(one)[0] > -0.05 for one in found) / 600
+    assert sum(floor > -0.05 for floor in floors) / 600 <= 0.01 < 0.03 < by_interval
+
+
+def test_losses_have_no_floor() -> None:
+    assert compare(losses(np.random.default_rng(1), 20, 0.0)).floor is None
+
+
 def test_a_known_effect_is_found() -> None:
     low, high = ends(compare(losses(np.random.default_rng(1), 40, -0.05)))
     assert -0.08 < low < high < 0
