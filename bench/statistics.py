@@ -182,7 +182,7 @@ def kept(design: Design, margin: float, studies: int) -> dict[str, Any]:
         found = [compared(draw(design, effect, rng), seed) for seed in range(studies)]
         said = [verdict(one.low, one.high, better="higher", margin=margin, floor=one.floor) for one in found]
         shares[name] = round(sum(one in ("kept", "learned") for one in said) / studies, 4)
-    return {**asdict(design), "margin": margin, **shares}
+    return {**asdict(design), "margin": margin, **shares, "studies": studies}
 
 
 def power(design: Design, studies: int) -> dict[str, Any]:
@@ -276,14 +276,15 @@ def main() -> None:
         ],
         "power": [(asdict(one), partial(power, one, studies)) for one in power_designs()],
     }
-    found: dict[str, Any] = {"studies": studies, "draws": DRAWS, **{table: [] for table in wanted}}
+    found: dict[str, Any] = {"studies": before.get("studies", studies), "draws": DRAWS}
     for table, rows in wanted.items():
         known = [] if table in options.again else before.get(table, [])
+        found[table] = []
         for design, simulate in rows:
             row = next((one for one in known if design.items() <= one.items()), None) or simulate()
             found[table].append(row)
             print(row, flush=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+            options.out.write_text(json.dumps({**before, **found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
