@@ -120,7 +120,7 @@ def _show(result: Reevaluation) -> None:
 
     console = Console(highlight=False)
     for section in STAGE.show(result.report.model_copy(update={"path": Path(result.evaluation)})):
-        if section.key in ("learned", "kept", "functional", "reasons", "noise"):
+        if section.key in ("learned", "kept", "functional", "reasons", "noise", "notes"):
             console.print(Markdown(f"## {section.title}"))
             for block in section.blocks:
                 if not isinstance(block, Figure):

@@ -60,7 +60,7 @@ def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
         interval(metric),
         *((margin(metric),) if kept else ()),
         f"{change(metric, metric.smallest_detectable)}" if metric.smallest_detectable is not None else "–",
-        f"{metric.items:,} of {metric.clusters:,}",
+        f"{metric.items:,}\u00a0of\u00a0{metric.clusters:,}",
     )
 
 

@@ -1,10 +1,12 @@
 """Suites by name, from where they are published on the hub.
 
-A name may end in `@revision`; without one the newest is taken, and the suite's fingerprint says what it was.
+A name may end in `@revision`; without one the newest is taken, and the suite's fingerprint says what it was. A commit
+that was fetched once is read without the hub.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,7 @@ PUBLISHED = {
     "humaneval-infilling-multi-line": _Place("loubnabnl/humaneval_infilling", ("MultiLine",)),
     "humaneval-infilling-random-span": _Place("loubnabnl/humaneval_infilling", ("RandomSpanInfilling",)),
 }
+_COMMIT = re.compile("[0-9a-f]{40}")
 _FORMS = (".jsonl.gz", ".jsonl", ".parquet")
 
 
@@ -55,6 +58,8 @@ def _fetch(name: str, revision: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     place, patience = PUBLISHED[name], hub.Patience()
+    if found := _here(place, revision):
+        return found
     what = f"the data set {place.dataset}"
     info = hub.ask(
         what,
@@ -62,10 +67,7 @@ def _fetch(name: str, revision: str) -> Path:
         field=_FIELD,
         patience=patience,
     )
-    names = sorted(file.rfilename for file in info.siblings or ())
-    usable = [file for file in names if file.endswith(_FORMS) and all(part in file for part in place.fits)]
-    if len(usable) > 1:  # a train split beside the one that is meant
-        usable = [file for file in usable if "test" in file] or usable
+    usable = _usable(place, [file.rfilename for file in info.siblings or ()])
     if not usable:
         raise InputError(f"{what} has no file of {name}", field=_FIELD, remedy="download the suite and name its file")
     return Path(
@@ -78,3 +80,24 @@ def _fetch(name: str, revision: str) -> Path:
             patience=patience,
         )
     )
+
+
+def _here(place: _Place, revision: str) -> Path | None:
+    """The file of a commit that was fetched before: nobody needs to be asked what it is."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not _COMMIT.fullmatch(revision):
+        return None
+    try:
+        folder = Path(snapshot_download(place.dataset, repo_type="dataset", revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    found = _usable(place, [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()])
+    return folder / found[0] if found else None
+
+
+def _usable(place: _Place, names: list[str]) -> list[str]:
+    usable = [name for name in sorted(names) if name.endswith(_FORMS) and all(part in name for part in place.fits)]
+    # a train split may stand beside the one that is meant
+    return [name for name in usable if "test" in name] or usable

@@ -25,6 +25,17 @@ class Screened:
     """Repository and path of held-out files that are left out."""
     looked_at: dict[str, int]
 
+    @property
+    def notes(self) -> list[str]:
+        """Problems that are left out, suite by suite, in sentences."""
+        counts = Counter(one.domain for one in self.found)
+        return [
+            f"{counts[suite.name]:,} of {self.looked_at[suite.name]:,} problems of {suite.name} stand in the training"
+            " data and were not asked."
+            for suite in self.suites
+            if counts[suite.name]
+        ]
+
 
 @dataclass(frozen=True)
 class _Looked:

@@ -107,7 +107,7 @@ def ask(
     asked, notes = [], []
     for suite in found:
         if not suite.problems:
-            notes.append(f"{suite.name} was not measured: all of its problems stand in the training data.")
+            notes.append(f"{suite.name} was not measured: no problem of it is left.")
             continue
         try:
             asked.append(_ask(suite, tokenizer, config))

@@ -103,7 +103,7 @@ def run_generation(
     _write_problems(asked, workdir / "problems")
     return Generations(
         path=workdir,
-        notes=(*notes, *unasked),
+        notes=(*notes, *screened.notes, *unasked),
         quantization=config.quantization,
         losses=len(chunks),
         completions=len(items),

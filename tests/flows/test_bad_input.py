@@ -105,6 +105,7 @@ SETTINGS = [
     Case("a recipe that is a list", "holds a list", recipe="{tmp}/r.yaml", prepare=file("r.yaml", b"- a")),
     Case("a recipe that is not text", "not UTF-8", recipe="{tmp}/r.yaml", prepare=file("r.yaml", b"\xff\xfe\x00")),
     Case("a margin below zero", "evaluation.margins.loss", ["evaluation.margins.loss=-0.1"]),
+    Case("nothing held out", "sampling.held_out", ["sampling.held_out=0"]),
     Case("an unknown stage in a recipe", "trainning", recipe="{tmp}/r.yaml", prepare=file("r.yaml", b"trainning: {}")),
     Case("an unknown setting", "did you mean training.learning_rate?", ["training.learning_rat=1"]),
     Case("a wrong type", "training.max_steps", ["training.max_steps=many"]),

@@ -220,6 +220,20 @@ def test_an_export_is_judged_by_other_suites(
     assert "small: " not in said and "What became of the programs" in said and "Sandbox: strong" in said
 
 
+def test_an_incomplete_export_is_not_judged(
+    first: dict[str, Any], store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (weights,) = Path(first["exporting"]["path"]).rglob("adapter_model.safetensors")
+    aside = weights.rename(weights.with_suffix(".aside"))
+    try:
+        command = ["evaluate", first["exporting"]["path"], "--recipe", "demo", "--store", str(store)]
+        assert cli.guarded(command) == 2
+    finally:
+        aside.rename(weights)
+    said = capsys.readouterr().err
+    assert "is incomplete or missing in the store" in said and "Traceback" not in said
+
+
 def test_what_is_no_export_is_not_judged(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.guarded(["evaluate", str(store), "--recipe", "demo", "--store", str(store)]) == 2
     assert "is no exported model of the store" in capsys.readouterr().err

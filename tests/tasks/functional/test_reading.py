@@ -77,6 +77,8 @@ def test_a_published_suite_comes_from_the_hub(tmp_path: Path, monkeypatch: pytes
     with Hub(datasets={"loubnabnl/humaneval_infilling": (tmp_path, "a" * 40)}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         suite = functional.suite("humaneval-infilling-single-line")
+        pinned = functional.suite(f"humaneval-infilling-single-line@{'a' * 40}")
     assert [problem.parent for problem in suite.problems] == ["HumanEval/0"]
+    assert functional.suite(f"humaneval-infilling-single-line@{'a' * 40}") == pinned == suite  # the hub is gone
     with pytest.raises(InputError, match="no suite 'humanevil'"):
         functional.suite("humanevil")

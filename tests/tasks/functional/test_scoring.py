@@ -87,6 +87,14 @@ def test_the_command_prints_one_object(tmp_path: Path, capsys: pytest.CaptureFix
     assert "NUL" in said["verdicts"][3]["detail"]
 
 
+def test_a_test_that_never_ends_is_a_verdict_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = write(tmp_path / "s.jsonl", row(test="def check(candidate):\n    while True: pass\n"))
+    made = write(tmp_path / "c.jsonl", {"task_id": "T/0", "completion": "    return x * 2\n"})
+    assert guarded(["score", str(suite), "--completions", str(made), "--seconds", "1", "--json"]) == 0
+    (verdict,) = json.loads(capsys.readouterr().out.splitlines()[-1])["verdicts"]
+    assert (verdict["outcome"], verdict["detail"]) == ("timeout", "the test itself did not end in time")
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [

@@ -54,3 +54,4 @@ def test_problems_that_were_trained_on_are_left_out_and_counted(tmp_path: Path) 
     assert [problem.task_id for problem in screened.suites[0].problems] == ["T/2"]
     assert [(one.domain, one.part) for one in screened.found] == [("s", "prompt"), ("s", "solution"), ("s", "program")]
     assert screened.looked_at == {"held_out": 1, "s": 4}
+    assert screened.notes == ["3 of 4 problems of s stand in the training data and were not asked."]
