@@ -18,7 +18,7 @@ up: .venv/.run
 test: .venv/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Breaks runs in every way that docs/reliability.md lists, some of them only as root; an hour and more on two busy cores.
+# Breaks runs in every way that docs/reliability.md lists, some of them only as root; three quarters of an hour.
 chaos: .venv/.dev
 	@nice $(BIN)/python -m tests.chaos --kills $(KILLS)
 

@@ -8,7 +8,14 @@ from datetime import timedelta
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -17,13 +24,17 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from prefect.workers.process import ProcessWorker
 
 from artifacts.errors import StageError
+from flows.deployed import ORPHANED, RESUME
 from flows.environment import PROJECT
 from flows.processes import own_environment
 
 POOL = "gpu"
-WATCH = "runs that fell silent have crashed"
+SILENT = "runs that fell silent have crashed"
+NOT_BEGUN = "runs that do not begin have crashed"
 MISSED = 3
-"""Signs of life that a run may miss: of one that is killed with its worker nobody else would say that it is over."""
+"""Signs of life that a run may miss: of one whose machine is gone nobody else would say that it is over."""
+BEGINNING = timedelta(minutes=5)
+"""What a run may take from the moment that a worker takes it to the first line of the flow."""
 
 
 def make_pool(client: SyncPrefectClient) -> None:
@@ -43,33 +54,56 @@ def make_pool(client: SyncPrefectClient) -> None:
         )
 
 
-def watch_for_silence(client: SyncPrefectClient) -> None:
-    """An automation that calls a run crashed when its heartbeat stays away: it would keep the pool's slot."""
-    if client.read_automations_by_name(WATCH):
-        return
+def watch_over_runs(client: SyncPrefectClient) -> None:
+    """Automations that call a run crashed when nothing is heard of it: it would keep its place in the pool."""
+    beat, any_state = "prefect.flow-run.heartbeat", "prefect.flow-run.*"
     ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-    beat = "prefect.flow-run.heartbeat"
+    within = timedelta(seconds=MISSED * (PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() or 30))
+    _watch(client, SILENT, after={"prefect.flow-run.Running", beat}, expect={beat, *ends}, within=within)
+    begins = {f"prefect.flow-run.{state}" for state in ("Pending", "Submitting")}
+    _watch(client, NOT_BEGUN, after=begins, expect={any_state}, within=BEGINNING)
+
+
+def _watch(client: SyncPrefectClient, name: str, *, after: set[str], expect: set[str], within: timedelta) -> None:
+    """When one of `after` happened to a run and none of `expect` follows, it has crashed."""
+    if client.read_automations_by_name(name):
+        return
     client.create_automation(
         AutomationCore(
-            name=WATCH,
+            name=name,
             trigger=EventTrigger(
-                after={beat},
-                expect={beat, *ends},
+                after=after,
+                expect=expect,
                 match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
                 threshold=1,
-                within=timedelta(seconds=MISSED * (PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() or 30)),
+                within=within,
             ),
             actions=[
                 ChangeFlowRunState(
                     state=StateType.CRASHED,
-                    message="Nothing was heard of this run any more: its process or its machine is gone. Finished "
-                    "stages are kept and training continues at its last checkpoint: press Retry.",
+                    message=f"Nothing was heard of this run any more: its process or its machine is gone. {RESUME}",
                 )
             ],
         )
     )
+
+
+def close_runs(client: SyncPrefectClient, worker: str) -> list[FlowRun]:
+    """Say of the runs that a worker of this name took and did not end that they are over: it is gone, and so are their
+    processes. Each would keep a place in the pool. Returns them."""
+    at_work = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    runs = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=at_work)),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+    )
+    abandoned = [run for run in runs if run.labels.get("prefect.worker.name") == worker]
+    for run in abandoned:
+        asked = run.state_type == StateType.CANCELLING
+        kind = StateType.CANCELLED if asked else StateType.CRASHED
+        client.set_flow_run_state(run.id, State(type=kind, message=ORPHANED), force=True)
+    return abandoned
 
 
 def deploy(api: str) -> None:

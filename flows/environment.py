@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from pathlib import Path
@@ -35,6 +36,12 @@ def apply(*, quiet: bool) -> None:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     redact_logs()
+    for package in (
+        "artifacts",
+        "tasks",
+        "flows",
+    ):  # Prefect hands on what they let through
+        logging.getLogger(package).setLevel(logging.INFO)
 
 
 def _flatten(table: dict[str, Any], prefix: str = "PREFECT") -> dict[str, str]:

@@ -43,7 +43,12 @@ def spawn(
 
 def _follow() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and a worker ends by it
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    hear_of_parents_end(signal.SIGTERM)
+
+
+def hear_of_parents_end(number: signal.Signals) -> None:
+    """Ask the kernel for a signal when the parent is gone (exactly: the thread of it that started this process)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def adopt_orphans() -> None:

@@ -14,6 +14,7 @@ from subprocess import Popen
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import psutil
 from cyclopts import Parameter
 from prefect.client.orchestration import get_client
 from prefect.settings import (
@@ -32,6 +33,8 @@ from flows.processes import Service
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends it all: Ctrl-C, `kill`, a closed terminal."""
+WORKER = socket.gethostname()
+"""The worker's name: one on each machine."""
 PATIENCE = 180.0
 """Seconds that the server gets to answer: the first time it sets up its database."""
 GRACE = 120.0
@@ -64,7 +67,7 @@ def up(
     finally:
         for number in ENDS:
             signal.signal(number, signal.SIG_IGN)  # once is enough
-        _stop(running)
+        _stop(running, address, console)
     console.print("everything is stopped; runs, schedules and results are kept")
     return 0
 
@@ -79,17 +82,20 @@ def _start(address: str, running: list[Service], console: Console) -> None:
     console.print("registering the pool and the deployments …")
     with server.Server(address).ready(), get_client(sync_client=True) as client:
         deploying.make_pool(client)
-        deploying.watch_for_silence(client)
+        deploying.watch_over_runs(client)
     deploying.deploy(api)
+    _close_runs(address, console)
     running.append(Service("worker", partial(_launch_worker, api)))
     _welcome(address, console)
 
 
-def _stop(running: Sequence[Service]) -> None:
+def _stop(running: Sequence[Service], address: str, console: Console) -> None:
     """The runs first, while there is a worker to see it and a server to be told."""
     processes.end(processes.below(service.process.pid for service in running if service.name == "worker"), GRACE)
     for service in reversed(running):
         service.stop(GRACE)
+        if service.name == "worker" and server.answers(address):
+            _close_runs(address, console)  # it may have taken another one meanwhile
     processes.end(processes.below([os.getpid()]), GRACE)
 
 
@@ -99,11 +105,29 @@ def _keep(running: Sequence[Service], address: str, console: Console) -> None:
         for service in running:
             if service.process.poll() is not None:
                 console.print(f"the {service.name} ended with status {service.process.returncode}; starting it again")
+                if service.name == "worker":
+                    _end_orphans(running)
+                    _close_runs(address, console)
                 service.restart()
                 if service.name == "server":
                     _await_server(service, address)
         processes.reap_orphans({service.process.pid for service in running})
         time.sleep(0.5)
+
+
+def _end_orphans(running: Sequence[Service]) -> None:
+    """What a worker leaves behind ends by itself: it has a checkpoint to write and something to tell."""
+    own = {service.process.pid for service in running}
+    orphans = [child for child in processes.below([os.getpid()]) if child.pid not in own]
+    _, alive = psutil.wait_procs(orphans, timeout=GRACE)
+    processes.end(alive, GRACE)
+
+
+def _close_runs(address: str, console: Console) -> None:
+    """Nobody else would say that the runs of a worker that is gone are over."""
+    with server.Server(address).ready(), get_client(sync_client=True) as client:
+        for run in deploying.close_runs(client, WORKER):
+            console.print(f"the run {run.name} lost its worker; press Retry to continue it")
 
 
 def _launch_server(address: str, log: Path) -> Popen[bytes]:
@@ -113,9 +137,15 @@ def _launch_server(address: str, log: Path) -> Popen[bytes]:
 
 def _launch_worker(api: str) -> Popen[bytes]:
     return processes.spawn(
-        ["-m", "prefect", "worker", "start", "--pool", deploying.POOL, "--name", socket.gethostname()],
-        # What runs say is worth seeing here too: nothing else is shown.
-        environment=processes.own_environment(PREFECT_API_URL=api, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO"),
+        ["-m", "prefect", "worker", "start", "--pool", deploying.POOL, "--name", WORKER],
+        environment=processes.own_environment(
+            PREFECT_API_URL=api,
+            # What runs say is worth seeing here too: nothing else is shown.
+            PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO",
+            # Runs are started as `python -m flows.deployed`: this Python, and this project.
+            PATH=os.pathsep.join(filter(None, [str(Path(sys.executable).parent), os.environ.get("PATH")])),
+            PYTHONPATH=os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
+        ),
         folder=PROJECT,
     )
 

@@ -1,6 +1,7 @@
 """The long form: `make chaos`, or `python -m tests.chaos --kills 100 --seed 1 --out bench/results/chaos.json`.
 
-Prints what it does, writes the table after every trial, and ends with status 1 when something was not survived.
+Prints what it does, writes the table after every trial, and ends with status 1 when something was not survived. Two
+halves of it go on at the same time, each on a machine of its own: what is broken waits a lot.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import argparse
 import random
 import signal
+import subprocess
 import sys
 import tempfile
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,8 +20,8 @@ from pathlib import Path
 
 from tests.chaos import kills, network, stopping, store_faults, surroundings, workers
 from tests.chaos.damage import HARMS
-from tests.chaos.machine import PROJECT, STAGES, Machine, machine
-from tests.chaos.results import Table
+from tests.chaos.machine import STAGES, Machine, machine
+from tests.chaos.results import RESULTS, Table, renew_document, say
 
 Group = Callable[[Machine, random.Random, Table, int], None]
 VICTIMS: tuple[tuple[str, kills.Victim, float], ...] = (
@@ -58,12 +59,11 @@ def kill(box: Machine, chance: random.Random, table: Table, count: int) -> None:
             passed = False
         for name, number in struck.items():
             table.add(name, number, number if passed else 0)
-        say(f"{sum(struck.values())} kills in a chain: {'survived' if passed else 'NOT survived'}")
 
 
 def kill_workers(box: Machine, chance: random.Random, table: Table, count: int) -> None:
     """Chains of kills of the worker."""
-    office = workers.Office(box)
+    office = workers.Office.opened(box)
     while (left := count - sum(round(count * share) for *_, share in VICTIMS) - table.tried(WORKER)) > 0:
         try:
             number = workers.chain(office, chance, min(6, left))
@@ -71,7 +71,9 @@ def kill_workers(box: Machine, chance: random.Random, table: Table, count: int) 
         except Exception:
             traceback.print_exc()
             table.add(WORKER, survived=0)
-        say(f"workers killed so far: {table.tried(WORKER)}")
+    for _ in range(3):
+        with table.trial("SIGKILL of the server while a run is prepared"):
+            workers.server_killed(office, chance)
 
 
 def damage_store(box: Machine, chance: random.Random, table: Table, count: int) -> None:
@@ -136,8 +138,11 @@ def stop_runs(box: Machine, chance: random.Random, table: Table, count: int) -> 
     for _ in range(2):
         with table.trial("SIGTERM of the flow process during training"):
             stopping.terminated(box)
-    office = workers.Office(box)
     for _ in range(2):
+        with table.trial("Ctrl-C of `codetune up` during training"):
+            stopping.interrupted_up(box)
+    office = workers.Office.opened(box)
+    for _ in range(4):
         with table.trial("cancelled from the dashboard during training"):
             stopping.cancelled(office)
 
@@ -163,8 +168,31 @@ GROUPS: dict[str, Group] = {
 }
 
 
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+HALVES = (("kills", "store", "network"), ("workers", "stop", "surroundings"))
+"""What goes on at the same time, in order."""
+
+
+def both_halves(arguments: list[str]) -> bool:
+    """Run each half in a process of its own. Returns whether everything was survived."""
+    halves = [subprocess.Popen([sys.executable, "-m", "tests.chaos", *arguments, "--only", *half]) for half in HALVES]
+    try:
+        statuses = [half.wait() for half in halves]
+        return not any(statuses)
+    finally:
+        for half in halves:
+            half.terminate()  # what is over does not mind
+            half.wait()
+
+
+def run(names: list[str], seed: int, table: Table, count: int) -> None:
+    """Some groups, on one machine."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, machine(Path(folder)) as box:
+        say(f"the undisturbed run took {sum(box.seconds.values()):.0f} s in its stages: {box.seconds}")
+        box.warm_up()
+        for name in names:
+            say(f"{name}: begins")
+            GROUPS[name](box, random.Random(f"{seed}-{name}"), table, count)
+            say(f"{name}: done")
 
 
 def main() -> int:
@@ -172,18 +200,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs in all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="*", choices=GROUPS, default=list(GROUPS))
-    parser.add_argument("--out", type=Path, default=PROJECT / "bench" / "results" / "chaos.json")
+    parser.add_argument("--only", nargs="*", choices=GROUPS, help="on one machine, one after the other")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started here must end, too
-    table = Table(options.out)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, machine(Path(folder)) as box:
-        say(f"the undisturbed run took {sum(box.seconds.values()):.0f} s in its stages: {box.seconds}")
-        box.warm_up()
-        for name in options.only:
-            say(name)
-            GROUPS[name](box, random.Random(f"{options.seed}-{name}"), table, options.kills)
-    return 0 if table.all_survived else 1
+    if options.only:
+        table = Table(options.out)
+        run(options.only, options.seed, table, options.kills)
+        return 0 if table.all_survived else 1
+    survived = both_halves(sys.argv[1:])
+    if options.out == RESULTS:
+        renew_document()
+    return 0 if survived else 1
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ class PrefectServer:
     """A server of the test's own, always at the same port and with the same database."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port, self.marker = folder, _free_port(), f"server-{uuid4()}"
+        self.folder, self.port, self.marker = folder, free_port(), f"server-{uuid4()}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -378,7 +378,8 @@ def stop(process: psutil.Process | subprocess.Popen[Any] | None, number: signal.
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port where nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

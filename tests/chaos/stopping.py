@@ -7,10 +7,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tests.chaos.kills import judge_results
-from tests.chaos.machine import STAGES, Machine, Results, stop, wait_until
-from tests.chaos.workers import Office, Worker, finish
+from tests.chaos.machine import STAGES, Machine, Results, processes, stop, wait_until
+from tests.chaos.workers import Office, Up, Worker, finish
 
 GRACE = 60.0
 """Seconds, `training.grace_seconds`."""
@@ -63,7 +64,7 @@ def continues(machine: Machine, results: Results) -> None:
 
 
 def cancelled(office: Office) -> None:
-    """Cancelled from the dashboard."""
+    """Cancelled from the dashboard: a rerun continues."""
     results = office.machine.store(without=STAGES.index("training"))
     worker = Worker.start(office.machine)
     try:
@@ -83,4 +84,33 @@ def cancelled(office: Office) -> None:
     assert checkpoint, "no checkpoint was written"
     finish(office, results, {*results.finished()})
     assert results.handle("training")["resumed_from"] == checkpoint
+    shutil.rmtree(results.root)
+
+
+def interrupted_up(machine: Machine) -> None:
+    """Ctrl-C of `codetune up` during training; the next one continues the run when somebody presses Retry."""
+    results = machine.store(without=STAGES.index("training"))
+    home = machine.folder / f"up-{uuid4().hex[:6]}"
+    up = Up.start(machine, home)
+    run = Office(machine, up.address).submit(results)
+    training = hold(up.training, results)
+    stop(up.process, signal.SIGINT)
+    wait_until("the training is asked to stop", lambda: is_asked_to_end(training.pid))
+    stop(training, signal.SIGCONT)
+    assert up.process.wait(2 * GRACE) == 0, up.words()
+    assert not processes(up.marker), processes(up.marker)
+    checkpoint = results.last_checkpoint()
+    assert checkpoint, "no checkpoint was written"
+    again = Up.start(machine, home)
+    try:
+        office = Office(machine, again.address)
+        state = office.state(run)
+        assert state.is_crashed() and "press Retry" in (state.message or ""), state
+        office.retry(run)
+        wait_until("the run is done", lambda: office.state(run).is_completed())
+    finally:
+        again.end(2 * GRACE)
+    assert results.handle("training")["resumed_from"] == checkpoint
+    assert not results.held_locks() and not results.unfinished()
+    judge_results(machine, results)
     shutil.rmtree(results.root)

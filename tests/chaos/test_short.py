@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.chaos import kills, store_faults, surroundings
+from tests.chaos import kills, results, store_faults, surroundings
 from tests.chaos.damage import HARMS, Harm
 from tests.chaos.machine import STAGES, Machine
 
@@ -17,6 +17,10 @@ SEED = random.SystemRandom().randrange(10_000)
 @pytest.fixture
 def chance() -> random.Random:
     return random.Random(SEED)
+
+
+def test_the_document_tells_what_the_long_form_found() -> None:
+    assert results.in_words(results.read(results.RESULTS)) in results.DOCUMENT.read_text()
 
 
 @pytest.mark.slow

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
 
 import psutil
 
+from flows.processes import spawn
 from tests.chaos.kills import judge_results
 from tests.chaos.machine import (
     MARKER,
@@ -22,6 +25,7 @@ from tests.chaos.machine import (
     Machine,
     Results,
     environment,
+    free_port,
     processes,
     stop,
     wait_until,
@@ -30,78 +34,103 @@ from tests.chaos.machine import (
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-POOL = "chaos"
-
 
 @dataclass
-class Worker:
-    """A process worker of a pool that takes one run at a time."""
+class Launched:
+    """Something that takes runs, as a process, with all that it starts."""
 
-    machine: Machine
     process: subprocess.Popen[bytes]
     marker: str
     said: Path
 
     @classmethod
-    def start(cls, machine: Machine) -> Worker:
-        marker = f"worker-{uuid4()}"
+    def launch(cls, machine: Machine, command: list[str], **variables: str) -> Self:
+        """Start a module of Python with the machine's settings and these variables."""
+        marker = f"{cls.__name__.lower()}-{uuid4()}"
         said = machine.folder / f"{marker}.log"
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        words = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
+        settings = {**environment(machine.folder), **words, MARKER: marker, "PATH": path, **variables}
         with said.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"],
-                cwd=PROJECT,
-                env={
-                    **environment(machine.folder),
-                    **machine.api,
-                    MARKER: marker,
-                    "PREFECT_WORKER_QUERY_SECONDS": "1",
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        return cls(machine, process, marker, said)
+            process = spawn(command, folder=PROJECT, environment=settings, output=log.fileno())
+        return cls(process, marker, said)
 
     def flow(self) -> psutil.Process | None:
         """The process of the flow run, while there is one."""
-        return self._having("prefect.flow_engine", "prefect.engine")
+        return self._having("flows.deployed")
 
     def training(self) -> psutil.Process | None:
         """The training process, while there is one."""
         return self._having("tasks.training.worker")
 
-    def end(self) -> None:
+    def end(self, patience: float = 60) -> None:
         """SIGTERM, and nothing is left."""
         stop(self.process, signal.SIGTERM)
-        self.process.wait(60)
-        wait_until("every process of the worker is gone", lambda: not processes(self.marker))
+        self.process.wait(patience)
+        wait_until("every process is gone", lambda: not processes(self.marker))
 
     def words(self) -> str:
+        """The end of what it said."""
         return self.said.read_text(errors="replace")[-3000:]
 
-    def _having(self, *modules: str) -> psutil.Process | None:
+    def _having(self, module: str) -> psutil.Process | None:
         for process in processes(self.marker):
             try:
-                if {*modules} & {*process.cmdline()}:
+                if module in process.cmdline():
                     return process
             except psutil.NoSuchProcess:
                 continue
         return None
 
 
-class Office:
-    """The machine's deployment and what is known of its runs."""
+class Worker(Launched):
+    """A process worker of a pool that takes one run at a time."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self._prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
-        self._prefect("work-pool", "set-concurrency-limit", POOL, "1")
-        self._prefect("--no-prompt", "deploy", "flows.finetune.finetune", "--name", "chaos", "--pool", POOL)
+    @classmethod
+    def start(cls, machine: Machine) -> Worker:
+        command = ["-m", "prefect", "worker", "start", "--pool", "gpu"]
+        return cls.launch(machine, command, PREFECT_WORKER_QUERY_SECONDS="1", **machine.api)
+
+
+class Up(Launched):
+    """`codetune up`: a worker and a server of its own, at `address`."""
+
+    address = ""
+
+    @classmethod
+    def start(cls, machine: Machine, home: Path) -> Up:
+        """With its records in `home`; returns when it takes runs."""
+        port = free_port()
+        command = ["-c", "from flows.cli import main; main()", "up", "--port", str(port)]
+        up = cls.launch(machine, command, PREFECT_HOME=str(home))
+        up.address = f"http://127.0.0.1:{port}"
+        wait_until("it is up", lambda: "the end" in up.words() or up.process.poll() is not None)
+        assert up.process.poll() is None, up.words()
+        return up
+
+
+class Office:
+    """A server's deployments and what is known of its runs. `address`: the server's, if it is not the machine's."""
+
+    def __init__(self, machine: Machine, address: str | None = None) -> None:
+        self.machine, self._address = machine, address or machine.server.address
+
+    @classmethod
+    def opened(cls, machine: Machine) -> Office:
+        """With the pool and the deployments that `codetune up` makes."""
+        from flows import deploying
+
+        office = cls(machine)
+        with office.client() as client:
+            deploying.make_pool(client)
+            deploying.watch_over_runs(client)
+        deploying.deploy(machine.api["PREFECT_API_URL"])
+        return office
 
     def submit(self, store: Results) -> UUID:
         """A run of the small recipe for the worker to take, as the dashboard makes one."""
-        with self._client() as client:
-            deployment = client.read_deployment_by_name("finetune/chaos")
+        with self.client() as client:
+            deployment = client.read_deployment_by_name("finetune/demo")
             return client.create_flow_run_from_deployment(
                 deployment.id,
                 parameters={"config": {"recipe": str(self.machine.recipe)}},
@@ -109,42 +138,40 @@ class Office:
             ).id
 
     def state(self, run: UUID) -> State[Any]:
-        with self._client() as client:
+        with self.client() as client:
             state = client.read_flow_run(run).state
             assert state is not None
             return state
 
+    def retry(self, run: UUID) -> None:
+        """What the dashboard's button Retry does."""
+        from prefect.states import AwaitingRetry
+
+        with self.client() as client:
+            client.set_flow_run_state(run, AwaitingRetry(), force=True)
+
     def cancel(self, run: UUID) -> None:
-        """What the dashboard's button does."""
+        """What the dashboard's button Cancel does."""
         from prefect.client.schemas.objects import State, StateType
 
-        with self._client() as client:
+        with self.client() as client:
             client.set_flow_run_state(run, State(type=StateType.CANCELLING, name="Cancelling"))
 
     def task_states(self, run: UUID) -> dict[str, str]:
         """Names of the states of a run's stages."""
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-        with self._client() as client:
+        with self.client() as client:
             tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
         return {task.name: task.state_name or "" for task in tasks if task.name in STAGES}
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """A client of the server."""
         from prefect import get_client
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with temporary_settings({PREFECT_API_URL: f"{self.machine.server.address}/api"}):
+        with temporary_settings({PREFECT_API_URL: f"{self._address}/api"}):
             return get_client(sync_client=True)
-
-    def _prefect(self, *arguments: str) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
-            cwd=PROJECT,
-            env={**environment(self.machine.folder), **self.machine.api},
-            check=True,
-            capture_output=True,
-            timeout=200,
-        )
 
 
 def finish(office: Office, store: Results, finished: set[str]) -> None:
@@ -166,6 +193,27 @@ def finish(office: Office, store: Results, finished: set[str]) -> None:
     judge_results(office.machine, store)
 
 
+def server_killed(office: Office, chance: random.Random) -> None:
+    """The server is killed while a worker prepares a run, and away for some seconds: the run is not lost."""
+    machine, store = office.machine, office.machine.store(without=STAGES.index("exporting"))
+    before = store.finished()
+    worker = Worker.start(machine)
+    try:
+        run = office.submit(store)
+        wait_until("the run is prepared", worker.flow)
+        time.sleep(chance.uniform(0, 4))
+        machine.server.kill()
+        time.sleep(chance.uniform(0, 8))
+        machine.server.start()
+        wait_until("the run is done", lambda: office.state(run).is_final())
+        assert office.state(run).is_completed(), (office.state(run), worker.words())
+    finally:
+        worker.end()
+    assert all(store.finished()[stage] == before[stage] for stage in before)
+    judge_results(machine, store)
+    shutil.rmtree(store.root)
+
+
 def chain(office: Office, chance: random.Random, kills: int) -> int:
     """A run whose worker is killed again and again, each time followed by a new worker and a new run. Returns how many
     kills met a run at work."""
@@ -180,10 +228,12 @@ def chain(office: Office, chance: random.Random, kills: int) -> int:
         struck += not office.state(run).is_final()
         stop(worker.process, signal.SIGKILL)
         worker.process.wait()
-        # The flow process notices that its worker is gone, and ends; its training process ends with it.
+        # The kernel tells the flow process that its worker is gone, and it ends; its training process ends with it.
         wait_until("the run that lost its worker is gone", lambda: not processes(worker.marker))  # noqa: B023
-        assert office.state(run).is_final(), office.state(run)
+        state = office.state(run)
+        assert (state.is_crashed() and "worker" in state.message) or state.is_completed(), state
         again = [stage for stage in before if store.finished().get(stage) != before[stage]]
         assert not again and not store.held_locks(), (again, store.held_locks())
     finish(office, store, {*store.finished()})
+    shutil.rmtree(store.root)
     return struck

@@ -24,6 +24,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import AwaitingRetry, Pending, Scheduled
 
 from flows import stages
 from flows.server import answers
@@ -68,6 +69,8 @@ class Up:
     address: str
     project: Path
     said: Path
+    card: dict[str, str]
+    """The environment of whoever computes on the same card."""
 
     def service(self, command: str) -> psutil.Process:
         children = psutil.Process(self.process.pid).children()
@@ -112,10 +115,11 @@ def started(project: Path, home: Path, **environment: str) -> Iterator[Up]:
     port, said = free_port(), home / "said.txt"
     home.mkdir(exist_ok=True)
     path = os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")])
-    settings = clean(PREFECT_HOME=str(home), PYTHONPATH=path, CODETUNE_STORE="results", PWD="/", **environment)
+    card = {"CODETUNE_CARD": "stand-in", "CODETUNE_LOCKS": str(home)}
+    settings = clean(PREFECT_HOME=str(home), PYTHONPATH=path, CODETUNE_STORE="results", PWD="/", **card, **environment)
     with said.open("w") as file:
         process = subprocess.Popen(command(port), cwd=project, env=settings, stdout=file, stderr=file, text=True)
-    up = Up(process, f"http://127.0.0.1:{port}", project, said)
+    up = Up(process, f"http://127.0.0.1:{port}", project, said, card)
     try:
         until(lambda: "the end" in said.read_text() or process.poll() is not None)
         assert process.poll() is None, said.read_text()
@@ -209,18 +213,39 @@ def test_the_next_one_finds_everything_in_the_store(up: Up, scheduled: list[Flow
 
 
 def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> None:
+    """One run that waits for the worker, and one that is being prepared."""
     with up.client() as client:
         demo = client.read_deployment_by_name("finetune/demo")
-        again = [client.create_flow_run_from_deployment(demo.id, parameters={"config": SMALL_DEMO}) for _ in range(2)]
+        waiting, begun = (
+            client.create_flow_run_from_deployment(demo.id, parameters={"config": SMALL_DEMO}, state=state)
+            for state in (Scheduled(), Pending())
+        )
         up.service("worker start").suspend()
+        up.process.send_signal(signal.SIGSTOP)  # or it starts the server again at once
         up.service("server start").kill()
+    path = os.pathsep.join([str(up.project), os.environ.get("PYTHONPATH", "")])
+    run = clean(
+        PREFECT__FLOW_RUN_ID=str(begun.id),
+        PREFECT_API_URL=f"{up.address}/api",
+        PREFECT_HOME=str(up.said.parent),
+        PYTHONPATH=path,
+        CODETUNE_STORE="results",
+    )
+    prepared = subprocess.Popen(
+        [sys.executable, "-m", "flows.deployed"], cwd=up.project, env=run, stderr=subprocess.PIPE, text=True
+    )
+    assert prepared.stderr is not None
+    until(lambda: "went away before the run began" in prepared.stderr.readline())  # type: ignore[union-attr]
+    up.process.send_signal(signal.SIGCONT)
     until(lambda: "starting it again" in up.said.read_text())
     until(lambda: answers(up.address))
     up.service("worker start").resume()
+    said = prepared.communicate(timeout=200)[1]
+    assert prepared.returncode == 0, said
 
     def ended() -> list[FlowRun] | None:
         with up.client() as client:
-            runs = [client.read_flow_run(run.id) for run in again]
+            runs = [client.read_flow_run(run.id) for run in (waiting, begun)]
         return runs if all(run.state and run.state.is_final() for run in runs) else None
 
     assert [run.state_name for run in until(ended)] == ["Completed", "Completed"], up.said.read_text()
@@ -230,20 +255,47 @@ def everything_below(up: Up) -> list[psutil.Process]:
     return [psutil.Process(up.process.pid), *psutil.Process(up.process.pid).children(recursive=True)]
 
 
-def test_what_is_at_work_ends_with_a_kill_of_the_parent(up: Up) -> None:
-    """The last test of the module: it ends what the others use."""
+def trains(up: Up) -> bool:
+    with suppress(psutil.NoSuchProcess):  # some end while they are looked at
+        return any("tasks.training.worker" in " ".join(one.cmdline()) for one in everything_below(up))
+    return False
+
+
+@pytest.fixture(scope="module")
+def long_run(up: Up) -> FlowRun:
+    """A run of the worker's that trains and trains."""
     config = json.loads(json.dumps(SMALL_DEMO))
     config["training"]["max_steps"] = 5000
     with up.client() as client:
         demo = client.read_deployment_by_name("finetune/demo")
-        client.create_flow_run_from_deployment(demo.id, parameters={"config": config})
+        run = client.create_flow_run_from_deployment(demo.id, parameters={"config": config})
+    until(lambda: trains(up))
+    return run
 
-    def training() -> bool:
-        with suppress(psutil.NoSuchProcess):  # some end while they are looked at
-            return any("tasks.training.worker" in " ".join(one.cmdline()) for one in everything_below(up))
-        return False
 
-    until(training)
+def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(up: Up, long_run: FlowRun) -> None:
+    """It goes with its worker, and says so."""
+    recipe = up.project / "by-hand.yaml"
+    recipe.write_text(json.dumps(SMALL_DEMO))  # which is YAML
+    run = ["run", str(recipe), "--refresh", "training", "--store", "results"]
+    environment = {**clean(PREFECT_API_URL=f"{up.address}/api", PYTHONPATH=str(up.project)), **up.card}
+    by_hand = subprocess.Popen(
+        [sys.executable, "-c", "from flows.cli import main; main()", *run], cwd=up.project, env=environment
+    )
+    with up.client() as client:
+        until(lambda: any("another run uses the card" in log.message for log in client.read_logs(limit=200)))
+        assert by_hand.poll() is None
+        up.service("worker start").kill()
+        crashed = until(lambda: (found := client.read_flow_run(long_run.id)).state_name == "Crashed" and found)
+        assert by_hand.wait(200) == 0
+    assert "The worker of this run is gone" in (crashed.state.message or "")  # type: ignore[union-attr]
+
+
+def test_what_is_at_work_ends_with_a_kill_of_the_parent(up: Up, long_run: FlowRun) -> None:
+    """The last test of the module: it ends what the others use."""
+    with up.client() as client:
+        client.set_flow_run_state(long_run.id, AwaitingRetry(), force=True)  # as Retry in the dashboard does
+    until(lambda: trains(up))
     everything = everything_below(up)
     up.process.send_signal(signal.SIGKILL)
     up.process.wait()

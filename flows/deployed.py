@@ -1,0 +1,151 @@
+"""The process of a deployed run: `python -m flows.deployed`, which a worker starts in place of `prefect.engine`.
+
+It runs that engine, and adds what a run needs on a machine where everything may be killed:
+
+- It ends with its worker, however that ends: the kernel tells it, from its first moment on. Nobody else would notice
+  such a run any more, and it would keep its place in the pool.
+- However it ends, its state says so, in words that a person understands.
+- A server that goes away while the run is being prepared does not lose it: it starts again when the server is back.
+  Prefect repeats requests only after a first one was answered, and a run that begins makes many first ones.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import socket
+import sys
+from types import FrameType
+from uuid import UUID
+
+import httpx
+
+from flows import environment, processes
+
+ENGINE = "prefect.engine"
+PATIENCE = 300.0
+"""Seconds that a server may be away before a run that has not begun gives up."""
+INSISTENCE = 3.0
+"""Seconds."""
+RESUME = "Finished stages are kept and training continues at its last checkpoint: press Retry."
+STOPPED = f"This run was told to stop (SIGTERM): its worker or its machine was being stopped. {RESUME}"
+ORPHANED = f"The worker of this run is gone, and the run ended with it. {RESUME}"
+
+
+class Ended(BaseException):
+    """Somebody else ends this run; the text says who, for a person."""
+
+
+def main() -> int:
+    """Run the engine until it is done. Returns the exit status."""
+    variables = dict(os.environ)
+    environment.apply(quiet=False)
+    run, end = UUID(variables["PREFECT__FLOW_RUN_ID"]), End()
+    try:
+        end.follow_worker(variables.get("PREFECT__CONTROL_PORT"))
+        status = _run_engine()
+        if status.code and not end.reason and _lost_server(status) and _has_not_begun(run):
+            os.execve(sys.executable, [sys.executable, "-m", "flows.deployed"], variables)
+        if not end.reason:
+            raise status
+    except Ended:
+        pass
+    end.insist(None)
+    _report(run, end.reason)
+    return 0
+
+
+def _run_engine() -> SystemExit:
+    try:
+        runpy.run_module(ENGINE, run_name="__main__", alter_sys=True)
+    except SystemExit as status:
+        return status
+    return SystemExit(0)
+
+
+class End:
+    """Raises Ended in this thread when the worker is gone, or when SIGTERM comes and the engine has no use for it."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        """Who ended the run, once somebody did."""
+
+    def follow_worker(self, port: str | None) -> None:
+        """Begin to listen. `port` is where the worker listens for its runs."""
+        if os.getsid(0) != os.getpid():
+            os.setsid()  # Ctrl-C in the worker's terminal is for the worker
+        signal.signal(signal.SIGTERM, self._stopped)
+        signal.signal(signal.SIGHUP, self._orphaned)
+        processes.hear_of_parents_end(signal.SIGHUP)
+        if port:
+            try:
+                socket.create_connection(("127.0.0.1", int(port)), timeout=10).close()
+            except ConnectionRefusedError:  # it was gone before
+                self._orphaned()
+
+    def insist(self, seconds: float | None) -> None:
+        """Raise again every so many seconds when nothing came of it: code that was called may have swallowed it."""
+        signal.signal(signal.SIGALRM, self._again)
+        signal.setitimer(signal.ITIMER_REAL, seconds or 0, seconds or 0)
+
+    def _stopped(self, _number: int, _frame: FrameType | None) -> None:
+        self.reason = STOPPED
+        raise Ended(self.reason)
+
+    def _orphaned(self, _number: int = signal.SIGHUP, _frame: FrameType | None = None) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):  # nobody reads them any more: Rich ends a process that writes to such a pipe
+            os.dup2(nowhere, descriptor)
+        self.reason = ORPHANED
+        self.insist(INSISTENCE)
+        raise Ended(self.reason)
+
+    def _again(self, _number: int, _frame: FrameType | None) -> None:
+        handled = sys.exception()
+        while handled and not isinstance(handled, Ended):
+            handled = handled.__context__
+        if not handled:  # those who are on their way out have a checkpoint to write
+            raise Ended(self.reason)
+
+
+def _report(run: UUID, reason: str) -> None:
+    """Say how the run ended, unless the engine could say more than that it crashed."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import State, StateType
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run).state
+        if state is None or not state.is_final() or state.is_crashed():
+            cancelled = state is not None and state.is_cancelling()
+            kind = StateType.CANCELLED if cancelled else StateType.CRASHED
+            client.set_flow_run_state(run, State(type=kind, message=reason), force=True)
+
+
+def _lost_server(end: SystemExit) -> bool:
+    """Whether a request that failed is what the engine ended for."""
+    error: BaseException | None = end
+    while error:
+        if isinstance(error, httpx.TransportError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _has_not_begun(run: UUID) -> bool:
+    """Whether the run can be started again, asked when the server is back."""
+    from prefect.client.orchestration import get_client
+    from prefect.logging import get_logger
+
+    from flows.server import Server
+
+    address = os.environ["PREFECT_API_URL"].removesuffix("/api")
+    get_logger("engine").warning("the server at %s went away before the run began; it begins again later", address)
+    with Server(address).ready(PATIENCE), get_client(sync_client=True) as client:
+        state = client.read_flow_run(run).state
+        return state is not None and state.is_pending()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
