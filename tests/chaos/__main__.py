@@ -140,7 +140,9 @@ def stop_runs(box: Machine, chance: random.Random, table: Table, count: int) -> 
             stopping.terminated(box)
     for _ in range(2):
         with table.trial("Ctrl-C of `codetune up` during training"):
-            stopping.interrupted_up(box)
+            stopping.ended_up(box, signal.SIGINT)
+    with table.trial("SIGKILL of `codetune up` during training"):
+        stopping.ended_up(box, signal.SIGKILL)
     office = workers.Office.opened(box)
     for _ in range(4):
         with table.trial("cancelled from the dashboard during training"):

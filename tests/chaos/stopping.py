@@ -87,18 +87,20 @@ def cancelled(office: Office) -> None:
     shutil.rmtree(results.root)
 
 
-def interrupted_up(machine: Machine) -> None:
-    """Ctrl-C of `codetune up` during training; the next one continues the run when somebody presses Retry."""
+def ended_up(machine: Machine, number: signal.Signals) -> None:
+    """A signal to `codetune up` during training (SIGINT is Ctrl-C); Retry in the next one continues the run."""
     results = machine.store(without=STAGES.index("training"))
     home = machine.folder / f"up-{uuid4().hex[:6]}"
     up = Up.start(machine, home)
     run = Office(machine, up.address).submit(results)
     training = hold(up.training, results)
-    stop(up.process, signal.SIGINT)
+    stop(up.process, number)
     wait_until("the training is asked to stop", lambda: is_asked_to_end(training.pid))
     stop(training, signal.SIGCONT)
-    assert up.process.wait(2 * GRACE) == 0, up.words()
-    assert not processes(up.marker), processes(up.marker)
+    status = up.process.wait(2 * GRACE)
+    if number == signal.SIGKILL:
+        wait_until("all that it started is gone", lambda: not processes(up.marker))
+    assert status in (0, -signal.SIGKILL) and not processes(up.marker), (up.words(), processes(up.marker))
     checkpoint = results.last_checkpoint()
     assert checkpoint, "no checkpoint was written"
     again = Up.start(machine, home)

@@ -256,8 +256,11 @@ def everything_below(up: Up) -> list[psutil.Process]:
 
 
 def trains(up: Up) -> bool:
+    """Whether optimizer steps are being made: the event file bears the process's number."""
     with suppress(psutil.NoSuchProcess):  # some end while they are looked at
-        return any("tasks.training.worker" in " ".join(one.cmdline()) for one in everything_below(up))
+        pids = [one.pid for one in everything_below(up) if "tasks.training.worker" in one.cmdline()]
+        events = up.project / "results" / ".work" / "training"
+        return any([*events.glob(f"*/result/tensorboard/events*.{pid}.*")] for pid in pids)
     return False
 
 
@@ -274,7 +277,7 @@ def long_run(up: Up) -> FlowRun:
 
 
 def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(up: Up, long_run: FlowRun) -> None:
-    """It goes with its worker, and says so."""
+    """That one goes with its worker, and says so."""
     recipe = up.project / "by-hand.yaml"
     recipe.write_text(json.dumps(SMALL_DEMO))  # which is YAML
     run = ["run", str(recipe), "--refresh", "training", "--store", "results"]
@@ -283,32 +286,34 @@ def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(up: Up, 
         [sys.executable, "-c", "from flows.cli import main; main()", *run], cwd=up.project, env=environment
     )
     with up.client() as client:
-        until(lambda: any("another run uses the card" in log.message for log in client.read_logs(limit=200)))
-        assert by_hand.poll() is None
+        until(lambda: "another run uses the card" in str(client.read_logs(limit=200)))
         up.service("worker start").kill()
         crashed = until(lambda: (found := client.read_flow_run(long_run.id)).state_name == "Crashed" and found)
-        assert by_hand.wait(200) == 0
-    assert "The worker of this run is gone" in (crashed.state.message or "")  # type: ignore[union-attr]
+        assert crashed.state is not None and "The worker of this run is gone" in (crashed.state.message or "")
+        until(lambda: "the card stand-in is free" in str(client.read_logs(limit=200)))
+    by_hand.terminate()
+    by_hand.wait(60)
 
 
-def test_what_is_at_work_ends_with_a_kill_of_the_parent(up: Up, long_run: FlowRun) -> None:
-    """The last test of the module: it ends what the others use."""
+def test_ctrl_c_ends_everything_at_work(up: Up, long_run: FlowRun) -> None:
+    """The last test of the module that uses it. Training has written a checkpoint."""
     with up.client() as client:
         client.set_flow_run_state(long_run.id, AwaitingRetry(), force=True)  # as Retry in the dashboard does
     until(lambda: trains(up))
     everything = everything_below(up)
-    up.process.send_signal(signal.SIGKILL)
-    up.process.wait()
-    _, alive = psutil.wait_procs(everything, timeout=60)
-    assert not alive, [process.cmdline() for process in alive]
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(200) == 0, up.said.read_text()
+    assert not [process for process in everything[1:] if process.is_running()]
+    assert list((up.project / "results").glob(".work/training/*/checkpoints/step-*/checkpoint.json"))
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{up.address}/api/health")
 
 
-def test_ctrl_c_ends_everything(project: Path, tmp_path: Path) -> None:
+def test_everything_ends_with_a_kill_of_the_parent(project: Path, tmp_path: Path) -> None:
     with started(project, tmp_path / "home") as up:
         everything = everything_below(up)
         assert len(everything) == 3
-        up.process.send_signal(signal.SIGINT)
-        assert up.process.wait(60) == 0, up.said.read_text()
-        assert not [process for process in everything[1:] if process.is_running()]
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{up.address}/api/health")
+        up.process.send_signal(signal.SIGKILL)
+        up.process.wait()
+        _, alive = psutil.wait_procs(everything, timeout=60)
+        assert not alive, [process.cmdline() for process in alive]
