@@ -134,18 +134,19 @@ def _noise(handle: EvaluationReport) -> Section:
 
 
 def _breakdowns(handle: EvaluationReport) -> list[Section]:
-    """Per-language figures of everything; the loss by repository."""
+    """Every figure by language and by repository; of functional suites, whose problems are their repositories, none."""
     metrics = {metric.name: metric for metric in handle.metrics}
     found = []
     languages = [row for row in handle.breakdowns if row.by == "language"]
     if languages:
         found.append(Section("languages", "By language", (_languages(languages, metrics),)))
-    losses = [row for row in handle.breakdowns if row.by == "repository" and row.metric.endswith("loss")]
-    for name in dict.fromkeys(row.metric for row in losses):
-        rows = [row for row in losses if row.metric == name]
-        key = "repositories" if name == "loss" else "kept-repositories"
-        title = f"By repository: {metrics[name].title}"
-        found.append(Section(key, title, (_repositories(rows, metrics[name]),)))
+    by_repository = [row for row in handle.breakdowns if row.by == "repository" and not row.metric.endswith("_pass")]
+    for question, key, title in (
+        ("learned", "repositories", "By repository"),
+        ("kept", "kept-repositories", "By repository, outside what was trained on"),
+    ):
+        if rows := [row for row in by_repository if metrics[row.metric].question == question]:
+            found.append(Section(key, title, (_repositories(rows, metrics),)))
     return found
 
 
@@ -157,10 +158,29 @@ def _languages(rows: Sequence[Breakdown], metrics: Mapping[str, Metric]) -> Tabl
     return Table(("language", "figure", "base", "tuned", "difference", "items"), table)
 
 
-def _repositories(rows: Sequence[Breakdown], metric: Metric) -> Table:
-    shown, note = _ends(sorted(rows, key=lambda row: (row.tuned - row.base, row.name)))
-    table = tuple((row.name, *_both(metric, row), f"{row.items:,}") for row in shown)
-    return Table(("repository", "base", "tuned", "difference", "chunks"), table, note)
+def _repositories(rows: Sequence[Breakdown], metrics: Mapping[str, Metric]) -> Table:
+    """A repository a row with all its figures, base → tuned, and the difference of the first."""
+    first, *others = dict.fromkeys(row.metric for row in rows)
+    figures = {(row.name, row.metric): row for row in rows}
+    shown, note = _ends(
+        sorted((row for row in rows if row.metric == first), key=lambda row: (row.tuned - row.base, row.name))
+    )
+    table = tuple(
+        (
+            row.name,
+            f"{row.items:,}",
+            *_both(metrics[first], row),
+            *(_arrow(metrics[name], figures.get((row.name, name))) for name in others),
+        )
+        for row in shown
+    )
+    called = (metrics[name].title.partition(": ")[2] for name in others)
+    columns = ("repository", "chunks", "loss, base", "tuned", "difference", *called)
+    return Table(columns, table, f"{note} “base → tuned”; “–” where nothing was asked.")
+
+
+def _arrow(metric: Metric, row: Breakdown | None) -> str:
+    return f"{figure(metric, row.base)} → {figure(metric, row.tuned)}" if row else "–"
 
 
 def _ends(rows: Sequence[Breakdown]) -> tuple[Sequence[Breakdown], str]:

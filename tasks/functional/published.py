@@ -98,6 +98,8 @@ def _here(place: _Place, revision: str) -> Path | None:
 
 
 def _usable(place: _Place, names: list[str]) -> list[str]:
-    usable = [name for name in sorted(names) if name.endswith(_FORMS) and all(part in name for part in place.fits)]
+    # the shortest first: a suite before its light variant
+    shortest = sorted(names, key=lambda name: (len(name), name))
+    usable = [name for name in shortest if name.endswith(_FORMS) and all(part in name for part in place.fits)]
     # a train split may stand beside the one that is meant
     return [name for name in usable if "test" in name] or usable

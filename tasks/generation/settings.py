@@ -34,7 +34,8 @@ class GenerationConfig(Config):
     functional_tokens: int = Field(512, ge=16)
     """Longest answer to a problem of a functional suite, in tokens; most end by the suite's rules before."""
     repeated: float = Field(1.0, gt=0, le=1)
-    """Share of chunks and prompts that the base model is put through a second time: the noise floor."""
+    """Share of chunks and prompts, of each suite evenly from first to last, that the base model is put through a second
+    time: the noise floor."""
     batch_size: int = Field(32, ge=1)
     """Sequences computed at once. Fewer need less memory; the last bits of the results depend on it."""
     cpu_threads: int = Field(2, ge=1)

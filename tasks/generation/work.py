@@ -23,8 +23,8 @@ TITLES = {"line": "completing lines", "fim": "filling in lines", "block": "filli
 class Measured:
     """What one side did."""
 
-    losses: list[float]
-    """By chunk; of `again` fewer, from the first."""
+    losses: list[float | None]
+    """By chunk; None where not measured."""
     answers: list[str | None] = field(default_factory=list)
     """By item; None where not asked."""
     tokens: int = 0
@@ -57,15 +57,18 @@ class Work:
 
     def _measure(self, pair: Pair, side: Side) -> Measured:
         share = self.config.repeated if side == "again" else 1.0
-        chunks = self.chunks[: _part(len(self.chunks), share)]
+        chosen = _part(range(len(self.chunks)), share)
+        found: list[float | None] = [None] * len(self.chunks)
         with pair.side(side) as computing:
-            self.progress.begin(f"loss, {side}", len(chunks), "chunks")
-            found = losses.measure(computing, chunks, self.config.batch_size, self.progress.advance)
+            self.progress.begin(f"loss, {side}", len(chosen), "chunks")
+            chunks = [self.chunks[index] for index in chosen]
+            sums = losses.measure(computing, chunks, self.config.batch_size, self.progress.advance)
+            for index, loss in zip(chosen, sums, strict=True):
+                found[index] = loss
             answers: list[str | None] = [None] * len(self.items)
             tokens, completions, seconds = 0, 0, 0.0
             for suite in dict.fromkeys(item.suite for item in self.items):
-                indices = [index for index, item in enumerate(self.items) if item.suite == suite]
-                indices = indices[: _part(len(indices), share)]
+                indices = _part([index for index, item in enumerate(self.items) if item.suite == suite], share)
                 self.progress.begin(f"{TITLES.get(suite, suite)}, {side}", len(indices), "prompts")
                 prompts = [self.items[index].prompt_ids for index in indices]
                 started = time.perf_counter()
@@ -109,7 +112,7 @@ def rows(work: Work, measured: Mapping[Side, Measured]) -> tuple[list[dict[str, 
     by_chunk = [
         {
             **{name: getattr(chunk, name) for name in loss_names},
-            **{side: _at(measured[side].losses, index) for side in SIDES},
+            **{side: measured[side].losses[index] for side in SIDES},
         }
         for index, chunk in enumerate(work.chunks)
     ]
@@ -124,13 +127,11 @@ def rows(work: Work, measured: Mapping[Side, Measured]) -> tuple[list[dict[str, 
     return by_chunk, by_item
 
 
-def _at(values: Sequence[float], index: int) -> float | None:
-    return values[index] if index < len(values) else None
-
-
-def _part(count: int, share: float) -> int:
-    """At least one."""
-    return min(count, max(1, round(count * share)))
+def _part(indices: Sequence[int], share: float) -> list[int]:
+    """A share of them, evenly from first to last, so that it has its part of what is held out and what is kept; at
+    least one."""
+    wanted = min(len(indices), max(1, round(len(indices) * share)))
+    return [indices[number * len(indices) // wanted] for number in range(wanted)]
 
 
 def _end_of_middle(tokenizer: CodeTokenizer) -> int | None:

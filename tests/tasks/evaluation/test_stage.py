@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from artifacts.presentation import Figure, Table, Text, to_markdown
+from artifacts.presentation import Block, Figure, Table, Text, to_markdown
 from artifacts.schema import EvaluationReport, ExportedModel, Generations
 from artifacts.store import Store
 from tasks.evaluation import STAGE, EvaluationConfig, run_evaluation
+from tasks.evaluation.samples import choose
 from tasks.evaluation.settings import Margins
 from tests.tasks.generation import world
 
@@ -98,8 +100,35 @@ def test_samples_are_the_best_the_worst_and_random_ones(report: EvaluationReport
     assert gains[0] >= gains[1] > 0 > gains[3] >= gains[2]
 
 
-def test_what_there_is_to_see(report: EvaluationReport) -> None:
-    shown = {section.key: section.blocks for section in STAGE.show(report)}
+def test_where_similarity_ties_the_exact_answer_is_the_better_one() -> None:
+    texts = dict.fromkeys(("repo", "path", "prompt", "suffix"), "")
+    row = {"domain": "held_out", "suite": "line", "truth": "    x = 1", **texts}
+    answers = [("x = 1", "    x = 1"), ("y = 1", "y = 1"), ("    x = 1", "x = 1")]
+    rows = [{**row, "item": item, "base": base, "tuned": tuned} for item, (base, tuned) in enumerate(answers)]
+    shown = choose(rows, {}, 3, random.Random(0))
+    assert [(one.chosen, one.base, one.tuned) for one in shown] == [
+        ("best", "x = 1", "    x = 1"),
+        ("worst", "    x = 1", "x = 1"),
+        ("random", "y = 1", "y = 1"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def shown(report: EvaluationReport) -> dict[str, tuple[Block, ...]]:
+    return {section.key: section.blocks for section in STAGE.show(report)}
+
+
+def test_every_figure_by_repository(report: EvaluationReport, shown: dict[str, tuple[Block, ...]]) -> None:
+    (own,), (kept,) = shown["repositories"], shown["kept-repositories"]
+    assert isinstance(own, Table) and isinstance(kept, Table)
+    scores = ("next line, exact match", "next line, edit similarity", "fill in a line, exact match")
+    assert own.columns[2:] == ("loss, base", "tuned", "difference", *scores, "fill in a block, exact match")
+    assert {row[0] for row in own.rows} == set(world.NAMES) and kept.columns == own.columns
+    line = next(row for row in report.breakdowns if row.metric == "line_exact_match" and row.name == own.rows[0][0])
+    assert own.rows[0][5] == f"{line.base:.1%} → {line.tuned:.1%}"
+
+
+def test_what_there_is_to_see(shown: dict[str, tuple[Block, ...]]) -> None:
     learned, kept = shown["learned"][0], shown["kept"][0]
     assert isinstance(learned, Table) and learned.rows[0][1] == "learned"
     assert isinstance(kept, Table) and (kept.rows[0][6], kept.rows[0][1]) == ("0.05", "worse")

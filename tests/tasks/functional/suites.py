@@ -57,6 +57,36 @@ MBPP = {
     "test": "import numpy as np\nassert np.allclose(sorted(similar((3, 4), (4, 7))), [4])\n"
     "assert set(similar((1, 2), (3,))) == set()\n",
 }
+HUB_HUMAN_EVAL_PLUS = {
+    "task_id": "HumanEval/0",
+    "prompt": '\n\ndef scaled(xs: list, by: float) -> list:\n    """Every number times `by`."""\n',
+    "canonical_solution": "\n    return [x * by for x in xs]\n\n",
+    "entry_point": "scaled",
+    "test": "\n\nimport numpy as np\n\ndef is_floats(x) -> bool:\n    return isinstance(x, list) and "
+    "all(isinstance(i, float) for i in x)\n\n\ndef assertion(out, exp, atol):\n    exact_match = out == exp\n\n"
+    "    if atol == 0 and is_floats(exp):\n        atol = 1e-6\n    if not exact_match and atol != 0:\n"
+    "        np.testing.assert_allclose(out, exp, atol=atol)\n    else:\n        assert exact_match\n\n\n"
+    "def check(candidate):\n    inputs = [[[1, 2], 3], [[0.1, 0.7], 3.0]]\n"
+    "    results = [[3, 6], [0.3, 2.1]]\n    for i, (inp, exp) in enumerate(zip(inputs, results)):\n"
+    "        assertion(candidate(*inp), exp, 0)\n",
+}
+"""As the hub has HumanEval+: the inputs of EvalPlus's own file within `check`, compared by numpy."""
+HUB_MBPP_PLUS = {
+    "task_id": 2,
+    "code": "def shared(a, b):\n  return tuple(set(a) & set(b))",
+    "prompt": "Write a function to find the shared elements from the given two tuples.",
+    "source_file": "Benchmark Questions Verification V2.ipynb",
+    "test_imports": ["import math"],
+    "test_list": ["assert set(shared((3, 4), (4, 7))) == set((4,))"],
+    "test": "import numpy as np\nfrom math import inf\n\n"
+    "def is_floats(x) -> bool:\n    return isinstance(x, float)\n\n\n"
+    "def assertion(out, exp, atol):\n    out = set(out)\n    exp = set(exp)\n    exact_match = out == exp\n"
+    "    if atol == 0 and is_floats(exp):\n        atol = 1e-6\n    if out != exp and atol != 0:\n"
+    "        assert np.allclose(out, exp, rtol=1e-07, atol=atol)\n    else:\n"
+    '        assert out == exp, f"out: {out}, exp: {exp}"\n\n\n'
+    "inputs = [[(3, 4, 5, 6), (5, 7, 4, 10)], [(1, inf), (inf,)]]\nresults = [(4, 5), (inf,)]\n"
+    "for i, (inp, exp) in enumerate(zip(inputs, results)):\n    assertion(shared(*inp), exp, 0)\n",
+}
 INFILLING = {
     **row(),
     "task_id": "SingleLineInfilling/HumanEval/0/L0",

@@ -7,12 +7,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from artifacts.errors import InputError
 from tasks import functional
 from tests.hub import Hub
-from tests.tasks.functional.suites import EVAL_PLUS, INFILLING, MBPP, human_eval, row, write
+from tests.tasks.functional.suites import (
+    EVAL_PLUS,
+    HUB_HUMAN_EVAL_PLUS,
+    HUB_MBPP_PLUS,
+    INFILLING,
+    MBPP,
+    human_eval,
+    row,
+    write,
+)
 
 
 def passes(problem: functional.Problem, completion: str) -> bool:
@@ -68,6 +79,35 @@ def test_an_instruct_answer_becomes_a_completion() -> None:
     )
     answer = "Here you are:\n```python\ndef add(x, y):\n    return x + y\n```\nIt adds."
     assert passes(problem, functional.completion_of_answer(answer, problem))
+
+
+@pytest.mark.parametrize(
+    ("name", "data_set", "form"),
+    [
+        ("humaneval+", "evalplus/humanevalplus", HUB_HUMAN_EVAL_PLUS),
+        ("mbpp+", "evalplus/mbppplus", HUB_MBPP_PLUS),
+    ],
+)
+def test_the_hubs_parquet_files_are_read_and_judge(
+    name: str, data_set: str, form: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist([form]), tmp_path / "data" / "test-00000-of-00001-5973903632b82d40.parquet")
+    with Hub(datasets={data_set: (tmp_path, "b" * 40)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        (problem,) = functional.suite(name).problems
+    assert passes(problem, problem.canonical_solution)
+    assert not passes(problem, problem.canonical_solution.replace("return ", "return ()  # "))
+
+
+def test_a_light_variant_is_another_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variant in ("Light", ""):
+        light = {**INFILLING, "task_id": f"RandomSpanInfilling{variant}/HumanEval/0/1"}
+        write(tmp_path / f"HumanEval-RandomSpanInfilling{variant}.jsonl", light)
+    with Hub(datasets={"loubnabnl/humaneval_infilling": (tmp_path, "c" * 40)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        (problem,) = functional.suite("humaneval-infilling-random-span").problems
+    assert problem.task_id == "RandomSpanInfilling/HumanEval/0/1" and problem.parent == "HumanEval/0"
 
 
 def test_a_published_suite_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

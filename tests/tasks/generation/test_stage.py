@@ -37,7 +37,10 @@ def test_a_part_is_repeated_where_a_part_is_asked_for(
 ) -> None:
     made = generate(small_world, noise, tmp_path, repeated=0.25, block_prompts=0, line_prompts=8, fim_prompts=0)
     answers = pq.read_table(made.path / "completions.parquet").to_pylist()
-    assert [row["again"] is not None for row in answers] == [True] * 4 + [False] * 12
+    assert [row["again"] is not None for row in answers] == [True, False, False, False] * 4
+    chunks = pq.read_table(made.path / "losses.parquet").to_pylist()
+    again = [row["domain"] for row in chunks if row["again"] is not None]
+    assert len(again) == 6 and set(again) == {"held_out", "kept"}
 
 
 def test_a_second_run_gives_the_same_bytes(small_world: world.World, memorised: ExportedModel, tmp_path: Path) -> None:
