@@ -1,8 +1,9 @@
 """Greedy answers to many prompts at once.
 
 Prompts of like length share a batch, padded on the left and masked by attention. A row that is finished leaves the
-batch, so that one long answer does not keep the others computing. Keys and values lie in memory set aside once for
-the whole answer: `DynamicCache` of transformers copies all of them at every token.
+batch, so that one long answer does not keep the others computing, and where few are left, they wait to go on with the
+few that other batches left: a step costs hardly less for one row than for many. Keys and values lie in memory set aside
+once for the whole answer: `DynamicCache` of transformers copies all of them at every token.
 
 An answer does not depend on which prompts share its batch, but for the last bits of the logits (for int8 on a GPU also
 for the choice of outlier columns, which bitsandbytes makes per batch).
@@ -22,6 +23,9 @@ STEPS = 8
 """Tokens between two looks at whether an answer's text says that it has ended."""
 KEEP_FINISHED = 1 / 8
 """Share of finished rows in a batch that is put up with: taking rows out costs about as much as one token."""
+
+FEW = 1 / 4
+"""Share of a batch that is put aside; what was computed of its rows' texts is computed once more, in one pass."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +60,36 @@ def generate(
     import torch
 
     answers: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+    left = list(range(len(prompts)))
     with torch.inference_mode():
-        for start in range(0, len(order), decoding.batch_size):
-            rows = order[start : start + decoding.batch_size]
-            for row, answer in zip(rows, _answer(model, [prompts[row] for row in rows], decoding), strict=True):
-                answers[row] = answer
-            done(len(rows))
+        while left:
+            order = sorted(left, key=lambda row: (-len(prompts[row]) - len(answers[row]), row))
+            batches = [order[at : at + decoding.batch_size] for at in range(0, len(order), decoding.batch_size)]
+            few = int(decoding.batch_size * FEW) if len(batches) > 1 else 0
+            left = []
+            for rows in batches:
+                running = _go_on(model, [prompts[row] for row in rows], [answers[row] for row in rows], decoding, few)
+                left += [rows[index] for index in running]
+                done(len(rows) - len(running))
     return answers
 
 
-def _answer(model: PreTrainedModel, prompts: list[Sequence[int]], decoding: Decoding) -> list[list[int]]:
-    """Answer one batch."""
+def _go_on(
+    model: PreTrainedModel, prompts: list[Sequence[int]], answers: list[list[int]], decoding: Decoding, few: int
+) -> list[int]:
+    """Lengthen the answers of one batch until no more than `few` are unfinished; returns which."""
     import torch
 
     from tasks.generation.cache import reserve
 
+    if len(prompts) <= few:
+        return list(range(len(prompts)))
     device = model.get_input_embeddings().weight.device
-    ids, mask = _padded(prompts, decoding, device)
+    ids, mask = _padded([[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)], decoding, device)
     stop = torch.tensor(sorted(decoding.stop), device=device)
     width = ids.shape[1]
     cache = reserve(model, mask.shape[1])
     positions = (mask[:, :width].cumsum(1) - 1).clamp(min=0)
-    answers: list[list[int]] = [[] for _ in prompts]
     rows = torch.arange(len(prompts), device=device)
     running = torch.ones_like(rows, dtype=torch.bool)
     for step in range(decoding.max_new_tokens):
@@ -95,11 +106,14 @@ def _answer(model: PreTrainedModel, prompts: list[Sequence[int]], decoding: Deco
             if runs:
                 answers[row].append(token)
         running &= ~torch.isin(ids[:, 0], stop)
-        if decoding.ended and step % STEPS == STEPS - 1:
-            ended = [decoding.ended(answers[row]) for row in rows.tolist()]
-            running &= ~torch.tensor(ended, device=device)
+        looks = decoding.ended if step % STEPS == STEPS - 1 else None
+        over = [
+            len(answers[row]) == decoding.max_new_tokens or (looks is not None and looks(answers[row]))
+            for row in rows.tolist()
+        ]
+        running &= ~torch.tensor(over, device=device)
         left = int(running.sum())
-        if not left:
+        if left <= few:
             break
         if left <= (1 - KEEP_FINISHED) * len(rows):
             keep = running.nonzero()[:, 0]
@@ -107,7 +121,7 @@ def _answer(model: PreTrainedModel, prompts: list[Sequence[int]], decoding: Deco
             running = running[keep]
             cache.batch_select_indices(keep)
         positions = positions[:, -1:] + 1
-    return answers
+    return [row for row, runs in zip(rows.tolist(), running.tolist(), strict=True) if runs]
 
 
 def _padded(
