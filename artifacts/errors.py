@@ -6,7 +6,10 @@ and whether a stage is tried again.
 
 from __future__ import annotations
 
-from artifacts.redaction import redact
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from artifacts.redaction import redact, redact_logs
 
 
 class CodetuneError(Exception):
@@ -52,6 +55,28 @@ class StageError(CodetuneError):
 
 class TransientError(CodetuneError):
     """A fault that may pass (network, a busy server). The stage is tried again. Exit status 1."""
+
+
+@contextmanager
+def discreet() -> Iterator[None]:
+    """Let no secret out of a block: not in the log, and not in the error of a library.
+
+    Around whatever runs as a flow or as a task, and in processes that came about without the command line: Prefect puts
+    the text of an error into the run's state, its log and its records.
+
+    Raises:
+        StageError: in place of an error that quotes a secret.
+    """
+    redact_logs()
+    try:
+        yield
+    except CodetuneError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        if (clean := redact(said)) == said:
+            raise
+        raise StageError(clean, remedy="look at the run's log").with_traceback(error.__traceback__) from None
 
 
 def _rebuild(kind: type[CodetuneError], problem: str, field: str | None, remedy: str | None) -> CodetuneError:

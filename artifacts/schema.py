@@ -657,7 +657,8 @@ class EvaluationReport(Handle):
 
 
 class RunReport(Handle):
-    """`report.html`: one self-contained page about the whole run; `figures.json`: the key figures at its head."""
+    """`report.html`: one self-contained page about the whole run; `report.md`: the same for the dashboard;
+    `figures.json`: the key figures at its head."""
 
     verdict: str
     """The outcome in one sentence."""

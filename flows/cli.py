@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from artifacts.errors import CodetuneError
+from artifacts.errors import CodetuneError, discreet
 from flows import environment
 from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure
 from flows.stages import STAGES
@@ -33,6 +33,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `guarded` says what to do next
 )
 app.command("flows.commands.up:up")
+app.command("flows.commands.deploy:deploy")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 for _command in ("models", "promote", "rollback"):
@@ -106,7 +107,8 @@ def main() -> None:
 def guarded(arguments: list[str]) -> int:
     """Run a command line; what a person can mend is said without a traceback. Returns the exit status."""
     try:
-        status = app(arguments, exit_on_error=False, result_action="return_value")
+        with discreet():
+            status = app(arguments, exit_on_error=False, result_action="return_value")
         return status if isinstance(status, int) else 0
     except CycloptsError:
         return 2  # cyclopts has said what is wrong

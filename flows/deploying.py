@@ -6,8 +6,8 @@ import subprocess
 import sys
 from datetime import timedelta
 
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -24,6 +24,8 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from prefect.workers.process import ProcessWorker
 
 from artifacts.errors import StageError
+from flows import server
+from flows.config import PipelineConfig
 from flows.deployed import ORPHANED, RESUME
 from flows.environment import PROJECT
 from flows.processes import own_environment
@@ -35,6 +37,19 @@ MISSED = 3
 """Signs of life that a run may miss: of one whose machine is gone nobody else would say that it is over."""
 BEGINNING = timedelta(minutes=5)
 """What a run may take from the moment that a worker takes it to the first line of the flow."""
+
+
+def register(api: str) -> None:
+    """Everything, with the server whose API is at `api`.
+
+    Raises:
+        StageError: it does not answer, or refuses something.
+    """
+    with server.Server(api.removesuffix("/api")).ready(), get_client(sync_client=True) as client:
+        make_pool(client)
+        watch_over_runs(client)
+        deploy(api)
+        fill_forms(client)
 
 
 def make_pool(client: SyncPrefectClient) -> None:
@@ -103,7 +118,21 @@ def close_runs(client: SyncPrefectClient, worker: str) -> list[FlowRun]:
         asked = run.state_type == StateType.CANCELLING
         kind = StateType.CANCELLED if asked else StateType.CRASHED
         client.set_flow_run_state(run.id, State(type=kind, message=ORPHANED), force=True)
-    return abandoned
+    return [client.read_flow_run(run.id) for run in abandoned]
+
+
+def fill_forms(client: SyncPrefectClient) -> None:
+    """Put every setting of a deployment's recipe among its parameters.
+
+    The dashboard's form submits all of its fields. Those that no parameter fills show the defaults, which are the
+    reference job's, and would go before the recipe.
+    """
+    for deployment in client.read_deployments():
+        config = deployment.parameters.get("config")
+        if config and (deployment.entrypoint or "").startswith("flows."):
+            settings = PipelineConfig.model_validate(config).model_dump(mode="json")
+            parameters = {**deployment.parameters, "config": settings}
+            client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
 
 
 def deploy(api: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from artifacts.errors import discreet
 from artifacts.presentation import Section, Table, Text
 from artifacts.registry import Registry
 from artifacts.schema import (
@@ -46,6 +49,8 @@ from tasks.policy import Run
 from tasks.preflight.probe import probe
 from tasks.stage import Course
 
+REFERENCE = PipelineConfig()
+
 
 class StageSummary(Record):
     """What became of a stage."""
@@ -75,6 +80,7 @@ class RunSummary(Record):
 
 @task(
     name="base-model",
+    task_run_name="base-model",
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=policy.RETRIES,
@@ -83,11 +89,12 @@ class RunSummary(Record):
 )
 def locate(config: base_model.ModelConfig) -> base_model.ModelReference:
     """Find the base model, reading metadata only."""
-    return base_model.locate(config)
+    with discreet():
+        return base_model.locate(config)
 
 
 # No stage: what it does depends on the champion. The registry settles a candidate once, however often this runs.
-@task(name="promotion", cache_policy=NO_CACHE, persist_result=False)
+@task(name="promotion", task_run_name="promotion", cache_policy=NO_CACHE, persist_result=False)
 def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, evaluated: EvaluationReport) -> Event:
     """Promote the model or hold it."""
     event = promotion.settle(registry, candidate, config, evaluated.metrics)
@@ -105,7 +112,7 @@ def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, e
     on_cancellation=[notify],
 )
 def finetune(
-    config: PipelineConfig, refresh: list[StageName] | None = None, onward: StageName | None = None
+    config: PipelineConfig = REFERENCE, refresh: list[StageName] | None = None, onward: StageName | None = None
 ) -> RunSummary:
     """Adapt a code model to a body of code and prove what it learned.
 
@@ -114,11 +121,8 @@ def finetune(
         refresh: stages to run again even if nothing changed.
         onward: a stage to run again even if nothing changed, with everything that follows from it.
     """
-    try:
+    with failures_told():
         return _finetune(config, refresh, onward)
-    except Exception as error:
-        dashboard.publish("run", [_failure(error)])
-        raise
 
 
 def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None) -> RunSummary:
@@ -130,6 +134,7 @@ def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: S
         candidate = promotion.candidate_of(results.exported, results.decided, results.report, config.recipe)
         event = promote(Registry(store.registry), candidate, config.gate, results.evaluated)
     dashboard.publish("run", [_overview(run.outcomes, results.report, event)])
+    dashboard.publish_report((results.report.path / "report.md").read_text(encoding="utf-8"))
     return RunSummary(
         stages={outcome.stage: _summary(outcome) for outcome in run.outcomes},
         report=str(results.report.path / "report.html"),
@@ -146,9 +151,21 @@ def _overview(outcomes: list[policy.Outcome], report: RunReport, event: Event) -
         (one.stage, one.state, "" if one.state == "cached" else f"{one.seconds:.1f} s", one.handle.summary)
         for one in outcomes
     )
-    verdict = f"**{report.verdict}**\n\nThe model: {event.kind}. {' '.join(event.reasons)}"
+    ruling = "held" if event.kind == "hold" else f"promoted, v{event.version}"
+    verdict = f"**{report.verdict}**\n\nThe model: {ruling}. {' '.join(event.reasons)}"
     where = f"The whole report is one HTML file: `{report.path / 'report.html'}`"
     return Section("overview", "The run", (Text(verdict), Table(("stage", "", "took", "result"), rows), Text(where)))
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Say on the run itself why it failed."""
+    try:
+        with discreet():
+            yield
+    except Exception as error:
+        dashboard.publish("run", [_failure(error)])
+        raise
 
 
 def _failure(error: Exception) -> Section:

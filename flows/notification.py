@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from artifacts.errors import CodetuneError
+from artifacts.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def message(flow_run: Any, state: Any) -> dict[str, Any]:
     started = flow_run.start_time or state.timestamp
     said = {
         "run": {"id": str(flow_run.id), "name": flow_run.name},
-        "state": state.name.lower(),
+        "state": "cancelled" if state.is_cancelling() else state.name.lower(),
         "recipe": _recipe(flow_run.parameters.get("config")),
         "seconds": round(max(0.0, ((state.timestamp or datetime.now(UTC)) - started).total_seconds()), 1),
         "dashboard": f"{_dashboard()}/runs/flow-run/{flow_run.id}",
@@ -76,7 +77,7 @@ def explain(error: Any, fallback: str | None = None) -> dict[str, str | None]:
         return {"field": error.field, "problem": error.problem, "remedy": error.remedy}
     problem = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else fallback
     remedy = "look at the run's log; finished stages are kept, so running again continues where this ended"
-    return {"field": None, "problem": problem or "the run ended without a word", "remedy": remedy}
+    return {"field": None, "problem": redact(problem or "the run ended without a word"), "remedy": remedy}
 
 
 def _post(address: str, body: bytes) -> str:

@@ -25,7 +25,8 @@ from artifacts.schema import (
 from artifacts.store import Damaged, Store
 from artifacts.verdicts import GateDecision, Ruling
 from flows.config import PipelineConfig
-from flows.finetune import check_sandbox, functional, locate
+from flows.finetune import check_sandbox, failures_told, functional, locate
+from flows.notification import notify
 from tasks import evaluation, execution, gate, generation, sampling
 from tasks.base_model import ModelConfig
 from tasks.policy import Run, retrying
@@ -65,7 +66,15 @@ def place_of(model: str, store: Store) -> str:
     return place or Registry(store.registry).find(model).model
 
 
-@flow(name="evaluate", flow_run_name="{model}", persist_result=False)
+@flow(
+    name="evaluate",
+    flow_run_name="{model}",
+    persist_result=False,
+    on_completion=[notify],
+    on_failure=[notify],
+    on_crashed=[notify],
+    on_cancellation=[notify],
+)
 def reevaluate(model: str, config: PipelineConfig, suites: list[str] | None = None) -> Reevaluation:
     """Judge an export again, on the data that it was made with.
 
@@ -75,6 +84,11 @@ def reevaluate(model: str, config: PipelineConfig, suites: list[str] | None = No
         suites: functional suites to judge it by instead of the settings' (`generation.functional`): humaneval,
             humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line, -random-span, or the path of a file.
     """
+    with failures_told():
+        return _reevaluate(model, config, suites)
+
+
+def _reevaluate(model: str, config: PipelineConfig, suites: list[str] | None) -> Reevaluation:
     if suites is not None:
         asked = config.generation.model_copy(update={"functional": tuple(suites)})
         config = config.model_copy(update={"generation": asked})

@@ -20,6 +20,7 @@ from prefect.artifacts import (
 
 from artifacts.presentation import Figure, Section, to_markdown
 from artifacts.progress import Listener, Tick
+from artifacts.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,20 @@ def publish(stage: str, sections: list[Section]) -> None:
         figures = [block for block in section.blocks if isinstance(block, Figure)]
         try:
             if text:
-                create_markdown_artifact(text, key=key, description=section.title)
+                create_markdown_artifact(redact(text), key=key, description=section.title)
             for number, figure in enumerate(figures, start=1):
                 create_image_artifact(figure.data_uri, key=f"{key}-figure-{number}", description=figure.alt)
         except Exception as error:
             log.warning("the dashboard did not take “%s”: %s", section.title, error)
             return
+
+
+def publish_report(markdown: str) -> None:
+    """Put the report, with its pictures, on the current flow run."""
+    try:
+        create_markdown_artifact(redact(markdown), key="run-report", description="The report")
+    except Exception as error:
+        log.warning("the dashboard did not take the report: %s", error)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from prefect.tasks import exponential_backoff
 
 from artifacts import digest
 from artifacts.configuration import Config
-from artifacts.errors import CodetuneError, StageError, TransientError
+from artifacts.errors import CodetuneError, StageError, TransientError, discreet
 from artifacts.ledger import Entry
 from artifacts.progress import Progress, Tick
 from artifacts.schema import Handle
@@ -302,9 +302,10 @@ def run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle:
     del key, upstream
     name = job.stage.name
     watchers = [partial(observer.ticked, name) for observer in OBSERVERS.get()]
-    with dashboard.progress_of(name) as shown:
-        handle: Handle = job.build(Progress(shown, *watchers))
-    dashboard.publish(name, job.stage.show(handle))
+    with discreet():
+        with dashboard.progress_of(name) as shown:
+            handle: Handle = job.build(Progress(shown, *watchers))
+        dashboard.publish(name, job.stage.show(handle))
     return handle
 
 

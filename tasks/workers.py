@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from artifacts.errors import StageError
+from artifacts.errors import StageError, discreet
 from tasks.child import die_with
 from tasks.mapping import Mapper, Pending, WorkersConfig, in_order
 
@@ -93,7 +93,8 @@ class Done(Generic[R]):
 @task(name="part", cache_policy=NO_CACHE, persist_result=False)
 def run_part(part: Part) -> Done[Any]:
     """Compute one part, wherever this runs."""
-    return Done(part.work(part.item))
+    with discreet():
+        return Done(part.work(part.item))
 
 
 class _Unwrapped(Generic[R]):

@@ -9,27 +9,37 @@ import logging
 import os
 import pickle
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 import torch
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 
 from artifacts.errors import InputError, StageError
 from artifacts.ledger import Ledger
 from artifacts.redaction import STARS, redact, redact_logs
 from flows import environment
 from flows.config import build
+from flows.finetune import finetune
+from tasks import base_model, preflight
 from tasks.base_model import ModelConfig, locate
 from tasks.loading import load_base
 from tasks.preflight.shape import read_shape
 from tasks.sampling import SamplingConfig, run_sampling
 from tasks.training.checkpoints import Checkpoints
 from tests.conftest import BASE_MODEL
+from tests.flows.receiver import SECRET as WEBHOOK
+from tests.flows.receiver import Receiver
 from tests.tasks.training import jobs
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for package in ("artifacts", "tasks", "flows") for path in sorted((ROOT / package).rglob("*.py"))]
@@ -220,6 +230,73 @@ def test_secrets_are_stars_in_errors_logs_and_the_ledger(
 def test_ordinary_text_is_left_alone() -> None:
     text = "https://hub.example/codellama?revision=main: 4,096 tokens, see tasks/hub.py"
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Max retries exceeded with url: /hooks/{SECRET} (Caused by …)",
+        "password=sesame-open-thyself and sesame%2Dopen are no use",
+        "headers={'Authorization': 'Bearer 0123456789abcdef', 'Accept': '*/*'}",
+    ],
+)
+def test_parts_of_secrets_are_stars_too(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What libraries quote of an address: its path, or the password in it."""
+    monkeypatch.setenv("CODETUNE_WEBHOOK", f"https://chat.example/hooks/{SECRET}")
+    monkeypatch.setenv("DATABASE", "postgresql://me:sesame-open-thyself@127.0.0.1:5432/prefect")
+    said = redact(text)
+    assert STARS in said and not any(one in said for one in (SECRET, "sesame-open-thyself", "0123456789abcdef"))
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    opened = Receiver()
+    monkeypatch.setenv("CODETUNE_WEBHOOK", opened.address)
+    yield opened
+    opened.close()
+
+
+def leak(*_: Any, **__: Any) -> Any:
+    """What a library says of an address that does not answer: all of it."""
+    return requests.get(f"http://127.0.0.1:1/{SECRET}/and/{WEBHOOK}")
+
+
+def leak_in_part(_config: Any, *, mapper: Any, **_: Any) -> Any:
+    return list(mapper.map("reading", leak, [1]))
+
+
+PLACES: dict[str, tuple[Any, str, Any]] = {
+    "where the model is looked for": (base_model, "locate", leak),
+    "where a key is made": (preflight, "STAGE", replace(preflight.STAGE, identify=leak)),
+    "in a stage": (preflight, "STAGE", replace(preflight.STAGE, run=leak)),
+    "in a part of a stage": (preflight, "STAGE", replace(preflight.STAGE, run=leak_in_part, fans_out=True)),
+}
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("place", PLACES)
+def test_no_secret_of_a_librarys_error_gets_out(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, receiver: Receiver
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setenv("CODETUNE_STORE", str(tmp_path))
+    monkeypatch.setattr(*PLACES[place])
+    with caplog.at_level(logging.DEBUG):
+        state: Any = finetune(build("demo"), return_state=True)
+    assert state.is_failed() and STARS in state.message and STARS in receiver.received[0]["error"]["problem"]
+    records = logged(state.state_details.flow_run_id)
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    said = [state.message, caplog.text, json.dumps(receiver.received), kept.decode(errors="replace"), records]
+    assert not [text for text in said if SECRET in text or WEBHOOK in text]
+
+
+def logged(run: Any) -> str:
+    """All that the server's database holds, once the log of a run has arrived."""
+    place = Path(PREFECT_API_DATABASE_CONNECTION_URL.value().partition(":///")[2])
+    with closing(sqlite3.connect(place)) as database:
+        arrived = "select 1 from log where flow_run_id = ? and message like '%Finished in state Failed%'"
+        until(lambda: database.execute(arrived, (str(run),)).fetchone())
+        return "\n".join(database.iterdump())
 
 
 # --- listening ------------------------------------------------------------------------------------------------

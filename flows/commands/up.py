@@ -27,7 +27,7 @@ from prefect.settings import (
 from rich.console import Console
 
 from artifacts.errors import InputError
-from flows import deploying, processes, server
+from flows import deploying, notification, processes, server
 from flows.environment import PROJECT
 from flows.processes import Service
 
@@ -80,10 +80,7 @@ def _start(address: str, running: list[Service], console: Console) -> None:
     _await_server(running[0], address)
     api = f"{address}/api"
     console.print("registering the pool and the deployments …")
-    with server.Server(address).ready(), get_client(sync_client=True) as client:
-        deploying.make_pool(client)
-        deploying.watch_over_runs(client)
-    deploying.deploy(api)
+    deploying.register(api)
     _close_runs(address, console)
     running.append(Service("worker", partial(_launch_worker, api)))
     _welcome(address, console)
@@ -128,6 +125,7 @@ def _close_runs(address: str, console: Console) -> None:
     with server.Server(address).ready(), get_client(sync_client=True) as client:
         for run in deploying.close_runs(client, WORKER):
             console.print(f"the run {run.name} lost its worker; press Retry to continue it")
+            notification.notify(None, run, run.state)
 
 
 def _launch_server(address: str, log: Path) -> Popen[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from artifacts.presentation import Section, Table, Text
+from artifacts.presentation import Section, Table, Text, duration
 from artifacts.schema import Plan, Prediction, PreflightReport
 
 ENGINES = {"fused": "the fused engine", "stock": "the libraries' modules"}
@@ -64,11 +64,3 @@ def prediction_rows(prediction: Prediction) -> tuple[tuple[str, str], ...]:
 
 def _gib(size: float) -> str:
     return f"{size:.1f} GiB" if size >= 0.05 else "less than 0.1 GiB"
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `7 min 5 s`, `3 h 12 min`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -6,12 +6,11 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from artifacts.presentation import Section, Table
+from artifacts.presentation import Section, Table, duration
 from artifacts.schema import Handle
 from artifacts.store import MANIFEST
 from tasks.reporting.comparison import Comparison, compare
 from tasks.reporting.inputs import RunResults
-from tasks.reporting.verdict import duration
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from artifacts.presentation import Table
+from artifacts import presentation
+from artifacts.presentation import Block, Figure, Table, inert
 from tasks.reporting.chapters import Chapter
 from tasks.reporting.verdict import Answer, KeyFigure, Tone
 
@@ -38,6 +39,23 @@ class Page:
 def to_html(page: Page) -> str:
     """The page as a document: equal pages give equal text."""
     return _environment().get_template("report.html.j2").render(page=page)
+
+
+def to_markdown(page: Page) -> str:
+    """The page as Markdown with its pictures, for the dashboard; samples side by side are for the HTML alone."""
+    answers = [f"**{answer.question}** {answer.sentence}" for answer in page.answers]
+    rows = tuple((one.label, one.value, one.note) for one in page.figures)
+    lines = [f"# {page.title}", page.subtitle, *answers, _markdown_of(Table(("", "", ""), rows))]
+    for chapter in page.chapters:
+        lines += [f"## {chapter.title}"] if chapter.sections else []
+        for section in chapter.sections:
+            lines += [f"### {section.title}", *map(_markdown_of, section.blocks)]
+    return "\n\n".join(lines)
+
+
+def _markdown_of(block: Block) -> str:
+    caption = f"\n\n{inert(block.caption)}" if isinstance(block, Figure) and block.caption else ""
+    return presentation.to_markdown(block) + caption
 
 
 def markdown_to_html(text: str) -> Markup:

@@ -24,7 +24,7 @@ from artifacts.schema import (
 from artifacts.verdicts import GateDecision
 from tasks.reporting.chapters import chapters
 from tasks.reporting.inputs import RunResults
-from tasks.reporting.page import Page, to_html
+from tasks.reporting.page import Page, to_html, to_markdown
 from tasks.reporting.verdict import answers_of, key_figures, tone_of
 
 
@@ -51,7 +51,8 @@ def run_reporting(  # the stages' handles are the signature
     workdir: Path,
     progress: Progress,
 ) -> RunReport:
-    """Write `report.html`, one page that loads nothing from elsewhere, and `figures.json`, its key figures."""
+    """Write `report.html`, one page that loads nothing from elsewhere, `report.md`, the same for the dashboard, and
+    `figures.json`, its key figures."""
     progress.begin("writing the report")
     run = RunResults(
         preflight, sample, tokens, checkpoint, exported, generations, evaluation, kept, decision, executions
@@ -95,8 +96,9 @@ def compose(config: ReportingConfig, run: RunResults, shown: dict[str, list[Sect
 
 
 def write(page: Page, folder: Path) -> None:
-    """The page as HTML, and its key figures as JSON for whoever wants them without the page."""
+    """The page as HTML and, for the dashboard, as Markdown; its key figures as JSON for whoever wants no page."""
     (folder / "report.html").write_text(to_html(page), encoding="utf-8")
+    (folder / "report.md").write_text(to_markdown(page), encoding="utf-8")
     (folder / "figures.json").write_text(json.dumps([asdict(figure) for figure in page.figures], indent=1))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from artifacts.presentation import duration
 from artifacts.schema import EvaluationReport, Metric
 from tasks.evaluation.words import is_share
 from tasks.reporting.inputs import RunResults
@@ -190,13 +191,3 @@ def interval(metric: Metric) -> str:
 def _signed(metric: Metric, value: float) -> str:
     text = f"{100 * value:+.1f}" if is_share(metric) else f"{value:+.3f}"
     return text.replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """`4.2 s`, `42 s`, `7 min 5 s`, `3 h 12 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -17,6 +17,7 @@ from transformers.trainer_pt_utils import nested_gather
 from trl import SFTTrainer
 
 from artifacts.errors import StageError
+from artifacts.presentation import duration
 from tasks.training import ranks
 from tasks.training.batches import Batches
 from tasks.training.checkpoints import Checkpoints
@@ -213,13 +214,14 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not fo
         if "loss" not in logs:
             return
         left = (state.max_steps - state.global_step) * logs["seconds"]
+        gpu = "gpu_temperature_c" in logs
         details: dict[str, float | str] = {
             "loss": round(logs["loss"], 4),
-            "learning rate": f"{logs['learning_rate']:.2g}",
             "tokens/s": round(logs["tokens_per_second"]),
-            "memory": f"{logs['memory_gib']:.2f} GiB",
-            **({"GPU": f"{logs['gpu_temperature_c']:.0f} °C"} if "gpu_temperature_c" in logs else {}),
-            "left": f"{left:.0f} s",
+            "left": duration(left),
+            "GPU memory" if gpu else "memory": f"{logs['memory_gib']:.2f} GiB",
+            **({"GPU": f"{logs['gpu_temperature_c']:.0f} °C"} if gpu else {}),
+            "learning rate": f"{logs['learning_rate']:.2g}",
         }
         self._sender.send("step", step=state.global_step, details=details)
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from artifacts.errors import InputError
 from flows import recipes
 from flows.config import PipelineConfig, build
+from flows.environment import PROJECT
 from flows.stages import STAGES
 from tasks.sampling.configuration import GithubCodeSource, LocalSource
 
@@ -17,18 +20,23 @@ def test_every_recipe_is_valid_and_described(name: str) -> None:
     assert len(recipes.describe(name)) > 40
 
 
-def test_every_setting_has_a_description_for_the_dashboards_form() -> None:
-    schema = PipelineConfig.model_json_schema()
-    kinds = {"PipelineConfig": schema, **schema["$defs"]}
-    named = {name: kind.get("description") for name, kind in kinds.items()}
+ENTRYPOINTS = {one["entrypoint"] for one in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]}
+
+
+@pytest.mark.parametrize("entrypoint", sorted(ENTRYPOINTS))
+def test_every_field_of_the_dashboards_forms_has_a_description(entrypoint: str) -> None:
+    module, _, name = entrypoint.rpartition(".")
+    form = getattr(importlib.import_module(module), name).parameters.model_dump()
+    kinds = {"": form, **form["definitions"]}
+    named = {kind: value.get("description") for kind, value in kinds.items()}
     silent = [
-        f"{name}.{field}"
-        for name, kind in kinds.items()
-        for field, value in kind.get("properties", {}).items()
+        f"{kind}.{field}"
+        for kind, schema in kinds.items()
+        for field, value in schema.get("properties", {}).items()
         # pydantic leaves out what the settings that are referred to say of themselves
         if not value.get("description") and not named.get(value.get("$ref", "").rpartition("/")[2])
     ]
-    assert len(kinds) > 10 and not silent
+    assert len(kinds) > 10 and form["properties"]["config"]["description"] and not silent
 
 
 def test_the_defaults_are_the_reference_job() -> None:

@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import psutil
 import pytest
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import AwaitingRetry, Pending, Scheduled
+from prefect.states import AwaitingRetry, Cancelling, Pending, Scheduled
 
 from flows import stages
+from flows.config import PipelineConfig, build
 from flows.server import answers
+from tests.flows import postgres
+from tests.flows.receiver import Receiver
+from tests.waiting import free_port, until
 
 PROJECT = Path(__file__).parents[2]
 T = TypeVar("T")
-SMALL_DEMO = {
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+PATIENCE = 60_000
+"""Milliseconds that a page may take."""
+SMALL_DEMO: dict[str, Any] = {
     "recipe": "demo",
     "sampling": {"files": 24},
     "tokenization": {"max_length": 64},
@@ -48,17 +60,11 @@ SMALL_DEMO = {
     },
     "evaluation": {"resamples": 2000},
 }
+LONG_DEMO = {**SMALL_DEMO, "training": {**SMALL_DEMO["training"], "max_steps": 5000}}
+"""The same data, trained until somebody ends it."""
+WRONG_DEMO = {**SMALL_DEMO, "training": {**SMALL_DEMO["training"], "lora": {"target_modules": ["query_proj"]}}}
 STAGES = {*stages.STAGES} - {"quantization", "kept", "execution"}
 """Those that run: what is trained as published is not quantized."""
-
-
-def until(found: Callable[[], T | None], patience: float = 200) -> T:
-    """What is found in the end."""
-    deadline = time.monotonic() + patience
-    while not (value := found()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
-    return value
 
 
 @dataclass
@@ -81,12 +87,25 @@ class Up:
         with temporary_settings({PREFECT_API_URL: f"{self.address}/api"}), get_client(sync_client=True) as client:
             yield client
 
+    def trigger(self, config: dict[str, Any]) -> UUID:
+        """Start a run of the deployment `demo`, as its form in the dashboard does."""
+        with self.client() as client:
+            demo = client.read_deployment_by_name("finetune/demo")
+            return client.create_flow_run_from_deployment(demo.id, parameters={"config": config}).id
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    def run(self, run: UUID) -> FlowRun:
+        with self.client() as client:
+            return client.read_flow_run(run)
+
+    def ended(self, run: UUID) -> FlowRun:
+        """The run, when it has ended."""
+        return until(lambda: found if (found := self.run(run)).state and found.state.is_final() else None)
+
+    def engine(self, run: UUID) -> psutil.Process:
+        """The process of a run, when the run is at work."""
+        until(lambda: self.run(run).state_name == "Running")
+        worker = self.service("worker start")
+        return until(lambda: next(iter(worker.children()), None))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +135,7 @@ def started(project: Path, home: Path, **environment: str) -> Iterator[Up]:
     home.mkdir(exist_ok=True)
     path = os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")])
     card = {"CODETUNE_CARD": "stand-in", "CODETUNE_LOCKS": str(home)}
-    settings = clean(PREFECT_HOME=str(home), PYTHONPATH=path, CODETUNE_STORE="results", PWD="/", **card, **environment)
+    settings = clean(PREFECT_HOME=str(home), PYTHONPATH=path, CODETUNE_STORE="results", PWD="/", **card) | environment
     with said.open("w") as file:
         process = subprocess.Popen(command(port), cwd=project, env=settings, stdout=file, stderr=file, text=True)
     up = Up(process, f"http://127.0.0.1:{port}", project, said, card)
@@ -130,8 +149,16 @@ def started(project: Path, home: Path, **environment: str) -> Iterator[Up]:
 
 
 @pytest.fixture(scope="module")
-def up(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    with started(project, tmp_path_factory.mktemp("home")) as running:
+def receiver() -> Iterator[Receiver]:
+    """The webhook that the worker's runs know."""
+    opened = Receiver()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def up(project: Path, receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with started(project, tmp_path_factory.mktemp("home"), CODETUNE_WEBHOOK=receiver.address) as running:
         yield running
 
 
@@ -162,8 +189,31 @@ def test_everything_is_deployed(up: Up) -> None:
         (place,) = (step["prefect.deployments.steps.set_working_directory"] for step in deployment.pull_steps or ())
         assert (deployment.work_pool_name, place) == ("gpu", {"directory": str(up.project)})
     assert pool.concurrency_limit == 1
+    for name in ("demo", "codellama-7b-t4"):  # all of it: the dashboard's form submits every field that it shows
+        assert found[name].parameters == {"config": build(name).model_dump(mode="json")}
     (weekly,) = found["codellama-7b-t4"].schedules
     assert (weekly.schedule.timezone, weekly.active) == ("Europe/Berlin", False)  # type: ignore[union-attr]
+
+
+def test_the_commands_of_the_compose_file_do_their_work(up: Up, tmp_path: Path) -> None:
+    services, port = yaml.safe_load((PROJECT / "compose.yaml").read_text())["services"], str(free_port())
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    settings = clean(PREFECT_API_URL=f"{up.address}/api", PREFECT_HOME=str(tmp_path), PATH=path)
+    settings |= {"PYTHONPATH": str(up.project), "PREFECT_WORKER_WEBSERVER_PORT": port}
+
+    def is_healthy(service: str) -> bool:
+        _, *probe = services[service]["healthcheck"]["test"]
+        probe = [word.replace("8080", port).replace("4200", up.address.rpartition(":")[2]) for word in probe]
+        return subprocess.run(probe, env=settings, stderr=subprocess.DEVNULL).returncode == 0
+
+    subprocess.run(shlex.split(services["deployments"]["command"]), cwd=up.project, env=settings, check=True)
+    assert is_healthy("server") and not is_healthy("worker")
+    worker = subprocess.Popen(shlex.split(services["worker"]["command"]), cwd=up.project, env=settings)
+    try:
+        until(lambda: is_healthy("worker"))
+    finally:
+        worker.terminate()
+        worker.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +230,8 @@ def scheduled(up: Up, scheduler: None) -> list[FlowRun]:
 
     with up.client() as client:
         demo = client.read_deployment_by_name("finetune/demo")
-        client.request(
-            "PATCH", "/deployments/{id}", path_params={"id": demo.id}, json={"parameters": {"config": SMALL_DEMO}}
-        )
+        small = PipelineConfig.model_validate(SMALL_DEMO).model_dump(mode="json")
+        client.update_deployment(demo.id, DeploymentUpdate(parameters={"config": small}))
         client.create_deployment_schedules(demo.id, [(IntervalSchedule(interval=timedelta(seconds=5)), True)])
 
         def ended() -> list[FlowRun] | None:
@@ -210,6 +259,132 @@ def test_the_next_one_finds_everything_in_the_store(up: Up, scheduled: list[Flow
     states = {run.name: run.state_name for run in of_second if run.name in STAGES}
     assert states == dict.fromkeys(STAGES, "Cached")
     assert scheduled[1].total_run_time < scheduled[0].total_run_time / 2
+
+
+# --- watching -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def failed(up: Up, scheduled: list[FlowRun]) -> FlowRun:
+    """A run that asks for layers which the model does not have."""
+    return up.ended(up.trigger(WRONG_DEMO))
+
+
+def artifacts_of(up: Up, run: UUID) -> dict[str, str]:
+    """The addresses of the pages of a run's artifacts, by key."""
+    asked = {"flow_runs": {"id": {"any_": [str(run)]}}}
+    found = httpx.post(f"{up.address}/api/artifacts/filter", json=asked).json()
+    return {one["key"]: f"{up.address}/artifacts/artifact/{one['id']}" for one in found if one["key"]}
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Any]:
+    """A page in a browser, which must ask nobody but this machine."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    hosts: set[str | None] = set()
+    with playwright.sync_playwright() as library:
+        browser = library.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        yield page
+        browser.close()
+    assert hosts - {None} == {"127.0.0.1"}
+
+
+def open_run(page: Any, up: Up, run: UUID, tab: str) -> None:
+    page.goto(f"{up.address}/runs/flow-run/{run}")
+    page.get_by_text(tab, exact=True).first.click()
+
+
+def test_the_page_of_a_run_shows_its_artifacts(page: Any, up: Up, scheduled: list[FlowRun]) -> None:
+    open_run(page, up, scheduled[0].id, "Artifacts")
+    for what in ("run-overview", "run-report", "training: 2 / 2 steps", "preflight-plan"):
+        page.get_by_text(what).first.wait_for()
+    if target := os.environ.get("CODETUNE_SCREENSHOT"):
+        page.wait_for_timeout(3000)  # the timeline is drawn after the page
+        page.screenshot(path=Path(target))
+
+
+def test_stages_that_were_reused_are_marked(page: Any, up: Up, scheduled: list[FlowRun]) -> None:
+    open_run(page, up, scheduled[1].id, "Task Runs")
+    page.get_by_text("Cached", exact=True).first.wait_for()
+    marked = page.locator(".state-list-item", has_text="Cached")
+    page.wait_for_function("document.body.innerText.includes('reporting')")
+    assert marked.count() == len(STAGES)
+
+
+def test_tables_are_tables(page: Any, up: Up, scheduled: list[FlowRun]) -> None:
+    page.goto(artifacts_of(up, scheduled[0].id)["run-overview"])
+    page.locator("table td", has_text="training").first.wait_for()
+    assert page.locator("table tr").count() > 7
+
+
+def test_the_report_has_its_pictures(page: Any, up: Up, scheduled: list[FlowRun]) -> None:
+    """Also that of a run which was reused from end to end."""
+    page.goto(artifacts_of(up, scheduled[1].id)["run-report"])
+    page.get_by_text("The plan, and what it came to").first.wait_for()
+    page.wait_for_function("[...document.images].filter(one => one.naturalWidth > 0).length > 2")
+
+
+def test_pictures_are_decoded(page: Any, up: Up, scheduled: list[FlowRun]) -> None:
+    page.goto(artifacts_of(up, scheduled[0].id)["training-training-figure-1"])
+    page.wait_for_function("[...document.images].some(one => one.src.startsWith('data:') && one.naturalWidth > 0)")
+
+
+def test_a_failed_run_says_what_to_do(page: Any, up: Up, failed: FlowRun) -> None:
+    page.goto(artifacts_of(up, failed.id)["run-failure"])
+    page.get_by_text("What to do").first.wait_for()
+    page.get_by_text("choose among").first.wait_for()
+
+
+def test_the_forms_of_the_dashboard_start_what_the_deployment_says(page: Any, up: Up, scheduled: list[FlowRun]) -> None:
+    """Quick run, which asks nothing, and Custom run, whose form submits all of its fields."""
+    with up.client() as client:
+        deployment = f"{up.address}/deployments/deployment/{client.read_deployment_by_name('finetune/demo').id}"
+        page.goto(f"{deployment}/run")
+        with page.expect_response("**/create_flow_run") as custom:
+            page.get_by_role("button", name="Submit", exact=True).click()
+        made = [UUID(custom.value.json()["id"])]
+        page.goto(deployment)
+        page.get_by_role("button", name="Run", exact=True).click()
+        with page.expect_response("**/create_flow_run") as quick:
+            page.get_by_text("Quick run").first.click()
+        made.append(UUID(quick.value.json()["id"]))
+        ended = [up.ended(run) for run in made]
+        states = {run.state_name for run in client.read_task_runs() if run.flow_run_id in made and run.name in STAGES}
+    assert [run.state_name for run in ended] == ["Completed", "Completed"] and states == {"Cached"}
+
+
+# --- the webhook ----------------------------------------------------------------------------------------------
+
+
+def test_the_webhook_hears_of_success_and_failure(
+    up: Up, scheduled: list[FlowRun], failed: FlowRun, receiver: Receiver
+) -> None:
+    ((good,), (bad,)) = (receiver.heard(run.id) for run in (scheduled[0], failed))
+    assert (good["state"], good["recipe"], bad["state"]) == ("completed", "demo", "failed")
+    assert bad["error"]["field"] == "training.lora.target_modules" and "choose among" in bad["error"]["remedy"]
+
+
+def test_it_hears_of_a_run_that_is_killed_and_of_one_that_is_cancelled(
+    up: Up, scheduled: list[FlowRun], receiver: Receiver
+) -> None:
+    killed, cancelled = up.trigger(LONG_DEMO), up.trigger(LONG_DEMO)
+    up.engine(killed).kill()
+    until(lambda: receiver.heard(killed))
+    up.engine(cancelled)
+    with up.client() as client:
+        client.set_flow_run_state(cancelled, Cancelling())
+    until(lambda: receiver.heard(cancelled))
+    assert [up.ended(run).state_name for run in (killed, cancelled)] == ["Crashed", "Cancelled"]
+    said = [(one["state"], one["recipe"]) for run in (killed, cancelled) for one in receiver.heard(run)]
+    assert said == [("crashed", "demo"), ("cancelled", "demo")]
+
+
+# --- kills ----------------------------------------------------------------------------------------------------
 
 
 def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> None:
@@ -265,18 +440,24 @@ def trains(up: Up) -> bool:
 
 
 @pytest.fixture(scope="module")
-def long_run(up: Up) -> FlowRun:
-    """A run of the worker's that trains and trains."""
-    config = json.loads(json.dumps(SMALL_DEMO))
-    config["training"]["max_steps"] = 5000
-    with up.client() as client:
-        demo = client.read_deployment_by_name("finetune/demo")
-        run = client.create_flow_run_from_deployment(demo.id, parameters={"config": config})
-    until(lambda: trains(up))
+def long_run(up: Up, scheduled: list[FlowRun]) -> UUID:
+    """A run of the worker's that trains until somebody ends it."""
+    run = up.trigger(LONG_DEMO)
+    until(lambda: "training-progress" in artifacts_of(up, run))
     return run
 
 
-def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(up: Up, long_run: FlowRun) -> None:
+def test_training_is_watched_live(page: Any, up: Up, long_run: UUID) -> None:
+    open_run(page, up, long_run, "Artifacts")
+    bar = page.get_by_text(re.compile(r"training: .* steps · loss .* tokens/s .* left .* memory"))
+    bar.first.wait_for()
+    said = bar.first.inner_text()
+    page.wait_for_function("said => !document.body.innerText.includes(said)", arg=said)  # it moves without a click
+
+
+def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(
+    up: Up, long_run: UUID, receiver: Receiver
+) -> None:
     """That one goes with its worker, and says so."""
     recipe = up.project / "by-hand.yaml"
     recipe.write_text(json.dumps(SMALL_DEMO))  # which is YAML
@@ -288,17 +469,18 @@ def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(up: Up, 
     with up.client() as client:
         until(lambda: "another run uses the card" in str(client.read_logs(limit=200)))
         up.service("worker start").kill()
-        crashed = until(lambda: (found := client.read_flow_run(long_run.id)).state_name == "Crashed" and found)
+        crashed = until(lambda: (found := client.read_flow_run(long_run)).state_name == "Crashed" and found)
         assert crashed.state is not None and "The worker of this run is gone" in (crashed.state.message or "")
         until(lambda: "the card stand-in is free" in str(client.read_logs(limit=200)))
+    assert [said["state"] for said in until(lambda: receiver.heard(long_run))] == ["crashed"]
     by_hand.terminate()
     by_hand.wait(60)
 
 
-def test_ctrl_c_ends_everything_at_work(up: Up, long_run: FlowRun) -> None:
+def test_ctrl_c_ends_everything_at_work(up: Up, long_run: UUID) -> None:
     """The last test of the module that uses it. Training has written a checkpoint."""
     with up.client() as client:
-        client.set_flow_run_state(long_run.id, AwaitingRetry(), force=True)  # as Retry in the dashboard does
+        client.set_flow_run_state(long_run, AwaitingRetry(), force=True)  # as Retry in the dashboard does
     until(lambda: trains(up))
     everything = everything_below(up)
     up.process.send_signal(signal.SIGINT)
@@ -317,3 +499,31 @@ def test_everything_ends_with_a_kill_of_the_parent(project: Path, tmp_path: Path
         up.process.wait()
         _, alive = psutil.wait_procs(everything, timeout=60)
         assert not alive, [process.cmdline() for process in alive]
+
+
+# --- another one, on PostgreSQL -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def database() -> Iterator[postgres.Postgres]:
+    folder = postgres.binaries()
+    if folder is None:
+        pytest.skip("no PostgreSQL is installed")
+    with postgres.postgresql(folder) as running:
+        yield running
+
+
+def test_on_postgresql_all_is_the_same_and_ctrl_c_gives_up_every_connection(
+    project: Path, database: postgres.Postgres, tmp_path: Path
+) -> None:
+    with started(project, tmp_path / "home", PREFECT_API_DATABASE_CONNECTION_URL=database.url) as up:
+        run = up.ended(up.trigger(SMALL_DEMO))
+        assert run.state_name == "Completed", up.said.read_text()
+        assert database.ask(f"select state_type from flow_run where id = '{run.id}'") == ["COMPLETED"]
+        everything = everything_below(up)
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(60) == 0, up.said.read_text()
+        assert not [process for process in everything[1:] if process.is_running()]
+    said = up.said.read_text()
+    assert f"postgresql at 127.0.0.1:{database.port}" in said and postgres.PASSWORD not in said
+    assert database.close() == 0  # which waits for the last connection

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,38 +12,9 @@ from prefect import flow
 from artifacts.errors import InputError
 from flows import notification
 from flows.finetune import finetune
+from tests.flows.receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SECRET = "s3cret-part"
-
-
-class Receiver:
-    """A webhook's receiver that answers with `status`, or not at all when it is 0."""
-
-    def __init__(self, status: int = 200) -> None:
-        received: list[dict[str, Any]] = []
-        self.received, self.released = received, threading.Event()
-        released = self.released
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                if status == 0:
-                    released.wait()
-                    return
-                self.send_response(status)
-                self.end_headers()
-
-            def log_message(self, *args: object) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self.server.server_port}/{SECRET}"
-
-    def close(self) -> None:
-        self.released.set()
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture

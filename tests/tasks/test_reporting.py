@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from artifacts import figures
 from artifacts.presentation import Figure, Section, Table, Text
@@ -259,3 +260,16 @@ def test_the_dashboard_gets_verdict_and_figures(tmp_path: Path) -> None:
     table = section.blocks[1]
     assert isinstance(table, Table) and ("Held-out loss", "2.150 → 2.134", "−0.016 [−0.020, −0.012]") in table.rows
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_dashboards_report_has_the_pictures_and_loads_nothing_else(tmp_path: Path) -> None:
+    picture = Figure(_svg(), "svg", "a curve", "A curve")
+    names = Table(("file",), ((HOSTILE,), ("![x](http://host/x.png)",), ("`a <b> ![c]`",)), "<img src=x>")
+    hostile = [Section("x", "X", (Text("![y](http://host/y.png) <img src=http://host/z.png>"), picture, names))]
+    write(compose(ReportingConfig(), _run(), _shown(training=hostile)), tmp_path)
+    renderer = MarkdownIt("commonmark").enable("table")
+    renderer.validateLink = lambda _address: True  # type: ignore[method-assign]
+    rendered = renderer.render((tmp_path / "report.md").read_text())
+    sources = [attributes["src"] or "" for tag, attributes in _Tags(rendered).tags if "src" in attributes]
+    assert len(sources) == 1 and sources[0].startswith("data:image/svg+xml")
+    assert "<code>a &lt;b&gt; ![c]</code>" in rendered and "Held-out loss" in rendered
