@@ -57,6 +57,7 @@ def kill(box: Machine, chance: random.Random, table: Table, count: int) -> None:
         except Exception:
             traceback.print_exc()
             passed = False
+            struck = struck or Counter(names[:1])  # what cannot even begin must not go on for ever
         for name, number in struck.items():
             table.add(name, number, number if passed else 0)
 
@@ -71,6 +72,9 @@ def kill_workers(box: Machine, chance: random.Random, table: Table, count: int) 
         except Exception:
             traceback.print_exc()
             table.add(WORKER, survived=0)
+    for _ in range(2):
+        with table.trial("SIGKILL of the process of a worker's run"):
+            workers.run_killed(office)
     for _ in range(3):
         with table.trial("SIGKILL of the server while a run is prepared"):
             workers.server_killed(office, chance)

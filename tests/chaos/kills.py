@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos.machine import SAVE_STEPS, STAGES, STEPS, Attempt, Machine, Results, processes, stop, wait_until
+from tests.chaos.results import say
 
 Victim = Callable[[Machine, Attempt], bool]
 """Kills something; False when it was not there."""
@@ -51,6 +52,7 @@ class Chain:
         stage = "training" if victim is training else self.random.choice((left[0], *left[:2]))
         self._wait_for_the_moment(attempt, stage, victim)
         struck = victim(self.machine, attempt)
+        say(f"  {victim.__name__} killed in {stage}" if struck else f"  done before a kill in {stage}")
         attempt.end()
         self.kills += struck
         self._judge(before, checkpoint, attempt)

@@ -30,6 +30,7 @@ from tests.chaos.machine import (
     stop,
     wait_until,
 )
+from tests.chaos.results import say
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -214,6 +215,25 @@ def server_killed(office: Office, chance: random.Random) -> None:
     shutil.rmtree(store.root)
 
 
+def run_killed(office: Office) -> None:
+    """The process of a worker's run is killed, as when memory runs out: the worker says so, and takes the next one."""
+    machine, store = office.machine, office.machine.store(without=STAGES.index("training"))
+    worker = Worker.start(machine)
+    try:
+        lost = office.submit(store)
+        wait_until("training begins", worker.training)
+        stop(worker.flow(), signal.SIGKILL)
+        wait_until("the worker says so", lambda: office.state(lost).is_crashed())
+        wait_until("the training process is gone", lambda: worker.training() is None)
+        run = office.submit(store)
+        wait_until("the next run is done", lambda: office.state(run).is_final())
+        assert office.state(run).is_completed(), (office.state(run), worker.words())
+    finally:
+        worker.end()
+    judge_results(machine, store)
+    shutil.rmtree(store.root)
+
+
 def chain(office: Office, chance: random.Random, kills: int) -> int:
     """A run whose worker is killed again and again, each time followed by a new worker and a new run. Returns how many
     kills met a run at work."""
@@ -227,6 +247,7 @@ def chain(office: Office, chance: random.Random, kills: int) -> int:
         time.sleep(chance.uniform(0, machine.seconds[stage] + 0.3))
         struck += not office.state(run).is_final()
         stop(worker.process, signal.SIGKILL)
+        say(f"  worker killed in {stage}")
         worker.process.wait()
         # The kernel tells the flow process that its worker is gone, and it ends; its training process ends with it.
         wait_until("the run that lost its worker is gone", lambda: not processes(worker.marker))  # noqa: B023
