@@ -383,7 +383,7 @@ class GenerationSpeed(Record):
 
     @property
     def summary(self) -> str:
-        return f"{self.tokens_per_second:,.0f} tokens/s, {self.completions_per_second:,.1f} answers/s"
+        return f"{self.tokens_per_second:,.0f} tokens/s, {self.completions_per_second:,.1f} completions/s"
 
 
 class FunctionalSuite(Record):

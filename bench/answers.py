@@ -1,10 +1,10 @@
 """Greedy answers on this machine: transformers' `generate`, one prompt at a time, against the evaluation's batches.
 
-    python -m bench.answers [--out bench/results/answers.json] [--prompts 64] [--alone 8] [--rounds 3]
+    python -m bench.answers [--out bench/results/answers.json] [--prompts 32] [--alone 2] [--rounds 9]
 
 The built-in model in int8 on the CPU, prompts as the evaluation asks them, from the standard library. Two jobs: lines
-that end with their line break, and answers of 48 tokens that nothing ends early. Rounds of one and then the other: what
-else the machine does falls on both, and a round's ratio is worth more than its speeds.
+that end with their line break, and answers of 48 tokens that nothing ends early. Short rounds of one and then the
+other: what else the machine does falls on both, and the ratios are worth more than the speeds.
 """
 
 from __future__ import annotations
@@ -80,15 +80,18 @@ def rate(work: Callable[[Any, Prompts, Job], int], model: Any, asked: Prompts, j
 
 
 def measure(model: Any, asked: Prompts, job: Job, options: argparse.Namespace) -> dict[str, Any]:
-    few = asked[:: max(1, len(asked) // options.alone)][: options.alone]
-    assert alone(model, few, job) == batched(model, few, job), "both give the same answers"
-    rounds = [(rate(alone, model, few, job), rate(batched, model, asked, job)) for _ in range(options.rounds)]
-    one, many = (statistics.median(column) for column in zip(*rounds, strict=True))
-    ratios = [many / one for one, many in rounds]
+    rounds = []
+    for number in range(options.rounds + 1):
+        few = [asked[(number * options.alone + index) % len(asked)] for index in range(options.alone)]
+        assert number or alone(model, few, job) == batched(model, few, job), "both give the same answers"
+        rounds.append((rate(alone, model, few, job), rate(batched, model, asked, job)))
+    timed = rounds[1:]
+    one, many = (statistics.median(column) for column in zip(*timed, strict=True))
+    ratios = [many / one for one, many in timed]
     return {
         "alone_per_s": round(one, 2),
         "batched_per_s": round(many, 2),
-        "speedups": [round(ratio, 2) for ratio in ratios],
+        "speedups": [round(ratio, 2) for ratio in sorted(ratios)],
         "speedup": round(statistics.median(ratios), 2),
     }
 
@@ -96,9 +99,9 @@ def measure(model: Any, asked: Prompts, job: Job, options: argparse.Namespace) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("bench/results/answers.json"))
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--alone", type=int, default=8, help="prompts that are timed one at a time")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--alone", type=int, default=2, help="prompts of a round that are timed one at a time")
+    parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     torch.set_num_threads(2)
     load = os.getloadavg()[0]

@@ -20,8 +20,8 @@ differs among n, up to z²/(n + z²), as in Tango's score interval (1998, Statis
 
 That nothing was lost must be claimed more carefully still: a cluster that lost much at once is rare, and where none was
 drawn the others say that it does not exist. So outcomes get a `floor` as well, which `kept` is judged by: the lower end
-when items are taken to be alike within clusters at least a little (`LEAST_ICC`), and when almost one more of the items
-that count as independent had been lost. Half of an item is the usual correction for continuity.
+when items are taken to be alike within clusters at least a little (`LEAST_ICC`), and when one more of the items that
+count as independent had been lost; half of one, the usual correction for continuity, where no item shares its cluster.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def paired_difference(
     if len(names) >= FEWEST_CLUSTERS:
         low, high = _typical_values(sums, seed, draws)
         if np.isin(sides, (0.0, 1.0)).all():
-            floor = _floor(low, estimate, _independent_items(change, counts, sums, LEAST_ICC), len(clusters))
+            missed = 1.0 if len(names) < len(clusters) else 0.5
+            floor = _floor(low, estimate, _independent_items(change, counts, sums, LEAST_ICC), missed)
             rare_low, rare_high = _rare_differences(estimate, _independent_items(change, counts, sums))
             low, high = min(low, rare_low), max(high, rare_high)
         detectable = _smallest_detectable((high - low) / 2, len(names))
@@ -163,10 +164,10 @@ def _independent_items(change: Floats, counts: Floats, sums: Floats, least_icc: 
     return float(counts.sum() ** 2 / squares) / max(least, between / apart if apart else 1.0)
 
 
-def _floor(low: float, estimate: float, independent: float, items: int) -> float:
-    """The lower end when as many items more were lost as count for one independent item, less half of one."""
-    missed = 1 / independent - 0.5 / items
-    return min(low - missed, _rare_differences(estimate - missed, independent)[0])
+def _floor(low: float, estimate: float, items: float, missed: float) -> float:
+    """The lower end when so many more of the items that count as independent had been lost."""
+    shift = missed / items
+    return min(low - shift, _rare_differences(estimate - shift, items)[0])
 
 
 def _rare_differences(estimate: float, items: float) -> tuple[float, float]:
