@@ -54,7 +54,7 @@ def _result(suite: str, rows: Sequence[Row], verdicts: Verdicts) -> FunctionalRe
 def _share(told: Sequence[Row]) -> Share:
     passed = sum(row["passed"] for row in told)
     low, high = wilson(passed, len(told))
-    reasons = sorted(Counter(row["reason"] for row in told).items(), key=lambda one: (-one[1], one[0]))
+    reasons = sorted(Counter(row["reason"] for row in told).items(), key=lambda one: (one[0] != "passed", -one[1], one))
     return Share(passed=passed, low=low, high=high, reasons=dict(reasons))
 
 

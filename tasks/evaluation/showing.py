@@ -12,6 +12,7 @@ from tasks.evaluation.words import change, figure, in_a_sentence, interval, marg
 
 LINES_BEFORE, LINES_AFTER = 10, 4
 """Lines of text shown around a gap."""
+LINES_OF_ANSWER = 24
 QUESTIONS: dict[Question, str] = {"learned": "Did it learn this code?", "kept": "Did it keep what it could do?"}
 MOST_REPOSITORIES = 12
 """Repositories listed by name."""
@@ -206,7 +207,7 @@ def _sample(sample: Completion) -> str:
     lines = [
         f"{name if not number else '':5} │ {line}"
         for name, answer in answers
-        for number, line in enumerate(answer.rstrip().split("\n"))
+        for number, line in enumerate(answer.rstrip().split("\n")[:LINES_OF_ANSWER])
     ]
     context = [f"{'':5} │ {line}" for line in before], [f"{'':5} │ {line}" for line in after]
     body = "\n".join([*context[0], *lines, *context[1]])

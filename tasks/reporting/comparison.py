@@ -15,6 +15,8 @@ CONTEXT_LINES = 8
 LONGEST = 2000
 """Characters of an answer that are compared and shown."""
 
+PROGRAM_LINES = 24
+"""Lines of a program that are shown: small models repeat themselves."""
 PASSED = "passed"
 
 _WORDS = re.compile(r"\w+|\s+|.")
@@ -48,14 +50,15 @@ class Comparison:
 
 def compare(sample: Completion) -> Comparison:
     """Lay one sample out for reading."""
+    program = bool(sample.base_reason)
     return Comparison(
-        where=f"{sample.repo} / {sample.path}",
-        kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "kept" else ""),
+        where=" / ".join(dict.fromkeys((sample.repo, sample.path))),
+        kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "kept" and not program else ""),
         chosen=sample.chosen,
         before="".join(sample.prompt.splitlines(keepends=True)[-CONTEXT_LINES:]),
         after=_after(sample),
         truth=sample.truth[:LONGEST],
-        answers=_programs(sample) if sample.base_reason else _gaps(sample),
+        answers=_programs(sample) if program else _gaps(sample),
     )
 
 
@@ -75,11 +78,16 @@ def _gaps(sample: Completion) -> tuple[Answer, ...]:
 
 def _programs(sample: Completion) -> tuple[Answer, ...]:
     """Both programs against each other: there are many ways to solve a problem."""
-    base, tuned = sample.base[:LONGEST], sample.tuned[:LONGEST]
+    base, tuned = (_shortened(text[:LONGEST]) for text in (sample.base, sample.tuned))
     return (
         Answer("base", tuple(_pieces(base, tuned)), sample.base_reason == PASSED, sample.base_reason),
         Answer("tuned", tuple(_pieces(tuned, base)), sample.tuned_reason == PASSED, sample.tuned_reason),
     )
+
+
+def _shortened(program: str) -> str:
+    lines = program.splitlines(keepends=True)
+    return program if len(lines) <= PROGRAM_LINES else "".join(lines[:PROGRAM_LINES]) + "…"
 
 
 def _answer(who: str, text: str, truth: str, score: float | None) -> Answer:

@@ -21,7 +21,7 @@ from tasks.reporting.chapters import Chapter
 from tasks.reporting.verdict import Answer, KeyFigure, Tone
 
 _FIGURE = r"[+−-]?[\d.,]+(e[+-]?\d+)?\s?(%|pp|s|GiB|MiB|GB|MB|kB|B|bytes|tokens/s)?"
-_NUMBER = re.compile(rf"{_FIGURE}( to {_FIGURE})?|[–—]?")
+_NUMBER = re.compile(rf"{_FIGURE}( (to|→) {_FIGURE})?|[–—]?")
 
 
 @dataclass(frozen=True)

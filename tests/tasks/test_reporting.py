@@ -237,6 +237,15 @@ def test_only_what_differs_from_the_truth_is_marked() -> None:
     assert not base.exact and base.pieces == (("same", "    return "), ("differs", "y"))
 
 
+def test_programs_are_compared_with_each_other_and_cut_where_they_repeat_themselves() -> None:
+    reasons = {"base_reason": "wrong answer", "tuned_reason": "passed"}
+    base, tuned = compare(_completion(base="    x = 1\n" * 99, tuned="    x = 2\n", **reasons)).answers
+    assert (base.judgement, base.exact, tuned.judgement, tuned.exact) == ("wrong answer", False, "passed", True)
+    assert tuned.pieces == (("same", "    x = "), ("differs", "2"), ("same", "\n"))
+    text = "".join(piece for _, piece in base.pieces)
+    assert text.count("\n") == 24 and text.endswith("…")
+
+
 def test_a_sample_reads_like_the_file() -> None:
     shown = compare(_completion(suffix="\n\ndef g():\n"))
     assert shown.before + shown.truth + shown.after == "def f(x):\n    return x\n\n\ndef g():\n"
