@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -48,7 +49,10 @@ def register(api: str) -> None:
     with server.Server(api.removesuffix("/api")).ready(), get_client(sync_client=True) as client:
         make_pool(client)
         watch_over_runs(client)
+        earlier = {deployment.id: deployment for deployment in client.read_deployments()}
         deploy(api)
+        for deployment in client.read_deployments():
+            keep_switches(client, earlier.get(deployment.id, deployment), deployment)
         fill_forms(client)
 
 
@@ -119,6 +123,17 @@ def close_runs(client: SyncPrefectClient, worker: str) -> list[FlowRun]:
         kind = StateType.CANCELLED if asked else StateType.CRASHED
         client.set_flow_run_state(run.id, State(type=kind, message=ORPHANED), force=True)
     return [client.read_flow_run(run.id) for run in abandoned]
+
+
+def keep_switches(client: SyncPrefectClient, earlier: DeploymentResponse, deployment: DeploymentResponse) -> None:
+    """What somebody switched on or off in the dashboard stays so; deploying again sets it back."""
+    if deployment.paused != earlier.paused:
+        client.update_deployment(deployment.id, DeploymentUpdate(paused=earlier.paused))
+    active = {one.schedule.model_dump_json(): one.active for one in earlier.schedules}
+    for one in deployment.schedules:
+        switched = active.get(one.schedule.model_dump_json(), one.active)
+        if switched != one.active:
+            client.update_deployment_schedule(deployment.id, one.id, active=switched)
 
 
 def fill_forms(client: SyncPrefectClient) -> None:
