@@ -1,0 +1,76 @@
+"""Handles: the small typed records that stages hand to each other. What they stand for lies in the store.
+
+`DatasetSample → TokenizedDataset → Checkpoint → ExportedModel → Generations → EvaluationReport → RunReport`, with the
+`PreflightReport`, its `Plan` and the `QuantizedBase` going into training, and `Executions` into the evaluation. Records
+only: no tensors, no behaviour beyond small sums.
+
+    base        what every record is
+    data        what sampling and tokenization hand on
+    plan        what preflight found, and the plan that training follows
+    model       the model on its way: quantized, trained, exported
+    generation  what the models made, and what became of their programs
+    evaluation  how base and tuned compare, and the report on all of it
+"""
+
+from artifacts.schema.base import Engine, Handle, Quantization, Record
+from artifacts.schema.data import DatasetSample, FunnelStep, KeptSample, SplitSize, TokenizedDataset, TokenizedSplit
+from artifacts.schema.evaluation import (
+    Breakdown,
+    Completion,
+    EvaluationReport,
+    FunctionalResult,
+    Metric,
+    Noise,
+    Question,
+    RunReport,
+    Share,
+)
+from artifacts.schema.generation import (
+    Domain,
+    Executions,
+    FunctionalSuite,
+    Generations,
+    GenerationSpeed,
+    Overlap,
+    Protection,
+)
+from artifacts.schema.model import Checkpoint, Comparison, ExportedModel, QuantizedBase, WeightGroup
+from artifacts.schema.plan import Check, Plan, Prediction, PreflightReport
+
+__all__ = [
+    "Breakdown",
+    "Check",
+    "Checkpoint",
+    "Comparison",
+    "Completion",
+    "DatasetSample",
+    "Domain",
+    "Engine",
+    "EvaluationReport",
+    "Executions",
+    "ExportedModel",
+    "FunctionalResult",
+    "FunctionalSuite",
+    "FunnelStep",
+    "GenerationSpeed",
+    "Generations",
+    "Handle",
+    "KeptSample",
+    "Metric",
+    "Noise",
+    "Overlap",
+    "Plan",
+    "Prediction",
+    "PreflightReport",
+    "Protection",
+    "Quantization",
+    "QuantizedBase",
+    "Question",
+    "Record",
+    "RunReport",
+    "Share",
+    "SplitSize",
+    "TokenizedDataset",
+    "TokenizedSplit",
+    "WeightGroup",
+]

@@ -1,0 +1,105 @@
+"""What sampling and tokenization hand on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from artifacts.schema.base import Handle, Record
+
+
+class SplitSize(Record):
+    """How much one side of the split holds."""
+
+    files: int
+    repositories: int
+    bytes: int
+
+
+class FunnelStep(Record):
+    """One step of choosing the sample: what came in, what went on, and why the rest did not."""
+
+    name: str
+    kept: int
+    """Rows that went on."""
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Rows that did not, by reason."""
+
+
+class DatasetSample(Handle):
+    """`train.parquet` and `held_out.parquet`, a row per source file: `repo, path, language, license, size` (bytes),
+    `sha256` (of the content), `revision` (of the source), `content` (text). No repository is on both sides."""
+
+    source: str
+    """The source in words, for people: `github-code@b5661e6b (3 shards)`."""
+    train: SplitSize
+    held_out: SplitSize
+    languages: dict[str, int]
+    """Files by language, both sides."""
+    licenses: dict[str, int]
+    """Files by licence, both sides; `unknown` where the source says nothing."""
+    funnel: tuple[FunnelStep, ...]
+
+    @property
+    def summary(self) -> str:
+        train, held_out = self.train, self.held_out
+        return (
+            f"{train.files:,} files of {train.repositories:,} repositories to learn from, "
+            f"{held_out.files:,} of {held_out.repositories:,} held out"
+        )
+
+
+class KeptSample(DatasetSample):
+    """The same of code from outside what is trained on: both sides are there to be judged by."""
+
+    @property
+    def size(self) -> SplitSize:
+        """Of both."""
+        return SplitSize(
+            files=self.train.files + self.held_out.files,
+            repositories=self.train.repositories + self.held_out.repositories,
+            bytes=self.train.bytes + self.held_out.bytes,
+        )
+
+    @property
+    def summary(self) -> str:
+        size = self.size
+        return f"{size.files:,} files of {size.repositories:,} repositories from elsewhere, to see what is forgotten"
+
+
+class TokenizedSplit(Record):
+    """One side of the split as chunks of `max_length` tokens."""
+
+    files: int
+    chunks: int
+    tokens: int
+    """Real tokens, special ones included, padding not."""
+    padding: int
+    """Tokens of padding needed to bring every chunk to `max_length`."""
+    text_bytes: int
+    """UTF-8 bytes of the text that the tokens stand for."""
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Files that gave no chunk, by reason."""
+
+    @property
+    def padding_share(self) -> float:
+        return self.padding / max(1, self.padding + self.tokens)
+
+
+class TokenizedDataset(Handle):
+    """`train.parquet` and `held_out.parquet`, a row per chunk: `input_ids` (list of int32, at most `max_length`, not
+    padded), `completion_mask` (list of int8, `instruct` only: 1 where the loss counts), and where it came from:
+    `repo, path, sha256, language, chunk` (number within the file, from 0). Chunks of a file stand in order."""
+
+    format: Literal["causal", "fim", "instruct"]
+    max_length: int
+    train: TokenizedSplit
+    held_out: TokenizedSplit
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.train.chunks:,} chunks of {self.max_length} tokens, {self.train.padding_share:.1%} padding; "
+            f"{self.held_out.chunks:,} held out"
+        )

@@ -1,0 +1,183 @@
+"""How base and tuned compare, and the report on all of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from artifacts.intervals import Better, Verdict, improvement, verdict
+from artifacts.schema.base import Handle, Quantization, Record
+from artifacts.schema.generation import Domain, GenerationSpeed
+
+Question = Literal["learned", "kept"]
+"""What a figure is asked about: did the model learn this code, did it keep what it could do?"""
+
+
+class Metric(Record):
+    """One figure of base and tuned on the same items, with the interval of their paired difference."""
+
+    name: str
+    """`loss`, `perplexity`, `line_exact_match`, `line_edit_similarity`, `fim_exact_match`, `block_exact_match` on
+    held-out code; the same after `kept_` on code from elsewhere; `kept_<suite>_pass` of a functional suite."""
+    title: str
+    """The figure in words, with its unit: `Held-out loss, nats per token`."""
+    question: Question = "learned"
+    """What the figure is asked about."""
+    better: Better
+    base: float
+    tuned: float
+    difference: float
+    """tuned − base."""
+    low: float | None
+    """Lower end of the 95 % interval of the difference; None, as `high`, where there is no bound: a single repository
+    says nothing about how repositories differ."""
+    high: float | None
+    smallest_detectable: float | None = None
+    """The true difference that would have been shown in 80 of 100 such comparisons; None where there is no interval."""
+    margin: float | None = None
+    """The loss of quality that is put up with, fixed before the run, in the figure's unit; None for none."""
+    items: int
+    clusters: int
+    """Repositories, or parent problems, that the interval's draws took or left out."""
+    floor: float | None = None
+    """Of outcomes that are 0 or 1: a more careful lower end, which `kept` is judged by beside the interval."""
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval in brackets."""
+        if self.low is None or self.high is None:
+            return "(too few repositories for an interval)"
+        return f"[{self.low:+.4f}, {self.high:+.4f}]"
+
+    @property
+    def gain(self) -> tuple[float, float] | None:
+        """The interval's ends, turned so that more is better; None without an interval."""
+        if self.low is None or self.high is None:
+            return None
+        return improvement(self.low, self.high, self.better)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the interval says against the margin."""
+        return verdict(self.low, self.high, better=self.better, margin=self.margin or 0.0, floor=self.floor)
+
+
+class Completion(Record):
+    """One prompt with the truth and what both models made of it."""
+
+    kind: str
+    """The suite: `line`, `fim`, `block`, or a functional suite's name."""
+    domain: Domain = "held_out"
+    repo: str
+    path: str
+    prompt: str
+    """The text before the gap (its end, where it is long)."""
+    suffix: str
+    """The text after the gap; empty for next-line completion."""
+    truth: str
+    base: str
+    tuned: str
+    chosen: Literal["best", "worst", "random"] = "random"
+    """Why it is shown: what the tuned model won or lost most by, or the seed."""
+    base_score: float | None = None
+    """Edit similarity to the truth, or 1 for a program that passed."""
+    tuned_score: float | None = None
+    base_reason: str = ""
+    """What became of the program, where it is one."""
+    tuned_reason: str = ""
+
+
+class Noise(Record):
+    """Base against base: what two runs of the same model differ by."""
+
+    name: str
+    """The metric's."""
+    title: str
+    items: int
+    changed: int
+    """Items with another answer, or another loss by more than a thousandth of a nat per token."""
+    difference: float
+    """Of the metric, second run − first."""
+
+
+class Breakdown(Record):
+    """A figure for one language or one repository."""
+
+    metric: str
+    by: Literal["language", "repository"]
+    name: str
+    items: int
+    base: float
+    tuned: float
+
+
+class Share(Record):
+    """Problems that one model solved."""
+
+    passed: int
+    low: float
+    """Lower end of Wilson's 95 % interval of the share; of the models alone, without pairing."""
+    high: float
+    reasons: dict[str, int]
+    """Programs by what became of them: `passed`, `wrong answer`, `exception: NameError`; most frequent first."""
+
+
+class FunctionalResult(Record):
+    """One functional suite: how many problems each model solved. The difference is the metric `kept_<suite>_pass`."""
+
+    suite: str
+    problems: int
+    base: Share
+    tuned: Share
+    gained: int
+    """Problems that only the tuned model solved."""
+    lost: int
+    """Problems that only the base solved."""
+    p: float
+    """McNemar's exact test of `gained` against `lost`."""
+
+
+class EvaluationReport(Handle):
+    """`scores.parquet`: a row per answer and score (`domain, suite, item, repo, language, score, base, again, tuned`),
+    made from generations and executions alone; `metrics.json`: the figures with their margins."""
+
+    metrics: tuple[Metric, ...]
+    noise: tuple[Noise, ...] = ()
+    breakdowns: tuple[Breakdown, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was not measured and why, in sentences."""
+    samples: tuple[Completion, ...]
+    """Completions to look at: the best, the worst, and some chosen by seed."""
+    quantization: Quantization
+    """What both models' base weights were quantized to."""
+    generation: GenerationSpeed | None = None
+    """None when nothing was generated."""
+    functional: tuple[FunctionalResult, ...] = ()
+    protection: str = ""
+    """What held model-written programs in check, in words; empty when none was run."""
+
+    def metric(self, name: str) -> Metric:
+        return next(metric for metric in self.metrics if metric.name == name)
+
+    def judged(self, question: Question) -> list[Metric]:
+        """The figures that answer a question. Perplexity says what the loss says."""
+        return [one for one in self.metrics if one.question == question and not one.name.endswith("perplexity")]
+
+    @property
+    def summary(self) -> str:
+        loss = self.metric("loss")
+        kept = self.judged("kept")
+        judged = f"; kept {sum(one.verdict in ('kept', 'learned') for one in kept)} of {len(kept)}" if kept else ""
+        change = f"difference {loss.difference:+.4f} {loss.interval}"
+        return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{judged}"
+
+
+class RunReport(Handle):
+    """`report.html`: one self-contained page about the whole run; `report.md`: the same for the dashboard;
+    `figures.json`: the key figures at its head."""
+
+    verdict: str
+    """The outcome in one sentence."""
+
+    @property
+    def summary(self) -> str:
+        return self.verdict

@@ -1,0 +1,123 @@
+"""What the models made, and what became of their programs."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from artifacts.schema.base import Engine, Handle, Quantization, Record
+
+Domain = Literal["held_out", "kept"]
+"""Where an item is from: the run's own held-out repositories, or code from outside what was trained on."""
+
+
+class GenerationSpeed(Record):
+    """How fast greedy answers were made: a reading, by wall time, start-up included."""
+
+    engine: Engine
+    """What computed them: the plan's, unless it could not."""
+    tokens_per_second: float
+    completions_per_second: float
+
+    @property
+    def summary(self) -> str:
+        return f"{self.tokens_per_second:,.0f} tokens/s, {self.completions_per_second:,.1f} completions/s"
+
+
+class FunctionalSuite(Record):
+    """A suite of problems with tests, as it was put to the models."""
+
+    name: str
+    fingerprint: str
+    """Over the problems."""
+    problems: int
+    instructed: bool = False
+    """Whether the problems were put as instructions, in the model's own template."""
+
+
+class Overlap(Record):
+    """Something to be asked that stands in the training data, word for word or nearly; it was left out."""
+
+    domain: str
+    """`held_out`, `kept`, or a functional suite's name."""
+    item: str
+    part: str
+    kind: Literal["exact", "near"]
+    document: str
+    """The training file that holds the most of it."""
+    share: float
+    """Of the part's runs of five tokens, in that file."""
+
+
+class Generations(Handle):
+    """What the models made, not scored yet. `losses.parquet`: a row per chunk: `domain, repo, path, language, chunk,
+    tokens` and the summed loss in nats of each side, `base, again, tuned` (`again`: base a second time, null where not
+    measured). `completions.parquet`: a row per prompt: `domain, suite, item, repo, path, language, line, prompt,
+    suffix, truth` and each side's answer; of a functional suite's problem `path` is its name and `repo` that of the
+    problem that it is a variant of. `problems/<suite>.jsonl`: functional suites as they were asked."""
+
+    notes: tuple[str, ...] = ()
+    """What was not measured and why, in sentences."""
+    quantization: Quantization
+    """What both models' base weights were quantized to."""
+    losses: int
+    """Chunks."""
+    completions: int
+    """Prompts."""
+    functional: tuple[FunctionalSuite, ...] = ()
+    contaminated: tuple[Overlap, ...] = ()
+    """What stands in the training data and was therefore not asked."""
+    looked_at: dict[str, int] = Field(default_factory=dict)
+    """Files or problems that were looked for there, by domain."""
+    speed: GenerationSpeed | None = None
+    """None when nothing was generated."""
+
+    @property
+    def summary(self) -> str:
+        answers = f", {self.completions:,} answers of each at {self.speed.summary}" if self.speed else ""
+        return f"base, base again and tuned: loss of {self.losses:,} chunks{answers}"
+
+
+class Protection(Record):
+    """What the sandbox achieves on this machine, as its probe found."""
+
+    layers: dict[str, str] = Field(default_factory=dict)
+    """Layers that hold (`landlock`, `seccomp`, `limits`, `user`, `namespaces`), each with a word on how."""
+    level: Literal["strong", "weak", "none"]
+    """`strong`: every required layer holds and the probe's attempts were refused."""
+    sufficient: bool
+    """Above the floor: model-written code may run."""
+    problem: str = ""
+    """What is missing, in words."""
+
+    @property
+    def summary(self) -> str:
+        held = "; ".join(f"{name}: {text}" for name, text in self.layers.items()) or "no layer holds"
+        return f"{self.level} ({held})" + (f", {self.problem}" if self.problem else "")
+
+
+class Executions(Handle):
+    """What became of the programs that the models wrote. `verdicts.parquet`: a row per problem and side: `suite, item`
+    (as in the generations), `task_id, side, passed, outcome, reason`; `runs.parquet`: a row per program that was run:
+    `suite, task_id, completion, detail` (what the sandbox said), `seconds`."""
+
+    measurements: ClassVar[tuple[str, ...]] = ("runs.parquet",)
+
+    protection: Protection
+    """What held them in check."""
+    programs: int
+    """Run; what several sides wrote alike, once."""
+    problems: int
+    """Of all suites."""
+    passed: int
+    """Problems that the tuned model solved."""
+    notes: tuple[str, ...] = ()
+    """Tests that no program can pass, in sentences."""
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.programs:,} programs in the sandbox ({self.protection.level}); "
+            f"tuned solves {self.passed:,} of {self.problems:,} problems"
+        )

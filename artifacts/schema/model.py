@@ -1,0 +1,111 @@
+"""The model on its way: quantized, trained, exported."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from artifacts.schema.base import Handle, Record
+
+
+class WeightGroup(Record):
+    """Some of a model's tensors, before and after."""
+
+    tensors: int
+    parameters: int
+    original_bytes: int
+    bytes: int
+    """In the artifact, scales and other statistics of the quantization included."""
+
+
+class QuantizedBase(Handle):
+    """The base model with quantized linear layers, in the form that `from_pretrained` loads: `config.json` with a
+    `quantization_config`, safetensors as bitsandbytes serializes them, tokenizer, generation configuration, licence."""
+
+    quantization: Literal["int8", "nf4"]
+    linear: WeightGroup
+    """Weights of linear layers: quantized."""
+    other: WeightGroup
+    """Embeddings, output layer, norms, biases: as published."""
+
+    @property
+    def original_bytes(self) -> int:
+        return self.linear.original_bytes + self.other.original_bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.linear.bytes + self.other.bytes
+
+    @property
+    def summary(self) -> str:
+        sizes = f"{self.original_bytes / 1e6:,.1f} → {self.weight_bytes / 1e6:,.1f} MB"
+        return f"{self.linear.tensors} linear layers in {self.quantization}, weights {sizes}"
+
+
+class Checkpoint(Handle):
+    """`adapter/`: the trained LoRA adapter in PEFT's form (safetensors, fp32); `metrics.parquet`: a row per optimizer
+    step: `step, loss, learning_rate, grad_norm, tokens, seconds, tokens_per_second, memory_gib`, and on a GPU
+    `gpu_temperature_c, gpu_power_w, gpu_utilization`; `tensorboard/`: the same as event files."""
+
+    measurements: ClassVar[tuple[str, ...]] = ("metrics.parquet", "tensorboard/*", "tensorboard/*/*")
+
+    steps: int
+    tokens: int
+    """Tokens trained on, padding not counted."""
+    first_loss: float
+    """Mean training loss of the first tenth of the steps, nats per token."""
+    last_loss: float
+    """Mean training loss of the last tenth of the steps, nats per token."""
+    trainable_parameters: int
+    total_parameters: int
+    peak_memory_gib: float
+    """Highest memory of the training process on the device (GPU memory, or resident memory on a CPU)."""
+    step_seconds: float
+    """Median wall time of one optimizer step."""
+    tokens_per_second: float
+    """Median over the steps, padding not counted."""
+    resumed_from: int | None = None
+    """The step of the checkpoint that the last process started from; None when it started from the beginning."""
+    fallbacks: tuple[str, ...] = ()
+    """Where memory ran out and with what training continued: `out of memory at step 37 with 4 × 1: continued with
+    2 × 2`."""
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.steps} steps, loss {self.first_loss:.3f} → {self.last_loss:.3f}, "
+            f"{self.tokens_per_second:,.0f} tokens/s, peak {self.peak_memory_gib:.1f} GiB"
+        ) + (f"; {self.fallbacks[-1]}" if self.fallbacks else "")
+
+
+class Comparison(Record):
+    """How far the logits of a reloaded export lie from those of the trained model, on held-out text."""
+
+    against: str
+    """What was compared with what, in words."""
+    largest_difference: float
+    """Largest absolute difference of a logit."""
+    bound: float
+    """What was allowed."""
+    positions: int
+    """Token positions compared."""
+
+
+class ExportedModel(Handle):
+    """`adapter/`: the LoRA adapter for `peft`; `merged/`: the whole model in fp16 for `transformers`, absent when not
+    asked for, with tokenizer and generation configuration; both with model card. `lineage.json`: where it comes from
+    (`artifacts.lineage`)."""
+
+    measurements: ClassVar[tuple[str, ...]] = ("lineage.json",)
+
+    adapter_comparison: Comparison
+    merged_comparison: Comparison | None
+    adapter_bytes: int
+    merged_bytes: int
+
+    @property
+    def summary(self) -> str:
+        sizes = f"adapter {self.adapter_bytes / 1e6:.1f} MB"
+        if self.merged_bytes:
+            sizes += f", merged model {self.merged_bytes / 1e6:,.1f} MB"
+        compared = [self.adapter_comparison, *([self.merged_comparison] if self.merged_comparison else [])]
+        return f"{sizes}; reloaded, logits within {max(one.largest_difference for one in compared):.1e}"

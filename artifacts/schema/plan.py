@@ -1,0 +1,108 @@
+"""What preflight found, and the plan that training follows."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from artifacts import digest
+from artifacts.schema.base import Engine, Handle, Record
+
+
+class Plan(Record):
+    """How the job will run on this machine: whatever here differs makes different bits, but for what `fingerprint`
+    leaves out."""
+
+    device: Literal["cuda", "cpu"]
+    precision: Literal["fp16", "bf16", "fp32"]
+    """Arithmetic of the forward and backward pass; trainable weights are fp32 always."""
+    micro_batch: int
+    """Sequences in one forward pass."""
+    accumulation: int
+    """Forward passes in one optimizer step, of each process; micro_batch × accumulation × processes is the effective
+    batch."""
+    gradient_checkpointing: bool
+    """Whether layers keep only their input and are computed again in the backward pass."""
+    recomputed_layers: int | None = None
+    """How many, from the first, when not all of them."""
+    unpacked_layers: int = 0
+    """Layers, from the first, whose frozen weights are kept in 16 bits because there is memory for it (`fused`)."""
+    engine: Engine = "stock"
+    """`fused`: codetune's own forward and backward pass on the same weights; `stock`: the libraries' modules."""
+    gpu_memory_gib: float | None = None
+    """What the process may take of the card, GiB; None for all of it."""
+    processes: int = 1
+    """Processes that train together, each on a GPU of its own, on its share of every batch."""
+
+    @property
+    def effective_batch(self) -> int:
+        """Sequences in one optimizer step."""
+        return self.micro_batch * self.accumulation * self.processes
+
+    @property
+    def batch_in_words(self) -> str:
+        """`4 × 1`, `2 × 1 in 2 processes`."""
+        together = f" in {self.processes} processes" if self.processes > 1 else ""
+        return f"{self.micro_batch} × {self.accumulation}{together}"
+
+    @property
+    def checkpointing_in_words(self) -> str:
+        """`no gradient checkpointing`, `with gradient checkpointing`, `with gradient checkpointing of 12 layers`."""
+        how = "with" if self.gradient_checkpointing else "no"
+        some = "" if self.recomputed_layers is None else f" of {self.recomputed_layers} layers"
+        return f"{how} gradient checkpointing{some}"
+
+    @property
+    def fingerprint(self) -> str:
+        without_bits = {"gpu_memory_gib", "unpacked_layers"}  # the same numbers, only kept otherwise
+        return digest.of_json(self.model_dump(mode="json", exclude=without_bits))
+
+
+class Prediction(Record):
+    """What the plan is expected to cost. None where nothing is known to predict from."""
+
+    peak_gib: float
+    """Peak memory of the training process on the device (GPU memory as torch counts it, or resident memory on a CPU),
+    GiB."""
+    needed_gib: float = 0
+    """What the device must have for that, GiB: on a GPU also the CUDA context and what the allocator cannot use."""
+    optional_gib: float = 0
+    """The part of it that unpacked layers take: training does without when memory runs out."""
+    tokens_per_second: float | None
+    seconds: float | None
+    """Wall time of all optimizer steps."""
+    disk_gib: float
+    """What the run writes to the store and to the hub's cache."""
+
+
+class Check(Record):
+    """One thing that preflight looked at."""
+
+    name: str
+    verdict: Literal["ok", "warning", "refused"]
+    finding: str
+    remedy: str = ""
+
+
+class PreflightReport(Handle):
+    """`plan.json`: the plan; `probe.json`: what was seen of the machine (a measurement, no part of the fingerprint)."""
+
+    measurements: ClassVar[tuple[str, ...]] = ("probe.json",)
+
+    machine: str
+    """The machine in words: `NVIDIA T4, 15 GiB, sm_75, driver 580.65` or `CPU, 2 cores, 24 GiB`."""
+    plan: Plan
+    prediction: Prediction
+    checks: tuple[Check, ...]
+
+    @property
+    def known_by(self) -> frozenset[str]:
+        return frozenset({self.fingerprint, self.plan.fingerprint})
+
+    @property
+    def summary(self) -> str:
+        plan = self.plan
+        return (
+            f"{self.machine}: {plan.precision}, {'fused engine, ' if plan.engine == 'fused' else ''}"
+            f"batch {plan.batch_in_words}, {plan.checkpointing_in_words}, "
+            f"{self.prediction.peak_gib:.1f} GiB expected"
+        )
