@@ -1,10 +1,11 @@
 """Greedy answers on this machine: transformers' `generate`, one prompt at a time, against the evaluation's batches.
 
-    python -m bench.answers [--out bench/results/answers.json] [--prompts 32] [--alone 2] [--rounds 9]
+    python -m bench.answers [--out bench/results/answers.json] [--prompts 32] [--alone 4] [--rounds 3]
 
-The built-in model in int8 on the CPU, prompts as the evaluation asks them, from the standard library. Two jobs: lines
-that end with their line break, and answers of 48 tokens that nothing ends early. Short rounds of one and then the
-other: what else the machine does falls on both, and the ratios are worth more than the speeds.
+The built-in model in int8 on the CPU; the prompts, the ends and the mixture are those of the evaluation: lines to
+complete, lines and blocks to fill in, from the standard library; and answers of 48 tokens, which nothing ends early.
+One thread, timed by what it uses of the processor, so that what else the machine does hardly counts. Both must give the
+same answers. `speedup` is that of a whole evaluation with its default numbers of prompts.
 """
 
 from __future__ import annotations
@@ -15,107 +16,114 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from artifacts.progress import SILENT
 from artifacts.schema import Plan
 from tasks.generation import GenerationConfig
 from tasks.generation.answers import Decoding, generate
-from tasks.generation.suites import SourceFile, line_items
+from tasks.generation.stage import SUITES
+from tasks.generation.suites import SourceFile, wanted_of
+from tasks.generation.work import Work
 from tasks.loading import load_base
-from tasks.tokenization.vocabulary import load_tokenizer
+from tasks.tokenization.vocabulary import CodeTokenizer, load_tokenizer
 
 BASE = Path(__file__).parents[1] / "models" / "codellama-tiny"
 PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False)
 Prompts = Sequence[Sequence[int]]
 
 
-def prompts(count: int) -> list[tuple[int, ...]]:
-    """The evaluation's, for completing a line."""
+def files() -> list[SourceFile]:
     folder = Path(os.__file__).parent
     texts = ((path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[a-m]*.py")))
-    files = [SourceFile(name, f"{name}.py", "Python", text) for name, text in texts]
-    config = GenerationConfig(line_prompts=count)
-    return [item.prompt_ids for item in line_items(files, load_tokenizer(BASE), config)]
+    return [SourceFile(name, f"{name}.py", "Python", text) for name, text in texts]
 
 
-@dataclass(frozen=True)
-class Job:
-    """Answers of at most so many tokens, which some end."""
-
-    new_tokens: int
-    stop: frozenset[int]
-
-
-def jobs() -> dict[str, Job]:
-    pieces = load_tokenizer(BASE).pieces
-    breaks = frozenset(index for index, piece in enumerate(pieces) if b"\n" in piece)
-    return {"lines": Job(48, breaks), "48 tokens": Job(48, frozenset())}
-
-
-def alone(model: Any, asked: Prompts, job: Job) -> int:
-    """transformers' `generate` as most people call it. Returns the number of tokens."""
-    settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": job.new_tokens, "pad_token_id": 0}
-    settings |= {"eos_token_id": sorted(job.stop)} if job.stop else {"min_new_tokens": job.new_tokens}
-    tokens = 0
+def alone(model: Any, asked: Prompts, decoding: Decoding) -> list[list[int]]:
+    """transformers' `generate` as most people call it."""
+    settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": decoding.max_new_tokens, "pad_token_id": 0}
+    settings |= (
+        {"eos_token_id": sorted(decoding.stop)} if decoding.stop else {"min_new_tokens": decoding.max_new_tokens}
+    )
+    answers = []
     for prompt in asked:
         ids = torch.tensor([prompt])
-        tokens += len(model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)[0]) - len(prompt)
-    return tokens
+        mask = torch.ones_like(ids)
+        made = model.generate(input_ids=ids, attention_mask=mask, **settings)
+        answers.append(made[0, len(prompt) :].tolist())
+    return answers
 
 
-def batched(model: Any, asked: Prompts, job: Job) -> int:
-    """As the evaluation does, with its default batch size."""
-    return sum(map(len, generate(model, asked, Decoding(GenerationConfig().batch_size, job.new_tokens, job.stop, 0))))
+def seconds(
+    work: Callable[[Any, Prompts, Decoding], list[list[int]]], model: Any, asked: Prompts, decoding: Decoding
+) -> float:
+    """Of the processor, for one answer."""
+    started = time.process_time()
+    work(model, asked, decoding)
+    return (time.process_time() - started) / len(asked)
 
 
-def rate(work: Callable[[Any, Prompts, Job], int], model: Any, asked: Prompts, job: Job) -> float:
-    """Completions per second."""
-    started = time.perf_counter()
-    work(model, asked, job)
-    return len(asked) / (time.perf_counter() - started)
+def decoding_of(suite: str, config: GenerationConfig, tokenizer: CodeTokenizer) -> Decoding:
+    return Work(config, tokenizer, [], [], {}, SILENT)._decoding(suite)
 
 
-def measure(model: Any, asked: Prompts, job: Job, options: argparse.Namespace) -> dict[str, Any]:
-    rounds = []
-    for number in range(options.rounds + 1):
-        few = [asked[(number * options.alone + index) % len(asked)] for index in range(options.alone)]
-        assert number or alone(model, few, job) == batched(model, few, job), "both give the same answers"
-        rounds.append((rate(alone, model, few, job), rate(batched, model, asked, job)))
-    timed = rounds[1:]
-    one, many = (statistics.median(column) for column in zip(*timed, strict=True))
-    ratios = [many / one for one, many in timed]
-    return {
-        "alone_per_s": round(one, 2),
-        "batched_per_s": round(many, 2),
-        "speedups": [round(ratio, 2) for ratio in sorted(ratios)],
-        "speedup": round(statistics.median(ratios), 2),
-    }
+def measure(model: Any, asked: Prompts, decoding: Decoding, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Rounds of some prompts one at a time, others each round, and of all in batches."""
+    asked, every = sorted(asked, key=len), len(asked) // options.alone
+    assert alone(model, asked[:2], decoding) == generate(model, asked[:2], decoding), "both give the same answers"
+    rounds = [
+        (
+            seconds(alone, model, asked[number % every :: every], decoding),
+            seconds(generate, model, asked, decoding),
+        )
+        for number in range(options.rounds)
+    ]
+    return {"alone": [first for first, _ in rounds], "batched": [second for _, second in rounds]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("bench/results/answers.json"))
     parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--alone", type=int, default=2, help="prompts of a round that are timed one at a time")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--alone", type=int, default=4, help="prompts that are timed one at a time")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    torch.set_num_threads(2)
-    load = os.getloadavg()[0]
-    model, asked = load_base(BASE, "int8", PLAN), prompts(options.prompts)
-    record: dict[str, Any] = {
-        "machine": f"CPU, {os.cpu_count()} cores, 2 threads, load {load:.1f} before",
-        "model": "codellama-tiny, int8",
-        "prompts": len(asked),
-        "batch_size": GenerationConfig().batch_size,
+    torch.set_num_threads(1)
+    config, tokenizer, model = GenerationConfig(), load_tokenizer(BASE), load_base(BASE, "int8", PLAN)
+    found: dict[str, dict[str, list[float]]] = {}
+    for suite, choose in SUITES.items():
+        few = config.model_copy(update={f"{suite}_prompts": options.prompts})
+        asked = [item.prompt_ids for item in choose(files(), tokenizer, few)]
+        found[suite] = measure(model, asked, decoding_of(suite, config, tokenizer), options)
+        print(suite, json.dumps(found[suite]), flush=True)
+    endless = replace(decoding_of("line", config, tokenizer), stop=frozenset())
+    found["48 tokens"] = measure(model, asked, endless, options)
+    shares = {suite: wanted_of(suite, config) for suite in SUITES}  # type: ignore[arg-type]
+    whole = {
+        side: [sum(shares[suite] * found[suite][side][number] for suite in SUITES) for number in range(options.rounds)]
+        for side in ("alone", "batched")
     }
-    for name, job in jobs().items():
-        record[name] = measure(model, asked, job, options)
-        print(name, json.dumps(record[name]), flush=True)
+    speedups = [one / many for one, many in zip(whole["alone"], whole["batched"], strict=True)]
+    record = {
+        "machine": f"CPU, {os.cpu_count()} cores, 1 thread, processor time",
+        "model": "codellama-tiny, int8",
+        "batch_size": config.batch_size,
+        "prompts": shares,
+        "alone_per_s": round(sum(shares.values()) / statistics.median(whole["alone"]), 2),
+        "batched_per_s": round(sum(shares.values()) / statistics.median(whole["batched"]), 2),
+        "speedups": [round(one, 2) for one in speedups],
+        "speedup": round(statistics.median(speedups), 2),
+        "speedup_by_suite": {
+            suite: round(statistics.median(one["alone"]) / statistics.median(one["batched"]), 2)
+            for suite, one in found.items()
+        },
+    }
     options.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record))
 
 
 if __name__ == "__main__":
