@@ -405,6 +405,16 @@ def test_it_hears_of_a_run_that_is_killed_and_of_one_that_is_cancelled(
     assert said == [("crashed", "demo"), ("cancelled", "demo")]
 
 
+def test_it_hears_of_a_run_that_is_killed_together_with_its_worker(up: Up, receiver: Receiver) -> None:
+    run, worker = up.trigger(LONG_DEMO), up.service("worker start")
+    process = up.engine(run)
+    worker.suspend()  # or it tells
+    process.kill()
+    worker.kill()
+    assert [said["state"] for said in until(lambda: receiver.heard(run))] == ["crashed"]
+    assert up.run(run).state_name == "Crashed"
+
+
 # --- kills ----------------------------------------------------------------------------------------------------
 
 
