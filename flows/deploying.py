@@ -74,7 +74,11 @@ def make_pool(client: SyncPrefectClient) -> None:
 
 
 def watch_over_runs(client: SyncPrefectClient) -> None:
-    """Automations that call a run crashed when nothing is heard of it: it would keep its place in the pool."""
+    """Automations that call a run crashed when nothing is heard of it: it would keep its place in the pool.
+
+    Made anew, they know nothing of the time when there was no server to hear anything: a run that was heard last before
+    it would be called crashed, even if it goes on, or was ended and begun again.
+    """
     beat, any_state = "prefect.flow-run.heartbeat", "prefect.flow-run.*"
     ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
     within = timedelta(seconds=MISSED * (PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() or 30))
@@ -85,8 +89,8 @@ def watch_over_runs(client: SyncPrefectClient) -> None:
 
 def _watch(client: SyncPrefectClient, name: str, *, after: set[str], expect: set[str], within: timedelta) -> None:
     """When one of `after` happened to a run and none of `expect` follows, it has crashed."""
-    if client.read_automations_by_name(name):
-        return
+    for before in client.read_automations_by_name(name):
+        client.delete_automation(before.id)
     client.create_automation(
         AutomationCore(
             name=name,

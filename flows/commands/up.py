@@ -108,6 +108,8 @@ def _keep(running: Sequence[Service], address: str, console: Console) -> None:
                 service.restart()
                 if service.name == "server":
                     _await_server(service, address)
+                    with server.Server(address).ready(), get_client(sync_client=True) as client:
+                        deploying.watch_over_runs(client)
         processes.reap_orphans({service.process.pid for service in running})
         time.sleep(0.5)
 
