@@ -27,6 +27,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import LogSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling, Pending, Scheduled
 
@@ -441,8 +442,10 @@ def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> No
         [sys.executable, "-m", "flows.deployed"], cwd=up.project, env=run, stderr=subprocess.PIPE, text=True
     )
     assert prepared.stderr is not None
-    until(lambda: "went away before the run began" in prepared.stderr.readline())  # type: ignore[union-attr]
-    up.process.send_signal(signal.SIGCONT)
+    try:
+        until(lambda: "went away before the run began" in prepared.stderr.readline())  # type: ignore[union-attr]
+    finally:
+        up.process.send_signal(signal.SIGCONT)
     until(lambda: "starting it again" in up.said.read_text())
     until(lambda: answers(up.address))
     up.service("worker start").resume()
@@ -498,11 +501,11 @@ def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(
         [sys.executable, "-c", "from flows.cli import main; main()", *run], cwd=up.project, env=environment
     )
     with up.client() as client:
-        until(lambda: "another run uses the card" in str(client.read_logs(limit=200)))
+        until(lambda: "another run uses the card" in str(client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)))
         up.service("worker start").kill()
         crashed = until(lambda: (found := client.read_flow_run(long_run)).state_name == "Crashed" and found)
         assert crashed.state is not None and "The worker of this run is gone" in (crashed.state.message or "")
-        until(lambda: "the card stand-in is free" in str(client.read_logs(limit=200)))
+        until(lambda: "the card stand-in is free" in str(client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)))
     assert [said["state"] for said in until(lambda: receiver.heard(long_run))] == ["crashed"]
     by_hand.terminate()
     by_hand.wait(60)
