@@ -371,7 +371,9 @@ def _real_files() -> tuple[tuple[str, Path], ...]:
     for root in (library, packages):
         for folder, folders, names in os.walk(root):
             # The standard library's folder may hold that of the installed packages.
-            folders[:] = sorted(name for name in folders if f"{folder}/{name}" != str(packages))
+            # Built by the first Prefect server: the sample must not depend on whether there was one.
+            left_out = {str(packages), f"{folder}/ui_build", f"{folder}/ui_v2_build"}
+            folders[:] = sorted(name for name in folders if f"{folder}/{name}" not in left_out)
             found += [(f"{folder}/{name}", root) for name in sorted(names) if name[name.rfind(".") :] in _SUFFIXES]
     return tuple(found)
 

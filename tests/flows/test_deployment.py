@@ -36,6 +36,7 @@ from flows.config import PipelineConfig, build
 from flows.server import answers
 from tests.flows import postgres
 from tests.flows.receiver import Receiver
+from tests.tasks.training.jobs import is_running
 from tests.waiting import free_port, until
 
 PROJECT = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ class Up:
 
     def service(self, command: str) -> psutil.Process:
         children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if command in " ".join(child.cmdline()))
+        return next(child for child in children if is_running(child, command))
 
     @contextmanager
     def client(self) -> Iterator[SyncPrefectClient]:
@@ -301,9 +302,16 @@ def artifacts_of(up: Up, run: UUID) -> dict[str, str]:
     return {one["key"]: f"{up.address}/artifacts/artifact/{one['id']}" for one in found if one["key"]}
 
 
+@pytest.fixture
+def page(tab: Any) -> Iterator[Any]:
+    """A page, left when the test has seen it: the dashboard draws without end."""
+    yield tab
+    tab.goto("about:blank")
+
+
 @pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
-    """A page in a browser, which must ask nobody but this machine."""
+def tab() -> Iterator[Any]:
+    """A browser's only page, which must ask nobody but this machine."""
     playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("no chromium is installed")
@@ -467,7 +475,7 @@ def everything_below(up: Up) -> list[psutil.Process]:
 def trains(up: Up) -> bool:
     """Whether optimizer steps are being made: the event file bears the process's number."""
     with suppress(psutil.NoSuchProcess):  # some end while they are looked at
-        pids = [one.pid for one in everything_below(up) if "tasks.training.worker" in one.cmdline()]
+        pids = [one.pid for one in everything_below(up) if is_running(one, "tasks.training.worker")]
         events = up.project / "results" / ".work" / "training"
         return any([*events.glob(f"*/result/tensorboard/events*.{pid}.*")] for pid in pids)
     return False
@@ -489,6 +497,15 @@ def test_training_is_watched_live(page: Any, up: Up, long_run: UUID) -> None:
     page.wait_for_function("said => !document.body.innerText.includes(said)", arg=said)  # it moves without a click
 
 
+@contextmanager
+def ended_with_the_test(process: subprocess.Popen[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(
     up: Up, long_run: UUID, receiver: Receiver
 ) -> None:
@@ -500,15 +517,13 @@ def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(
     by_hand = subprocess.Popen(
         [sys.executable, "-c", "from flows.cli import main; main()", *run], cwd=up.project, env=environment
     )
-    with up.client() as client:
+    with ended_with_the_test(by_hand), up.client() as client:
         until(lambda: "another run uses the card" in str(client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)))
         up.service("worker start").kill()
         crashed = until(lambda: (found := client.read_flow_run(long_run)).state_name == "Crashed" and found)
         assert crashed.state is not None and "The worker of this run is gone" in (crashed.state.message or "")
         until(lambda: "the card stand-in is free" in str(client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)))
     assert [said["state"] for said in until(lambda: receiver.heard(long_run))] == ["crashed"]
-    by_hand.terminate()
-    by_hand.wait(60)
 
 
 def test_ctrl_c_ends_everything_at_work(up: Up, long_run: UUID) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,5 +124,11 @@ def _results(folder: Path) -> Path:
 
 def workers(parent: int | None = None) -> list[psutil.Process]:
     """The training processes of a process, also those that a launcher started."""
-    children = psutil.Process(parent).children(recursive=True)
-    return [child for child in children if "tasks.training.worker" in child.cmdline()]
+    return [one for one in psutil.Process(parent).children(recursive=True) if is_running(one, "tasks.training.worker")]
+
+
+def is_running(process: psutil.Process, module: str) -> bool:
+    """Whether a process was started as that module and has not ended."""
+    with suppress(psutil.Error):
+        return module in " ".join(process.cmdline())
+    return False

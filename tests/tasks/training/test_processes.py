@@ -22,7 +22,7 @@ CONFIG = jobs.CONFIG
 
 def family() -> list[psutil.Process]:
     """Launchers and training processes."""
-    return [one for one in psutil.Process().children(recursive=True) if "tasks.training" in " ".join(one.cmdline())]
+    return [one for one in psutil.Process().children(recursive=True) if jobs.is_running(one, "tasks.training")]
 
 
 def rank(number: int) -> psutil.Process:
@@ -81,7 +81,7 @@ def test_killed_cancelled_and_resumed_gives_the_same_bits(
 
 def test_no_rank_survives_a_launcher_that_is_killed(workdir: Path, tokens: TokenizedDataset) -> None:
     def kill(_tick: Tick) -> None:
-        next(one for one in family() if "tasks.training.launcher" in one.cmdline()).kill()
+        next(one for one in family() if jobs.is_running(one, "tasks.training.launcher")).kill()
 
     with pytest.raises(StageError, match=r"told to stop|SIGKILL"):
         jobs.run(workdir, tokens, CONFIG, at_step(1, kill), FUSED)
