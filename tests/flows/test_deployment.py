@@ -540,6 +540,8 @@ def test_ctrl_c_ends_everything_at_work(up: Up, long_run: UUID) -> None:
         httpx.get(f"{up.address}/api/health")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif("not config.getoption('-m')", reason="slow: run it with -m slow; the chaos suite does it as well")
 def test_everything_ends_with_a_kill_of_the_parent(project: Path, tmp_path: Path) -> None:
     with started(project, tmp_path / "home") as up:
         everything = everything_below(up)

@@ -44,7 +44,10 @@ def fused(tmp_path_factory: pytest.TempPathFactory, tokens: TokenizedDataset) ->
     return jobs.run(tmp_path_factory.mktemp("fused"), tokens, CONFIG, plan=FUSED)
 
 
-@pytest.mark.parametrize("engine", ["stock", "fused"])
+SLOW = (pytest.mark.slow, pytest.mark.skipif("not config.getoption('-m')", reason="slow: run it with -m slow"))
+
+
+@pytest.mark.parametrize("engine", [pytest.param("stock", marks=SLOW), "fused"])
 def test_two_processes_learn_what_one_learns(
     engine: Engine, tmp_path: Path, tokens: TokenizedDataset, request: pytest.FixtureRequest
 ) -> None:
