@@ -23,14 +23,15 @@ def test_the_document_tells_what_the_long_form_found() -> None:
     assert results.in_words(results.read(results.RESULTS)) in results.DOCUMENT.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_again_and_again_a_run_completes_with_the_same_bits(box: Machine, chance: random.Random) -> None:
     struck = 0
     for _ in range(4):  # a run may be done before the moment comes
-        struck += kills.chain(box, chance, [kills.flow, kills.training])
-        if struck:
+        struck += kills.chain(box, chance, [kills.flow, kills.training, kills.server])
+        if struck >= 2:
             return
-    pytest.fail(f"no kill met its victim; seed {SEED}")
+    pytest.fail(f"only {struck} kills met their victim; seed {SEED}")
 
 
 @pytest.mark.parametrize("harm", HARMS)
