@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
 
-from artifacts.errors import InputError
+from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, KeptSample
 from tasks.mapping import HERE, Mapper
@@ -159,7 +160,25 @@ def run_kept(
     config: SamplingConfig, *, workdir: Path, progress: Progress = SILENT, mapper: Mapper = HERE
 ) -> KeptSample:
     """As `run_sampling`."""
-    return KeptSample(**dict(run_sampling(config, workdir=workdir, progress=progress, mapper=mapper)))
+    with _settings_of_kept():
+        return KeptSample(**dict(run_sampling(config, workdir=workdir, progress=progress, mapper=mapper)))
+
+
+def kept_fingerprint(config: SamplingConfig) -> str:
+    """As `source_fingerprint`."""
+    with _settings_of_kept():
+        return source_fingerprint(config)
+
+
+@contextmanager
+def _settings_of_kept() -> Iterator[None]:
+    """Errors name the setting that was written: the sample `kept` has those of `sampling` under its own name."""
+    try:
+        yield
+    except CodetuneError as error:
+        if error.field and error.field.startswith("sampling."):
+            error.field = "kept." + error.field.removeprefix("sampling.")
+        raise
 
 
 KEPT = Stage(
@@ -169,7 +188,7 @@ KEPT = Stage(
     run=run_kept,
     produces=KeptSample,
     show=sections,
-    identify=source_fingerprint,
+    identify=kept_fingerprint,
     fans_out=True,
 )
 """The same for code from outside what is trained on."""

@@ -9,7 +9,8 @@ import pytest
 
 from artifacts.errors import InputError
 from artifacts.presentation import to_markdown
-from tasks.sampling import STAGE, SamplingConfig, source_fingerprint
+from tasks.sampling import KEPT, STAGE, SamplingConfig, source_fingerprint
+from tasks.sampling.configuration import LocalSource
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import bytes_of, everything, programs, rows, write_jsonl
 
@@ -87,6 +88,17 @@ def test_one_repository_cannot_be_divided(sample: Sample, code: Path) -> None:
     with pytest.raises(InputError, match="one repository") as refusal:
         sample(source={"kind": "local", "paths": [str(code)], "repositories": "path"})
     assert "repositories to top-level" in str(refusal.value)
+
+
+def test_the_kept_sample_names_its_own_settings(tmp_path: Path, code: Path) -> None:
+    nowhere = SamplingConfig(source=LocalSource(paths=(str(tmp_path / "nowhere"),)))
+    assert KEPT.identify is not None
+    with pytest.raises(InputError) as told:
+        KEPT.identify(nowhere)
+    assert told.value.field == "kept.source.paths"
+    with pytest.raises(InputError) as told:
+        KEPT.run(SamplingConfig(source=LocalSource(paths=(str(code),), repositories="path")), workdir=tmp_path)
+    assert told.value.field == "kept.source"
 
 
 def test_fingerprint_follows_contents_not_places(tmp_path: Path, code: Path) -> None:
