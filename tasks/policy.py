@@ -32,6 +32,7 @@ from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from artifacts import digest
@@ -297,7 +298,7 @@ def retrying(work: Callable[[], T]) -> T:
     retry_delay_seconds=exponential_backoff(FIRST_DELAY),
     retry_condition_fn=is_transient,
 )
-def run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle:
+def run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle | State[Handle]:
     """Run one stage. `upstream` only tells the dashboard which task runs this one builds on."""
     del key, upstream
     name = job.stage.name
@@ -306,7 +307,8 @@ def run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle:
         with dashboard.progress_of(name) as shown:
             handle: Handle = job.build(Progress(shown, *watchers))
         dashboard.publish(name, job.stage.show(handle))
-    return handle
+    # Prefect may have no record of what the store has: another run built it, or one that was killed just after.
+    return Completed(name="Cached", data=handle) if job.reused else handle
 
 
 def _known_by(value: digest.Fingerprinted) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -94,6 +95,23 @@ def test_retry_in_the_dashboard_runs_only_what_failed_and_what_follows(tmp_path:
         "first": ["Cached", "Completed"],
         "aside": ["Cached", "Completed"],
         "second": ["Completed", "Failed"],
+        "third": ["Completed"],
+    }
+
+
+def test_what_the_store_has_is_marked_cached_when_prefect_has_no_record_of_it(tmp_path: Path) -> None:
+    """A run that is killed between the artifact and Prefect's record leaves it so."""
+    chain(str(tmp_path))
+    shutil.rmtree(Store(tmp_path / "store").records)
+    state = chain(str(tmp_path), return_state=True)
+    run_id = state.state_details.flow_run_id
+    assert state.result() == dict.fromkeys(ALL, "cached") and task_runs(run_id, count=4) == dict.fromkeys(
+        ALL, ["Cached"]
+    )
+    shutil.rmtree(Store(tmp_path / "store").place / "third")
+    state = chain(str(tmp_path), return_state=True)  # from the records that the run before left
+    assert task_runs(state.state_details.flow_run_id, count=4) == {
+        **dict.fromkeys(ALL, ["Cached"]),
         "third": ["Completed"],
     }
 
