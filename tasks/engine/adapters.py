@@ -86,10 +86,10 @@ class Adapters:
             if parameter.grad is None:
                 parameter.grad = self.grads[start : start + parameter.numel()].view_as(parameter)
 
-    def factors(self, first: Adapter, rows: int) -> Tensor:
-        """The A factors of a projection as one matrix, from its first adapter on."""
+    def factors(self, first: Adapter, rows: int, buffer: Tensor) -> Tensor:
+        """The A factors of a projection as one matrix, from its first adapter on; or what another buffer has there."""
         columns = first.a.shape[1]
-        return self.copies[first.start : first.start + rows * columns].view(rows, columns)
+        return buffer[first.start : first.start + rows * columns].view(rows, columns)
 
     def _adopt(self, layer: Any, name: str, a_start: int, b_start: int) -> Adapter:
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight

@@ -148,6 +148,8 @@ def _arguments(spec: Spec, workdir: Path) -> Any:
         remove_unused_columns=False,
         dataloader_num_workers=0,
         dataloader_pin_memory=on_gpu,
+        # else fetching the next step's texts waits for this one's kernels, and the GPU for what the CPU does after
+        accelerator_config={"non_blocking": on_gpu},
         max_steps=config.max_steps,
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
