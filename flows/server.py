@@ -42,7 +42,7 @@ def launch(address: str, *options: str, output: int = subprocess.DEVNULL) -> sub
     """Start a server at an address of this machine, with options of `prefect server start`; it ends with this one."""
     host, _, port = address.removeprefix("http://").rpartition(":")
     return processes.spawn(
-        ["-m", "prefect", "server", "start", *options, "--host", host, "--port", port],
+        ["-m", "flows.serve", "server", "start", *options, "--host", host, "--port", port],
         # its dashboard would look for the API at the usual port
         environment=processes.own_environment(
             PREFECT_SERVER_UI_API_URL=f"{address}/api", PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="WARNING"

@@ -228,7 +228,7 @@ class PrefectServer:
         """Start it, and wait until it answers."""
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port)],
+                [sys.executable, "-m", "flows.serve", "server", "start", "--port", str(self.port)],
                 cwd=self.folder,
                 env={
                     **environment(self.folder),
