@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
+from artifacts import garbage
 from artifacts.redaction import redact_logs
 
 PROJECT = Path(__file__).parents[1]
@@ -22,7 +24,8 @@ LIBRARIES = {
 
 
 def apply(*, quiet: bool) -> None:
-    """Set what is not set. Call before Prefect is imported: it reads its settings then.
+    """Set what is not set. Call before Prefect is imported: it reads its settings then. From now on garbage is
+    collected seldom.
 
     Args:
         quiet: keep Prefect's own records of a run out of the terminal; the dashboard has them.
@@ -35,6 +38,7 @@ def apply(*, quiet: bool) -> None:
         defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    gc.set_threshold(*garbage.SELDOM)
     redact_logs()
     for package in (
         "artifacts",

@@ -5,8 +5,8 @@ Stock engine, anchors (H200, CodeLlama-7b, 1,024 tokens a step, ms): int8 1×4 w
 layer and pass dominates; on a T4 the arithmetic does.
 
 Fused engine, anchor (H200, CodeLlama-7b, int8, 4×1 of 256 tokens, one CUDA graph, ms): 56, of which products 36,
-unpacking weights 7 to 10, attention 3.5 to 4.5, other kernels 6. Cards other than the H200 are projected from their data
-sheets.
+unpacking weights 7 to 10, attention 3.5 to 4.5, other kernels 6. Cards other than the H200 are projected from their
+data sheets.
 """
 
 from __future__ import annotations

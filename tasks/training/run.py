@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from artifacts.errors import InputError
+from artifacts.garbage import collected_seldom
 from tasks.loading import load_base, silence_peft
 from tasks.training import ranks
 from tasks.training.batches import FILLER, Batches
@@ -31,7 +32,8 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
     """Train to the last step, from the newest checkpoint if there is one. Returns False when asked to stop before."""
     torch.set_num_threads(spec.config.cpu_threads)
     sender.send("phase", title="loading the base model", total=None, unit="")
-    trainer = build_trainer(spec, workdir, sender, stop)
+    with collected_seldom():  # most libraries are imported here
+        trainer = build_trainer(spec, workdir, sender, stop)
     start = ranks.as_first(trainer.checkpoints.newest() if ranks.rank() == 0 else None)
     if ranks.rank() == 0:
         trainer.checkpoints.prepare()

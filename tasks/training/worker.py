@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
+from artifacts.garbage import collected_seldom
 from artifacts.redaction import redact_logs
 from tasks.child import STOPPED, die_with
 from tasks.training.fallback import out_of_memory
@@ -45,8 +46,9 @@ def main(specification: Path, descriptor: int, launcher: int | None = None) -> i
         die_with(launcher or spec.parent)
         _listen_to_libraries(sender)
         sender.send("phase", title="starting", total=None, unit="")  # importing takes seconds
-        from tasks.training import ranks
-        from tasks.training.run import train
+        with collected_seldom():
+            from tasks.training import ranks
+            from tasks.training.run import train
 
         finished = train(spec, specification.parent, sender, stop)
         ranks.leave()
