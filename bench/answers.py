@@ -5,7 +5,9 @@
 The built-in model in int8 on the CPU; the prompts, the ends and the mixture are those of the evaluation: lines to
 complete, lines and blocks to fill in, from the standard library; and answers of 48 tokens, which nothing ends early.
 One thread, timed by what it uses of the processor, so that what else the machine does hardly counts. Both must give the
-same answers. `speedup` is that of a whole evaluation with its default numbers of prompts.
+same answers. `speedup` is that of a whole evaluation with its default numbers of prompts. `generate` is timed twice:
+with nothing but EOS to end at, as it is by itself (`plain`: it writes on to the limit, the rest is cut off afterwards),
+and told by hand where the evaluation's answers end (`alone`).
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def files() -> list[SourceFile]:
 
 
 def alone(model: Any, asked: Prompts, decoding: Decoding) -> list[list[int]]:
-    """transformers' `generate` as most people call it."""
+    """transformers' `generate`, one prompt after the other."""
     settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": decoding.max_new_tokens, "pad_token_id": 0}
     settings |= (
         {"eos_token_id": sorted(decoding.stop)} if decoding.stop else {"min_new_tokens": decoding.max_new_tokens}
@@ -71,18 +73,24 @@ def decoding_of(suite: str, config: GenerationConfig, tokenizer: CodeTokenizer) 
     return Work(config, tokenizer, [], [], {}, SILENT)._decoding(suite)
 
 
-def measure(model: Any, asked: Prompts, decoding: Decoding, options: argparse.Namespace) -> dict[str, list[float]]:
+def measure(
+    model: Any, asked: Prompts, decoding: Decoding, eos: int | None, options: argparse.Namespace
+) -> dict[str, list[float]]:
     """Rounds of some prompts one at a time, others each round, and of all in batches."""
+    plain = replace(decoding, stop=frozenset({eos}) if eos is not None and decoding.stop else frozenset())
     asked, every = sorted(asked, key=len), len(asked) // options.alone
     assert alone(model, asked[:2], decoding) == generate(model, asked[:2], decoding), "both give the same answers"
     rounds = [
         (
+            seconds(alone, model, asked[number % every :: every], plain),
             seconds(alone, model, asked[number % every :: every], decoding),
             seconds(generate, model, asked, decoding),
         )
         for number in range(options.rounds)
     ]
-    return {"alone": [first for first, _ in rounds], "batched": [second for _, second in rounds]}
+    return {
+        name: list(times) for name, times in zip(("plain", "alone", "batched"), zip(*rounds, strict=True), strict=True)
+    }
 
 
 def main() -> None:
@@ -98,32 +106,34 @@ def main() -> None:
     for suite, choose in SUITES.items():
         few = config.model_copy(update={f"{suite}_prompts": options.prompts})
         asked = [item.prompt_ids for item in choose(files(), tokenizer, few)]
-        found[suite] = measure(model, asked, decoding_of(suite, config, tokenizer), options)
+        found[suite] = measure(model, asked, decoding_of(suite, config, tokenizer), tokenizer.eos, options)
         print(suite, json.dumps(found[suite]), flush=True)
     endless = replace(decoding_of("line", config, tokenizer), stop=frozenset())
-    found["48 tokens"] = measure(model, asked, endless, options)
+    found["48 tokens"] = measure(model, asked, endless, tokenizer.eos, options)
     shares = {suite: wanted_of(suite, config) for suite in SUITES}  # type: ignore[arg-type]
     whole = {
-        side: [sum(shares[suite] * found[suite][side][number] for suite in SUITES) for number in range(options.rounds)]
-        for side in ("alone", "batched")
+        way: [sum(shares[suite] * found[suite][way][number] for suite in SUITES) for number in range(options.rounds)]
+        for way in ("plain", "alone", "batched")
     }
-    speedups = [one / many for one, many in zip(whole["alone"], whole["batched"], strict=True)]
-    record = {
+    record: dict[str, Any] = {
         "machine": f"CPU, {os.cpu_count()} cores, 1 thread, processor time",
         "model": "codellama-tiny, int8",
         "batch_size": config.batch_size,
         "prompts": shares,
-        "alone_per_s": round(sum(shares.values()) / statistics.median(whole["alone"]), 2),
-        "batched_per_s": round(sum(shares.values()) / statistics.median(whole["batched"]), 2),
-        "speedups": [round(one, 2) for one in speedups],
-        "speedup": round(statistics.median(speedups), 2),
-        "speedup_by_suite": {
-            suite: round(statistics.median(one["alone"]) / statistics.median(one["batched"]), 2)
-            for suite, one in found.items()
-        },
     }
+    record |= {
+        f"{way}_per_s": round(sum(shares.values()) / statistics.median(times), 2) for way, times in whole.items()
+    }
+    for over, name in (("alone", "speedup"), ("plain", "speedup_over_plain")):
+        by_suite = {suite: _ratio(one[over], one["batched"]) for suite, one in found.items()}
+        record |= {name: _ratio(whole[over], whole["batched"]), f"{name}_by_suite": by_suite}
     options.out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record))
+
+
+def _ratio(slow: list[float], fast: list[float]) -> float:
+    """Of the rounds' times, the median."""
+    return round(statistics.median(one / other for one, other in zip(slow, fast, strict=True)), 2)
 
 
 if __name__ == "__main__":
