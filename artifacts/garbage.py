@@ -16,11 +16,10 @@ SELDOM = (20_000, 20, 100)
 
 @contextmanager
 def collected_seldom() -> Iterator[None]:
-    """A block that loads much. What it leaves is never looked at again."""
+    """A block that imports much."""
     usual = gc.get_threshold()
     gc.set_threshold(*SELDOM)
     try:
         yield
     finally:
-        gc.freeze()
         gc.set_threshold(*usual)

@@ -32,8 +32,7 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
     """Train to the last step, from the newest checkpoint if there is one. Returns False when asked to stop before."""
     torch.set_num_threads(spec.config.cpu_threads)
     sender.send("phase", title="loading the base model", total=None, unit="")
-    with collected_seldom():  # most libraries are imported here
-        trainer = build_trainer(spec, workdir, sender, stop)
+    trainer = build_trainer(spec, workdir, sender, stop)
     start = ranks.as_first(trainer.checkpoints.newest() if ranks.rank() == 0 else None)
     if ranks.rank() == 0:
         trainer.checkpoints.prepare()
@@ -67,12 +66,13 @@ def _optimize(trainer: AdapterTrainer, start: Path | None) -> None:
 
 def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> AdapterTrainer:
     """The trainer with model, data and everything that watches it."""
-    from transformers import AutoTokenizer, PrinterCallback
-    from transformers.utils import logging as transformers_logging
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+    with collected_seldom():
+        from transformers import AutoTokenizer, PrinterCallback
+        from transformers.utils import logging as transformers_logging
+        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from tasks.training.fused import FusedEngine
-    from tasks.training.trainer import AdapterTrainer, EventFiles, Reporter
+        from tasks.training.fused import FusedEngine
+        from tasks.training.trainer import AdapterTrainer, EventFiles, Reporter
 
     # Its records go to our handler like everybody's, not to a stream of their own.
     transformers_logging.disable_default_handler()
