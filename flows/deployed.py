@@ -16,6 +16,7 @@ import runpy
 import signal
 import socket
 import sys
+import time
 from types import FrameType
 from uuid import UUID
 
@@ -28,6 +29,8 @@ PATIENCE = 300.0
 """Seconds that a server may be away before a run that has not begun gives up."""
 INSISTENCE = 3.0
 """Seconds."""
+UNDER_WAY = 3.0
+"""Seconds in which a request that this process gave up may still take effect: the server waits for its database."""
 RESUME = "Finished stages are kept and training continues at its last checkpoint: press Retry."
 STOPPED = f"This run was told to stop (SIGTERM): its worker or its machine was being stopped. {RESUME}"
 ORPHANED = f"The worker of this run is gone, and the run ended with it. {RESUME}"
@@ -49,8 +52,9 @@ def main() -> int:
             os.execve(sys.executable, [sys.executable, "-m", "flows.deployed"], variables)
         if not end.reason:
             raise status
-    except Ended:
-        pass
+    except BaseException:  # Ended, or what came of it in the code that it met
+        if not end.reason:
+            raise
     end.insist(None)
     _report(run, end.reason)
     return 0
@@ -119,8 +123,15 @@ def _report(run: UUID, reason: str) -> None:
         state = client.read_flow_run(run).state
         if state is None or not state.is_final() or state.is_crashed():
             cancelled = state is not None and state.is_cancelling()
-            kind = StateType.CANCELLED if cancelled else StateType.CRASHED
-            client.set_flow_run_state(run, State(type=kind, message=reason), force=True)
+            ended = State[None](type=StateType.CANCELLED if cancelled else StateType.CRASHED, message=reason)
+            client.set_flow_run_state(run, ended, force=True)
+            # It was about to begin: a request that says so may come after this one.
+            deadline = time.monotonic() + (UNDER_WAY if state is None or state.is_pending() else 0)
+            while time.monotonic() < deadline:
+                time.sleep(0.2)
+                now = client.read_flow_run(run).state
+                if now is not None and now.is_running():
+                    client.set_flow_run_state(run, ended, force=True)
 
 
 def _lost_server(end: SystemExit) -> bool:

@@ -1,0 +1,80 @@
+"""What the process of a deployed run says when it is ended, to a real server."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from prefect import flow, get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Pending, Running
+
+from flows import deployed
+
+
+@flow(name="deployed")
+def some_flow() -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
+    yield
+    for number, handler in usual.items():
+        signal.signal(number, handler)
+
+
+def run_in(state: State[None]) -> UUID:
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run(some_flow, state=state).id
+
+
+def state_of(run: UUID) -> State[None]:
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run).state
+        assert state is not None
+        return state
+
+
+def begin_late(run: UUID) -> None:
+    """The request that says `Running`, held up until the run is called crashed."""
+    while not state_of(run).is_crashed():
+        time.sleep(0.02)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Running())
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_request_that_was_under_way_does_not_bring_a_crashed_run_back() -> None:
+    run = run_in(Pending())
+    late = threading.Thread(target=begin_late, args=[run])
+    late.start()
+    deployed._report(run, deployed.ORPHANED)
+    late.join()
+    state = state_of(run)
+    assert state.is_crashed() and state.message == deployed.ORPHANED
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_that_is_done_stays_done() -> None:
+    run = run_in(Completed())
+    deployed._report(run, deployed.ORPHANED)
+    assert state_of(run).is_completed()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_what_becomes_of_the_end_in_the_code_that_it_meets_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Met(deployed.End):
+        def follow_worker(self, port: str | None) -> None:
+            self.reason = deployed.ORPHANED
+            raise RuntimeError("generator didn't stop after throw()")
+
+    run = run_in(Running())
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(run))
+    monkeypatch.setattr(deployed, "End", Met)
+    assert deployed.main() == 0
+    assert state_of(run).is_crashed()
