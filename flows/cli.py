@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from artifacts.errors import CodetuneError, discreet
-from flows import environment
+from flows import environment, processes
 from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure
 from flows.stages import STAGES
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from flows.config import PipelineConfig
     from flows.finetune import RunSummary
     from flows.server import Server
+
+LAST_WORDS = 60.0
+"""Seconds for what is left to be told to a server when a command is done."""
 
 app = App(
     name="codetune",
@@ -101,7 +104,9 @@ def run(
 def main() -> None:
     """The entry point of the `codetune` command."""
     environment.apply(quiet=True)
-    sys.exit(guarded(sys.argv[1:]))
+    status = guarded(sys.argv[1:])
+    processes.end_within(LAST_WORDS)
+    sys.exit(status)
 
 
 def guarded(arguments: list[str]) -> int:

@@ -29,6 +29,8 @@ PATIENCE = 300.0
 """Seconds that a server may be away before a run that has not begun gives up."""
 INSISTENCE = 3.0
 """Seconds."""
+LAST_WORDS = 180.0
+"""Seconds in which what is left to be told must have been told."""
 UNDER_WAY = 3.0
 """Seconds in which a request that this process gave up may still take effect: the server waits for its database."""
 RESUME = "Finished stages are kept and training continues at its last checkpoint: press Retry."
@@ -51,11 +53,13 @@ def main() -> int:
         if status.code and not end.reason and _lost_server(status) and _has_not_begun(run):
             os.execve(sys.executable, [sys.executable, "-m", "flows.deployed"], variables)
         if not end.reason:
+            processes.end_within(LAST_WORDS)
             raise status
     except BaseException:  # Ended, or what came of it in the code that it met
         if not end.reason:
             raise
     end.insist(None)
+    processes.end_within(LAST_WORDS)
     _report(run, end.reason)
     return 0
 

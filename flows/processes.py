@@ -51,6 +51,13 @@ def hear_of_parents_end(number: signal.Signals) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
+def end_within(seconds: float) -> None:
+    """Have the kernel end this process if it is still there by then: what Prefect has left to tell a server, it waits
+    for at exit, and for a server that is gone for good it waits for ever."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def adopt_orphans() -> None:
     """Become the parent of what children leave behind when they are killed, so that `below` finds it."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)

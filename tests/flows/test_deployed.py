@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ def some_flow() -> None: ...
 def signals() -> Iterator[None]:
     usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
     yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in usual.items():
         signal.signal(number, handler)
 
@@ -78,3 +81,11 @@ def test_what_becomes_of_the_end_in_the_code_that_it_meets_does_not_matter(monke
     monkeypatch.setattr(deployed, "End", Met)
     assert deployed.main() == 0
     assert state_of(run).is_crashed()
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= deployed.LAST_WORDS
+
+
+def test_a_process_that_waits_for_ever_at_its_end_is_ended() -> None:
+    script = "import atexit, threading; from flows.processes import end_within; "
+    script += "atexit.register(threading.Event().wait); end_within(0.5)"
+    done = subprocess.run([sys.executable, "-c", script], timeout=60)
+    assert done.returncode == -signal.SIGALRM
