@@ -18,7 +18,7 @@ up: .venv/.run
 test: .venv/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-# Breaks runs in every way that docs/reliability.md lists, some of them only as root; three quarters of an hour.
+# Breaks runs in every way that docs/reliability.md lists, some of them only as root; twenty minutes on two idle cores.
 chaos: .venv/.dev
 	@nice $(BIN)/python -m tests.chaos --kills $(KILLS)
 
