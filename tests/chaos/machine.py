@@ -34,6 +34,7 @@ from artifacts import digest
 from artifacts.store import MANIFEST
 from flows import cli, stages
 from flows import environment as settings
+from tests import records
 
 PROJECT = Path(__file__).parents[2]
 MARKER = "CODETUNE_CHAOS"
@@ -342,6 +343,7 @@ def machine(folder: Path) -> Iterator[Machine]:
     source = {"kind": "local", "paths": [str(folder / "code")], "license": "PSF-2.0"}
     recipe = folder / "tiny.yaml"
     recipe.write_text(yaml.safe_dump({**RECIPE, "sampling": {**RECIPE["sampling"], "source": source}}))
+    records.copy_to(folder / "prefect.db")
     server = PrefectServer(folder)
     server.start()
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from tests import records
 from tests.chaos.kills import judge_results
 from tests.chaos.machine import STAGES, Machine, Results, processes, stop, wait_until
 from tests.chaos.workers import Office, Up, Worker, finish
@@ -91,6 +92,7 @@ def ended_up(machine: Machine, number: signal.Signals) -> None:
     """A signal to `codetune up` during training (SIGINT is Ctrl-C); Retry in the next one continues the run."""
     results = machine.store(without=STAGES.index("training"))
     home = machine.folder / f"up-{uuid4().hex[:6]}"
+    records.copy_to(home / "prefect.db")
     up = Up.start(machine, home)
     run = Office(machine, up.address).submit(results)
     training = hold(up.training, results)

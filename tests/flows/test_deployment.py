@@ -34,6 +34,7 @@ from prefect.states import AwaitingRetry, Cancelling, Pending, Scheduled
 from flows import stages
 from flows.config import PipelineConfig, build
 from flows.server import answers
+from tests import records
 from tests.flows import postgres
 from tests.flows.receiver import Receiver
 from tests.tasks.training.jobs import is_running
@@ -166,7 +167,9 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def up(project: Path, receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    with started(project, tmp_path_factory.mktemp("home"), CODETUNE_WEBHOOK=receiver.address) as running:
+    home = tmp_path_factory.mktemp("home")
+    records.copy_to(home / "prefect.db")
+    with started(project, home, CODETUNE_WEBHOOK=receiver.address) as running:
         yield running
 
 
