@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Plan, Quantization
+from tasks.libraries import import_bitsandbytes
 from tasks.model_files import ADAPTER, ADAPTER_CONFIG, CONFIG, read_json
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def stored_quantization(folder: Path) -> str:
 
 def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, stored: str) -> tuple[Any, dict[str, Any]]:
     """What transformers makes of the folder, and what it found missing there."""
+    import_bitsandbytes()
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 

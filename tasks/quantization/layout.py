@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from artifacts.errors import InputError
+from tasks.libraries import import_bitsandbytes
 from tasks.loading import quantization_config
 from tasks.model_files import weight_files
 
@@ -108,6 +109,8 @@ class _Linear:
 def _replaced(base: Path, quantization: Literal["int8", "nf4"]) -> Any:
     """The model without weights, its linear layers replaced by those of bitsandbytes."""
     import torch
+
+    import_bitsandbytes()
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.quantizers import AutoHfQuantizer
 

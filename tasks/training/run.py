@@ -13,6 +13,7 @@ import torch
 
 from artifacts.errors import InputError
 from artifacts.garbage import collected_seldom
+from tasks.libraries import import_bitsandbytes
 from tasks.loading import load_base, silence_peft
 from tasks.training import ranks
 from tasks.training.batches import FILLER, Batches
@@ -67,6 +68,7 @@ def _optimize(trainer: AdapterTrainer, start: Path | None) -> None:
 def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> AdapterTrainer:
     """The trainer with model, data and everything that watches it."""
     with collected_seldom():
+        import_bitsandbytes()
         from transformers import AutoTokenizer, PrinterCallback
         from transformers.utils import logging as transformers_logging
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
