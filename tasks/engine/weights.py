@@ -8,7 +8,6 @@ forward and the adapters' part of the input's gradient backward, at no cost.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -156,33 +155,21 @@ class Scratch:
             torch.cuda.current_stream().wait_stream(self._side)
 
     def matrix(self, projection: Projection) -> Tensor:
-        """The projection's weights, width × columns, until `used` is called."""
-        if self._place == 0:  # not sooner: a step may take all its products without unpacking
-            self._unpack_ahead()
+        """The projection's weights, width × columns, until the next one is asked for."""
         place, self._place = self._place, self._place + 1
         if self._side is None or not self._known:
             self._order.append(projection)
             self._unpack(projection, 0)
             return self._buffer(projection, 0)
         assert self._order[place] is projection, "the products of a step come in a fixed order"
-        torch.cuda.current_stream().wait_event(self._ready[place])
-        return self._buffer(projection, place)
-
-    def used(self) -> None:
-        """The product stands in the current stream: after it the matrix is needed no more."""
-        self._unpack_ahead()
-
-    def _unpack_ahead(self) -> None:
-        """Fill the buffers that are free once the current stream has come to this point. That attention and norms are
-        still to come before the next product is time that unpacking has to itself."""
-        stop = min(self._place + len(self._buffers), len(self._order))
-        if self._side is None or not self._known or stop <= len(self._ready):
-            return
+        # The product before this one stands in the main stream by now, and with it all that used the free buffers.
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
-            for number in range(len(self._ready), stop):
+            for number in range(len(self._ready), min(place + len(self._buffers), len(self._order))):
                 self._unpack(self._order[number], number)
                 self._ready.append(self._side.record_event())
+        torch.cuda.current_stream().wait_event(self._ready[place])
+        return self._buffer(projection, place)
 
     def _unpack(self, projection: Projection, place: int) -> None:
         projection.unpack(self._buffer(projection, place))
@@ -285,8 +272,8 @@ class Projection:
     def forward(self, x: Tensor, *, again: bool = False, adapted: bool = True) -> Tensor:
         """x: T × columns. `again`: drop out what the last forward pass did. Without `adapted` the layers alone:
         T × `rows`."""
-        with self._matrix() as matrix:
-            y = x @ (matrix if adapted else matrix[: self.rows]).T
+        matrix = self._matrix()
+        y = x @ (matrix if adapted else matrix[: self.rows]).T
         if self.bias is not None:
             y[:, : self.rows] += self.bias
         for one, drop in zip(self.adapted, self._drops, strict=True) if adapted else ():
@@ -307,10 +294,7 @@ class Projection:
                 assert x is not None
                 xa = x @ self.inner_factors().T
             self._fill_in(dy, xa)
-        dx = None
-        if wants_input:
-            with self._matrix() as matrix:
-                dx = dy @ matrix
+        dx = dy @ self._matrix() if wants_input else None
         if self.dropout:
             for one, drop in zip(self.adapted, self._drops, strict=True):
                 drop.backward(dy[:, one.outputs], one.adapter, dx)
@@ -348,17 +332,13 @@ class Projection:
         if self.adapted:
             matrix[self.rows :] = self.inner_factors()
 
-    @contextmanager
-    def _matrix(self) -> Iterator[Tensor]:
-        """All weights, width × columns, for one product."""
+    def _matrix(self) -> Tensor:
         if self._storage is None:
             assert self._scratch is not None
-            yield self._scratch.matrix(self)
-            self._scratch.used()
-            return
+            return self._scratch.matrix(self)
         if self.adapted:
             self._storage[self.rows :] = self.inner_factors()
-        yield self._storage
+        return self._storage
 
     def _join_plain(self) -> Tensor:
         """One matrix for all layers, which from now on are views of it: no copy per product."""
