@@ -1,7 +1,7 @@
 """The command `prefect` in a process that collects garbage beside its event loop: `python -m flows.serve server start`.
 
-A request that is broken off while it reads from SQLite leaves an open cursor in a cycle with its error. To let go of
-that cursor takes the connection's mutex (CPython's `stmt_reset`), and the connection may be in use again by then, its
+With several runs at once on SQLite, cursors of unfinished statements are found among the server's garbage. To let go of
+such a cursor takes the connection's mutex (CPython's `stmt_reset`), and the connection may be in use again by then, its
 thread waiting for the database's lock. Collected on the event loop, as Python does by itself, the cursor holds up the
 loop, which alone could end the transaction that has the lock: the server answers nobody until SQLite gives up, after
 Prefect's 60 seconds. On a thread of its own the same wait holds up nothing. PostgreSQL knows nothing of this.

@@ -13,7 +13,7 @@ def import_bitsandbytes() -> None:
 
     What its CUDA library computes it has in plain torch, too, for other devices (`backends/default/ops.py`), each
     function compiled where it is defined: that loads inductor into every process, 0.8 s, and on a CPU the first use of
-    nf4 has to wait for a C++ compiler. Uncompiled they compute the same.
+    nf4 has to wait for a C++ compiler. Uncompiled they compute the same to rounding.
     """
     import torch
 
