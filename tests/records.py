@@ -11,17 +11,18 @@ from pathlib import Path
 
 from filelock import FileLock
 
-KEPT = Path(__file__).parents[1] / ".pytest_cache" / f"prefect-{version('prefect')}.db"
+KEPT = Path(__file__).parents[1] / ".pytest_cache"
 
 
 def copy_to(file: Path) -> None:
     """Put it there, with all tables of the installed version; it is made once and kept with pytest's cache."""
-    KEPT.parent.mkdir(exist_ok=True)
-    with FileLock(f"{KEPT}.lock"):
-        if not KEPT.exists():
-            _make(KEPT)
+    KEPT.mkdir(exist_ok=True)
+    empty = KEPT / f"prefect-{version('prefect')}.db"
+    with FileLock(f"{empty}.lock"):
+        if not empty.exists():
+            _make(empty)
     file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(KEPT, file)
+    shutil.copyfile(empty, file)
 
 
 def _make(file: Path) -> None:
