@@ -49,7 +49,7 @@ def _settings(spec: Spec) -> LaunchConfig:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
 
-    return LaunchConfig(
+    settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=spec.plan.processes,
@@ -59,9 +59,11 @@ def _settings(spec: Spec) -> LaunchConfig:
         local_addr="localhost",
         max_restarts=0,  # going on from a checkpoint is for whoever started this
         virtual_local_rank=spec.plan.device == "cuda",
-        shutdown_timeout=round(spec.config.grace_seconds),
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
     )
+    # no argument: torch 2.11 does not know it, and waits 30 seconds for the others to end
+    settings.shutdown_timeout = round(spec.config.grace_seconds)
+    return settings
 
 
 if __name__ == "__main__":
