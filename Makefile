@@ -15,8 +15,9 @@ demo: .venv/.run
 up: .venv/.run
 	@exec $(BIN)/codetune up $(if $(PORT),--port $(PORT))
 
+# Two hundred processes would each compile the project anew where Python is told to write no bytecode.
 test: .venv/.dev
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Breaks runs in every way that docs/reliability.md lists, some of them only as root; twenty minutes on two idle cores.
 chaos: .venv/.dev

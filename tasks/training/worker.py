@@ -17,7 +17,7 @@ from types import FrameType
 
 from artifacts.garbage import collected_seldom
 from artifacts.redaction import redact_logs
-from tasks.child import STOPPED, die_with
+from tasks.child import STOPPED, die_with, leave
 from tasks.training.fallback import out_of_memory
 from tasks.training.messages import Sender, SenderHandler, Spec
 
@@ -74,4 +74,4 @@ def _listen_to_libraries(sender: Sender) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))
+    leave(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
 import pytest
+from filelock import FileLock
 
 from artifacts.schema import Executions, ExportedModel, Generations
 from tasks.execution import ExecutionConfig, run_execution
 from tests.tasks.execution.made import BROKEN, RIGHT, WRONG, generations
 from tests.tasks.generation import world
+
+T = TypeVar("T", ExportedModel, Generations)
+
+
+def once(factory: pytest.TempPathFactory, name: str, kind: type[T], make: Callable[[Path], T]) -> T:
+    """What `make` puts into a folder; of several pytest processes the first one makes it for all."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"once-{name}"
+    handle = folder.with_suffix(".json")
+    with FileLock(folder.with_suffix(".lock")):
+        if not handle.exists():
+            folder.mkdir()
+            handle.write_text(make(folder).model_dump_json())
+    return kind.model_validate_json(handle.read_text()).model_copy(update={"path": folder})
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +42,20 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
 
 @pytest.fixture(scope="session")
 def memorised(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    return world.memorised_adapter(tmp_path_factory.mktemp("memorised"), world.source("alpha"))
+    def make(folder: Path) -> ExportedModel:
+        return world.memorised_adapter(folder, world.source("alpha"))
+
+    return once(tmp_path_factory, "memorised", ExportedModel, make)
 
 
 @pytest.fixture(scope="session")
 def good(small_world: world.World, memorised: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Generations:
     """What an adapter makes of it that was trained on the very text."""
-    return world.generate(small_world, memorised, tmp_path_factory.mktemp("good"))
+
+    def make(folder: Path) -> Generations:
+        return world.generate(small_world, memorised, folder)
+
+    return once(tmp_path_factory, "good", Generations, make)
 
 
 @pytest.fixture(scope="session")
