@@ -12,12 +12,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from artifacts.errors import CodetuneError, discreet
+from artifacts.garbage import leave
 from flows import environment, processes
 from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure
 from flows.stages import STAGES
@@ -101,12 +102,12 @@ def run(
     return 0
 
 
-def main() -> None:
+def main() -> NoReturn:
     """The entry point of the `codetune` command."""
     environment.apply(quiet=True)
     status = guarded(sys.argv[1:])
     processes.end_within(LAST_WORDS)
-    sys.exit(status)
+    leave(status)
 
 
 def guarded(arguments: list[str]) -> int:

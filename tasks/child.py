@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import os
 import signal
-import sys
-import threading
-from typing import NoReturn
 
 STOPPED = 128 + signal.SIGTERM
 """Exit status of a process that was told to stop."""
@@ -21,13 +17,3 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it was gone before
         raise SystemExit(STOPPED)
-
-
-def leave(status: int) -> NoReturn:
-    """End this process as multiprocessing ends its children: threads and whatever asked to be called at the end have
-    their turn, memory is left to the kernel. Python takes a second to take apart what torch and transformers loaded."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

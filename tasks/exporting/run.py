@@ -17,6 +17,7 @@ from tasks.exporting.card import Ingredients, write_card
 from tasks.exporting.comparing import compare_adapter, compare_merged, read_chunks, release_memory
 from tasks.exporting.merging import check_fit, merge, read_entries
 from tasks.exporting.settings import ExportingConfig
+from tasks.libraries import import_bitsandbytes
 from tasks.model_files import PAPERS, copy_files
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def run_exporting(
         StageError: the adapter is damaged, does not fit the base or cannot be merged, or an export that is loaded
             again computes something else than the trained model.
     """
+    import_bitsandbytes()  # PEFT would, which takes longer
     original = fetch(model, progress)
     adapter = Adapter.read(checkpoint.path / "adapter")
     check_fit(adapter, read_entries(original))

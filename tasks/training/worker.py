@@ -15,9 +15,9 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
-from artifacts.garbage import collected_seldom
+from artifacts.garbage import collected_seldom, leave
 from artifacts.redaction import redact_logs
-from tasks.child import STOPPED, die_with, leave
+from tasks.child import STOPPED, die_with
 from tasks.training.fallback import out_of_memory
 from tasks.training.messages import Sender, SenderHandler, Spec
 
