@@ -144,6 +144,11 @@ class Office:
             assert state is not None
             return state
 
+    def forget(self, run: UUID) -> None:
+        """Delete it, whatever its state."""
+        with self.client() as client:
+            client.delete_flow_run(run)
+
     def retry(self, run: UUID) -> None:
         """What the dashboard's button Retry does."""
         from prefect.states import AwaitingRetry
@@ -242,19 +247,36 @@ def chain(office: Office, chance: random.Random, kills: int) -> int:
         before = store.finished()
         worker = Worker.start(machine)
         run = office.submit(store)
-        stage = chance.choice([stage for stage in STAGES if stage not in before][:2])
-        wait_until(f"{stage} begins\n{worker.words()}", lambda: store.at_work(stage) or office.state(run).is_final())  # noqa: B023
-        time.sleep(chance.uniform(0, machine.seconds[stage] + 0.3))
-        struck += not office.state(run).is_final()
-        stop(worker.process, signal.SIGKILL)
-        say(f"  worker killed in {stage}")
-        worker.process.wait()
-        # The kernel tells the flow process that its worker is gone, and it ends; its training process ends with it.
-        wait_until("the run that lost its worker is gone", lambda: not processes(worker.marker))  # noqa: B023
-        state = office.state(run)
-        assert (state.is_crashed() and "worker" in state.message) or state.is_completed(), state
+        try:
+            struck += kill_during(office, worker, run, store, chance)
+        except BaseException:  # else it would take the runs of what comes next, and this run their place in the pool
+            stop(worker.process, signal.SIGKILL)
+            office.forget(run)
+            raise
         again = [stage for stage in before if store.finished().get(stage) != before[stage]]
         assert not again and not store.held_locks(), (again, store.held_locks())
     finish(office, store, {*store.finished()})
     shutil.rmtree(store.root)
     return struck
+
+
+def kill_during(office: Office, worker: Worker, run: UUID, store: Results, chance: random.Random) -> bool:
+    """Kill the worker of a run in one of the next two stages. Returns whether the run was at work."""
+
+    def begun() -> bool:
+        # A stage may have begun in the run before this one: until the worker has a process for this one, nobody but an
+        # automation could say, minutes later, that it will not come to anything.
+        return office.state(run).is_final() or (worker.flow() is not None and store.at_work(stage))
+
+    stage = chance.choice([stage for stage in STAGES if stage not in store.finished()][:2])
+    wait_until(f"{stage} begins\n{worker.words()}", begun)
+    time.sleep(chance.uniform(0, office.machine.seconds[stage] + 0.3))
+    met = not office.state(run).is_final()
+    stop(worker.process, signal.SIGKILL)
+    say(f"  worker killed in {stage}")
+    worker.process.wait()
+    # The kernel tells the flow process that its worker is gone, and it ends; its training process ends with it.
+    wait_until("the run that lost its worker is gone", lambda: not processes(worker.marker))
+    state = office.state(run)
+    assert (state.is_crashed() and "worker" in state.message) or state.is_completed(), state
+    return met
