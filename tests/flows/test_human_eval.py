@@ -15,6 +15,7 @@ SMALL = ("sampling.files=60", "training.max_steps=4", "training.warmup_steps=1",
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif("not config.getoption('-m')", reason="takes minutes; run it with -m slow")
 @pytest.mark.skipif(HUMAN_EVAL is None, reason="HumanEval.jsonl.gz is not there (../shared/data/human-eval)")
 @pytest.mark.usefixtures("prefect_server")
