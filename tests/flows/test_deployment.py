@@ -31,7 +31,7 @@ from prefect.client.schemas.sorting import LogSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling, Pending, Scheduled
 
-from flows import stages
+from flows import deploying, stages
 from flows.config import PipelineConfig, build
 from flows.server import answers
 from tests import records
@@ -439,6 +439,22 @@ def test_it_hears_of_a_run_that_is_killed_together_with_its_worker(up: Up, recei
 
 
 # --- kills ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_its_worker_took_and_never_began_gives_up_its_place(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the worker's machine is gone in the moment before the run has a process: five minutes, here seconds."""
+    with up.client() as client:
+        demo = client.read_deployment_by_name("finetune/demo")
+        with monkeypatch.context() as hurry:
+            hurry.setattr(deploying, "BEGINNING", timedelta(seconds=10))  # the least that Prefect takes
+            deploying.watch_over_runs(client)
+        try:
+            run = client.create_flow_run_from_deployment(demo.id, state=Pending(name="Submitting"))
+            state = up.ended(run.id).state
+        finally:
+            deploying.watch_over_runs(client)
+    assert state is not None and state.is_crashed(), state
+    assert "Nothing was heard of this run" in state.message and "press Retry" in state.message
 
 
 def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> None:
