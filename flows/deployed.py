@@ -28,7 +28,7 @@ ENGINE = "prefect.engine"
 PATIENCE = 300.0
 """Seconds that a server may be away before a run that has not begun gives up."""
 INSISTENCE = 3.0
-"""Seconds."""
+"""Seconds after which it is raised again that the worker is gone, until something comes of it."""
 LAST_WORDS = 180.0
 """Seconds in which what is left to be told must have been told."""
 UNDER_WAY = 3.0
@@ -55,10 +55,11 @@ def main() -> int:
         if not end.reason:
             processes.end_within(LAST_WORDS)
             raise status
+        end.has_come()
     except BaseException:  # Ended, or what came of it in the code that it met
         if not end.reason:
             raise
-    end.insist(None)
+        end.has_come()
     processes.end_within(LAST_WORDS)
     _report(run, end.reason)
     return 0
@@ -92,24 +93,31 @@ class End:
             except ConnectionRefusedError:  # it was gone before
                 self._orphaned()
 
-    def insist(self, seconds: float | None) -> None:
-        """Raise again every so many seconds when nothing came of it: code that was called may have swallowed it."""
-        signal.signal(signal.SIGALRM, self._again)
-        signal.setitimer(signal.ITIMER_REAL, seconds or 0, seconds or 0)
+    def has_come(self) -> None:
+        """Raise nothing any more. That its worker is gone a run may hear twice, of a port that is closed and of the
+        kernel, and the second time while it says so."""
+        signal.signal(signal.SIGHUP, self._mute)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _stopped(self, _number: int, _frame: FrameType | None) -> None:
         self.reason = STOPPED
         raise Ended(self.reason)
 
     def _orphaned(self, _number: int = signal.SIGHUP, _frame: FrameType | None = None) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in (1, 2):  # nobody reads them any more: Rich ends a process that writes to such a pipe
-            os.dup2(nowhere, descriptor)
+        self._mute()
         self.reason = ORPHANED
-        self.insist(INSISTENCE)
-        raise Ended(self.reason)
+        signal.signal(signal.SIGALRM, self._again)
+        signal.setitimer(signal.ITIMER_REAL, INSISTENCE, INSISTENCE)
+        self._again()
 
-    def _again(self, _number: int, _frame: FrameType | None) -> None:
+    def _mute(self, _number: int = signal.SIGHUP, _frame: FrameType | None = None) -> None:
+        """Nobody reads what is said any more: Rich ends a process that writes to such a pipe."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            os.dup2(nowhere, descriptor)
+
+    def _again(self, _number: int = signal.SIGALRM, _frame: FrameType | None = None) -> None:
+        """Code that was called may have swallowed the first one."""
         handled = sys.exception()
         while handled and not isinstance(handled, Ended):
             handled = handled.__context__

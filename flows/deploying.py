@@ -37,7 +37,8 @@ NOT_BEGUN = "runs that do not begin have crashed"
 MISSED = 3
 """Signs of life that a run may miss: of one whose machine is gone nobody else would say that it is over."""
 BEGINNING = timedelta(minutes=5)
-"""What a run may take from the moment that a worker takes it to the first line of the flow."""
+"""What a run may take from the moment that a worker takes it to the first line of the flow: as long as the run itself
+waits for a server that went away meanwhile (`flows/deployed.py`)."""
 
 
 def register(api: str) -> None:
@@ -73,18 +74,23 @@ def make_pool(client: SyncPrefectClient) -> None:
         )
 
 
-def watch_over_runs(client: SyncPrefectClient) -> None:
+def watch_over_runs(
+    client: SyncPrefectClient, *, silent: timedelta | None = None, beginning: timedelta = BEGINNING
+) -> None:
     """Automations that call a run crashed when nothing is heard of it: it would keep its place in the pool.
+
+    `silent`: how long after its last sign of life, three times the pause between two when left out; `beginning`: how
+    long after a worker took it. Prefect takes no less than ten seconds.
 
     Made anew, they know nothing of the time when there was no server to hear anything: a run that was heard last before
     it would be called crashed, even if it goes on, or was ended and begun again.
     """
     beat, any_state = "prefect.flow-run.heartbeat", "prefect.flow-run.*"
     ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-    within = timedelta(seconds=MISSED * (PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() or 30))
-    _watch(client, SILENT, after={"prefect.flow-run.Running", beat}, expect={beat, *ends}, within=within)
+    silent = silent or timedelta(seconds=MISSED * (PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() or 30))
+    _watch(client, SILENT, after={"prefect.flow-run.Running", beat}, expect={beat, *ends}, within=silent)
     begins = {f"prefect.flow-run.{state}" for state in ("Pending", "Submitting")}
-    _watch(client, NOT_BEGUN, after=begins, expect={any_state}, within=BEGINNING)
+    _watch(client, NOT_BEGUN, after=begins, expect={any_state}, within=beginning)
 
 
 def _watch(client: SyncPrefectClient, name: str, *, after: set[str], expect: set[str], within: timedelta) -> None:

@@ -72,6 +72,9 @@ def kill_workers(box: Machine, chance: random.Random, table: Table, count: int) 
         except Exception:
             traceback.print_exc()
             table.add(WORKER, survived=0)
+    for _ in range(6):
+        with table.trial("SIGKILL of the worker when it takes a run"):
+            workers.killed_early(office, chance)
     for _ in range(2):
         with table.trial("SIGKILL of the process of a worker's run"):
             workers.run_killed(office)

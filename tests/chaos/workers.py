@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
@@ -34,6 +35,10 @@ from tests.chaos.results import say
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
+
+
+BEGINNING = timedelta(minutes=1)
+"""What runs may take to begin here. `codetune up` gives them five minutes, which nobody needs to wait for."""
 
 
 @dataclass
@@ -124,7 +129,7 @@ class Office:
         office = cls(machine)
         with office.client() as client:
             deploying.make_pool(client)
-            deploying.watch_over_runs(client)
+            deploying.watch_over_runs(client, beginning=BEGINNING)
         deploying.deploy(machine.api["PREFECT_API_URL"])
         return office
 
@@ -180,11 +185,12 @@ class Office:
             return get_client(sync_client=True)
 
 
-def finish(office: Office, store: Results, finished: set[str]) -> None:
-    """A new worker and a new run: the slot must be free, and what was finished is not done again."""
+def finish(office: Office, store: Results, finished: set[str], run: UUID | None = None) -> None:
+    """A new worker and a run that waits for one, or a new one: the slot must be free, and what was finished is not done
+    again."""
     worker = Worker.start(office.machine)
     try:
-        run = office.submit(store)
+        run = run or office.submit(store)
         wait_until(f"the run is done\n{worker.words()}", lambda: office.state(run).is_final())
         assert office.state(run).is_completed(), worker.words()
         wrong = {
@@ -239,6 +245,30 @@ def run_killed(office: Office) -> None:
     shutil.rmtree(store.root)
 
 
+def killed_early(office: Office, chance: random.Random) -> None:
+    """A worker is killed about when it takes a run: it is still to be taken, or taken without a process yet, of which
+    nobody but the server's automation is left to say that it is over, or it has a process, which says so itself."""
+    machine, store = office.machine, office.machine.store(without=STAGES.index("exporting"))
+    worker = Worker.start(machine)
+    run = office.submit(store)
+    try:
+        wait_until("the worker looks for runs", lambda: "started!" in worker.words())
+        time.sleep(chance.uniform(0, 4))
+    finally:
+        stop(worker.process, signal.SIGKILL)
+        worker.process.wait()
+    begun = worker.flow() is not None
+    say(f"  worker killed, the run {office.state(run).name}, {'with' if begun else 'without'} a process")
+    wait_until("the run that lost its worker is gone", lambda: not processes(worker.marker))
+    waits = office.state(run).is_scheduled()
+    if not waits:
+        wait_until("somebody says that the run is over", lambda: office.state(run).is_final())
+        state = office.state(run)
+        assert state.is_crashed() and (not begun or "worker" in state.message), state
+    finish(office, store, {*store.finished()}, run if waits else None)
+    shutil.rmtree(store.root)
+
+
 def chain(office: Office, chance: random.Random, kills: int) -> int:
     """A run whose worker is killed again and again, each time followed by a new worker and a new run. Returns how many
     kills met a run at work."""
@@ -264,8 +294,7 @@ def kill_during(office: Office, worker: Worker, run: UUID, store: Results, chanc
     """Kill the worker of a run in one of the next two stages. Returns whether the run was at work."""
 
     def begun() -> bool:
-        # A stage may have begun in the run before this one: until the worker has a process for this one, nobody but an
-        # automation could say, minutes later, that it will not come to anything.
+        # A stage may have begun in the run before this one. Before there is a process: `killed_early`.
         return office.state(run).is_final() or (worker.flow() is not None and store.at_work(stage))
 
     stage = chance.choice([stage for stage in STAGES if stage not in store.finished()][:2])

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
-from prefect import flow, get_client
+from prefect import flow, get_client, settings
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Pending, Running
 
 from flows import deployed
+from flows.environment import PROJECT
+from tests.waiting import free_port, until
 
 
 @flow(name="deployed")
@@ -82,6 +86,30 @@ def test_what_becomes_of_the_end_in_the_code_that_it_meets_does_not_matter(monke
     assert deployed.main() == 0
     assert state_of(run).is_crashed()
     assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= deployed.LAST_WORDS
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_what_a_run_says_of_its_end_is_not_cut_off_when_it_hears_of_it_again() -> None:
+    """The port where its worker listened is closed, and then the kernel tells that the worker is gone, too."""
+    run = run_in(Pending())
+    address = settings.PREFECT_API_URL.value()
+    variables = {**os.environ, "PREFECT__FLOW_RUN_ID": str(run), "PREFECT__CONTROL_PORT": str(free_port())}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.deployed"], env={**variables, "PREFECT_API_URL": address}, cwd=PROJECT
+    )
+    caught = until(lambda: signals_caught(process) or process.poll() is not None)
+    assert caught is True, "it ended before it listened"
+    while process.poll() is None:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.05)
+    state = state_of(run)
+    assert state.is_crashed() and state.message == deployed.ORPHANED
+
+
+def signals_caught(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has a handler for SIGHUP, which the system ends it by otherwise."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) & 1 << signal.SIGHUP - 1)
 
 
 def test_a_process_that_waits_for_ever_at_its_end_is_ended() -> None:

@@ -29,7 +29,7 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import LogSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import AwaitingRetry, Cancelling, Pending, Scheduled
+from prefect.states import AwaitingRetry, Cancelling, Pending, Running, Scheduled
 
 from flows import deploying, stages
 from flows.config import PipelineConfig, build
@@ -441,20 +441,23 @@ def test_it_hears_of_a_run_that_is_killed_together_with_its_worker(up: Up, recei
 # --- kills ----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_its_worker_took_and_never_began_gives_up_its_place(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the worker's machine is gone in the moment before the run has a process: five minutes, here seconds."""
+def test_runs_of_which_nothing_is_heard_give_up_their_places(up: Up) -> None:
+    """As when a machine is gone, with the worker and all: one that was never begun, and one that was at work."""
+    soon = timedelta(seconds=10)  # the least that Prefect takes
     with up.client() as client:
         demo = client.read_deployment_by_name("finetune/demo")
-        with monkeypatch.context() as hurry:
-            hurry.setattr(deploying, "BEGINNING", timedelta(seconds=10))  # the least that Prefect takes
-            deploying.watch_over_runs(client)
+        deploying.watch_over_runs(client, silent=soon, beginning=soon)
         try:
-            run = client.create_flow_run_from_deployment(demo.id, state=Pending(name="Submitting"))
-            state = up.ended(run.id).state
+            lost = [
+                client.create_flow_run_from_deployment(demo.id, state=state).id
+                for state in (Pending(name="Submitting"), Running())
+            ]
+            states = [up.ended(run).state for run in lost]
         finally:
             deploying.watch_over_runs(client)
-    assert state is not None and state.is_crashed(), state
-    assert "Nothing was heard of this run" in state.message and "press Retry" in state.message
+    for state in states:
+        assert state is not None and state.is_crashed(), state
+        assert "Nothing was heard of this run" in state.message and "press Retry" in state.message
 
 
 def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> None:
