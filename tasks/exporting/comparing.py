@@ -56,17 +56,29 @@ def compare_adapter(
 ) -> Comparison:
     """The exported adapter against the trained one, both on the base as it was trained.
 
+    One that is damaged is so every time. Seen once in some thousand exports on CPUs: 0.0016 where the same weights had
+    always made no difference. In int8 one activation that is rounded to its other neighbor is enough for that.
+
     Raises:
-        StageError: a logit is further off than `bound`, or not finite.
+        StageError: a logit is further off than `bound` both of two times, or not finite.
     """
     from peft import PeftModel
 
     model = load_base(base, quantization, plan)
-    tuned = attach_adapter(model, trained)
-    expected = logits(tuned, chunks)
-    again = PeftModel.from_pretrained(tuned.unload(), exported).eval()
-    found = logits(again, chunks)
+
+    def compute() -> tuple[torch.Tensor, torch.Tensor]:
+        tuned = attach_adapter(model, trained)
+        expected = logits(tuned, chunks)
+        again = PeftModel.from_pretrained(tuned.unload(), exported).eval()
+        found = logits(again, chunks)
+        again.unload()
+        return found, expected
+
     against = f"adapter loaded with peft against the trained model, both on the {_named(quantization)} base"
+    found, expected = compute()
+    if found.shape == expected.shape and not (difference := _difference(found, expected)) <= bound:
+        log.warning("%s: logits differ by up to %.3g; computing them once more", against, difference)
+        found, expected = compute()
     return _judge(against, found, expected, bound)
 
 
@@ -133,7 +145,7 @@ def _load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
 def _judge(against: str, found: torch.Tensor, expected: torch.Tensor, bound: float) -> Comparison:
     if found.shape != expected.shape:
         raise StageError(f"{against}: logits of shape {tuple(found.shape)} against {tuple(expected.shape)}")
-    difference = float((found - expected).abs().max())
+    difference = _difference(found, expected)
     if not difference <= bound:  # also when it is not a number
         raise StageError(
             f"{against}: logits differ by up to {difference:.3g}, {bound:.3g} is allowed; nothing was exported",
@@ -142,6 +154,10 @@ def _judge(against: str, found: torch.Tensor, expected: torch.Tensor, bound: flo
         )
     log.info("%s: logits differ by at most %.3g (allowed %.3g)", against, difference, bound)
     return Comparison(against=against, largest_difference=difference, bound=bound, positions=int(expected.shape[0]))
+
+
+def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).abs().max())
 
 
 def _named(quantization: Quantization) -> str:

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from artifacts import digest
 from artifacts.errors import StageError
 from artifacts.presentation import Table, Text
 from artifacts.schema import ExportedModel
-from tasks.exporting import ExportingConfig, run_exporting, sections
+from tasks.exporting import ExportingConfig, comparing, run_exporting, sections
 from tasks.exporting.comparing import compare_adapter, compare_merged, logits, read_chunks
 from tests.conftest import BASE_MODEL
 from tests.tasks.exporting.pieces import CPU, Pieces, make, tiny_llama
@@ -138,6 +139,23 @@ def test_an_altered_adapter_is_noticed(exported: ExportedModel, pieces: Pieces, 
     trained = pieces.checkpoint.path / "adapter"
     with pytest.raises(StageError, match=r"adapter loaded with peft .* logits differ"):
         compare_adapter(BASE_MODEL, trained, tmp_path, chunks, CPU, "int8", 1e-4)
+
+
+def test_a_difference_that_does_not_come_again_is_told_and_no_error(
+    exported: ExportedModel, pieces: Pieces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    computed = []
+
+    def disturbed(model: Any, chunks: Any) -> Any:
+        computed.append(logits(model, chunks))
+        return computed[-1] + (0.0016 if len(computed) == 1 else 0)
+
+    monkeypatch.setattr(comparing, "logits", disturbed)
+    chunks = read_chunks(pieces.tokens.path / "held_out.parquet", 60)
+    trained, adapter = pieces.checkpoint.path / "adapter", exported.path / "adapter"
+    comparison = compare_adapter(BASE_MODEL, trained, adapter, chunks, CPU, "int8", 1e-4)
+    assert (comparison.largest_difference, len(computed)) == (0, 4)
+    assert "logits differ by up to 0.0016; computing them once more" in caplog.text
 
 
 def test_an_adapter_lost_in_rounding_is_told(pieces: Pieces, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
