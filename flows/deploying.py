@@ -27,7 +27,7 @@ from prefect.workers.process import ProcessWorker
 from artifacts.errors import StageError
 from flows import server
 from flows.config import PipelineConfig
-from flows.deployed import ORPHANED, RESUME
+from flows.deployed import ORPHANED, PATIENCE, RESUME
 from flows.environment import PROJECT
 from flows.processes import own_environment
 
@@ -36,7 +36,7 @@ SILENT = "runs that fell silent have crashed"
 NOT_BEGUN = "runs that do not begin have crashed"
 MISSED = 3
 """Signs of life that a run may miss: of one whose machine is gone nobody else would say that it is over."""
-BEGINNING = timedelta(minutes=5)
+BEGINNING = timedelta(seconds=PATIENCE)
 """What a run may take from the moment that a worker takes it to the first line of the flow: as long as the run itself
 waits for a server that went away meanwhile (`flows/deployed.py`)."""
 
