@@ -248,25 +248,34 @@ def run_killed(office: Office) -> None:
 def killed_early(office: Office, chance: random.Random) -> None:
     """A worker is killed about when it takes a run: it is still to be taken, or taken without a process yet, of which
     nobody but the server's automation is left to say that it is over, or it has a process, which says so itself."""
-    machine, store = office.machine, office.machine.store(without=STAGES.index("exporting"))
-    worker = Worker.start(machine)
+    store = office.machine.store(without=STAGES.index("exporting"))
+    worker = Worker.start(office.machine)
     run = office.submit(store)
     try:
-        wait_until("the worker looks for runs", lambda: "started!" in worker.words())
-        time.sleep(chance.uniform(0, 4))
-    finally:
+        waits = orphan(office, worker, run, chance)
+        finish(office, store, {*store.finished()}, run if waits else None)
+    except BaseException:  # see `chain`
         stop(worker.process, signal.SIGKILL)
-        worker.process.wait()
+        office.forget(run)
+        raise
+    shutil.rmtree(store.root)
+
+
+def orphan(office: Office, worker: Worker, run: UUID, chance: random.Random) -> bool:
+    """Kill the worker about when it takes the run. Returns whether the run is still to be taken; else it is over."""
+    wait_until("the worker looks for runs", lambda: "started!" in worker.words())
+    time.sleep(chance.uniform(0, 4))
+    stop(worker.process, signal.SIGKILL)
+    worker.process.wait()
     begun = worker.flow() is not None
     say(f"  worker killed, the run {office.state(run).name}, {'with' if begun else 'without'} a process")
     wait_until("the run that lost its worker is gone", lambda: not processes(worker.marker))
-    waits = office.state(run).is_scheduled()
-    if not waits:
-        wait_until("somebody says that the run is over", lambda: office.state(run).is_final())
-        state = office.state(run)
-        assert state.is_crashed() and (not begun or "worker" in state.message), state
-    finish(office, store, {*store.finished()}, run if waits else None)
-    shutil.rmtree(store.root)
+    if office.state(run).is_scheduled():
+        return True
+    wait_until("somebody says that the run is over", lambda: office.state(run).is_final())
+    state = office.state(run)
+    assert state.is_crashed() and (not begun or "worker" in state.message), state
+    return False
 
 
 def chain(office: Office, chance: random.Random, kills: int) -> int:

@@ -43,7 +43,11 @@ from tests.waiting import free_port, until
 PROJECT = Path(__file__).parents[2]
 T = TypeVar("T")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SCREENSHOT = os.environ.get("CODETUNE_SCREENSHOT")
+"""Where to put a picture of a run's page, if anywhere."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+if not SCREENSHOT:  # the timeline is WebGL: to draw it without a GPU takes twice what all else takes
+    FLAGS.append("--disable-software-rasterizer")
 PATIENCE = 120_000
 """Milliseconds that a page may take."""
 SMALL_DEMO: dict[str, Any] = {
@@ -338,9 +342,9 @@ def test_the_page_of_a_run_shows_its_artifacts(page: Any, up: Up, scheduled: lis
     open_run(page, up, scheduled[0].id, "Artifacts")
     for what in ("run-overview", "run-report", "training: 2 / 2 steps", "preflight-plan"):
         page.get_by_text(what).first.wait_for()
-    if target := os.environ.get("CODETUNE_SCREENSHOT"):
+    if SCREENSHOT:
         page.wait_for_timeout(3000)  # the timeline is drawn after the page
-        page.screenshot(path=Path(target))
+        page.screenshot(path=Path(SCREENSHOT))
 
 
 def test_stages_that_were_reused_are_marked(page: Any, up: Up, scheduled: list[FlowRun]) -> None:
