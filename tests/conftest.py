@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
+from typing import Any
 
 import pytest
 
 from artifacts.store import Store
 from flows import environment
-from tests import records
+from tests.servers import PrefectServer
+from tests.waiting import until
 
 environment.apply(quiet=True)  # as the command line does, before Prefect is imported
 
 BASE_MODEL = Path(__file__).parents[1] / "models" / "codellama-tiny"
+SHARED = pytest.StashKey[PrefectServer]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,21 +24,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name not in {"chaos", "flows", "training"})
 
 
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Prefect server with an empty database, for the whole session: starting one takes seconds."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several pytest processes the one that governs the others starts a Prefect server for all of them: each of
+    their own would take seconds to start, and time from the tests as long as it lives."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        config.stash[SHARED] = server = PrefectServer()
+        config.add_cleanup(server.stop)
 
-    home = tmp_path_factory.mktemp("prefect")
-    records.copy_to(home / "prefect-test.db")
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    server = node.config.stash[SHARED]
+    node.workerinput |= {"prefect_address": server.address, "prefect_database": str(server.database)}
+
+
+@pytest.fixture(scope="session")
+def prefect_server(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A real Prefect server, whose database, given here, was empty when the session began."""
+    from prefect.context import _temporary_global_settings_context, get_settings_context
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.server import answers
+
+    given = getattr(request.config, "workerinput", None)
+    own = PrefectServer() if given is None else None
+    address = own.address if own else given["prefect_address"]
+    until(lambda: answers(address), patience=120)
     # A flow run ends a second later with the heartbeat, and nothing here watches for dead flows.
     with (
-        patch("prefect.testing.utilities.mkdtemp", lambda: str(home)),
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        temporary_settings({PREFECT_API_URL: f"{address}/api", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        _temporary_global_settings_context(get_settings_context()),  # Prefect's threads that began before know it, too
     ):
-        yield
+        yield own.database if own else Path(given["prefect_database"])
+        APILogWorker.instance().drain()  # what is still to be told, before there is nobody to tell it to
+        EventsWorker.drain_all()
+    if own:
+        own.stop()
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 import torch
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 
 from artifacts.errors import InputError, StageError
 from artifacts.ledger import Ledger
@@ -273,10 +272,14 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
 }
 
 
-@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("place", PLACES)
 def test_no_secret_of_a_librarys_error_gets_out(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, receiver: Receiver
+    place: str,
+    prefect_server: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    receiver: Receiver,
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
     monkeypatch.setenv("CODETUNE_STORE", str(tmp_path))
@@ -284,16 +287,15 @@ def test_no_secret_of_a_librarys_error_gets_out(
     with caplog.at_level(logging.DEBUG):
         state: Any = finetune(build("demo"), return_state=True)
     assert state.is_failed() and STARS in state.message and STARS in receiver.received[0]["error"]["problem"]
-    records = logged(state.state_details.flow_run_id)
+    records = logged(prefect_server, state.state_details.flow_run_id)
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     said = [state.message, caplog.text, json.dumps(receiver.received), kept.decode(errors="replace"), records]
     assert not [text for text in said if SECRET in text or WEBHOOK in text]
 
 
-def logged(run: Any) -> str:
+def logged(records: Path, run: Any) -> str:
     """All that the server's database holds, once the log of a run has arrived."""
-    place = Path(PREFECT_API_DATABASE_CONNECTION_URL.value().partition(":///")[2])
-    with closing(sqlite3.connect(place)) as database:
+    with closing(sqlite3.connect(records)) as database:
         arrived = "select 1 from log where flow_run_id = ? and message like '%Finished in state Failed%'"
         until(lambda: database.execute(arrived, (str(run),)).fetchone())
         return "\n".join(database.iterdump())

@@ -11,9 +11,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
+from uuid import UUID
 
 import pytest
 from prefect import flow
+from prefect.runtime import flow_run
 
 from artifacts.configuration import Config, Unkeyed
 from artifacts.errors import InputError, StageError, TransientError
@@ -38,6 +40,8 @@ class WordConfig(Config):
 
 
 CALLS: list[str] = []
+RUNS: list[UUID] = []
+"""The flow runs of a test."""
 
 
 def write(config: WordConfig, *, workdir: Path, progress: Progress, upstream: Word | None = None) -> Word:
@@ -62,6 +66,7 @@ SECOND = Stage(name="second", version=1, run=write, produces=Word, show=show)
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> None:
     CALLS.clear()
+    RUNS.clear()
     patient = policy.run_stage
     monkeypatch.setattr(policy, "run_stage", patient.with_options(retry_delay_seconds=0))
 
@@ -71,6 +76,7 @@ def go(
 ) -> list[Outcome]:
     @flow
     def chain() -> list[Outcome]:
+        RUNS.append(UUID(flow_run.id))
         run = Run(store, refresh)
         word = run.stage(FIRST, first)
         run.stage(SECOND, second or WordConfig(text="!"), upstream=word)
@@ -246,13 +252,13 @@ def test_a_disk_that_fills_up_is_said_in_words_whichever_library_finds_out(
 
 def test_the_dashboard_has_the_sections_and_the_graph(store: Store) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.sorting import TaskRunSort
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     go(store, WordConfig(text="unseen"))
+    this = FlowRunFilter(id=FlowRunFilterId(any_=RUNS))
     with get_client(sync_client=True) as client:
-        artifacts = {artifact.key: artifact for artifact in client.read_latest_artifacts()}
-        recent = client.read_task_runs(sort=TaskRunSort.EXPECTED_START_TIME_DESC, limit=2)
-        runs = {run.name: run for run in recent}
+        artifacts = {artifact.key: artifact for artifact in client.read_artifacts(flow_run_filter=this)}
+        runs = {run.name: run for run in client.read_task_runs(flow_run_filter=this)}
     assert "unseen" in str(artifacts["first-word"].data)
     assert "first-progress" in artifacts
     upstream = [entry.id for entries in runs["second"].task_inputs.values() for entry in entries]

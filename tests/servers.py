@@ -1,0 +1,45 @@
+"""A Prefect server for the flows that tests run in their own process: `python -m tests.servers DATABASE PORT`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from flows import processes
+from tests import records
+from tests.waiting import free_port
+
+PROJECT = Path(__file__).parents[1]
+
+
+class PrefectServer:
+    """It starts with an empty database, and ends with this process at the latest."""
+
+    def __init__(self) -> None:
+        self._home = tempfile.TemporaryDirectory(prefix="codetune-prefect-")
+        self.database, port = Path(self._home.name, "prefect.db"), free_port()
+        self.address = f"http://127.0.0.1:{port}"
+        self._process = processes.spawn(
+            ["-m", "tests.servers", str(self.database), str(port)],
+            environment=processes.own_environment(
+                PREFECT_HOME=self._home.name,
+                PREFECT_API_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{self.database}",
+            ),
+            folder=PROJECT,
+            output=subprocess.DEVNULL,
+        )
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._home.cleanup()
+
+
+if __name__ == "__main__":
+    records.copy_to(Path(sys.argv[1]))  # here: making one takes a while, in which tests can be collected
+    # Nothing is scheduled, as in the server that a run starts for itself.
+    options = ["--no-scheduler", "--no-late-runs", "--port", sys.argv[2]]
+    os.execv(sys.executable, [sys.executable, "-m", "flows.serve", "server", "start", *options])
