@@ -7,6 +7,7 @@ halves of it go on at the same time, each on a machine of its own: what is broke
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import subprocess
@@ -18,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows import environment as settings
 from tests.chaos import kills, network, stopping, store_faults, surroundings, workers
 from tests.chaos.damage import HARMS
-from tests.chaos.machine import STAGES, Machine, machine
+from tests.chaos.machine import STAGES, Machine, environment, machine
 from tests.chaos.results import RESULTS, Table, renew_document, say
 
 Group = Callable[[Machine, random.Random, Table, int], None]
@@ -198,6 +200,8 @@ def run(names: list[str], seed: int, table: Table, count: int) -> None:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, machine(Path(folder)) as box:
         say(f"the undisturbed run took {sum(box.seconds.values()):.0f} s in its stages: {box.seconds}")
         box.warm_up()
+        os.environ.update({**environment(box.folder), **box.api})  # for what is deployed, and asked, from here
+        settings.apply(quiet=True)
         for name in names:
             say(f"{name}: begins")
             GROUPS[name](box, random.Random(f"{seed}-{name}"), table, count)

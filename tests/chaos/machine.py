@@ -7,7 +7,6 @@ process that stays behind is found, whoever its parent is.
 from __future__ import annotations
 
 import atexit
-import importlib
 import json
 import multiprocessing
 import os
@@ -21,8 +20,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 import httpx
@@ -33,7 +34,6 @@ from filelock import FileLock, Timeout
 from artifacts import digest
 from artifacts.store import MANIFEST
 from flows import cli, stages
-from flows import environment as settings
 from tests import records
 
 PROJECT = Path(__file__).parents[2]
@@ -134,12 +134,14 @@ class Results:
         return [path.relative_to(self.root).as_posix() for path in self.root.glob(".work/*/*")]
 
 
-class Fork:
-    """A copy of this process that does something: what `subprocess.Popen` is to a program."""
+class Copy:
+    """A copy of a process that has imported what runs need (`warm`): what `subprocess.Popen` is to a program."""
 
-    def __init__(self, act: Callable[[], int], variables: Mapping[str, str], said: Path) -> None:
-        self.stdout = said.with_suffix(".out").open("w+")
-        self._process = multiprocessing.get_context("fork").Process(target=self._run, args=(act, variables, said))
+    def __init__(self, arguments: list[str], variables: Mapping[str, str], said: Path) -> None:
+        output = said.with_suffix(".out")
+        self.stdout = output.open("w+")
+        context = multiprocessing.get_context("forkserver")
+        self._process = context.Process(target=_run, args=(arguments, dict(variables), said, output))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -157,26 +159,26 @@ class Fork:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def _run(self, act: Callable[[], int], variables: Mapping[str, str], said: Path) -> None:
-        atexit._clear()  # what this process has to do at its end is not for the copy
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with said.open("w") as errors:
-            os.dup2(errors.fileno(), 2)
-        os.dup2(self.stdout.fileno(), 1)
-        os.environ.update(variables)
-        try:
-            status = act()
-        finally:
-            sys.stdout.flush()
-            atexit._run_exitfuncs()  # a copy would leave these out
-        sys.exit(status)
+
+def _run(arguments: list[str], variables: dict[str, str], said: Path, output: Path) -> None:
+    """`codetune` with these arguments, in the copy."""
+    for path, descriptor in ((output, 1), (said, 2)):
+        with path.open("w") as file:
+            os.dup2(file.fileno(), descriptor)
+    os.environ.update(variables)
+    try:
+        status = cli.guarded(arguments)
+    finally:
+        sys.stdout.flush()
+        atexit._run_exitfuncs()  # a copy would leave these out
+    sys.exit(status)
 
 
 @dataclass
 class Attempt:
     """One `codetune run` as a process."""
 
-    process: subprocess.Popen[str] | Fork
+    process: subprocess.Popen[str] | Copy
     marker: str
     said: Path
 
@@ -204,7 +206,7 @@ class Attempt:
         """The states of the stages of a completed run."""
         assert self.end() == 0, self.words()
         assert self.process.stdout is not None
-        if isinstance(self.process, Fork):
+        if isinstance(self.process, Copy):
             self.process.stdout.seek(0)
         stages = json.loads(self.process.stdout.read().splitlines()[-1])["stages"]
         return {name: stage["state"] for name, stage in stages.items()}
@@ -269,7 +271,7 @@ class Machine:
     seconds: dict[str, float] = field(default_factory=dict)
     """How long each stage of the undisturbed run took."""
     warm: bool = False
-    """Runs are copies of this process, which has the imports behind it: that saves half of the time."""
+    """Runs are copies of a process that has the imports behind it: see `warm`."""
     pristine: Path | None = None
     """The store of the undisturbed run."""
 
@@ -296,7 +298,7 @@ class Machine:
         arguments = ["run", str(self.recipe), *sets, "--store", str(store.root), "--json"]
         if self.warm and not prefix:
             own = {MARKER: marker, **(variables or {})}
-            return Attempt(Fork(lambda: cli.guarded(arguments), own, said), marker, said)
+            return Attempt(Copy(arguments, own, said), marker, said)
         command = [*prefix, sys.executable, "-c", "from flows.cli import main; main()", *arguments]
         with said.open("w") as errors:
             process = subprocess.Popen(
@@ -315,12 +317,11 @@ class Machine:
         return {"PREFECT_API_URL": f"{self.server.address}/api"}
 
     def warm_up(self) -> None:
-        """Import what runs need, so that they can be copies of this process. Nothing may have imported Prefect yet."""
-        assert "prefect" not in sys.modules
-        os.environ.update({**environment(self.folder), **self.api})
-        settings.apply(quiet=True)
-        for name in ("flows.finetune", "flows.server", "flows.terminal", "bitsandbytes", "peft", "transformers"):
-            importlib.import_module(name)
+        """Start the process that runs are copies of from now on. One for all machines: there can be no second one with
+        another server."""
+        multiprocessing.set_forkserver_preload(["tests.chaos.warm"])
+        with patch.dict(os.environ, {**environment(self.folder), **self.api}, clear=True):
+            forkserver.ensure_running()
         self.warm = True
 
     def rehearse(self) -> None:
