@@ -256,7 +256,7 @@ class PrefectServer:
             -2000:
         ]
         try:
-            return httpx.get(f"{self.address}/api/health", timeout=2).status_code == 200
+            return httpx.get(f"{self.address}/api/health", timeout=2, verify=False).status_code == 200
         except httpx.HTTPError:
             return False
 

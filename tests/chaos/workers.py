@@ -32,6 +32,7 @@ from tests.chaos.machine import (
     wait_until,
 )
 from tests.chaos.results import say
+from tests.waiting import flow_run
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -144,10 +145,9 @@ class Office:
             ).id
 
     def state(self, run: UUID) -> State[Any]:
-        with self.client() as client:
-            state = client.read_flow_run(run).state
-            assert state is not None
-            return state
+        state = flow_run(self._address, run).state
+        assert state is not None
+        return state
 
     def forget(self, run: UUID) -> None:
         """Delete it, whatever its state."""
