@@ -42,13 +42,14 @@ def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> J
     """What one figure says. `found`: the results that it was made of, for what stands beside it."""
     margin = metric.margin or 0.0
     floor = "" if metric.floor is None or metric.margin is None else f", floor {metric.floor:+.4f}"
+    interval = f", 95 % interval {metric.interval}" if metric.gain else f" {metric.interval}"
     return Judgement(
         metric=metric.name,
         title=metric.title,
         question=metric.question,
         verdict=metric.verdict,
         decides=any(fnmatch(metric.name, pattern) for pattern in config.decided_by),
-        finding=f"difference {metric.difference:+.4f}, 95 % interval {metric.interval}, margin {margin:g}{floor}",
+        finding=f"difference {metric.difference:+.4f}{interval}, margin {margin:g}{floor}",
         beside=beside(metric, [result for result in found if result.metric == metric.name]),
     )
 
