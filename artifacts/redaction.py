@@ -23,7 +23,7 @@ _SHORTEST = 8
 _NAMES = re.compile(r"TOKEN$|SECRET|PASSWORD|API_KEY$|ACCESS_KEY|CREDENTIAL|WEBHOOK|AUTH_STRING$", re.IGNORECASE)
 _HEADER = re.compile(r"(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token)\s+)?)[^\s'\",}]+", re.IGNORECASE)
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-# Without the scheme before it: to look for one in a picture's base64 takes a second.
+# Without the scheme before it: to look for one in the base64 of a report's pictures took 0.6 s.
 _CREDENTIALS = re.compile(r"(://)[^\s/@'\"]+@")
 _PARAMETER = re.compile(r"([?&](?:[a-z_-]*(?:token|key|secret|signature|password|sig))=)[^&\s'\"]+", re.IGNORECASE)
 

@@ -30,3 +30,17 @@ def test_a_configured_server_that_is_down_says_what_to_do() -> None:
         pytest.raises(StageError, match="PREFECT_API_URL"),
     ):
         server.start().ready(patience=0.2).__enter__()
+
+
+@pytest.mark.parametrize(("address", "verified"), [("http://a", False), ("https://a", True), ("HTTPS://a", True)])
+def test_certificates_are_left_out_for_plain_http_alone(
+    address: str, verified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def get(_url: str, *, timeout: float, verify: bool) -> httpx.Response:
+        asked.append(verify)
+        return httpx.Response(200)
+
+    monkeypatch.setattr(httpx, "get", get)
+    assert server.answers(address) and asked == [verified]
