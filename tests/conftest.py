@@ -10,12 +10,14 @@ import pytest
 
 from artifacts.store import Store
 from flows import environment
+from tests import small_model
 from tests.servers import PrefectServer
 from tests.waiting import until
 
 environment.apply(quiet=True)  # as the command line does, before Prefect is imported
 
 BASE_MODEL = Path(__file__).parents[1] / "models" / "codellama-tiny"
+SMALL_MODEL = small_model.cut(BASE_MODEL)
 SHARED = pytest.StashKey[PrefectServer]()
 
 

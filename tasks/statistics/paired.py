@@ -13,10 +13,15 @@ errors) are exact only for many clusters of like size; `bench/statistics.py` com
 With up to 13 clusters all subsets are used and nothing is drawn. Below six clusters there is no interval: even when all
 of five agree, the chance of that under no difference is 2 · 2⁻⁵ = 6 %, so nothing can be said at 95 %.
 
-Outcomes that are 0 or 1 need one thing more. Where few items differ, the draws differ little as well, in the extreme
-not at all, though a difference as rare as that may only have been missed. No difference of 0/1 outcomes with mean θ has
-a variance below |θ|(1 − |θ|), so the interval also holds every θ that this variance cannot rule out: with no item that
-differs among n, up to z²/(n + z²), as in Tango's score interval (1998, Statistics in Medicine 17).
+Outcomes that are 0 or 1 take few different values, so the draws tie. Half of a tie lies below: zero is left out when a
+mid-p McNemar test rejects it (Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91), from five
+differing clusters on, if they agree. How often that is by chance depends on how many differ: in 2 to 8 of 100 cases, over
+5 to 40 of them on average in 4.5. An exact test would do it in 2.8.
+
+Where few items differ, the draws differ little as well, in the extreme not at all, though a difference as rare as that
+may only have been missed. No difference of 0/1 outcomes with mean θ has a variance below |θ|(1 − |θ|), so the interval
+also holds every θ that this variance cannot rule out: with no item that differs among n, up to z²/(n + z²), as in
+Tango's score interval (1998, Statistics in Medicine 17).
 
 That nothing was lost must be claimed more carefully still: a cluster that lost much at once is rare, and where none was
 drawn the others say that it does not exist. So outcomes get a `floor` as well, which `kept` is judged by: the lower end
@@ -128,7 +133,7 @@ def _typical_values(sums: Floats, seed: int, draws: int) -> tuple[float, float]:
     import numpy as np
 
     ratios = np.concatenate([chosen[0] / chosen[1] for chosen in _subsets(sums, seed, draws)])
-    # Differences of 0/1 outcomes tie, and half of a tie lies below: quantiles of mid-ranks.
+    # Differences of 0/1 outcomes tie, and half of a tie lies below (mid-p): quantiles of mid-ranks.
     values, ties = np.unique(np.round(ratios, 12), return_counts=True)
     ranks = (np.cumsum(ties) - (ties - 1) / 2) / (len(ratios) + 1)
     low, high = np.interp([(1 - LEVEL) / 2, (1 + LEVEL) / 2], ranks, values)

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from artifacts.schema import Executions, ExportedModel, Generations
 from tasks.execution import ExecutionConfig, run_execution
+from tests.conftest import BASE_MODEL
 from tests.tasks.execution.made import BROKEN, RIGHT, WRONG, generations
 from tests.tasks.generation import world
 
@@ -49,11 +50,14 @@ def memorised(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
 
 
 @pytest.fixture(scope="session")
-def good(small_world: world.World, memorised: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Generations:
-    """What an adapter makes of it that was trained on the very text."""
+def good(tmp_path_factory: pytest.TempPathFactory) -> Generations:
+    """What the whole base and an adapter that was trained on the very text make of it: three of its layers write
+    nothing that the adapter could do worse."""
 
     def make(folder: Path) -> Generations:
-        return world.generate(small_world, memorised, folder)
+        place = tmp_path_factory.mktemp("good")
+        adapter = world.memorised_adapter(place, world.source("alpha"), BASE_MODEL)
+        return world.generate(world.with_kept(place / "world", BASE_MODEL), adapter, folder)
 
     return once(tmp_path_factory, "good", Generations, make)
 

@@ -16,7 +16,7 @@ from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
 from tasks.engine.weights import weights_of
 from tasks.loading import load_base, silence_peft
-from tests.conftest import BASE_MODEL
+from tests.conftest import SMALL_MODEL
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PLAN = Plan(
@@ -38,7 +38,7 @@ class Found:
 
 def tiny(quantization: Quantization, targets: Any = ("q_proj", "v_proj"), rank: int = 8) -> Any:
     """The built-in model with a LoRA adapter that is not zero."""
-    return with_adapter(load_base(BASE_MODEL, quantization, PLAN), targets, rank)
+    return with_adapter(load_base(SMALL_MODEL, quantization, PLAN), targets, rank)
 
 
 def outliers(quantization: Quantization, targets: Any, layers: int) -> Any:

@@ -19,15 +19,15 @@ from artifacts.presentation import Table, Text
 from artifacts.schema import ExportedModel
 from tasks.exporting import ExportingConfig, comparing, run_exporting, sections
 from tasks.exporting.comparing import compare_adapter, compare_merged, logits, read_chunks
-from tests.conftest import BASE_MODEL
+from tests.conftest import SMALL_MODEL
 from tests.tasks.exporting.pieces import CPU, Pieces, make, tiny_llama
 
-pytestmark = pytest.mark.skipif(not BASE_MODEL.exists(), reason="the built-in model is not there")
+pytestmark = pytest.mark.skipif(not SMALL_MODEL.exists(), reason="the built-in model is not there")
 
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> Pieces:
-    return make(tmp_path_factory.mktemp("pieces"), BASE_MODEL)
+    return make(tmp_path_factory.mktemp("pieces"), SMALL_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_adapter_settings_name_the_base_in_a_fixed_order(exported: ExportedModel
     text = (exported.path / "adapter" / "adapter_config.json").read_text()
     settings = json.loads(text)
     assert settings["target_modules"] == ["q_proj", "v_proj"]
-    assert Path(settings["base_model_name_or_path"]) == BASE_MODEL.resolve()
+    assert Path(settings["base_model_name_or_path"]) == SMALL_MODEL.resolve()
     assert list(settings) == sorted(settings)
     assert not list((exported.path / "adapter").glob("tokenizer*"))
 
@@ -75,7 +75,7 @@ def test_card_says_what_the_model_is_made_of(exported: ExportedModel) -> None:
         card = (exported.path / form / "README.md").read_text()
         assert line in card and card.startswith("---\n")
         for fact in (
-            str(BASE_MODEL),
+            str(SMALL_MODEL),
             "r = 8, alpha = 16",
             "q_proj, v_proj",
             "2.0000 → 1.5000",
@@ -99,7 +99,7 @@ def test_sections_show_sizes_comparisons_and_lines_that_run(exported: ExportedMo
 
 
 def test_without_merged_model_untied_and_unquantized(tmp_path: Path) -> None:
-    pieces = make(tmp_path, tiny_llama(tmp_path / "base", BASE_MODEL))
+    pieces = make(tmp_path, tiny_llama(tmp_path / "base", SMALL_MODEL))
     digests = set()
     for name, merged in (("one", False), ("two", True)):
         (tmp_path / name).mkdir()
@@ -123,11 +123,11 @@ def test_an_altered_merged_weight_is_noticed(exported: ExportedModel, pieces: Pi
     for path in (exported.path / "merged").iterdir():
         (merged / path.name).write_bytes(path.read_bytes())
     tensors = load_file(merged / "model.safetensors")
-    tensors["model.layers.3.self_attn.v_proj.weight"] *= 1.5
+    tensors["model.layers.1.self_attn.v_proj.weight"] *= 1.5
     save_file(tensors, merged / "model.safetensors", metadata={"format": "pt"})
     chunks = read_chunks(pieces.tokens.path / "held_out.parquet", 60)
     with pytest.raises(StageError, match=r"merged model .* logits differ"):
-        compare_merged(BASE_MODEL, exported.path / "adapter", merged, chunks, CPU, tolerance=0.004)
+        compare_merged(SMALL_MODEL, exported.path / "adapter", merged, chunks, CPU, tolerance=0.004)
 
 
 def test_an_altered_adapter_is_noticed(exported: ExportedModel, pieces: Pieces, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_an_altered_adapter_is_noticed(exported: ExportedModel, pieces: Pieces, 
     chunks = read_chunks(pieces.tokens.path / "held_out.parquet", 60)
     trained = pieces.checkpoint.path / "adapter"
     with pytest.raises(StageError, match=r"adapter loaded with peft .* logits differ"):
-        compare_adapter(BASE_MODEL, trained, tmp_path, chunks, CPU, "int8", 1e-4)
+        compare_adapter(SMALL_MODEL, trained, tmp_path, chunks, CPU, "int8", 1e-4)
 
 
 def test_a_difference_that_does_not_come_again_is_an_error_and_told_apart(
@@ -154,7 +154,7 @@ def test_a_difference_that_does_not_come_again_is_an_error_and_told_apart(
     chunks = read_chunks(pieces.tokens.path / "held_out.parquet", 60)
     trained, adapter = pieces.checkpoint.path / "adapter", exported.path / "adapter"
     with pytest.raises(StageError, match=r"logits differ by up to 0\.0016"):
-        compare_adapter(BASE_MODEL, trained, adapter, chunks, CPU, "int8", 1e-4)
+        compare_adapter(SMALL_MODEL, trained, adapter, chunks, CPU, "int8", 1e-4)
     assert len(computed) == 4 and "computed once more they agree" in caplog.text
 
 

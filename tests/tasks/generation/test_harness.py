@@ -29,10 +29,17 @@ TEXTS = {name: Path(import_module(name).__file__ or "").read_text()[:1200] for n
 
 
 @pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    """On the whole base, which also writes lines. (The few layers write tokens at which our answers end and the
+    harness's do not.)"""
+    return world.noise_adapter(tmp_path_factory.mktemp("noise"), BASE_MODEL)
+
+
+@pytest.fixture(scope="module")
 def made(noise: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Generations:
     """What base and tuned make of files that fit a sequence, begun with BOS and ended with EOS."""
     folder = tmp_path_factory.mktemp("harness")
-    place = world.build(folder / "world", TEXTS)
+    place = world.build(folder / "world", TEXTS, base=BASE_MODEL)
     (folder / "whole").mkdir()
     settings = TokenizationConfig(max_length=CONTEXT)
     tokens = run_tokenization(settings, sample=place.sample, model=place.model, workdir=folder / "whole")

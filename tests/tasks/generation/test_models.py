@@ -11,7 +11,7 @@ from artifacts.schema import ExportedModel, Plan, Quantization
 from tasks.generation.models import Pair, Side, threads
 from tasks.generation.sides import Fused, Stock
 from tasks.loading import load_base
-from tests.conftest import BASE_MODEL
+from tests.conftest import SMALL_MODEL
 from tests.tasks.generation.world import PLAN
 
 FUSED = PLAN.model_copy(update={"engine": "fused"})
@@ -27,9 +27,9 @@ def logits(pair: Pair, name: Side) -> torch.Tensor:
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 def test_switched_off_it_is_the_base_to_the_bit(noise: ExportedModel, quantization: Quantization) -> None:
-    pair = Pair(BASE_MODEL, noise.path / "adapter", quantization, PLAN, 20)
+    pair = Pair(SMALL_MODEL, noise.path / "adapter", quantization, PLAN, 20)
     with torch.inference_mode():
-        alone = load_base(BASE_MODEL, quantization, PLAN)(input_ids=IDS).logits
+        alone = load_base(SMALL_MODEL, quantization, PLAN)(input_ids=IDS).logits
         tuned, base, again = (logits(pair, side) for side in ("tuned", "base", "tuned"))
     assert torch.equal(base, alone)
     assert torch.equal(tuned, again) and not torch.allclose(tuned, base, atol=1e-2)
@@ -37,7 +37,7 @@ def test_switched_off_it_is_the_base_to_the_bit(noise: ExportedModel, quantizati
 
 @pytest.mark.parametrize("plan", [PLAN, FUSED])
 def test_nothing_is_left_of_released_models(noise: ExportedModel, plan: Plan) -> None:
-    pair = Pair(BASE_MODEL, noise.path / "adapter", "none", plan, 20)
+    pair = Pair(SMALL_MODEL, noise.path / "adapter", "none", plan, 20)
     with pair.side("tuned") as computing:
         assert isinstance(computing, Stock if plan == PLAN else Fused)
     reference = weakref.ref(pair._tuned)

@@ -18,7 +18,7 @@ from tasks.functional import Suite, read_suite
 from tasks.generation import GenerationConfig
 from tasks.generation.problems import Asked, ask, knows_instructions, suites, suites_fingerprint
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
-from tests.conftest import BASE_MODEL
+from tests.conftest import SMALL_MODEL
 from tests.tasks.functional.suites import INFILLING, MBPP, row, write
 from tests.tasks.generation import world
 
@@ -27,7 +27,7 @@ CONFIG = GenerationConfig(functional_tokens=24)
 
 @pytest.fixture(scope="module")
 def tokenizer() -> CodeTokenizer:
-    return load_tokenizer(BASE_MODEL)
+    return load_tokenizer(SMALL_MODEL)
 
 
 def suite_of(folder: Path, *rows: dict[str, object]) -> Suite:
@@ -74,9 +74,9 @@ def test_an_instruct_model_is_asked_in_its_template_too(tokenizer: CodeTokenizer
 def test_what_both_models_write_is_run(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
     """By an instruct model, in every form; verdicts are those that the completions have by themselves."""
     model = tmp_path / "model"
-    shutil.copytree(BASE_MODEL, model)
+    shutil.copytree(SMALL_MODEL, model)
     (model / "chat_template.jinja").write_text("{{ bos_token }}[INST] {{ messages[0].content }} [/INST]")
-    assert knows_instructions(model) and not knows_instructions(BASE_MODEL)
+    assert knows_instructions(model) and not knows_instructions(SMALL_MODEL)
     small = write(tmp_path / "small.jsonl", row(0), row(1, test="def check(f): pass\n"))
     files = [str(small), str(write(tmp_path / "gaps.jsonl", INFILLING))]
     place = replace(small_world, model=locate(ModelConfig(name=str(model))), kept=None)

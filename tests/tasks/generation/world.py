@@ -1,4 +1,4 @@
-"""A small world to evaluate in: the built-in base, some held-out repositories, adapters of known worth."""
+"""A small world to evaluate in: a base model, some held-out repositories, adapters of known worth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from artifacts.schema import Comparison, DatasetSample, ExportedModel, Generations, Plan, SplitSize, TokenizedDataset
@@ -22,7 +21,7 @@ from tasks.generation import GenerationConfig, run_generation
 from tasks.loading import load_base
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tasks.tokenization.vocabulary import encode, load_tokenizer
-from tests.conftest import BASE_MODEL
+from tests.conftest import SMALL_MODEL
 
 SETTINGS: dict[str, Any] = {
     "quantization": "none",
@@ -75,7 +74,14 @@ def generate(place: World, exported: ExportedModel, workdir: Path, **changes: An
     return run_generation(GenerationConfig(**{**SETTINGS, **changes}), **place.inputs(exported), workdir=workdir)
 
 
-def build(folder: Path, files: dict[str, str] | None = None, learned: str = "x = 1\n", *, kept: bool = False) -> World:
+def build(
+    folder: Path,
+    files: dict[str, str] | None = None,
+    learned: str = "x = 1\n",
+    *,
+    kept: bool = False,
+    base: Path = SMALL_MODEL,
+) -> World:
     """Tokenize files, each in a repository named like it, as the held-out side; `learned` is the other one."""
     texts = files if files is not None else {name: source(name) for name in NAMES}
     columns = ("repo", "path", "language", "license", "size", "sha256", "revision", "content")
@@ -91,7 +97,7 @@ def build(folder: Path, files: dict[str, str] | None = None, learned: str = "x =
     pq.write_table(held_out, folder / "held_out.parquet")
     pq.write_table(train, folder / "train.parquet")
     sample = DatasetSample(source="test", train=SIZE, held_out=SIZE, languages={}, licenses={}, funnel=(), path=folder)
-    model = locate(ModelConfig(name=str(BASE_MODEL)))
+    model = locate(ModelConfig(name=str(base)))
     workdir = folder / "tokens"
     workdir.mkdir()
     if rows:
@@ -109,29 +115,29 @@ def build(folder: Path, files: dict[str, str] | None = None, learned: str = "x =
     return World(model, sample, tokens)
 
 
-def with_kept(folder: Path) -> World:
+def with_kept(folder: Path, base: Path = SMALL_MODEL) -> World:
     """The same with a kept sample: the standard library's modules that follow, a repository each."""
     names = ("bisect", "heapq", "keyword", "linecache", "queue", "sched", "shelve", "tabnanny")
     texts = {name: Path(import_module(name).__file__ or "").read_text()[:3000] for name in names}
-    return replace(build(folder / "own"), kept=build(folder / "kept", texts, kept=True).sample)
+    return replace(build(folder / "own", base=base), kept=build(folder / "kept", texts, kept=True).sample)
 
 
-def noise_adapter(folder: Path) -> ExportedModel:
+def noise_adapter(folder: Path, base: Path = SMALL_MODEL) -> ExportedModel:
     """An adapter that nobody trained."""
     torch.manual_seed(0)
-    adapter = get_peft_model(load_base(BASE_MODEL, "none", PLAN), _lora())
+    adapter = _adapted(base)
     for name, weights in adapter.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(weights, std=0.2)
     return _export(adapter, folder)
 
 
-def memorised_adapter(folder: Path, text: str) -> ExportedModel:
+def memorised_adapter(folder: Path, text: str, base: Path = SMALL_MODEL) -> ExportedModel:
     """An adapter that was trained on the very text that it is evaluated on."""
     torch.manual_seed(0)
-    tokenizer = load_tokenizer(BASE_MODEL)
+    tokenizer = load_tokenizer(base)
     ids = torch.tensor([[tokenizer.bos, *encode(tokenizer, text)]])
-    adapter = get_peft_model(load_base(BASE_MODEL, "none", PLAN), _lora())
+    adapter = _adapted(base)
     optimizer = torch.optim.AdamW([p for p in adapter.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(30):
         loss = adapter(input_ids=ids, labels=ids).loss
@@ -156,8 +162,11 @@ def toy() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def _lora() -> LoraConfig:
-    return LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+def _adapted(base: Path) -> Any:
+    model = load_base(base, "none", PLAN)
+    from peft import LoraConfig, get_peft_model  # after the base: PEFT would load bitsandbytes together with a compiler
+
+    return get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
 def _export(adapter: Any, folder: Path) -> ExportedModel:
@@ -167,7 +176,7 @@ def _export(adapter: Any, folder: Path) -> ExportedModel:
 
 def other_base(folder: Path) -> None:
     """A model of the built-in one's vocabulary and another width."""
-    shutil.copytree(BASE_MODEL, folder)
+    shutil.copytree(SMALL_MODEL, folder)
     settings = json.loads((folder / "config.json").read_text())
     settings.update(hidden_size=64, intermediate_size=96, num_attention_heads=2, num_key_value_heads=2, head_dim=32)
     torch.manual_seed(0)

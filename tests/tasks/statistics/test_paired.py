@@ -66,6 +66,20 @@ def test_few_items_that_differ_do_not_make_a_false_certainty() -> None:
     assert ends(compare(same)) == pytest.approx((-bound, bound))
 
 
+@pytest.mark.parametrize("problems", [8, 40, 164])
+def test_zero_is_left_out_as_a_mid_p_test_rejects_it(problems: int) -> None:
+    def lowest(gained: int, lost: int) -> float:
+        base = [0.0] * gained + [1.0] * lost + [1.0] * (problems - gained - lost)
+        tuned = [1.0] * gained + [0.0] * lost + [1.0] * (problems - gained - lost)
+        return ends(compare((base, tuned, [str(number) for number in range(problems)], [1.0] * problems)))[0]
+
+    # Mid-p of the exact McNemar test, twice: the chance of fewer lost ones and half that of as many.
+    assert lowest(4, 0) == 0  # 6.2 %
+    assert lowest(5, 0) > 0  # 3.1 %
+    assert lowest(6, 1) < 0  # 7.0 %
+    assert lowest(7, 1) > 0  # 3.9 %
+
+
 def clustered(rng: np.random.Generator) -> Study:
     """One outcome in twenty is lost, in some repositories many and in most none."""
     sizes = np.clip(rng.lognormal(1.5, 1.0, 20).astype(int), 1, 60)

@@ -18,7 +18,7 @@ from artifacts.schema import Checkpoint, Plan, TokenizedDataset, TokenizedSplit
 from tasks.base_model import ModelConfig, locate
 from tasks.training import TrainingConfig, run_training
 from tasks.training.messages import RESULT, Sender, Spec
-from tests.conftest import BASE_MODEL
+from tests.conftest import SMALL_MODEL
 
 LENGTH = 64
 PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=4, gradient_checkpointing=False)
@@ -63,11 +63,11 @@ def run(
     """The stage, with its process."""
     workdir.mkdir(exist_ok=True)
     progress = Progress(listener) if listener else Progress()
-    model = locate(ModelConfig(name=str(BASE_MODEL)))
+    model = locate(ModelConfig(name=str(SMALL_MODEL)))
     return run_training(config, model=model, tokens=tokens, plan=plan, workdir=workdir, progress=progress)
 
 
-def spec(tokens: TokenizedDataset, config: TrainingConfig, plan: Plan, model: Path = BASE_MODEL) -> Spec:
+def spec(tokens: TokenizedDataset, config: TrainingConfig, plan: Plan, model: Path = SMALL_MODEL) -> Spec:
     """What the training process is told."""
     return Spec(
         config=config,
@@ -86,7 +86,7 @@ def train_here(
     tokens: TokenizedDataset,
     config: TrainingConfig = CONFIG,
     plan: Plan = PLAN,
-    model: Path = BASE_MODEL,
+    model: Path = SMALL_MODEL,
 ) -> Any:
     """What the training process does, in this one: saves starting it. Returns the trainer's records and adapter."""
     from tasks.training.run import train

@@ -11,8 +11,8 @@ import torch
 
 from artifacts.progress import Tick
 from tasks.dashboard import describe
+from tasks.libraries import import_bitsandbytes
 from tasks.training.readings import GIB, Readings
-from tasks.training.trainer import Reporter
 from tests.tasks.training import jobs
 
 
@@ -38,6 +38,9 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_and_temperature_of_a_gpu_stand_in_the_progress(card: None) -> None:
+    import_bitsandbytes()
+    from tasks.training.trainer import Reporter
+
     read = Readings(jobs.PLAN.model_copy(update={"device": "cuda"})).read()
     assert read == pytest.approx({"memory_gib": 11.2, "gpu_temperature_c": 63, "gpu_power_w": 68.5})
     sent: list[dict[str, Any]] = []

@@ -41,7 +41,7 @@ def test_loss_is_the_mean_over_real_tokens(workdir: Path, tokens: TokenizedDatas
     from tasks.training.batches import Batches
 
     measured = jobs.train_here(workdir, tokens, SHORT).metrics["loss"][0]
-    model = load_base(jobs.BASE_MODEL, "none", jobs.PLAN)
+    model = load_base(jobs.SMALL_MODEL, "none", jobs.PLAN)
     batches = Batches(tokens.path / "train.parquet", size=4, steps=2, seed=SHORT.seed)
     sequences = [torch.tensor([row["input_ids"]]) for row in batches.dataset().select(range(4))]
     assert len({sequence.shape for sequence in sequences}) > 1
@@ -73,7 +73,7 @@ def test_only_completions_are_learned(tmp_path: Path) -> None:
 
 def test_loss_that_is_not_finite_names_step_and_batch(workdir: Path, tmp_path: Path, tokens: TokenizedDataset) -> None:
     poisoned = tmp_path / "poisoned"
-    shutil.copytree(jobs.BASE_MODEL, poisoned)
+    shutil.copytree(jobs.SMALL_MODEL, poisoned)
     weights = load_file(poisoned / "model.safetensors")
     weights["model.embed_tokens.weight"][320] = float("inf")  # one token of the vocabulary
     save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})

@@ -53,14 +53,14 @@ def test_only_results_are_left(finished: Checkpoint) -> None:
 
 def test_adapter_names_its_base_and_no_place_of_this_machine(finished: Checkpoint) -> None:
     settings = json.loads((finished.path / "adapter" / "adapter_config.json").read_text())
-    assert settings["base_model_name_or_path"] == str(jobs.BASE_MODEL)  # as configured
+    assert settings["base_model_name_or_path"] == str(jobs.SMALL_MODEL)  # as configured
     assert settings["target_modules"] == ["q_proj", "v_proj"]
     assert str(finished.path) not in json.dumps(settings)
 
 
 def test_says_how_large_the_model_is(finished: Checkpoint) -> None:
-    assert finished.trainable_parameters == 8 * 2 * 2 * 8 * 256  # layers × modules × (A, B) × rank × width
-    assert 7e6 < finished.total_parameters < 9e6
+    assert finished.trainable_parameters == 3 * 2 * 2 * 8 * 256  # layers × modules × (A, B) × rank × width
+    assert 3e6 < finished.total_parameters < 4e6
     assert finished.resumed_from is None
 
 
@@ -84,12 +84,12 @@ def test_on_a_quantized_base_the_original_weights_are_not_wanted(
     monkeypatch.setattr(stage, "run_worker", stop)
     nowhere = ModelReference(name="nobody/nothing", revision="0" * 40, fingerprint="", metadata=tmp_path)
     nothing = WeightGroup(tensors=0, parameters=0, original_bytes=0, bytes=0)
-    base = QuantizedBase(quantization="int8", linear=nothing, other=nothing, path=jobs.BASE_MODEL)
+    base = QuantizedBase(quantization="int8", linear=nothing, other=nothing, path=jobs.SMALL_MODEL)
     tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
     inputs: dict[str, Any] = {"model": nowhere, "tokens": tokens, "plan": jobs.PLAN, "base": base}
     with pytest.raises(StageError, match="seen enough"):
         stage.run_training(jobs.CONFIG, **inputs, workdir=workdir, progress=Progress())
-    assert (specs[0].model, specs[0].model_name) == (str(jobs.BASE_MODEL), "nobody/nothing")
+    assert (specs[0].model, specs[0].model_name) == (str(jobs.SMALL_MODEL), "nobody/nothing")
 
 
 def test_fewer_chunks_than_a_batch_are_refused(workdir: Path, tmp_path: Path) -> None:
