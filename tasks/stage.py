@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from artifacts.configuration import Config
@@ -13,6 +14,9 @@ from artifacts.schema import Handle
 from artifacts.store import Store
 
 H = TypeVar("H", bound=Handle)
+MOST_SHOWN = 32
+"""Artifacts whose sections are remembered: more than a run has, and a few megabytes of pictures."""
+_SHOWN: dict[tuple[Callable[[Any], list[Section]], Path, str], list[Section]] = {}
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Stage(Generic[H]):
     """`run(config, *, <inputs…>, workdir: Path, progress: Progress) -> handle`, with `path` set in the handle to
     what is to be published: `workdir`, or a folder in it. Pure but for the files that it writes into `workdir`."""
     produces: type[H]
-    show: Callable[[H], list[Section]]
-    """What to look at, from the handle and its files."""
+    sections: Callable[[H], list[Section]]
+    """What to look at, from the handle and its files. See `show`."""
     identify: Callable[[Any], str] | None = None
     """From the config: a fingerprint of what the stage reads from outside the pipeline (source files, a data set's
     revision, a machine). Part of the key, so that a change outside runs the stage again."""
@@ -42,6 +46,15 @@ class Stage(Generic[H]):
     """Whether it must have the card, if the job uses one, to itself: to compute on it, or to look at what is free."""
     keeps_workdir: bool = False
     """A failed or killed attempt's work directory is handed to the next attempt, which continues from it."""
+
+    def show(self, handle: H) -> list[Section]:
+        """What to look at. Drawn once: the dashboard shows a stage when it is done, the report all at the end."""
+        key = (self.sections, handle.path, handle.model_dump_json())
+        if key not in _SHOWN:
+            while len(_SHOWN) >= MOST_SHOWN:
+                del _SHOWN[next(iter(_SHOWN))]
+            _SHOWN[key] = self.sections(handle)
+        return _SHOWN[key]
 
 
 class Course(Protocol):

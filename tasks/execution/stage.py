@@ -159,4 +159,4 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-STAGE = Stage(name="execution", version=1, run=run_execution, produces=Executions, show=sections, needs_card=False)
+STAGE = Stage(name="execution", version=1, run=run_execution, produces=Executions, sections=sections, needs_card=False)

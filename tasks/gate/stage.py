@@ -110,4 +110,4 @@ def sections(decision: GateDecision) -> list[Section]:
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
-STAGE = Stage(name="gate", version=4, run=run_gate, produces=GateDecision, show=sections, needs_card=False)
+STAGE = Stage(name="gate", version=4, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)

@@ -184,6 +184,6 @@ STAGE = Stage(
     version=3,
     run=run_generation,
     produces=Generations,
-    show=sections,
+    sections=sections,
     identify=problems.suites_fingerprint,
 )

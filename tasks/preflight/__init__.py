@@ -13,7 +13,7 @@ STAGE = Stage(
     version=2,
     run=run_preflight,
     produces=PreflightReport,
-    show=sections,
+    sections=sections,
     identify=machine_fingerprint,
     instant=True,
 )

@@ -6,6 +6,6 @@ from tasks.quantization.settings import QuantizationConfig
 from tasks.quantization.show import sections
 from tasks.stage import Stage
 
-STAGE = Stage(name="quantization", version=1, run=run_quantization, produces=QuantizedBase, show=sections)
+STAGE = Stage(name="quantization", version=1, run=run_quantization, produces=QuantizedBase, sections=sections)
 
 __all__ = ["STAGE", "QuantizationConfig", "run_quantization", "sections"]

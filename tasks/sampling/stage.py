@@ -150,7 +150,7 @@ STAGE = Stage(
     version=1,
     run=run_sampling,
     produces=DatasetSample,
-    show=sections,
+    sections=sections,
     identify=source_fingerprint,
     fans_out=True,
 )
@@ -187,7 +187,7 @@ KEPT = Stage(
     version=STAGE.version,
     run=run_kept,
     produces=KeptSample,
-    show=sections,
+    sections=sections,
     identify=kept_fingerprint,
     fans_out=True,
 )

@@ -11,7 +11,7 @@ STAGE = Stage(
     version=1,
     run=run_tokenization,
     produces=TokenizedDataset,
-    show=sections,
+    sections=sections,
     fans_out=True,
     needs_card=False,
 )

@@ -8,4 +8,4 @@ from tasks.training.stage import run_training
 
 __all__ = ["STAGE", "LoraSettings", "TrainingConfig", "run_training", "sections"]
 
-STAGE = Stage(name="training", version=1, run=run_training, produces=Checkpoint, show=sections, keeps_workdir=True)
+STAGE = Stage(name="training", version=1, run=run_training, produces=Checkpoint, sections=sections, keeps_workdir=True)

@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 from artifacts import digest
 from artifacts.store import MANIFEST
 from flows import cli, stages
-from tests import records
+from tests import records, small_model
 
 PROJECT = Path(__file__).parents[2]
 MARKER = "CODETUNE_CHAOS"
@@ -45,6 +45,7 @@ PATIENCE = 240.0
 """Seconds until something that should happen counts as not happening; a busy machine is slow."""
 RECIPE: dict[str, Any] = {
     "recipe": "demo",
+    "model": {"name": str(small_model.cut(PROJECT / "models" / "codellama-tiny"))},
     "sampling": {"files": 12, "held_out": 0.3},
     "tokenization": {"max_length": 64},
     "training": {"max_steps": STEPS, "warmup_steps": 1, "save_steps": SAVE_STEPS, "cpu_threads": 1},

@@ -27,11 +27,13 @@ from artifacts.store import Store
 from flows import cli
 from flows.stages import STAGES
 from flows.terminal import Terminal
+from tests.conftest import SMALL_MODEL
 from tests.tasks.functional.suites import row, write
 from tests.tasks.training import jobs
 
 STEPS = 6
 SMALL = (
+    f"model.name={SMALL_MODEL}",
     "sampling.files=24",
     "sampling.held_out=0.3",
     "kept={source: {kind: local, paths: ['package:httpx', 'package:filelock']}, languages: [Python], files: 8}",

@@ -15,7 +15,7 @@ import pytest
 
 from flows import recipes
 from flows.stages import STAGES
-from tests.conftest import BASE_MODEL
+from tests.conftest import SMALL_MODEL
 from tests.hub import GITHUB_CODE_COMMIT, Fault, Hub, serve_github_code, write_github_code_shards
 
 PINNED = recipes.load("codellama-7b-t4")["model"]
@@ -41,7 +41,7 @@ SMALLER = (
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     folder = tmp_path_factory.mktemp("github-code")
     write_github_code_shards(folder, n_shards=3, rows=200)
-    with Hub(models={PINNED["name"]: BASE_MODEL}, datasets=serve_github_code(folder)) as hub:
+    with Hub(models={PINNED["name"]: SMALL_MODEL}, datasets=serve_github_code(folder)) as hub:
         repository = hub.repositories["model", PINNED["name"]]
         repository.commit = PINNED["revision"]
         yield hub

@@ -40,7 +40,7 @@ def write(config: Settings, *, workdir: Path, progress: Progress, upstream: Word
 
 
 FIRST, SECOND, THIRD, ASIDE = (
-    Stage(name=name, version=1, run=write, produces=Word, show=lambda word: [], keeps_workdir=name == "second")
+    Stage(name=name, version=1, run=write, produces=Word, sections=lambda word: [], keeps_workdir=name == "second")
     for name in ("first", "second", "third", "aside")
 )
 

@@ -59,8 +59,8 @@ def show(word: Word) -> list[Section]:
     return [Section("word", "The word", (Text(word.text), Table(("length",), ((str(len(word.text)),),))))]
 
 
-FIRST = Stage(name="first", version=1, run=write, produces=Word, show=show)
-SECOND = Stage(name="second", version=1, run=write, produces=Word, show=show)
+FIRST = Stage(name="first", version=1, run=write, produces=Word, sections=show)
+SECOND = Stage(name="second", version=1, run=write, produces=Word, sections=show)
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_refreshing_a_stage_that_gives_the_same_bytes_leaves_the_rest_alone(stor
 
 def test_a_new_version_of_a_stage_runs_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     go(store, WordConfig())
-    monkeypatch.setitem(globals(), "SECOND", Stage(name="second", version=2, run=write, produces=Word, show=show))
+    monkeypatch.setitem(globals(), "SECOND", Stage(name="second", version=2, run=write, produces=Word, sections=show))
     assert states(go(store, WordConfig())) == ["cached", "ran"]
 
 
@@ -162,7 +162,7 @@ def test_other_faults_are_not_retried_and_leave_nothing(store: Store, monkeypatc
         (workdir / "word.txt").write_text("half")
         raise InputError("no such word", field="first.text")
 
-    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=refuse, produces=Word, show=show))
+    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=refuse, produces=Word, sections=show))
     with pytest.raises(InputError, match="no such word"):
         go(store, WordConfig())
     assert CALLS == ["one"]
@@ -187,7 +187,7 @@ def test_a_full_disk_is_said_in_words(store: Store, monkeypatch: pytest.MonkeyPa
             file.write(config.text)
         raise AssertionError
 
-    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=fill, produces=Word, show=show))
+    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=fill, produces=Word, sections=show))
     with pytest.raises(StageError, match="disk is full"):
         go(store, WordConfig())
 
@@ -244,7 +244,7 @@ def test_a_disk_that_fills_up_is_said_in_words_whichever_library_finds_out(
             database.execute("INSERT INTO words VALUES (zeroblob(4000000))")
         raise AssertionError
 
-    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=fill, produces=Word, show=show))
+    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=fill, produces=Word, sections=show))
     with pytest.raises(StageError, match="disk is full"):
         go(Store(small_disk / "store"), WordConfig())
     assert not list((small_disk / "store").rglob("*.sqlite"))
