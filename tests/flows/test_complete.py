@@ -10,7 +10,7 @@ import pytest
 
 from flows import cli
 from tasks.completing import read_gap
-from tests.conftest import BASE_MODEL
+from tests.conftest import SMALL_MODEL
 from tests.tasks.generation import world
 
 Capture = pytest.CaptureFixture[str]
@@ -22,7 +22,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     world.memorised_adapter(folder, world.source("alpha"))
     config = folder / "adapter" / "adapter_config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(BASE_MODEL)}))
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(SMALL_MODEL)}))
     return folder
 
 

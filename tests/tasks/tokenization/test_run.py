@@ -131,7 +131,7 @@ def test_sections_show_sizes_and_lengths(tmp_path: Path, model: ModelReference) 
     table, figure = section.blocks
     assert isinstance(table, Table) and table.rows[0][1] == str(len(TEXTS)) and table.rows[0][5].endswith("%")
     assert isinstance(figure, Figure) and figure.image.startswith(b"<?xml") and sections(handle)[0] == section
-    assert STAGE.show is sections
+    assert STAGE.sections is sections
 
 
 @pytest.mark.parametrize(
