@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import TypeVar
 import pytest
 from filelock import FileLock
 
-from artifacts.schema import Executions, ExportedModel, Generations
+from artifacts.schema import Checkpoint, Executions, ExportedModel, Generations
 from tasks.execution import ExecutionConfig, run_execution
 from tests.conftest import BASE_MODEL
 from tests.tasks.execution.made import BROKEN, RIGHT, WRONG, generations
 from tests.tasks.generation import world
 
-T = TypeVar("T", ExportedModel, Generations)
+T = TypeVar("T", Checkpoint, ExportedModel, Generations)
 
 
 def once(factory: pytest.TempPathFactory, name: str, kind: type[T], make: Callable[[Path], T]) -> T:
@@ -27,8 +28,10 @@ def once(factory: pytest.TempPathFactory, name: str, kind: type[T], make: Callab
     with FileLock(folder.with_suffix(".lock")):
         if not handle.exists():
             folder.mkdir()
-            handle.write_text(make(folder).model_dump_json())
-    return kind.model_validate_json(handle.read_text()).model_copy(update={"path": folder})
+            made = make(folder)
+            handle.write_text(json.dumps([made.model_dump(mode="json"), str(made.path)]))
+    found, path = json.loads(handle.read_text())
+    return kind.model_validate(found).model_copy(update={"path": Path(path)})
 
 
 @pytest.fixture(scope="session")

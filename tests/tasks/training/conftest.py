@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.schema import Checkpoint, TokenizedDataset
+from tests.tasks.conftest import once
 from tests.tasks.training import jobs
 
 
@@ -18,7 +19,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenizedDataset:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tokens: TokenizedDataset) -> Checkpoint:
     """A run that nothing disturbed."""
-    return jobs.run(tmp_path_factory.mktemp("finished"), tokens)
+    return once(tmp_path_factory, "finished", Checkpoint, lambda folder: jobs.run(folder, tokens))
 
 
 @pytest.fixture
