@@ -17,11 +17,12 @@ T = TypeVar("T")
 
 
 def until(found: Callable[[], T | None], patience: float = 280) -> T:
-    """What is found in the end."""
-    deadline = time.monotonic() + patience
+    """What is found in the end. What takes long is asked for seldom: a server's answers take time from what it does."""
+    begun = time.monotonic()
     while not (value := found()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
+        waited = time.monotonic() - begun
+        assert waited < patience, "waited in vain"
+        time.sleep(min(0.1 + waited / 20, 0.5))
     return value
 
 

@@ -26,7 +26,8 @@ import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.client.schemas.sorting import LogSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling, Pending, Running, Scheduled
@@ -265,8 +266,11 @@ def scheduled(up: Up, scheduler: None) -> list[FlowRun]:
         client.update_deployment(demo.id, DeploymentUpdate(parameters={"config": small}))
         client.create_deployment_schedules(demo.id, [(IntervalSchedule(interval=timedelta(seconds=5)), True)])
 
+        # Asked for by state: dozens are scheduled ahead, each with all its parameters.
+        final = FlowRunFilterStateType(any_=list(TERMINAL_STATES))
+
         def ended() -> list[FlowRun] | None:
-            runs = [run for run in client.read_flow_runs() if run.state and run.state.is_final()]
+            runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=final)))
             return sorted(runs, key=lambda run: str(run.start_time)) if len(runs) >= 2 else None
 
         runs = until(ended)
