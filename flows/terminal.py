@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from types import TracebackType
+from typing import cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, Group
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
+from rich.traceback import Traceback
 
 from artifacts.progress import Tick
 from tasks.dashboard import describe
@@ -39,9 +41,7 @@ class Terminal:
         self._spoke = time.monotonic()
 
     def __enter__(self) -> Terminal:
-        handler = RichHandler(
-            console=self.console, show_path=False, show_time=False, markup=False, level=logging.WARNING
-        )
+        handler = _Lines(console=self.console, markup=False, level=logging.WARNING)
         self._handlers = [(logging.getLogger(name), handler) for name in ("artifacts", "tasks", "flows")]
         for logger, attached in self._handlers:
             logger.addHandler(attached)
@@ -74,6 +74,16 @@ class Terminal:
         again = f" [dim](continued at step {outcome.handle.resumed_from})[/]" if outcome.state == "resumed" else ""  # type: ignore[attr-defined]
         summary = escape(outcome.handle.summary)
         self.console.print(f"{MARKS[outcome.state]} {outcome.stage:<13} {how:>8}   {summary}{again}")
+
+
+class _Lines(RichHandler):
+    """Messages as lines that go on to their end: a table, which Rich would make, is cut at 80 columns in a log file."""
+
+    def render(
+        self, *, record: logging.LogRecord, traceback: Traceback | None, message_renderable: ConsoleRenderable
+    ) -> ConsoleRenderable:
+        line = Text.assemble(self.get_level_text(record), " ", cast("Text", message_renderable))
+        return Group(line, traceback) if traceback else line
 
 
 class _TimeLeft(ProgressColumn):
