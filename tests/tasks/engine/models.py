@@ -16,7 +16,7 @@ from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
 from tasks.engine.weights import weights_of
 from tasks.loading import load_base, silence_peft
-from tests.conftest import SMALL_MODEL
+from tests.conftest import BASE_MODEL
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PLAN = Plan(
@@ -36,9 +36,11 @@ class Found:
     captured: bool = False
 
 
-def tiny(quantization: Quantization, targets: Any = ("q_proj", "v_proj"), rank: int = 8) -> Any:
+def tiny(
+    quantization: Quantization, targets: Any = ("q_proj", "v_proj"), rank: int = 8, base: Path = BASE_MODEL
+) -> Any:
     """The built-in model with a LoRA adapter that is not zero."""
-    return with_adapter(load_base(SMALL_MODEL, quantization, PLAN), targets, rank)
+    return with_adapter(load_base(base, quantization, PLAN), targets, rank)
 
 
 def outliers(quantization: Quantization, targets: Any, layers: int) -> Any:

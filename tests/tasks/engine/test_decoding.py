@@ -13,6 +13,7 @@ from tasks.engine import ops
 from tasks.engine.decoding import Decoder, Settings, unsupported
 from tasks.engine.weights import weights_of
 from tasks.generation.answers import Decoding, generate
+from tests.conftest import SMALL_MODEL
 from tests.tasks.engine import models
 from tests.tasks.generation.world import toy
 
@@ -56,7 +57,7 @@ def agree(model: Any) -> None:
 @pytest.mark.parametrize("quantization", ["int8", "nf4", "none"])
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), "all-linear"])
 def test_answers_are_those_of_transformers(quantization: Quantization, targets: Any) -> None:
-    agree(amplified(models.tiny(quantization, targets)))
+    agree(amplified(models.tiny(quantization, targets, base=SMALL_MODEL)))
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
