@@ -15,8 +15,8 @@ of five agree, the chance of that under no difference is 2 · 2⁻⁵ = 6 %, so 
 
 Outcomes that are 0 or 1 take few different values, so the draws tie. Half of a tie lies below: zero is left out when a
 mid-p McNemar test rejects it (Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91), from five
-differing clusters on, if they agree. How often that is by chance depends on how many differ: in 2 to 8 of 100 cases,
-over 5 to 40 of them on average in 4.5. An exact test would do it in 2.8.
+differing clusters on, if they agree. How often that is by chance depends on how many differ: in 2 to 7 of 100 cases
+with five to thirteen (`tests/tasks/statistics/test_paired.py`).
 
 Where few items differ, the draws differ little as well, in the extreme not at all, though a difference as rare as that
 may only have been missed. No difference of 0/1 outcomes with mean θ has a variance below |θ|(1 − |θ|), so the interval

@@ -39,7 +39,7 @@ class Found:
 def tiny(
     quantization: Quantization, targets: Any = ("q_proj", "v_proj"), rank: int = 8, base: Path = BASE_MODEL
 ) -> Any:
-    """The built-in model with a LoRA adapter that is not zero."""
+    """The built-in model, or another `base`, with a LoRA adapter that is not zero."""
     return with_adapter(load_base(base, quantization, PLAN), targets, rank)
 
 

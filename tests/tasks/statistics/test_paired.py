@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,24 @@ def test_zero_is_left_out_as_a_mid_p_test_rejects_it(problems: int) -> None:
     assert lowest(5, 0) > 0  # 3.1 %
     assert lowest(6, 1) < 0  # 7.0 %
     assert lowest(7, 1) > 0  # 3.9 %
+
+
+def test_how_often_zero_is_left_out_by_chance_depends_on_how_many_differ() -> None:
+    """Without a difference, of thirteen problems of which so many differ; all subsets, so nothing is left to draws."""
+
+    def left_out(gained: int, lost: int) -> bool:
+        base = [0.0] * gained + [1.0] * (13 - gained)
+        tuned = [1.0] * gained + [0.0] * lost + [1.0] * (13 - gained - lost)
+        return ends(compare((base, tuned, [str(number) for number in range(13)], [1.0] * 13)))[0] > 0
+
+    shares = {
+        differing: 2
+        * sum(comb(differing, lost) for lost in range(differing) if left_out(differing - lost, lost))
+        / 2**differing
+        for differing in range(3, 14)
+    }
+    percent = {3: 0, 4: 0, 5: 6.2, 6: 3.1, 7: 1.6, 8: 7.0, 9: 3.9, 10: 2.1, 11: 6.5, 12: 3.9, 13: 2.2}
+    assert {differing: 100 * share for differing, share in shares.items()} == pytest.approx(percent, abs=0.06)
 
 
 def clustered(rng: np.random.Generator) -> Study:
