@@ -22,8 +22,6 @@ from tasks.exporting.comparing import compare_adapter, compare_merged, logits, r
 from tests.conftest import SMALL_MODEL
 from tests.tasks.exporting.pieces import CPU, Pieces, make, tiny_llama
 
-pytestmark = pytest.mark.skipif(not SMALL_MODEL.exists(), reason="the built-in model is not there")
-
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> Pieces:
