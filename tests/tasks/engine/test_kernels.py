@@ -90,9 +90,9 @@ def test_compiles_for_a_t4(name: str) -> None:
 
 def test_kernels_compute_what_plain_torch_does(tmp_path: Path) -> None:
     project = Path(__file__).parents[3]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(project)}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "tests.tasks.engine.interpreted", str(tmp_path / "kernels.pt")]
-    subprocess.run(command, env=environment, cwd=project, check=True, capture_output=True)
+    subprocess.run(command, env=environment, cwd=project, check=True)
     by_kernels = torch.load(tmp_path / "kernels.pt")
     for name, expected in interpreted.results().items():
         torch.testing.assert_close(by_kernels[name], expected, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
