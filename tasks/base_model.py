@@ -76,18 +76,16 @@ def locate(config: ModelConfig) -> ModelReference:
         InputError: no such folder or repository, no access, no weights, no tokenizer, not a causal language model.
         TransientError: the hub does not answer.
     """
-    folder = _folder(config.name)
-    if folder is None:
-        return _locate_on_hub(config)
-    names = [path.name for path in folder.iterdir() if path.is_file()]
-    _check_files(config.name, names)
-    _check_config(config.name, folder)
-    for shard in _shards(config.name, folder, names):
-        _check_weights(config.name, folder / shard)
-    counted = [name for name in names if name.endswith((".safetensors", ".json", ".model", ".txt", ".jinja"))]
-    return ModelReference(
-        name=config.name, revision=None, fingerprint=digest.of_files(folder, counted), metadata=folder
-    )
+    try:
+        if folder := _folder(config.name):
+            return _locate_in(folder, config.name)
+    except OSError as error:
+        raise InputError(
+            f"the model in {config.name} cannot be read: {error.strerror}",
+            field=_FIELD,
+            remedy="make it readable for the user who runs this, or copy it again",
+        ) from error
+    return _locate_on_hub(config)
 
 
 def fetch(model: ModelReference, progress: Progress = SILENT) -> Path:
@@ -118,6 +116,16 @@ def _folder(name: str) -> Path | None:
             remedy=f"name a folder (from {Path.cwd()}) or a repository as `owner/name`",
         )
     return found
+
+
+def _locate_in(folder: Path, name: str) -> ModelReference:
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    _check_files(name, names)
+    _check_config(name, folder)
+    for shard in _shards(name, folder, names):
+        _check_weights(name, folder / shard)
+    counted = [file for file in names if file.endswith((".safetensors", ".json", ".model", ".txt", ".jinja"))]
+    return ModelReference(name=name, revision=None, fingerprint=digest.of_files(folder, counted), metadata=folder)
 
 
 def _locate_on_hub(config: ModelConfig) -> ModelReference:

@@ -20,6 +20,7 @@ def cut(whole: Path) -> Path:
     if PLACE in os.environ:
         return Path(os.environ[PLACE])
     folder = Path(tempfile.mkdtemp(prefix="codetune-small-"))
+    folder.chmod(0o755)  # some runs of the chaos suite are another user's
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _cut(whole, folder)
     os.environ[PLACE] = str(folder)

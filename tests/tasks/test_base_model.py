@@ -56,6 +56,15 @@ def test_folder_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.Monke
     assert locate(ModelConfig(name="mine")).fingerprint == found.fingerprint
 
 
+def test_what_the_system_cannot_read_is_named(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").symlink_to("/proc/self/mem")  # whose first bytes nobody can read, root neither
+    with pytest.raises(InputError) as refused:
+        locate(ModelConfig(name=str(model)))
+    assert refused.value.field == "model.name" and str(model) in str(refused.value)
+    assert "Input/output error" in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_fingerprint_follows_contents(model: Path, name: str) -> None:
     before = locate(ModelConfig(name=str(model))).fingerprint
