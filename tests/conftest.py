@@ -11,8 +11,7 @@ import pytest
 from artifacts.store import Store
 from flows import environment
 from tests import small_model
-from tests.servers import PrefectServer
-from tests.waiting import until
+from tests.servers import PrefectServer, wait_for
 
 environment.apply(quiet=True)  # as the command line does, before Prefect is imported
 
@@ -48,18 +47,17 @@ def prefect_server(request: pytest.FixtureRequest) -> Iterator[Path]:
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.server import answers
-
     given = getattr(request.config, "workerinput", None)
     own = PrefectServer() if given is None else None
     address = own.address if own else given["prefect_address"]
-    until(lambda: answers(address), patience=120)
+    database = own.database if own else Path(given["prefect_database"])
+    wait_for(address, database)
     # A flow run ends a second later with the heartbeat, and nothing here watches for dead flows.
     with (
         temporary_settings({PREFECT_API_URL: f"{address}/api", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         _temporary_global_settings_context(get_settings_context()),  # Prefect's threads that began before know it, too
     ):
-        yield own.database if own else Path(given["prefect_database"])
+        yield database
         APILogWorker.instance().drain()  # what is still to be told, before there is nobody to tell it to
         EventsWorker.drain_all()
     if own:

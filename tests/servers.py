@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from flows import processes
 from tests import records
-from tests.waiting import free_port
+from tests.waiting import free_port, until
 
 PROJECT = Path(__file__).parents[1]
 
@@ -22,20 +21,37 @@ class PrefectServer:
         self._home = tempfile.TemporaryDirectory(prefix="codetune-prefect-")
         self.database, port = Path(self._home.name, "prefect.db"), free_port()
         self.address = f"http://127.0.0.1:{port}"
-        self._process = processes.spawn(
-            ["-m", "tests.servers", str(self.database), str(port)],
-            environment=processes.own_environment(
-                PREFECT_HOME=self._home.name,
-                PREFECT_API_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{self.database}",
-            ),
-            folder=PROJECT,
-            output=subprocess.DEVNULL,
-        )
+        with log_of(self.database).open("wb") as log:
+            self._process = processes.spawn(
+                ["-m", "tests.servers", str(self.database), str(port)],
+                environment=processes.own_environment(
+                    PREFECT_HOME=self._home.name,
+                    PREFECT_API_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{self.database}",
+                ),
+                folder=PROJECT,
+                output=log.fileno(),
+            )
 
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait()
         self._home.cleanup()
+
+
+def log_of(database: Path) -> Path:
+    """What the server of this database writes."""
+    return database.with_suffix(".log")
+
+
+def wait_for(address: str, database: Path, patience: float = 120) -> None:
+    """Until the server answers. Raises AssertionError with its last words."""
+    from flows.server import answers
+
+    try:
+        until(lambda: answers(address), patience)
+    except AssertionError:
+        said = log_of(database).read_text(errors="replace")[-2000:].strip() or "nothing"
+        raise AssertionError(f"the tests' Prefect server does not answer at {address}; it wrote:\n{said}") from None
 
 
 if __name__ == "__main__":
