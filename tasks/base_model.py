@@ -81,7 +81,8 @@ def locate(config: ModelConfig) -> ModelReference:
             return _locate_in(folder, config.name)
     except OSError as error:
         raise InputError(
-            f"the model in {config.name} cannot be read: {error.strerror}",
+            f"the model in {config.name} cannot be read: {error.strerror}"
+            + (f": {error.filename}" * bool(error.filename)),
             field=_FIELD,
             remedy="make it readable for the user who runs this, or copy it again",
         ) from error
