@@ -20,14 +20,14 @@ def cut(whole: Path) -> Path:
     if PLACE in os.environ:
         return Path(os.environ[PLACE])
     folder = Path(tempfile.mkdtemp(prefix="codetune-small-"))
-    folder.chmod(0o755)  # some runs of the chaos suite are another user's
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    _cut(whole, folder)
+    write(whole, folder)
     os.environ[PLACE] = str(folder)
     return folder
 
 
-def _cut(whole: Path, folder: Path) -> None:
+def write(whole: Path, folder: Path) -> None:
+    """Put it into a folder, readable for everybody."""
     from safetensors.numpy import load_file, save_file
 
     for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -42,3 +42,4 @@ def _cut(whole: Path, folder: Path) -> None:
         elif int(head) in LAYERS:
             weights[f"model.layers.{LAYERS.index(int(head))}.{tail}"] = weight
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone

@@ -45,7 +45,6 @@ PATIENCE = 240.0
 """Seconds until something that should happen counts as not happening; a busy machine is slow."""
 RECIPE: dict[str, Any] = {
     "recipe": "demo",
-    "model": {"name": str(small_model.cut(PROJECT / "models" / "codellama-tiny"))},
     "sampling": {"files": 12, "held_out": 0.3},
     "tokenization": {"max_length": 64},
     "training": {"max_steps": STEPS, "warmup_steps": 1, "save_steps": SAVE_STEPS, "cpu_threads": 1},
@@ -343,8 +342,11 @@ def machine(folder: Path) -> Iterator[Machine]:
     for name in ("json", "html", "wsgiref"):
         shutil.copytree(library / name, folder / "code" / name, ignore=shutil.ignore_patterns("__pycache__"))
     source = {"kind": "local", "paths": [str(folder / "code")], "license": "PSF-2.0"}
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump({**RECIPE, "sampling": {**RECIPE["sampling"], "source": source}}))
+    model, recipe = folder / "model", folder / "tiny.yaml"
+    model.mkdir()
+    small_model.write(PROJECT / "models" / "codellama-tiny", model)
+    own = {"model": {"name": str(model)}, "sampling": {**RECIPE["sampling"], "source": source}}
+    recipe.write_text(yaml.safe_dump(RECIPE | own))
     records.copy_to(folder / "prefect.db")
     server = PrefectServer(folder)
     server.start()
