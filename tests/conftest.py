@@ -15,8 +15,8 @@ from tests.servers import PrefectServer, wait_for
 
 environment.apply(quiet=True)  # as the command line does, before Prefect is imported
 
-BASE_MODEL = Path(__file__).parents[1] / "models" / "codellama-tiny"
-SMALL_MODEL = small_model.cut(BASE_MODEL)
+BASE_MODEL = small_model.BASE_MODEL
+SMALL_MODEL = small_model.cut()
 SHARED = pytest.StashKey[PrefectServer]()
 
 

@@ -344,7 +344,7 @@ def machine(folder: Path) -> Iterator[Machine]:
     source = {"kind": "local", "paths": [str(folder / "code")], "license": "PSF-2.0"}
     model, recipe = folder / "model", folder / "tiny.yaml"
     model.mkdir()
-    small_model.write(PROJECT / "models" / "codellama-tiny", model)
+    small_model.write(model)
     own = {"model": {"name": str(model)}, "sampling": {**RECIPE["sampling"], "source": source}}
     recipe.write_text(yaml.safe_dump(RECIPE | own))
     records.copy_to(folder / "prefect.db")

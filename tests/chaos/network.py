@@ -11,8 +11,8 @@ import psutil
 
 from tests.chaos.kills import judge_results
 from tests.chaos.machine import STAGES, Machine, stop, wait_until
-from tests.conftest import BASE_MODEL
 from tests.hub import Hub
+from tests.small_model import BASE_MODEL
 
 AWAY = 30.0
 """Seconds."""
