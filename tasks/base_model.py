@@ -81,8 +81,7 @@ def locate(config: ModelConfig) -> ModelReference:
             return _locate_in(folder, config.name)
     except OSError as error:
         raise InputError(
-            f"the model in {config.name} cannot be read: {error.strerror}"
-            + (f": {error.filename}" * bool(error.filename)),
+            f"the model in {config.name} cannot be read: {error}",
             field=_FIELD,
             remedy="make it readable for the user who runs this, or copy it again",
         ) from error

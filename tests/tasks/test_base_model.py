@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +64,19 @@ def test_what_the_system_cannot_read_is_named(model: Path) -> None:
         locate(ModelConfig(name=str(model)))
     assert refused.value.field == "model.name" and str(model) in str(refused.value)
     assert "Input/output error" in str(refused.value)
+
+
+def test_what_the_user_may_not_read_is_named(model: Path) -> None:
+    model.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # who may read everything
+        os.seteuid(65534)
+    try:
+        with pytest.raises(InputError, match=f"model.name.*Permission denied: '{model}'"):
+            locate(ModelConfig(name=str(model)))
+    finally:
+        os.seteuid(user)
+        model.chmod(0o755)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
