@@ -17,18 +17,21 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 SELDOM = (20_000, 20, 100)
-"""Thresholds of `gc.set_threshold`; Python's own are 700, 10, 10."""
+"""Thresholds of `gc.set_threshold`, for a process that imports as it goes; Python's own are 700, 10, 10."""
 
 
 @contextmanager
-def collected_seldom() -> Iterator[None]:
-    """A block that imports much."""
-    usual = gc.get_threshold()
-    gc.set_threshold(*SELDOM)
+def imported_for_good() -> Iterator[None]:
+    """A block that imports much: nothing is collected in it, and what it leaves is not looked at again, not by a full
+    collection either, of which accelerate makes two for each training."""
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
-        gc.set_threshold(*usual)
+        gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 def leave(status: int) -> NoReturn:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from artifacts.errors import InputError
-from artifacts.garbage import collected_seldom
 from tasks.libraries import import_bitsandbytes
 from tasks.loading import load_base, silence_peft
 from tasks.training import ranks
@@ -27,6 +26,12 @@ if TYPE_CHECKING:
     from tasks.training.worker import StopRequest
 
 log = logging.getLogger(__name__)
+
+
+def import_libraries() -> None:
+    """Import what training needs: seconds."""
+    import_bitsandbytes()
+    from tasks.training import fused, trainer  # noqa: F401
 
 
 def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
@@ -67,14 +72,13 @@ def _optimize(trainer: AdapterTrainer, start: Path | None) -> None:
 
 def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> AdapterTrainer:
     """The trainer with model, data and everything that watches it."""
-    with collected_seldom():
-        import_bitsandbytes()
-        from transformers import AutoTokenizer, PrinterCallback
-        from transformers.utils import logging as transformers_logging
-        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+    import_libraries()
+    from transformers import AutoTokenizer, PrinterCallback
+    from transformers.utils import logging as transformers_logging
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-        from tasks.training.fused import FusedEngine
-        from tasks.training.trainer import AdapterTrainer, EventFiles, Reporter
+    from tasks.training.fused import FusedEngine
+    from tasks.training.trainer import AdapterTrainer, EventFiles, Reporter
 
     # Its records go to our handler like everybody's, not to a stream of their own.
     transformers_logging.disable_default_handler()

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
-from artifacts.garbage import collected_seldom, leave
+from artifacts.garbage import imported_for_good, leave
 from artifacts.redaction import redact_logs
 from tasks.child import STOPPED, die_with
 from tasks.training.fallback import out_of_memory
@@ -46,9 +46,11 @@ def main(specification: Path, descriptor: int, launcher: int | None = None) -> i
         die_with(launcher or spec.parent)
         _listen_to_libraries(sender)
         sender.send("phase", title="starting", total=None, unit="")  # importing takes seconds
-        with collected_seldom():
+        with imported_for_good():
             from tasks.training import ranks
-            from tasks.training.run import train
+            from tasks.training.run import import_libraries, train
+
+            import_libraries()
 
         finished = train(spec, specification.parent, sender, stop)
         ranks.leave()

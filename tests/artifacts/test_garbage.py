@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-
-from artifacts.garbage import SELDOM, collected_seldom
 
 PROGRAM = """
 import atexit, threading, time
@@ -25,16 +20,32 @@ leave(7)
 """
 
 
-def test_garbage_is_collected_as_before_once_all_is_imported() -> None:
-    usual = gc.get_threshold()
-    gc.set_threshold(700, 10, 10)
-    try:
-        with pytest.raises(ImportError), collected_seldom():
-            assert gc.get_threshold() == SELDOM
-            raise ImportError
-        assert gc.get_threshold() == (700, 10, 10)
-    finally:
-        gc.set_threshold(*usual)
+def test_what_is_imported_for_good_is_not_looked_at_again() -> None:
+    program = """
+import gc
+from artifacts.garbage import imported_for_good
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+
+before = gc.get_freeze_count()
+try:
+    with imported_for_good():
+        assert not gc.isenabled()
+        Cycle()
+        raise ImportError
+except ImportError:
+    pass
+assert gc.isenabled()
+Cycle()
+gc.collect()
+print(gc.get_freeze_count() > before, sum(type(one) is Cycle for one in gc.get_objects()))
+gc.unfreeze()
+print(sum(type(one) is Cycle for one in gc.get_objects()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["True", "0", "1"], "")
 
 
 def test_threads_and_exit_functions_have_their_turn() -> None:
