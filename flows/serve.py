@@ -16,7 +16,9 @@ import time
 from threading import Thread
 
 SECONDS = 0.5
-"""Between two collections of what is young; every hundredth is of everything."""
+"""Between two collections of what is young; every hundredth is of everything that came after the start."""
+START = 40
+"""Collections until the server has imported what it needs: half a million objects that stay."""
 
 
 def collect_beside(seconds: float = SECONDS) -> None:
@@ -30,7 +32,9 @@ def _collect(seconds: float) -> None:
     while True:
         time.sleep(seconds)
         rounds += 1
-        gc.collect(1 if rounds % 100 else 2)
+        gc.collect(1 if rounds % 100 and rounds != START else 2)
+        if rounds == START:
+            gc.freeze()
 
 
 if __name__ == "__main__":
