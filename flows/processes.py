@@ -64,10 +64,11 @@ def adopt_orphans() -> None:
 
 
 def reap_orphans(children: Container[int]) -> None:
-    """Let go of ended processes that were adopted, not started here."""
-    for process in psutil.Process().children():
-        if process.pid not in children and process.status() == psutil.STATUS_ZOMBIE:
-            os.waitpid(process.pid, os.WNOHANG)
+    """Let go of ended processes that were adopted, not started here. One that was started here and has ended stays for
+    whoever asks for its status, and those behind it until then."""
+    with suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in children:
+            os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def below(parents: Iterable[int]) -> list[psutil.Process]:
