@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from artifacts.store import Store
@@ -25,12 +31,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name not in {"chaos", "flows", "training"})
 
 
+def pytest_collection_finish() -> None:
+    """What all tests together import is no garbage: models are given back a hundred times, and each time half a million
+    objects would be gone over."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Else Python cannot take apart at its end what nanobind then reports as leaked."""
+    gc.unfreeze()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Of several pytest processes the one that governs the others starts a Prefect server for all of them: each of
     their own would take seconds to start, and time from the tests as long as it lives."""
-    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        return
+    config.add_cleanup(trust_one())
+    if config.getoption("numprocesses", None):
         config.stash[SHARED] = server = PrefectServer()
         config.add_cleanup(server.stop)
+
+
+def trust_one() -> Callable[[], None]:
+    """One certificate for this process and those that it starts, in the place of all that there are. Each client of
+    Prefect reads them, 40 ms, and a run has a dozen, though nobody here is asked over TLS. Returns what removes it."""
+    folder = Path(tempfile.mkdtemp(prefix="codetune-trusted-"))
+    folder.chmod(0o755)
+    file = folder / "certificate.pem"
+    file.write_text(certifi.contents().partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n")
+    os.environ |= {"PREFECT_API_SSL_CERT_FILE": str(file), "SSL_CERT_FILE": str(file)}
+    return partial(shutil.rmtree, folder)
 
 
 @pytest.hookimpl(optionalhook=True)

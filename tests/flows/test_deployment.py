@@ -138,8 +138,10 @@ def command(port: int) -> list[str]:
 
 
 def clean(**changes: str) -> dict[str, str]:
-    """An environment in which no setting of Prefect stands: all that matters is in the project's file."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | changes
+    """An environment in which no setting of Prefect stands, but for the certificates: all that matters is in the
+    project's file."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_") or "_SSL_" in name}
+    return ours | changes
 
 
 @contextmanager
