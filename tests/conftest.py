@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
@@ -33,13 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What all tests together import is no garbage: models are given back a hundred times, and each time half a million
-    objects would be gone over."""
+    objects would be gone over. At the end Python takes them apart, else nanobind reports them as leaked."""
     gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    """Else Python cannot take apart at its end what nanobind then reports as leaked."""
-    gc.unfreeze()
+    atexit.register(gc.unfreeze)
 
 
 def pytest_configure(config: pytest.Config) -> None:
