@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -48,13 +49,15 @@ def cancelled(tmp_path_factory: pytest.TempPathFactory, tokens: TokenizedDataset
 
 
 def test_killed_at_any_step_and_resumed_gives_the_same_bits(
-    workdir: Path, tokens: TokenizedDataset, finished: Checkpoint
+    workdir: Path, tokens: TokenizedDataset, finished: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     step = random.SystemRandom().randint(3, 7)
     with pytest.raises(StageError, match="SIGKILL"):
         jobs.run(workdir, tokens, listener=at_step(step, send(signal.SIGKILL)))
-    resumed = jobs.run(workdir, tokens)
-    assert resumed.resumed_from is not None and 2 <= resumed.resumed_from <= step + 1, step
+    with caplog.at_level(logging.INFO):
+        jobs.train_here(workdir, tokens)
+    (resumed_from,) = re.findall(r"continuing from the checkpoint of step (\d+)", caplog.text)
+    assert 2 <= int(resumed_from) <= step + 1, step
     assert jobs.digest(workdir) == jobs.digest(finished.path), step
     assert jobs.metrics(workdir)["step"] == list(range(1, 9))
     assert jobs.metrics(workdir)["loss"] == jobs.metrics(finished.path)["loss"]
