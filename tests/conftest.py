@@ -28,8 +28,9 @@ SHARED = pytest.StashKey[PrefectServer]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first: else one of several pytest processes is left with one at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in {"chaos", "flows", "training"})
+    """Files that take long or wait for servers come first: else one of several pytest processes is left with one at
+    the end, and the others have nothing to do in its pauses."""
+    items.sort(key=lambda item: item.path.parent.name not in {"chaos", "flows", "training", "tasks"})
 
 
 def pytest_collection_finish() -> None:
