@@ -190,8 +190,9 @@ DATA = [
 
 
 @pytest.fixture(autouse=True)
-def server(prefect_server: None) -> None:
-    """Cases that get as far as the flow need a server."""
+def machine(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cases that get as far as the flow need a server, and the same answer where there is a GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 @pytest.mark.parametrize("case", [*SETTINGS, *STORE, *MODEL, *SUITES, *DATA], ids=lambda case: case.name)
