@@ -7,6 +7,7 @@ What is left to chance is dropout, which draws other numbers for other shapes, a
 from __future__ import annotations
 
 import errno
+import mmap
 from pathlib import Path
 
 from artifacts import durable
@@ -19,6 +20,8 @@ FILE = Path("checkpoints") / "fallback.json"
 _ON_GPU = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _ON_HOST = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc")
 """How torch words a failed allocation on a CPU, where it raises a plain RuntimeError."""
+_LEAST = 64 * 2**20
+"""Bytes: a process that cannot get that many is short of memory."""
 
 
 class NoMemoryError(StageError):
@@ -63,7 +66,17 @@ def out_of_memory(error: BaseException, step: int | None = None) -> NoMemoryErro
 def _is_host_memory(error: BaseException, text: str) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, SystemError):  # C code that failed and did not say why, as some does without memory
+        return _is_short_of_memory()
     return isinstance(error, MemoryError) or any(words in text for words in _ON_HOST)
+
+
+def _is_short_of_memory() -> bool:
+    try:
+        mmap.mmap(-1, _LEAST).close()
+    except OSError:
+        return True
+    return False
 
 
 def next_plan(plan: Plan) -> Plan | None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import pickle
+import resource
 from pathlib import Path
 
 import psutil
@@ -164,6 +165,18 @@ def test_only_running_out_of_memory_is_taken_for_it(error: Exception, words: str
     explained = out_of_memory(error, 3)
     assert (explained is None) == (words is None)
     assert str(explained or "").startswith(f"training: {words}" if words else "") and "enforce" not in str(explained)
+
+
+def test_an_error_without_a_reason_is_taken_for_it_where_there_is_no_memory() -> None:
+    error = SystemError("error return without exception set")
+    assert out_of_memory(error, 3) is None
+    given = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 8 * MIB, given[1]))
+    try:
+        explained = out_of_memory(error, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, given)
+    assert explained is not None and explained.problem.startswith("host memory ran out at step 3: error return")
 
 
 def test_torch_says_what_it_tried_to_allocate() -> None:
