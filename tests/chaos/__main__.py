@@ -199,6 +199,7 @@ def run(names: list[str], seed: int, table: Table, count: int) -> None:
     """Some groups, on one machine."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, machine(Path(folder)) as box:
         say(f"the undisturbed run took {sum(box.seconds.values()):.0f} s in its stages: {box.seconds}")
+        box.warm_up()
         os.environ.update({**environment(box.folder), **box.api})  # for what is deployed, and asked, from here
         settings.apply(quiet=True)
         for name in names:

@@ -12,4 +12,5 @@ from tests.chaos.machine import Machine, machine
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with machine(tmp_path_factory.mktemp("machine")) as made:
+        made.warm_up()
         yield made

@@ -352,7 +352,6 @@ def machine(folder: Path) -> Iterator[Machine]:
     server.start()
     try:
         made = Machine(folder, server, recipe)
-        made.warm_up()
         made.rehearse()
         yield made
     finally:
