@@ -66,9 +66,9 @@ def out_of_memory(error: BaseException, step: int | None = None) -> NoMemoryErro
 def _is_host_memory(error: BaseException, text: str) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    if isinstance(error, SystemError):  # C code that failed and did not say why, as some does without memory
-        return _is_short_of_memory()
-    return isinstance(error, MemoryError) or any(words in text for words in _ON_HOST)
+    if isinstance(error, MemoryError) or any(words in text for words in _ON_HOST):
+        return True
+    return isinstance(error, SystemError) and _is_short_of_memory()  # C code without memory may not say why it failed
 
 
 def _is_short_of_memory() -> bool:
