@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 import httpx
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun, TaskRun
 
 T = TypeVar("T")
 
@@ -36,6 +37,23 @@ def flow_run(address: str, run: UUID) -> FlowRun:
         return None if given.status_code == 503 else given  # SQLite is busy
 
     return FlowRun.model_validate(until(answer).raise_for_status().json())
+
+
+def ended_task_runs(
+    client: SyncPrefectClient, run: UUID, names: Collection[str], count: int | None = None
+) -> list[TaskRun]:
+    """A flow run's task runs of these names, once `count` of them have ended, as many as there are names if left out:
+    the server hears of them a bit later than of the flow run."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+
+    def ended() -> list[TaskRun] | None:
+        found = [one for one in client.read_task_runs(flow_run_filter=wanted) if one.name in names]
+        final = [one for one in found if one.state and one.state.is_final()]
+        return final if len(final) >= (count or len(names)) else None
+
+    return until(ended)
 
 
 def free_port() -> int:

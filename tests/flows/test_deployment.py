@@ -26,7 +26,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.client.schemas.sorting import LogSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -39,7 +39,7 @@ from tests import records
 from tests.flows import postgres
 from tests.flows.receiver import Receiver
 from tests.tasks.training.jobs import is_running
-from tests.waiting import flow_run, free_port, until
+from tests.waiting import ended_task_runs, flow_run, free_port, until
 
 PROJECT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -285,16 +285,8 @@ def scheduled(up: Up, scheduler: None) -> list[FlowRun]:
 
 
 def states_of_stages(up: Up, run: UUID) -> dict[str, str | None]:
-    """By name, once all have ended: the server hears of stages a bit later than of the run."""
-    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
-
-    def ended() -> dict[str, str | None] | None:
-        found = [stage for stage in client.read_task_runs(flow_run_filter=wanted) if stage.name in STAGES]
-        final = [stage for stage in found if stage.state and stage.state.is_final()]
-        return {stage.name: stage.state_name for stage in final} if len(final) == len(STAGES) else None
-
     with up.client() as client:
-        return until(ended)
+        return {stage.name: stage.state_name for stage in ended_task_runs(client, run, STAGES)}
 
 
 def test_a_schedule_fires_and_its_run_completes(up: Up, scheduled: list[FlowRun]) -> None:

@@ -15,7 +15,6 @@ from uuid import UUID
 
 import pytest
 from prefect import flow
-from prefect.client.schemas.objects import TaskRun
 from prefect.runtime import flow_run
 
 from artifacts.configuration import Config, Unkeyed
@@ -27,7 +26,7 @@ from artifacts.store import Store
 from tasks import policy
 from tasks.policy import Outcome, Run
 from tasks.stage import Stage
-from tests.waiting import until
+from tests.waiting import ended_task_runs
 
 
 class Word(Handle):
@@ -260,13 +259,7 @@ def test_the_dashboard_has_the_sections_and_the_graph(store: Store) -> None:
     this = FlowRunFilter(id=FlowRunFilterId(any_=RUNS))
     with get_client(sync_client=True) as client:
         artifacts = {artifact.key: artifact for artifact in client.read_artifacts(flow_run_filter=this)}
-
-        def heard() -> dict[str, TaskRun] | None:
-            """Of both stages: the server hears of them a bit later."""
-            found = {run.name: run for run in client.read_task_runs(flow_run_filter=this)}
-            return found if found.keys() >= {"first", "second"} else None
-
-        runs = until(heard)
+        runs = {run.name: run for run in ended_task_runs(client, RUNS[0], {"first", "second"})}
     assert "unseen" in str(artifacts["first-word"].data)
     assert "first-progress" in artifacts
     upstream = [entry.id for entries in runs["second"].task_inputs.values() for entry in entries]

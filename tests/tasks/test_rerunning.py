@@ -8,14 +8,12 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
@@ -23,6 +21,7 @@ from artifacts.pruning import prune
 from artifacts.store import Store
 from flows import cli
 from tests.tasks.chain import calls, chain
+from tests.waiting import ended_task_runs
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 ALL = ["first", "aside", "second", "third"]
@@ -113,14 +112,10 @@ def test_what_the_store_has_is_marked_cached_when_prefect_has_no_record_of_it(tm
 
 
 def task_runs(run_id: Any, count: int) -> dict[str, list[str]]:
-    """The states of a flow run's task runs by name, once that many have ended: the server hears of them a bit later."""
-    deadline, wanted = time.monotonic() + 60, FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    """The states of a flow run's task runs by name, once that many have ended."""
     with get_client(sync_client=True) as client:
-        while True:
-            runs = [run for run in client.read_task_runs(flow_run_filter=wanted) if run.state and run.state.is_final()]
-            if len(runs) >= count or time.monotonic() > deadline:
-                return {name: sorted(str(run.state_name) for run in runs if run.name == name) for name in ALL}
-            time.sleep(0.1)
+        runs = ended_task_runs(client, run_id, ALL, count)
+    return {name: sorted(str(run.state_name) for run in runs if run.name == name) for name in ALL}
 
 
 def test_prefects_own_command_retries_in_another_process(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import psutil
 import pytest
 from prefect import flow, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.settings import PREFECT_API_URL
 
 from artifacts.errors import InputError, StageError
@@ -27,6 +27,7 @@ from tasks.tokenization import TokenizationConfig
 from tasks.workers import started
 from tests.conftest import BASE_MODEL
 from tests.tasks.sampling.reading import programs
+from tests.waiting import ended_task_runs
 
 DENY = """
 import sys
@@ -84,11 +85,11 @@ def config_of(runner: str, address: str | None) -> WorkersConfig:
     )
 
 
-def tokenized(store: Store, source: Path, config: WorkersConfig) -> tuple[str, list[str]]:
-    """Fingerprint of the tokens made of a source, and the names of the run's task runs."""
+def tokenized(store: Store, source: Path, config: WorkersConfig) -> tuple[str, UUID]:
+    """Fingerprint of the tokens made of a source, and the flow run that made them."""
 
     @flow
-    def two_stages() -> tuple[str, str]:
+    def two_stages() -> tuple[str, UUID]:
         from prefect.runtime import flow_run
 
         run = Run(store, workers=config)
@@ -96,13 +97,9 @@ def tokenized(store: Store, source: Path, config: WorkersConfig) -> tuple[str, l
         sample = run.stage(sampling.STAGE, chosen)
         settings = TokenizationConfig(max_length=64, batch_bytes=20_000)
         model = locate(ModelConfig(name=str(BASE_MODEL)))
-        return run.stage(tokenization.STAGE, settings, sample=sample, model=model).fingerprint, str(flow_run.id)
+        return run.stage(tokenization.STAGE, settings, sample=sample, model=model).fingerprint, UUID(flow_run.id)
 
-    fingerprint, identity = two_stages()
-    with get_client(sync_client=True) as client:
-        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[identity]))  # type: ignore[list-item]
-        names = [run.name for run in client.read_task_runs(flow_run_filter=wanted)]
-    return fingerprint, names
+    return two_stages()
 
 
 @pytest.fixture(scope="session")
@@ -125,9 +122,11 @@ def test_same_bytes_from_every_runner(
     runner: str, stores: Path, source: Path, one_thread: str, request: pytest.FixtureRequest
 ) -> None:
     address = request.getfixturevalue("cluster") if runner == "dask" else None
-    fingerprint, names = tokenized(Store(stores / runner), source, config_of(runner, address))
+    fingerprint, run = tokenized(Store(stores / runner), source, config_of(runner, address))
     assert fingerprint == one_thread
-    assert {"sifting part 1", "sifting part 5", "tokenizing part 1", "tokenizing part 2"} <= set(names)
+    parts = {"sifting part 1", "sifting part 5", "tokenizing part 1", "tokenizing part 2"}
+    with get_client(sync_client=True) as client:
+        assert {part.name for part in ended_task_runs(client, run, parts)} == parts
 
 
 def where(_item: int) -> int:
