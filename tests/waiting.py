@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
@@ -54,6 +56,11 @@ def ended_task_runs(
         return final if len(final) >= (count or len(names)) else None
 
     return until(ended)
+
+
+def import_path(project: Path) -> str:
+    """The `PYTHONPATH` of processes that import a project: its folder, then what this process was given."""
+    return os.pathsep.join(filter(None, [str(project), os.environ.get("PYTHONPATH")]))
 
 
 def free_port() -> int:

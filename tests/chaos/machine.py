@@ -35,6 +35,7 @@ from artifacts import digest
 from artifacts.store import MANIFEST
 from flows import cli, stages
 from tests import records, small_model
+from tests.waiting import import_path
 
 PROJECT = Path(__file__).parents[2]
 MARKER = "CODETUNE_CHAOS"
@@ -365,7 +366,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
     return {
         **kept,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": import_path(PROJECT),
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -39,7 +39,7 @@ from tests import records
 from tests.flows import postgres
 from tests.flows.receiver import Receiver
 from tests.tasks.training.jobs import is_running
-from tests.waiting import ended_task_runs, flow_run, free_port, until
+from tests.waiting import ended_task_runs, flow_run, free_port, import_path, until
 
 PROJECT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -148,8 +148,8 @@ def clean(**changes: str) -> dict[str, str]:
 def started(project: Path, home: Path, **environment: str) -> Iterator[Up]:
     port, said = free_port(), home / "said.txt"
     home.mkdir(exist_ok=True)
-    path = os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")])
     card = {"CODETUNE_CARD": "stand-in", "CODETUNE_LOCKS": str(home)}
+    path = import_path(project)
     settings = clean(PREFECT_HOME=str(home), PYTHONPATH=path, CODETUNE_STORE="results", PWD="/", **card) | environment
     with said.open("w") as file:
         process = subprocess.Popen(command(port), cwd=project, env=settings, stdout=file, stderr=file, text=True)
@@ -232,7 +232,7 @@ def test_the_commands_of_the_compose_file_do_their_work(up: Up, tmp_path: Path) 
     services, port = yaml.safe_load((PROJECT / "compose.yaml").read_text())["services"], str(free_port())
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     settings = clean(PREFECT_API_URL=f"{up.address}/api", PREFECT_HOME=str(tmp_path), PATH=path)
-    settings |= {"PYTHONPATH": str(up.project), "PREFECT_WORKER_WEBSERVER_PORT": port}
+    settings |= {"PYTHONPATH": import_path(up.project), "PREFECT_WORKER_WEBSERVER_PORT": port}
 
     def is_healthy(service: str) -> bool:
         _, *probe = services[service]["healthcheck"]["test"]
@@ -482,12 +482,11 @@ def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> No
         up.service("worker start").suspend()
         up.process.send_signal(signal.SIGSTOP)  # or it starts the server again at once
         up.service("server start").kill()
-    path = os.pathsep.join([str(up.project), os.environ.get("PYTHONPATH", "")])
     run = clean(
         PREFECT__FLOW_RUN_ID=str(begun.id),
         PREFECT_API_URL=f"{up.address}/api",
         PREFECT_HOME=str(up.said.parent),
-        PYTHONPATH=path,
+        PYTHONPATH=import_path(up.project),
         CODETUNE_STORE="results",
     )
     prepared = subprocess.Popen(
@@ -557,7 +556,7 @@ def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(
     recipe = up.project / "by-hand.yaml"
     recipe.write_text(json.dumps(SMALL_DEMO))  # which is YAML
     run = ["run", str(recipe), "--refresh", "training", "--store", "results"]
-    environment = {**clean(PREFECT_API_URL=f"{up.address}/api", PYTHONPATH=str(up.project)), **up.card}
+    environment = {**clean(PREFECT_API_URL=f"{up.address}/api", PYTHONPATH=import_path(up.project)), **up.card}
     by_hand = subprocess.Popen(
         [sys.executable, "-c", "from flows.cli import main; main()", *run], cwd=up.project, env=environment
     )

@@ -27,7 +27,7 @@ from tasks.tokenization import TokenizationConfig
 from tasks.workers import started
 from tests.conftest import BASE_MODEL
 from tests.tasks.sampling.reading import programs
-from tests.waiting import ended_task_runs
+from tests.waiting import ended_task_runs, import_path, until
 
 DENY = """
 import sys
@@ -55,7 +55,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, stores: Path, prefect_serv
     common = ["--no-dashboard", "--scheduler-file", str(found)]
     commands = [["scheduler", "--port", "0", "--host", "127.0.0.1", *common]]
     commands += [["worker", "--no-nanny", "--nthreads", "1", "--preload", str(preload), *common]] * 2
-    places = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}  # these tests' functions travel by name
+    # These tests' functions travel by name.
+    places = os.environ | {"PYTHONPATH": import_path(Path(__file__).parents[2])}
     with (folder / "log").open("wb") as log:
         processes = [
             subprocess.Popen([sys.executable, "-m", "dask", *command], cwd=folder, env=places, stdout=log, stderr=log)
@@ -64,7 +65,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, stores: Path, prefect_serv
     try:
         from distributed import Client
 
-        with Client(scheduler_file=str(_written(found)), set_as_default=False) as client:
+        until(lambda: _is_written(found) or any(process.poll() is not None for process in processes), patience=120)
+        assert _is_written(found), (folder / "log").read_text()
+        with Client(scheduler_file=str(found), set_as_default=False) as client:
             client.wait_for_workers(2, timeout=120)
             yield client.scheduler.address
     finally:
@@ -73,10 +76,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, stores: Path, prefect_serv
             process.wait()
 
 
-def _written(file: Path) -> Path:
-    while not file.exists() or not file.read_text().endswith("}"):
-        time.sleep(0.1)
-    return file
+def _is_written(file: Path) -> bool:
+    return file.exists() and file.read_text().endswith("}")
 
 
 def config_of(runner: str, address: str | None) -> WorkersConfig:
