@@ -19,7 +19,7 @@ up: .venv/.run
 test: .venv/.dev
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-# Breaks runs in every way that docs/reliability.md lists, some of them only as root; twenty to forty minutes on two cores.
+# Breaks runs in every way that docs/reliability.md lists, some of them only as root; fifteen to forty minutes on two cores.
 chaos: .venv/.dev
 	@nice $(BIN)/python -m tests.chaos --kills $(KILLS)
 
