@@ -38,6 +38,7 @@ app = App(
 )
 app.command("flows.commands.up:up")
 app.command("flows.commands.deploy:deploy")
+app.command("flows.commands.worker:worker")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 for _command in ("models", "promote", "rollback"):

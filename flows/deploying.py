@@ -21,10 +21,10 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from prefect.workers.process import ProcessWorker
 
-from artifacts.errors import StageError
+from artifacts.errors import InputError, StageError
 from flows import server
 from flows.config import PipelineConfig
 from flows.deployed import ORPHANED, PATIENCE, RESUME
@@ -39,6 +39,38 @@ MISSED = 3
 BEGINNING = timedelta(seconds=PATIENCE)
 """What a run may take from the moment that a worker takes it to the first line of the flow: as long as the run itself
 waits for a server that went away meanwhile (`flows/deployed.py`)."""
+
+
+def named_server() -> str:
+    """The address of the server that PREFECT_API_URL names.
+
+    Raises:
+        InputError: it names none.
+    """
+    api = PREFECT_API_URL.value()
+    if not api:
+        raise InputError(
+            "no server is named",
+            field="PREFECT_API_URL",
+            remedy="set it, for example to http://127.0.0.1:4200/api; or `codetune up` starts a server as well",
+        )
+    return str(api).removesuffix("/api")
+
+
+def check_pool(client: SyncPrefectClient) -> None:
+    """See that there is a pool to take runs from.
+
+    Raises:
+        InputError: nothing was deployed to this server yet.
+    """
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound as error:
+        raise InputError(
+            f"the server there has no work pool {POOL}",
+            field="PREFECT_API_URL",
+            remedy="register it and the deployments: `codetune deploy`",
+        ) from error
 
 
 def register(api: str) -> None:

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -195,6 +196,13 @@ def test_a_second_one_on_the_same_port_says_what_to_do(up: Up, tmp_path: Path) -
     done = subprocess.run(command(port), cwd=up.project, env=settings, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "a Prefect server runs at" in done.stderr and f"make up PORT={port + 100}" in done.stderr
+
+
+def test_a_second_worker_of_the_same_name_is_refused(up: Up) -> None:
+    """It would say of the other's runs that nobody has them."""
+    with another_worker(up, "--name", socket.gethostname()) as (worker, said):
+        assert worker.wait(60) == 2
+    assert "error: --name: a worker that is called" in said.read_text()
 
 
 def test_everything_is_deployed(up: Up) -> None:
@@ -511,14 +519,14 @@ def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> No
     assert [run.state_name for run in until(ended)] == ["Completed", "Completed"], up.said.read_text()
 
 
-def everything_below(up: Up) -> list[psutil.Process]:
-    return [psutil.Process(up.process.pid), *psutil.Process(up.process.pid).children(recursive=True)]
+def everything_below(supervisor: subprocess.Popen[Any]) -> list[psutil.Process]:
+    return [psutil.Process(supervisor.pid), *psutil.Process(supervisor.pid).children(recursive=True)]
 
 
-def trains(up: Up) -> bool:
-    """Whether optimizer steps are being made: the event file bears the process's number."""
+def trains(up: Up, supervisor: subprocess.Popen[Any]) -> bool:
+    """Whether optimizer steps are being made below a process: the event file bears the training's number."""
     with suppress(psutil.NoSuchProcess):  # some end while they are looked at
-        pids = [one.pid for one in everything_below(up) if is_running(one, "tasks.training.worker")]
+        pids = [one.pid for one in everything_below(supervisor) if is_running(one, "tasks.training.worker")]
         events = up.project / "results" / ".work" / "training"
         return any([*events.glob(f"*/result/tensorboard/events*.{pid}.*")] for pid in pids)
     return False
@@ -569,12 +577,50 @@ def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(
     assert [said["state"] for said in until(lambda: receiver.heard(long_run))] == ["crashed"]
 
 
+def retry(up: Up, run: UUID) -> None:
+    """As Retry in the dashboard does."""
+    with up.client() as client:
+        client.set_flow_run_state(run, AwaitingRetry(), force=True)
+
+
+def test_a_worker_of_another_machine_that_is_told_to_stop_ends_its_run_in_order(up: Up, long_run: UUID) -> None:
+    """The run says so itself; nobody has to wait for its heartbeat to be missed. Training has written a checkpoint."""
+    up.service("worker start").suspend()
+    checkpoints = up.project / "results" / ".work" / "training"
+    before = {*checkpoints.glob("*/checkpoints/step-*/checkpoint.json")}
+    try:
+        with another_worker(up) as (worker, said):
+            retry(up, long_run)
+            until(lambda: trains(up, worker) or worker.poll() is not None)
+            everything = everything_below(worker)
+            worker.terminate()
+            assert worker.wait(120) == 0, said.read_text()
+    finally:
+        up.service("worker start").resume()
+    state = up.run(long_run).state
+    assert state is not None and state.is_crashed() and "told to stop (SIGTERM)" in (state.message or ""), state
+    assert not [process for process in everything[1:] if process.is_running()]
+    assert {*checkpoints.glob("*/checkpoints/step-*/checkpoint.json")} - before
+
+
+@contextmanager
+def another_worker(up: Up, *options: str) -> Iterator[tuple[subprocess.Popen[Any], Path]]:
+    """`codetune worker`, and what it says."""
+    said = up.said.with_name("worker.txt")
+    home = {"PREFECT_API_URL": f"{up.address}/api", "PREFECT_HOME": str(up.said.parent), "CODETUNE_STORE": "results"}
+    environment = {**clean(**home, PYTHONPATH=import_path(up.project)), **up.card}
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "worker", *(options or ("--name", "other"))]
+    with said.open("w") as file:
+        worker = subprocess.Popen(command, cwd=up.project, env=environment, stdout=file, stderr=file)
+    with ended_with_the_test(worker):
+        yield worker, said
+
+
 def test_ctrl_c_ends_everything_at_work(up: Up, long_run: UUID) -> None:
     """The last test of the module that uses it. Training has written a checkpoint."""
-    with up.client() as client:
-        client.set_flow_run_state(long_run, AwaitingRetry(), force=True)  # as Retry in the dashboard does
-    until(lambda: trains(up))
-    everything = everything_below(up)
+    retry(up, long_run)
+    until(lambda: trains(up, up.process))
+    everything = everything_below(up.process)
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(200) == 0, up.said.read_text()
     assert not [process for process in everything[1:] if process.is_running()]
@@ -587,7 +633,7 @@ def test_ctrl_c_ends_everything_at_work(up: Up, long_run: UUID) -> None:
 @pytest.mark.skipif("not config.getoption('-m')", reason="slow: run it with -m slow; the chaos suite does it as well")
 def test_everything_ends_with_a_kill_of_the_parent(project: Path, tmp_path: Path) -> None:
     with started(project, tmp_path / "home") as up:
-        everything = everything_below(up)
+        everything = everything_below(up.process)
         assert len(everything) == 3
         up.process.send_signal(signal.SIGKILL)
         up.process.wait()
@@ -614,7 +660,7 @@ def test_on_postgresql_all_is_the_same_and_ctrl_c_gives_up_every_connection(
         run = up.ended(up.trigger(SMALL_DEMO))
         assert run.state_name == "Completed", up.said.read_text()
         assert database.ask(f"select state_type from flow_run where id = '{run.id}'") == ["COMPLETED"]
-        everything = everything_below(up)
+        everything = everything_below(up.process)
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(60) == 0, up.said.read_text()
         assert not [process for process in everything[1:] if process.is_running()]

@@ -1,0 +1,38 @@
+"""`codetune worker`: what takes runs on this machine in `codetune up`, from a server that runs elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from prefect.client.orchestration import get_client
+from rich.console import Console
+
+from flows import deploying, server
+from flows.services import HOST, Services
+
+PATIENCE = 10.0
+"""Seconds that the server gets to answer at first. Later it may stay away as long as it takes."""
+
+
+def worker(
+    *,
+    name: Annotated[str, Parameter(help="What it is called: each worker of a server by another name.")] = HOST,
+    healthcheck: Annotated[
+        bool, Parameter(help="Tell at http://127.0.0.1:8080/health whether it still asks for runs.", negative="")
+    ] = False,
+) -> int:
+    """Take runs from the server at PREFECT_API_URL until Ctrl-C, which lets the run at work write its checkpoint."""
+    address = deploying.named_server()
+    with server.Server(address).ready(PATIENCE), get_client(sync_client=True) as client:
+        deploying.check_pool(client)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    services = Services(address, name, console)
+
+    def start() -> None:
+        services.start_worker(*(["--with-healthcheck"] if healthcheck else []))
+        console.print(f"{name} takes runs of the pool {deploying.POOL} from {address}; Ctrl-C ends it")
+
+    services.run(start)
+    console.print("the worker is stopped; press Retry to continue a run that it ended")
+    return 0

@@ -1,0 +1,173 @@
+"""What is kept running on a machine until somebody ends it: the worker, and with `codetune up` the server as well."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from subprocess import Popen
+from urllib.parse import quote
+
+import psutil
+from filelock import FileLock, Timeout
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_HOME
+from rich.console import Console
+
+from artifacts.errors import InputError
+from flows import deploying, notification, processes, server
+from flows.environment import PROJECT
+from flows.processes import Service
+
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends it all: Ctrl-C, `kill`, a closed terminal."""
+HOST = socket.gethostname()
+"""The usual name of a worker: one on each machine."""
+PATIENCE = 180.0
+"""Seconds that a server which was started here gets to answer: the first time it sets up its database."""
+GRACE = 120.0
+"""Seconds that the worker gets to end its run: training writes a checkpoint first."""
+
+
+class Services:
+    """Server and worker of this machine, started again when they end.
+
+    Args:
+        address: the server's, here or elsewhere.
+        worker: what the worker is called.
+        console: where it is said what happens.
+    """
+
+    def __init__(self, address: str, worker: str, console: Console) -> None:
+        self._address, self._worker, self._console = address, worker, console
+        self._running: list[Service] = []
+        # Nobody else could have used the name since: the runs that it took are those of this worker, or of nobody.
+        self._name = FileLock(PREFECT_HOME.value() / f"codetune-worker-{quote(f'{worker} {address}', safe='')}.lock")
+        self._patience = math.inf
+        """Seconds that a server may be away: one that runs elsewhere comes back some day."""
+
+    def run(self, start: Callable[[], None]) -> None:
+        """Call `start`, which starts what is wanted, and keep it running until Ctrl-C, SIGTERM or a closed terminal;
+        then end the run at work, the worker and the server, in this order."""
+        processes.adopt_orphans()
+        try:
+            for number in ENDS:
+                signal.signal(number, signal.default_int_handler)
+            start()
+            self._keep()
+        except KeyboardInterrupt:
+            self._console.print(f"stopping {', then '.join(f'the {one.name}' for one in reversed(self._running))}")
+        finally:
+            for number in ENDS:
+                signal.signal(number, signal.SIG_IGN)  # once is enough
+            self._stop()
+
+    def start_server(self, log: Path) -> None:
+        """Returns when it answers.
+
+        Raises:
+            StageError: it ends instead, with the end of `log`, which is all that it said.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._patience = PATIENCE
+        self._running.append(Service("server", partial(_launch_server, self._address, log), log))
+        self._await_server(self._running[-1])
+
+    def start_worker(self, *options: str) -> None:
+        """A worker of the pool, with options of `prefect worker start`. Runs that one of this name did not end are said
+        to be over.
+
+        Raises:
+            InputError: another worker of this name is at work.
+        """
+        try:
+            self._name.acquire(blocking=False)
+        except Timeout as error:
+            raise InputError(
+                f"a worker that is called {self._worker} takes runs from {self._address} already",
+                field="--name",
+                remedy="end it, or give this one another name: `codetune worker --name …`",
+            ) from error
+        self._close_runs()
+        launch = partial(_launch_worker, f"{self._address}/api", self._worker, options)
+        self._running.append(Service("worker", launch))
+
+    def _stop(self) -> None:
+        """The runs first, while there is a worker to see it and a server to be told."""
+        processes.end(processes.below(one.process.pid for one in self._running if one.name == "worker"), GRACE)
+        for service in reversed(self._running):
+            service.stop(GRACE)
+            if service.name == "worker" and server.answers(self._address):
+                self._close_runs()  # it may have taken another one meanwhile
+        processes.end(processes.below([os.getpid()]), GRACE)
+
+    def _keep(self) -> None:
+        """Start again what ends. Never returns: something is raised."""
+        while True:
+            for service in self._running:
+                if service.process.poll() is not None:
+                    self._console.print(
+                        f"the {service.name} ended with status {service.process.returncode}; starting it again"
+                    )
+                    self._start_again(service)
+            processes.reap_orphans({service.process.pid for service in self._running})
+            time.sleep(0.5)
+
+    def _start_again(self, service: Service) -> None:
+        if service.name == "worker":
+            self._end_orphans()
+            self._close_runs()
+        service.restart()
+        if service.name == "server":
+            self._await_server(service)
+            with server.Server(self._address).ready(), get_client(sync_client=True) as client:
+                deploying.watch_over_runs(client)
+
+    def _end_orphans(self) -> None:
+        """What a worker leaves behind ends by itself: it has a checkpoint to write and something to tell."""
+        own = {service.process.pid for service in self._running}
+        orphans = [child for child in processes.below([os.getpid()]) if child.pid not in own]
+        _, alive = psutil.wait_procs(orphans, timeout=GRACE)
+        processes.end(alive, GRACE)
+
+    def _close_runs(self) -> None:
+        """Nobody else would say that the runs of a worker that is gone are over."""
+        if not server.answers(self._address):
+            self._console.print(f"waiting for the server at {self._address}")
+        with server.Server(self._address).ready(self._patience), get_client(sync_client=True) as client:
+            for run in deploying.close_runs(client, self._worker):
+                self._console.print(f"the run {run.name} lost its worker; press Retry to continue it")
+                notification.notify(None, run, run.state)
+
+    def _await_server(self, service: Service) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not server.answers(self._address):
+            if service.process.poll() is not None or time.monotonic() > deadline:
+                raise service.failure()
+            time.sleep(0.2)
+
+
+def _launch_server(address: str, log: Path) -> Popen[bytes]:
+    with log.open("ab") as file:
+        return server.launch(address, output=file.fileno())
+
+
+def _launch_worker(api: str, name: str, options: tuple[str, ...]) -> Popen[bytes]:
+    return processes.spawn(
+        ["-m", "prefect", "worker", "start", "--pool", deploying.POOL, "--name", name, *options],
+        environment=processes.own_environment(
+            PREFECT_API_URL=api,
+            # What runs say is worth seeing here too: nothing else is shown.
+            PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO",
+            # Runs are started as `python -m flows.deployed`: this Python, and this project.
+            PATH=os.pathsep.join(filter(None, [str(Path(sys.executable).parent), os.environ.get("PATH")])),
+            PYTHONPATH=os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
+        ),
+        folder=PROJECT,
+    )
