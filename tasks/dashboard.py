@@ -6,9 +6,10 @@ The dashboard is for watching. When it cannot be told something, the log says so
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from threading import Event, Thread
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -25,6 +26,8 @@ from artifacts.redaction import redact
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_UPDATES = 2.0
+PATIENCE = 10.0
+"""Seconds that the last state may take to be told."""
 
 
 def publish(stage: str, sections: list[Section]) -> None:
@@ -53,33 +56,51 @@ def publish_report(markdown: str) -> None:
 
 @contextmanager
 def progress_of(stage: str) -> Iterator[Listener]:
-    """A listener that keeps one progress bar of the current task run up to date."""
+    """A listener that keeps one progress bar of the current task run up to date.
+
+    The server is told from a thread: while it is away each attempt takes a minute, and a training whose words nobody
+    reads would stand still.
+    """
     bar = _Bar(stage)
+    teller = Thread(target=copy_context().run, args=(bar.tell,), name=f"{stage}-progress", daemon=True)
+    teller.start()
     try:
         yield bar
     finally:
-        bar.settle()
+        bar.end()
+        teller.join(PATIENCE)
 
 
 class _Bar:
     def __init__(self, stage: str) -> None:
         self._key = f"{stage}-progress"
         self._artifact: UUID | None = None
-        self._told = -SECONDS_BETWEEN_UPDATES
         self._last: Tick | None = None
+        self._news, self._over = Event(), Event()
 
     def __call__(self, tick: Tick) -> None:
         self._last = tick
-        if time.monotonic() - self._told >= SECONDS_BETWEEN_UPDATES:
-            self._tell(tick)
+        self._news.set()
 
-    def settle(self) -> None:
-        """Show the last state, which may have come too soon after the one before."""
-        if self._last and self._artifact:
-            self._tell(self._last)
+    def end(self) -> None:
+        """Nothing will follow."""
+        self._over.set()
+        self._news.set()
 
-    def _tell(self, tick: Tick) -> None:
-        self._told = time.monotonic()
+    def tell(self) -> None:
+        """Tell the server the newest state now and then, and the last one at the end. Returns then."""
+        told = None
+        while not self._over.is_set():
+            self._news.wait()
+            self._news.clear()
+            told = self._tell(told)
+            self._over.wait(SECONDS_BETWEEN_UPDATES)
+        self._tell(told)
+
+    def _tell(self, told: Tick | None) -> Tick | None:
+        tick = self._last
+        if tick is None or tick is told:
+            return told
         percent = 100 * (tick.fraction or 0.0)
         try:
             if self._artifact is None:
@@ -89,6 +110,7 @@ class _Bar:
                 update_progress_artifact(self._artifact, percent, description=describe(tick))
         except Exception as error:
             log.debug("the dashboard did not take the progress of %s: %s", self._key, error)
+        return tick
 
 
 def describe(tick: Tick) -> str:

@@ -1,0 +1,64 @@
+"""A stage's progress in the dashboard."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from prefect import flow, get_client, task
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from artifacts.progress import Progress
+from tasks import dashboard
+
+
+def test_the_last_state_is_shown(prefect_server: None) -> None:
+    @task
+    def count() -> None:
+        with dashboard.progress_of("counting") as listener:
+            progress = Progress(listener)
+            progress.begin("counting", 3, "things")
+            for _ in range(3):
+                progress.advance()
+
+    @flow
+    def counting() -> None:
+        count()
+
+    counting()
+    with get_client(sync_client=True) as client:
+        named = ArtifactFilter(key=ArtifactFilterKey(any_=["counting-progress"]))
+        (shown,) = client.read_artifacts(artifact_filter=named)
+    assert (shown.type, shown.data, shown.description) == ("progress", 100, "counting: 3 / 3 things")
+    assert shown.task_run_id is not None
+
+
+def test_a_server_that_does_not_answer_holds_up_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, before_the_answer = threading.Event(), []
+
+    def answer_late(*_progress: object, **_named: object) -> None:
+        before_the_answer.append(done.wait(10))
+
+    monkeypatch.setattr(dashboard, "create_progress_artifact", answer_late)
+    with dashboard.progress_of("counting") as listener:
+        progress = Progress(listener)
+        progress.begin("counting", 3, "things")
+        for _ in range(3):
+            progress.advance()
+        done.set()
+    assert before_the_answer and all(before_the_answer)
+
+
+def test_what_is_left_to_be_told_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, never = threading.Event(), threading.Event()
+
+    def answer_never(*_progress: object, **_named: object) -> None:
+        left.wait(10)
+        never.set()
+
+    monkeypatch.setattr(dashboard, "create_progress_artifact", answer_never)
+    monkeypatch.setattr(dashboard, "PATIENCE", 0.01, raising=False)
+    with dashboard.progress_of("counting") as listener:
+        Progress(listener).begin("counting")
+    assert not never.is_set()
+    left.set()
