@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
@@ -27,12 +29,20 @@ from flows.processes import Service
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends it all: Ctrl-C, `kill`, a closed terminal."""
-HOST = socket.gethostname()
-"""The usual name of a worker: one on each machine."""
 PATIENCE = 180.0
 """Seconds that a server which was started here gets to answer: the first time it sets up its database."""
 GRACE = 120.0
 """Seconds that the worker gets to end its run: training writes a checkpoint first."""
+
+
+def usual_name() -> str:
+    """Of the worker of this machine. Names of hosts may be equal (`ubuntu`, `localhost`), and a worker says of the runs
+    that bear its name that they are over; so something is added that `PREFECT_HOME` keeps."""
+    kept = PREFECT_HOME.value() / "codetune-worker"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError), kept.open("x") as file:
+        file.write(secrets.token_hex(2))
+    return f"{socket.gethostname()}-{kept.read_text()}"
 
 
 class Services:

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from artifacts.errors import InputError
 from flows import deploying, server
-from flows.services import HOST, Services
+from flows.services import Services, usual_name
 
 
 def up(
@@ -38,7 +38,7 @@ def up(
     _check_free(host, port)
     address = f"http://{host}:{port}"
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    services = Services(address, HOST, console)
+    services = Services(address, usual_name(), console)
 
     def start() -> None:
         console.print(f"starting the server ({_database()}) …")

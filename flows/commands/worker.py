@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from rich.console import Console
 
 from flows import deploying, server
-from flows.services import HOST, Services
+from flows.services import Services, usual_name
 
 PATIENCE = 10.0
 """Seconds that the server gets to answer at first. Later it may stay away as long as it takes."""
@@ -17,7 +17,9 @@ PATIENCE = 10.0
 
 def worker(
     *,
-    name: Annotated[str, Parameter(help="What it is called: each worker of a server by another name.")] = HOST,
+    name: Annotated[
+        str | None, Parameter(help="What it is called, each worker by another name. Default: this machine's.")
+    ] = None,
     healthcheck: Annotated[
         bool, Parameter(help="Tell at http://127.0.0.1:8080/health whether it still asks for runs.", negative="")
     ] = False,
@@ -27,6 +29,7 @@ def worker(
     with server.Server(address).ready(PATIENCE), get_client(sync_client=True) as client:
         deploying.check_pool(client)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    name = name or usual_name()
     services = Services(address, name, console)
 
     def start() -> None:

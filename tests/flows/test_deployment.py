@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -200,7 +199,7 @@ def test_a_second_one_on_the_same_port_says_what_to_do(up: Up, tmp_path: Path) -
 
 def test_a_second_worker_of_the_same_name_is_refused(up: Up) -> None:
     """It would say of the other's runs that nobody has them."""
-    with another_worker(up, "--name", socket.gethostname()) as (worker, said):
+    with another_worker(up) as (worker, said):
         assert worker.wait(60) == 2
     assert "error: --name: a worker that is called" in said.read_text()
 
@@ -589,7 +588,7 @@ def test_a_worker_of_another_machine_that_is_told_to_stop_ends_its_run_in_order(
     checkpoints = up.project / "results" / ".work" / "training"
     before = {*checkpoints.glob("*/checkpoints/step-*/checkpoint.json")}
     try:
-        with another_worker(up) as (worker, said):
+        with another_worker(up, "--name", "other") as (worker, said):
             retry(up, long_run)
             until(lambda: trains(up, worker) or worker.poll() is not None)
             everything = everything_below(worker)
@@ -609,7 +608,7 @@ def another_worker(up: Up, *options: str) -> Iterator[tuple[subprocess.Popen[Any
     said = up.said.with_name("worker.txt")
     home = {"PREFECT_API_URL": f"{up.address}/api", "PREFECT_HOME": str(up.said.parent), "CODETUNE_STORE": "results"}
     environment = {**clean(**home, PYTHONPATH=import_path(up.project)), **up.card}
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "worker", *(options or ("--name", "other"))]
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "worker", *options]
     with said.open("w") as file:
         worker = subprocess.Popen(command, cwd=up.project, env=environment, stdout=file, stderr=file)
     with ended_with_the_test(worker):
