@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -52,16 +53,16 @@ def main() -> int:
         status = _run_engine()
         if status.code and not end.reason and _lost_server(status) and _has_not_begun(run):
             os.execve(sys.executable, [sys.executable, "-m", "flows.deployed"], variables)
-        if not end.reason:
+        if not end.reason and not _writes_to_nobody():
             processes.end_within(LAST_WORDS)
             raise status
         end.has_come()
     except BaseException:  # Ended, or what came of it in the code that it met
-        if not end.reason:
+        if not end.reason and not _writes_to_nobody():
             raise
         end.has_come()
     processes.end_within(LAST_WORDS)
-    _report(run, end.reason)
+    _report(run, end.reason or ORPHANED)
     return 0
 
 
@@ -71,6 +72,15 @@ def _run_engine() -> SystemExit:
     except SystemExit as status:
         return status
     return SystemExit(0)
+
+
+def _writes_to_nobody() -> bool:
+    """Whether the worker, which reads what is written here, is gone though the kernel did not say so yet: Rich ends a
+    process that writes to such a pipe."""
+    pipes = select.poll()
+    for descriptor in (1, 2):
+        pipes.register(descriptor, 0)  # POLLERR, the lack of a reader, comes unasked for
+    return any(event & select.POLLERR for _, event in pipes.poll(0))
 
 
 class End:

@@ -106,6 +106,21 @@ def test_what_a_run_says_of_its_end_is_not_cut_off_when_it_hears_of_it_again() -
     assert state.is_crashed() and state.message == deployed.ORPHANED
 
 
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_that_meets_its_workers_end_in_what_it_writes_says_so() -> None:
+    """Rich ends a process whose pipe nobody reads, and that may come before the kernel's word."""
+    run = run_in(Pending())
+    variables = {**os.environ, "PREFECT__FLOW_RUN_ID": str(run), "PREFECT_API_URL": settings.PREFECT_API_URL.value()}
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "flows.deployed"]
+    done = subprocess.run(command, env=variables, cwd=PROJECT, stdout=writer, stderr=writer, timeout=60)
+    os.close(writer)
+    assert done.returncode == 0
+    state = state_of(run)
+    assert state.is_crashed() and state.message == deployed.ORPHANED
+
+
 def signals_caught(process: subprocess.Popen[bytes]) -> bool:
     """Whether it has a handler for SIGHUP, which the system ends it by otherwise."""
     status = Path(f"/proc/{process.pid}/status").read_text()
