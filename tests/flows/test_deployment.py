@@ -87,8 +87,9 @@ class Up:
     """The environment of whoever computes on the same card."""
 
     def service(self, command: str) -> psutil.Process:
-        children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if is_running(child, command))
+        """Server or worker. One that a test has killed may not be started again yet."""
+        parent = psutil.Process(self.process.pid)
+        return until(lambda: next((child for child in parent.children() if is_running(child, command)), None))
 
     @contextmanager
     def client(self) -> Iterator[SyncPrefectClient]:
