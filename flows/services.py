@@ -57,7 +57,7 @@ class Services:
     def __init__(self, address: str, worker: str, console: Console) -> None:
         self._address, self._worker, self._console = address, worker, console
         self._running: list[Service] = []
-        # Nobody else could have used the name since: the runs that it took are those of this worker, or of nobody.
+        # Held while the worker is at work: runs that bear its name are then its own, or those of one that is gone.
         self._name = FileLock(PREFECT_HOME.value() / f"codetune-worker-{quote(f'{worker} {address}', safe='')}.lock")
         self._patience = math.inf
         """Seconds that a server may be away: one that runs elsewhere comes back some day."""
