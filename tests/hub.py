@@ -67,6 +67,14 @@ class Repository:
     name: str
     folder: Path
     commit: str
+    older: Mapping[str, Path] = MappingProxyType({})
+    """Folders of earlier commits."""
+
+    def at(self, revision: str) -> Repository | None:
+        """The repository as it is, or was, at a branch or commit; None where it has no such revision."""
+        if revision in ("main", self.commit):
+            return self
+        return Repository(self.kind, self.name, self.older[revision], revision) if revision in self.older else None
 
     def files(self) -> list[str]:
         return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
@@ -98,16 +106,19 @@ class Hub:
     Args:
         models: folders by repository name.
         datasets: folder and commit by repository name.
+        older: earlier commits of models, as folders by commit, by repository name.
     """
 
     def __init__(
         self,
         models: Mapping[str, Path] = MappingProxyType({}),
         datasets: Mapping[str, tuple[Path, str]] = MappingProxyType({}),
+        older: Mapping[str, Mapping[str, Path]] = MappingProxyType({}),
     ) -> None:
         self.repositories = {
             **{
-                ("model", name): Repository("model", name, path, _commit(name)) for name, path in (models or {}).items()
+                ("model", name): Repository("model", name, path, _commit(name), older.get(name, {}))
+                for name, path in (models or {}).items()
             },
             **{("dataset", name): Repository("dataset", name, *pair) for name, pair in datasets.items()},
         }
@@ -198,7 +209,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "RepoNotFound", "Repository not found")
             return
         verb, revision, path = [*parts[3:4], "info"][0], unquote([*parts[4:5], "main"][0]), unquote("/".join(parts[5:]))
-        if revision not in ("main", repository.commit):
+        repository = repository.at(revision)
+        if repository is None:
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif verb in ("info", "revision"):
             self._json(_info(repository))
@@ -228,12 +240,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "RepoNotFound", "Repository not found")
             return
         revision, name = unquote(parts[3]), unquote("/".join(parts[4:]))
-        commit = {"X-Repo-Commit": repository.commit}
-        if revision not in ("main", repository.commit):
+        repository = repository.at(revision)
+        if repository is None:
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif name not in repository.files():
-            self._refuse(404, "EntryNotFound", "Entry not found", commit)
+            self._refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": repository.commit})
         else:
+            commit = {"X-Repo-Commit": repository.commit}
             self._send_file(repository.folder / name, {**commit, "ETag": f'"{_oid(repository, name)}"'})
 
     def _send_file(self, path: Path, headers: dict[str, str]) -> None:

@@ -1,0 +1,84 @@
+"""Files that belong to somebody else: read whole or refused, in bounded time and memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import InputError
+from artifacts.lines import lines_of, without_end
+from artifacts.reading import blamed_on, parse_json, read_bytes, read_json, read_object, read_text
+
+BAD_JSON = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "a key twice": b'{"a": 1, "a": 2}',
+    "a key twice, nested": b'{"b": [{"a": {"c": 1}, "a": {"c": 2}}]}',
+    "deep": b"[" * 100_000,
+    "deep and closed": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"a":' * 500 + b"1" + b"}" * 500,
+    "NaN": b'{"a": NaN}',
+    "5,000 digits": b"1" * 5_000,
+    "-5,000 digits": b"-" + b"1" * 5_000,
+    "half a character": b'{"a": "\\ud800"}',
+    "half a character as a key": b'{"\\uDfff": 1}',
+    "another encoding": '{"a": 1}'.encode("utf-16"),
+    "no UTF-8": b'{"a": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("kind", BAD_JSON)
+def test_json_that_means_nothing_is_refused(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(BAD_JSON[kind])
+    began = time.monotonic()
+    with pytest.raises(InputError) as refused:
+        read_json(tmp_path / "a.json", field="model.name")
+    assert "a.json" in refused.value.problem and refused.value.field == "model.name" and refused.value.remedy
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+        (b'{"a": 1, "a": 1}', {"a": 1}),
+        (b'{"n": 1000000000000000019884624838656}', {"n": 10**30 + 19884624838656}),
+        (b'"\\ud83d\\ude00"', "\U0001f600"),
+        (b"[" * 60 + b"]" * 60, None),
+        (b"[1e400, Infinity]", [float("inf"), float("inf")]),
+    ],
+)
+def test_json_as_programs_write_it_is_read(text: bytes, value: object) -> None:
+    assert value is None or parse_json(text) == value
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    places = [tmp_path / "fifo", tmp_path / "sparse", tmp_path, tmp_path / "no", Path("/dev/zero"), Path("/dev/null")]
+    for place in places:
+        began = time.monotonic()
+        for read in (read_bytes, read_text, read_json, read_object):
+            with pytest.raises(InputError, match="cannot be read"):
+                read(place)
+        assert time.monotonic() - began < 1
+
+
+def test_errors_of_a_block_name_the_file_and_stops_do_not() -> None:
+    for error in (RuntimeError("a\nb"), RecursionError(), MemoryError(), KeyError("x"), UnicodeError()):
+        with pytest.raises(InputError, match=r"here\.json"), blamed_on(Path("here.json")):
+            raise error
+    for stop in (KeyboardInterrupt(), SystemExit(1)):
+        with pytest.raises(type(stop)), blamed_on(Path("here.json")):
+            raise stop
+
+
+def test_lines_end_where_editors_end_them() -> None:
+    text = "a\r\nb\x0cc\u2028d\x85e\x1cf\x0bg\u2029h\rlast"
+    assert lines_of(text) == ["a\r\n", "b\x0cc\u2028d\x85e\x1cf\x0bg\u2029h\r", "last"]
+    assert [without_end(line) for line in lines_of("a\r\n\r\n\rb\n")] == ["a", "", "", "b"]
+    assert lines_of("") == [] and "".join(lines_of(text)) == text
