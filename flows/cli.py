@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -34,6 +35,7 @@ LAST_WORDS = 60.0
 app = App(
     name="codetune",
     help="Adapt a code model to your code on one GPU, and prove what it learned.",
+    version=lambda: version("codetune"),
     suppress_keyboard_interrupt=False,  # `guarded` says what to do next
 )
 app.command("flows.commands.up:up")

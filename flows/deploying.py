@@ -25,10 +25,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from prefect.workers.process import ProcessWorker
 
 from artifacts.errors import InputError, StageError
+from artifacts.installation import PROJECT, home
 from flows import server
 from flows.config import PipelineConfig
 from flows.deployed import ORPHANED, PATIENCE, RESUME
-from flows.environment import PROJECT
 from flows.processes import own_environment
 
 POOL = "gpu"
@@ -199,9 +199,18 @@ def deploy(api: str) -> None:
         StageError: Prefect refuses one.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=PROJECT,
-        env=own_environment(PREFECT_API_URL=api, PWD=str(PROJECT)),
+        [
+            sys.executable,
+            "-m",
+            "prefect",
+            "--no-prompt",
+            "deploy",
+            "--all",
+            "--prefect-file",
+            str(PROJECT / "prefect.yaml"),
+        ],
+        cwd=home(),
+        env=own_environment(PREFECT_API_URL=api, PWD=str(home())),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -6,13 +6,11 @@ import gc
 import logging
 import os
 import tomllib
-from pathlib import Path
 from typing import Any
 
 from artifacts import garbage
+from artifacts.installation import PROJECT
 from artifacts.redaction import redact_logs
-
-PROJECT = Path(__file__).parents[1]
 
 LIBRARIES = {
     "TOKENIZERS_PARALLELISM": "true",  # unset, tokenizers warns whenever a process is started after its first use
@@ -31,9 +29,7 @@ def apply(*, quiet: bool) -> None:
         quiet: keep Prefect's own records of a run out of the terminal; the dashboard has them.
     """
     defaults = dict(LIBRARIES)
-    settings = PROJECT / "prefect.toml"
-    if settings.exists():
-        defaults |= _flatten(tomllib.loads(settings.read_text(encoding="utf-8")))
+    defaults |= _flatten(tomllib.loads((PROJECT / "prefect.toml").read_text(encoding="utf-8")))
     if quiet:
         defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name, value in defaults.items():

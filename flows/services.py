@@ -23,8 +23,8 @@ from prefect.settings import PREFECT_HOME
 from rich.console import Console
 
 from artifacts.errors import InputError
+from artifacts.installation import PACKAGES, home
 from flows import deploying, notification, processes, server
-from flows.environment import PROJECT
 from flows.processes import Service
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -177,7 +177,7 @@ def _launch_worker(api: str, name: str, options: tuple[str, ...]) -> Popen[bytes
             PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO",
             # Runs are started as `python -m flows.deployed`: this Python, and this project.
             PATH=os.pathsep.join(filter(None, [str(Path(sys.executable).parent), os.environ.get("PATH")])),
-            PYTHONPATH=os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
+            PYTHONPATH=os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")])),
         ),
-        folder=PROJECT,
+        folder=home(),
     )

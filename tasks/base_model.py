@@ -17,12 +17,12 @@ from pydantic import Field
 from artifacts import digest
 from artifacts.configuration import Config
 from artifacts.errors import InputError
+from artifacts.installation import PROJECT
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import Record
 from tasks import hub
 
 _FIELD = "model.name"
-_PROJECT = Path(__file__).resolve().parent.parent
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _METADATA = (
     "*.json",
@@ -107,7 +107,7 @@ def fetch(model: ModelReference, progress: Progress = SILENT) -> Path:
 def _folder(name: str) -> Path | None:
     """The folder of that name; None when the name is one of a hub repository."""
     path = Path(name).expanduser()
-    places = (path, _PROJECT / path) if name.strip() else ()
+    places = (path, PROJECT / path) if name.strip() else ()
     found = next((place.resolve() for place in places if place.is_dir()), None)
     if found is None and not _REPOSITORY.fullmatch(name):
         raise InputError(

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from artifacts.digest import Fingerprinted
+from artifacts.installation import PACKAGES
 from artifacts.schema import Handle
 
 LIBRARIES = (
@@ -24,7 +24,6 @@ LIBRARIES = (
     *("safetensors", "tokenizers", "torch", "transformers", "triton", "trl"),
 )
 """Those that decide bytes, or whether something loads."""
-_PROJECT = Path(__file__).resolve().parent.parent
 
 
 def of(parts: dict[str, Any], inputs: Mapping[str, Fingerprinted], seconds: float) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def described(value: Fingerprinted) -> dict[str, Any]:
 @cache
 def code() -> dict[str, Any]:
     """This code: the package's version and, in a git working tree, the commit and whether files differ from it."""
-    commit = _git("rev-parse", "HEAD") if _git("rev-parse", "--show-toplevel") == str(_PROJECT) else None
+    commit = _git("rev-parse", "HEAD") if _git("rev-parse", "--show-toplevel") == str(PACKAGES) else None
     return {
         "version": version("codetune"),
         "commit": commit,
@@ -76,7 +75,7 @@ def libraries() -> dict[str, str]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(_PROJECT), *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["git", "-C", str(PACKAGES), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from artifacts.errors import InputError
+from artifacts.installation import PROJECT
 from flows import recipes
 from flows.config import PipelineConfig, build
-from flows.environment import PROJECT
 from flows.stages import STAGES
 from tasks.sampling.configuration import GithubCodeSource, LocalSource
 

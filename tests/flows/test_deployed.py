@@ -17,8 +17,8 @@ from prefect import flow, get_client, settings
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Pending, Running
 
+from artifacts.installation import PROJECT
 from flows import deployed
-from flows.environment import PROJECT
 from tests.waiting import free_port, until
 
 
