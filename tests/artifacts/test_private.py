@@ -28,7 +28,7 @@ def deep(folder: Path, mode: int = 0o700, depth: int = 3000) -> None:
 def odd_names(folder: Path) -> None:
     for name in (b"\xff\xfe", b"\n", b"-rf", b" ", b"x" * 255):
         os.close(os.open(os.path.join(os.fsencode(folder), name), os.O_CREAT))  # noqa: PTH118
-        os.mkdir(os.path.join(os.fsencode(folder), b"\x80" + name[:200]), 0)  # noqa: PTH118
+        os.mkdir(os.path.join(os.fsencode(folder), b"\x80" + name[:200]), 0)  # noqa: PTH102, PTH118
 
 
 LEFT: dict[str, Callable[[Path], None]] = {
