@@ -13,6 +13,11 @@ def lines_of(text: str) -> list[str]:
     return list(io.StringIO(text, newline=""))
 
 
+def first_line(text: str) -> str:
+    """The first line, without its end; a text of no lines has an empty one."""
+    return without_end(io.StringIO(text, newline="").readline())
+
+
 def without_end(line: str) -> str:
     """A line without the line feed, carriage return or both that end it."""
     return line.removesuffix("\n").removesuffix("\r")

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from artifacts import reading
 from artifacts.errors import InputError
+from artifacts.lines import first_line, lines_of, without_end
 from artifacts.schema import Plan, Quantization
 from tasks.base_model import ModelConfig, fetch, locate
-from tasks.model_files import ADAPTER_CONFIG, read_json
-from tasks.tokenization.vocabulary import FimTokens, Unrepresentable, decode, encode, fim_prompt, load_tokenizer
+from tasks.model_files import ADAPTER_CONFIG
+from tasks.tokenization.settings import context_length
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode, load_tokenizer
+
+if TYPE_CHECKING:
+    from tasks.generation.suites import Prompt
+
+LARGEST_FILE = 1 << 30
+"""Bytes of a file with a gap: it is read whole to count its lines."""
+LONGEST_TEXT = 32_768
+"""Tokens of prompt and answer at most, whatever the context: more takes minutes and adds little."""
+LEAST_PROMPT = 16
+"""Tokens of the context that an answer leaves for the prompt at least."""
 
 
 @dataclass(frozen=True)
@@ -29,43 +43,65 @@ class Answers:
 
     base: str
     tuned: str
+    left_out_before: int = 0
+    """Characters at the beginning of the text that the models did not see: it is longer than their context."""
+    left_out_after: int = 0
+    """The same at its end."""
+    context: int = 0
+    """Tokens that prompt and answer have together."""
 
 
 def read_gap(file: Path, line: int) -> tuple[str, str, str]:
-    """The text before a line of a file, the line itself, and the text after it. Lines count from 1.
+    """The text before a line of a file, the line itself, and the text after it.
+
+    Lines count from 1 as editors count them; after a last line break there is one more, which is empty.
 
     Raises:
-        InputError: there is no such file or line.
+        InputError: there is no such file or line, or it is no UTF-8 text.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"cannot read {file}: {reason}", field="--file", remedy="check the path") from error
-    if not 1 <= line <= len(lines) + 1:
-        raise InputError(f"{file} has {len(lines)} lines", field="--line", remedy=f"name one of 1 to {len(lines) + 1}")
-    truth = lines[line - 1] if line <= len(lines) else ""
-    return "".join(lines[: line - 1]), truth.rstrip("\n"), "".join(lines[line:])
+    remedy = "give a file of source code in UTF-8"
+    text = reading.read_text(file, limit=LARGEST_FILE, field="--file", remedy=remedy)
+    if "\0" in text:
+        raise InputError(f"{file} cannot be read: it has NUL bytes, so it is no text", field="--file", remedy=remedy)
+    lines = lines_of(text)
+    if not lines or lines[-1] != without_end(lines[-1]):
+        lines.append("")
+    if not 1 <= line <= len(lines):
+        raise InputError(
+            f"there is no line {line} in {file}, which has {len(lines):,}",
+            field="--line",
+            remedy=f"name one of 1 to {len(lines)}",
+        )
+    return "".join(lines[: line - 1]), without_end(lines[line - 1]), "".join(lines[line:])
 
 
-def base_of(folder: Path) -> str:
-    """The base model that an export's adapter names.
+def base_of(folder: Path) -> ModelConfig:
+    """The base model that an export's adapter names, at the revision that it was trained on.
 
     Raises:
         InputError: the folder is no export, or an incomplete one.
     """
-    try:
-        return str(read_json(folder / "adapter" / ADAPTER_CONFIG)["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    remedy = "name the folder that a run prints as `model`, or a version that `codetune models` lists"
+    path = folder / "adapter" / ADAPTER_CONFIG
+    if not path.exists():
         raise InputError(
-            f"{folder} is no exported model: its adapter/{ADAPTER_CONFIG} is missing or cannot be read",
+            f"{folder} is no exported model: it has no adapter/{ADAPTER_CONFIG}", field="MODEL", remedy=remedy
+        )
+    settings = reading.read_object(path, field="MODEL", remedy=remedy)
+    name, revision = settings.get("base_model_name_or_path"), settings.get("revision")
+    if not isinstance(name, str) or not isinstance(revision, str | None):
+        raise InputError(
+            f"{path} names no base model: base_model_name_or_path is {name!r}, revision {revision!r}",
             field="MODEL",
-            remedy="name the folder that a run prints as `model`, or a version that `codetune models` lists",
-        ) from error
+            remedy="export the model again, or write the base's name and commit there",
+        )
+    return ModelConfig(name=name, revision=revision or None)
 
 
 def complete(folder: Path, question: Question, *, new_tokens: int, quantization: Quantization) -> Answers:
     """The greedy answers of both models; one is loaded, and its adapter switched off and on.
+
+    Of a text that is longer than the model's context they see what is nearest to the gap.
 
     Args:
         folder: an export, with `adapter/`.
@@ -73,39 +109,63 @@ def complete(folder: Path, question: Question, *, new_tokens: int, quantization:
 
     Raises:
         InputError: the export is incomplete or made for another base; the vocabulary cannot write the text, or has no
-            fill-in-the-middle tokens where there is text after the gap.
+            fill-in-the-middle tokens where there is text after the gap; the answer leaves no room for a prompt.
     """
     import torch
 
     from tasks.generation.answers import Decoding
     from tasks.generation.models import Pair
+    from tasks.generation.suites import line_breaks
 
-    model = locate(ModelConfig(name=base_of(folder)))
+    model = locate(base_of(folder))
     tokenizer = load_tokenizer(model.metadata)
     fim = FimTokens.of(tokenizer) if question.after is not None else FimTokens.find(tokenizer)
-    start = [] if tokenizer.bos is None else [tokenizer.bos]
-    try:
-        prompt = [*start, *encode(tokenizer, question.before)]
-        if question.after is not None and fim:
-            after = encode(tokenizer, question.after, continues=True)
-            prompt = fim_prompt(fim, tokenizer.bos, encode(tokenizer, question.before), after)
-    except Unrepresentable as error:
-        raise InputError(f"the prompt cannot be tokenized: {error}", field="--prompt") from error
-    if not prompt:
-        raise InputError("there is nothing to go on from", field="--prompt", remedy="give some text")
-    breaks = (
-        {index for index, piece in enumerate(tokenizer.pieces) if b"\n" in piece} if question.single_line else set()
-    )
+    context = min(context_length(model) or LONGEST_TEXT, LONGEST_TEXT)
+    if new_tokens > context - LEAST_PROMPT:
+        raise InputError(
+            f"{new_tokens} tokens leave no room for a prompt in the model's context of {context}",
+            field="--new-tokens",
+            remedy=f"ask for {context - LEAST_PROMPT} or fewer",
+        )
+    prompt = _prompt(question, tokenizer, fim, context - new_tokens)
     ends = {index for index in (tokenizer.eos, fim.end if fim else None) if index is not None}
-    decoding = Decoding(1, new_tokens, frozenset(breaks | ends), tokenizer.ids.get("<unk>", 0))
+    if question.single_line:
+        ends |= line_breaks(tokenizer)
+    decoding = Decoding(1, new_tokens, frozenset(ends), tokenizer.ids.get("<unk>", 0))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = "fp16" if device == "cuda" else "fp32"
     plan = Plan(device=device, precision=precision, micro_batch=1, accumulation=1, gradient_checkpointing=False)
-    pair = Pair(fetch(model), folder / "adapter", quantization, plan, len(prompt) + new_tokens)
+    pair = Pair(fetch(model), folder / "adapter", quantization, plan, len(prompt.ids) + new_tokens)
     answers = {}
     for side in ("base", "tuned"):
         with pair.side(side) as computing:
-            (found,) = computing.generate([prompt], decoding, lambda count: None)
+            (found,) = computing.generate([prompt.ids], decoding, lambda count: None)
         text = decode(tokenizer, found, continues=True)
-        answers[side] = text.partition("\n")[0] if question.single_line else text
-    return Answers(**answers)
+        answers[side] = first_line(text) if question.single_line else text
+    return Answers(
+        **answers,
+        left_out_before=max(0, len(question.before) - len(prompt.before)),
+        left_out_after=max(0, len(question.after or "") - len(prompt.after)),
+        context=context,
+    )
+
+
+def _prompt(question: Question, tokenizer: CodeTokenizer, fim: FimTokens | None, room: int) -> Prompt:
+    """What is asked, in at most `room` tokens."""
+    from tasks.generation.suites import Prompt, gap_prompt, text_before
+
+    start = [] if tokenizer.bos is None else [tokenizer.bos]
+    before, after = question.before, question.after
+    try:
+        if after is not None and fim:
+            return gap_prompt(before + after, len(before), len(before), tokenizer, fim, room)
+        kept = text_before(before, len(before), tokenizer, room - len(start))
+    except (Unrepresentable, UnicodeEncodeError) as error:
+        raise InputError(
+            f"the prompt cannot be written with the model's vocabulary: {error}",
+            field="--prompt",
+            remedy="give text in UTF-8, or leave out what is not of a programming language",
+        ) from error
+    if not start and not kept.ids:
+        raise InputError("there is nothing to go on from", field="--prompt", remedy="give some text")
+    return Prompt([*start, *kept.ids], kept.text, "")

@@ -15,7 +15,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -67,7 +67,7 @@ class Repository:
     name: str
     folder: Path
     commit: str
-    older: Mapping[str, Path] = MappingProxyType({})
+    older: Mapping[str, Path] = field(default_factory=dict)
     """Folders of earlier commits."""
 
     def at(self, revision: str) -> Repository | None:

@@ -40,7 +40,8 @@ def complete(
 
     answers = completing.complete(_folder(model), question, new_tokens=new_tokens, quantization=quantization)
     if as_json:
-        print(json.dumps({"base": answers.base, "tuned": answers.tuned, "truth": truth}))
+        left_out = {"before": answers.left_out_before, "after": answers.left_out_after}
+        print(json.dumps({"base": answers.base, "tuned": answers.tuned, "truth": truth, "left_out": left_out}))
     else:
         _show(question, answers, truth)
     return 0
@@ -57,16 +58,25 @@ def _question(
     if prompt is not None:
         if line is not None:
             raise InputError("--line goes with --file", field="--line", remedy="leave it out, or name a file")
-        if prompt == "-":
-            import sys
-
-            prompt = sys.stdin.read()
-        return Question(prompt, suffix), None
+        return Question(_standard_input() if prompt == "-" else prompt, suffix), None
     assert file is not None
+    if suffix is not None:
+        raise InputError("--suffix goes with --prompt", field="--suffix", remedy="leave it out: the file has its own")
     if line is None:
         raise InputError("which line is to be filled in?", field="--line", remedy="give its number, from 1")
     before, truth, after = read_gap(file, line)
     return Question(before, after, single_line=True), truth
+
+
+def _standard_input() -> str:
+    import sys
+
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "standard input is not UTF-8 text", field="--prompt", remedy="convert it to UTF-8 first"
+        ) from error
 
 
 def _folder(model: str) -> Path:
@@ -103,6 +113,9 @@ def _show(question: Question, answers: Answers, truth: str | None) -> None:
         console.print(Text("\n".join(question.after.split("\n")[:LINES_SHOWN]), style="dim"))
     if answers.base == answers.tuned:
         console.print("both say the same")
+    sides = (("first", answers.left_out_before), ("last", answers.left_out_after))
+    if left_out := " and ".join(f"the {which} {count:,} characters" for which, count in sides if count):
+        console.print(f"left out: {left_out}; the models see {answers.context:,} tokens, the answer's included")
 
 
 def _marked(answers: Answers) -> tuple[Text, Text]:

@@ -181,7 +181,7 @@ def _write(found: list[dict[str, Any]], path: Path, columns: Mapping[str, str]) 
 
 STAGE = Stage(
     name="generation",
-    version=3,
+    version=4,
     run=run_generation,
     produces=Generations,
     sections=sections,

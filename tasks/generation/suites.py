@@ -59,7 +59,8 @@ _COMMENTS: dict[str, tuple[str, ...]] = {
     "Batchfile": ("::", "rem ", "REM "),
     "PHP": (*_HASH, *_C_COMMENTS),
 }
-_LINE = re.compile(r"[^\n]+")
+_LINE = re.compile(r"[^\r\n]+")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ def line_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: Ge
     """Next-line completion: `BOS` and the text before a line, cut to the last `prompt_tokens`."""
     bos = _bos(tokenizer)
 
-    def prompt(gap: _Gap) -> _Prompt:
-        before = _before(gap, tokenizer, config.prompt_tokens - len(bos))
-        return _Prompt([*bos, *before.ids], before.text, "")
+    def prompt(gap: _Gap) -> Prompt:
+        before = text_before(gap.file.content, gap.start, tokenizer, config.prompt_tokens - len(bos))
+        return Prompt([*bos, *before.ids], before.text, "")
 
     return _items("line", files, tokenizer, config, prompt)
 
@@ -145,14 +146,11 @@ def fim_items(
         InputError: the vocabulary has no fill-in-the-middle tokens.
     """
     fim = FimTokens.of(tokenizer)
-    room = config.prompt_tokens - len(fim_prompt(fim, tokenizer.bos, [], []))
 
-    def prompt(gap: _Gap) -> _Prompt:
-        after = _after(gap, tokenizer, room)
-        before = _before(gap, tokenizer, max(room - len(after), room - room // 3))
-        suffix = after[: room - len(before.ids)]
-        ids = fim_prompt(fim, tokenizer.bos, before.ids, suffix)
-        return _Prompt(ids, before.text, decode(tokenizer, suffix, continues=True))
+    def prompt(gap: _Gap) -> Prompt:
+        # the suffix begins with the line after the gap
+        after = _next_line(gap.file.content, gap.end)
+        return gap_prompt(gap.file.content, gap.start, after, tokenizer, fim, config.prompt_tokens)
 
     return _items(suite, files, tokenizer, config, prompt)
 
@@ -177,14 +175,18 @@ def spread(clusters: Sequence[str], rng: random.Random) -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class _Prompt:
+class Prompt:
+    """What a model is asked, and the text that it sees of it."""
+
     ids: list[int]
     before: str
     after: str
 
 
 @dataclass(frozen=True)
-class _Before:
+class Before:
+    """The end of a text, as tokens and as text."""
+
     ids: list[int]
     text: str
 
@@ -194,7 +196,7 @@ def _items(
     files: Sequence[SourceFile],
     tokenizer: CodeTokenizer,
     config: GenerationConfig,
-    prompt: Callable[[_Gap], _Prompt],
+    prompt: Callable[[_Gap], Prompt],
 ) -> list[Item]:
     wanted = wanted_of(suite, config)
     items: list[Item] = []
@@ -209,7 +211,7 @@ def _items(
             made = prompt(gap)
         except Unrepresentable:
             continue
-        line = file.content.count("\n", 0, gap.start) + 1
+        line = len(_LINE_END.findall(file.content, 0, gap.start)) + 1
         items.append(
             Item(
                 suite,
@@ -266,28 +268,49 @@ def _lines(file: SourceFile) -> Iterator[tuple[int, int]]:
 
 def _block(gap: _Gap, lines: int) -> _Gap | None:
     """The gap with the lines after it; None where the file ends before, or the last of them is empty."""
-    end = gap.end
+    content, last, end = gap.file.content, gap.start, gap.end
     for _ in range(lines - 1):
-        end = gap.file.content.find("\n", end + 1)
-        if end < 0:
+        last = _next_line(content, end)
+        found = _LINE_END.search(content, last)
+        if not found:
             return None
-    last = gap.file.content.rfind("\n", 0, end) + 1
-    return _Gap(gap.file, gap.start, end) if gap.file.content[last:end].strip() else None
+        end = found.start()
+    return _Gap(gap.file, gap.start, end) if content[last:end].strip() else None
 
 
-def _before(gap: _Gap, tokenizer: CodeTokenizer, room: int) -> _Before:
-    """The last tokens before the gap."""
-    start = max(0, gap.start - room * CHARACTERS_PER_TOKEN)
-    ids = encode(tokenizer, gap.file.content[start : gap.start], continues=start > 0)
+def _next_line(content: str, end: int) -> int:
+    """Where the line begins that follows the one which ends there."""
+    found = _LINE_END.match(content, end)
+    return found.end() if found else end
+
+
+def gap_prompt(content: str, start: int, end: int, tokenizer: CodeTokenizer, fim: FimTokens, tokens: int) -> Prompt:
+    """`BOS <PRE> prefix <SUF> suffix <MID>` of at most `tokens`, from what is nearest to the gap. The suffix gets a
+    third of the room, more where the prefix leaves some.
+
+    Raises:
+        Unrepresentable: the vocabulary cannot write the text.
+    """
+    room = tokens - len(fim_prompt(fim, tokenizer.bos, [], []))
+    after = encode(tokenizer, content[end : end + room * CHARACTERS_PER_TOKEN], continues=True)[:room]
+    before = text_before(content, start, tokenizer, max(room - len(after), room - room // 3))
+    suffix = after[: room - len(before.ids)]
+    ids = fim_prompt(fim, tokenizer.bos, before.ids, suffix)
+    return Prompt(ids, before.text, decode(tokenizer, suffix, continues=True))
+
+
+def text_before(content: str, end: int, tokenizer: CodeTokenizer, room: int) -> Before:
+    """The last tokens before a place in a file. Raises as `gap_prompt`."""
+    start = max(0, end - room * CHARACTERS_PER_TOKEN)
+    ids = encode(tokenizer, content[start:end], continues=start > 0)
     kept = ids[max(0, len(ids) - room) :]
     whole = start == 0 and len(kept) == len(ids)
-    return _Before(kept, decode(tokenizer, kept, continues=not whole))
+    return Before(kept, decode(tokenizer, kept, continues=not whole))
 
 
-def _after(gap: _Gap, tokenizer: CodeTokenizer, room: int) -> list[int]:
-    """The first tokens of the line after the gap and what follows it."""
-    start = gap.end + 1
-    return encode(tokenizer, gap.file.content[start : start + room * CHARACTERS_PER_TOKEN], continues=True)[:room]
+def line_breaks(tokenizer: CodeTokenizer) -> set[int]:
+    """The tokens with which a line ends."""
+    return {index for index, piece in enumerate(tokenizer.pieces) if b"\n" in piece or b"\r" in piece}
 
 
 def _bos(tokenizer: CodeTokenizer) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from artifacts.errors import InputError
+from artifacts.lines import first_line
 from artifacts.progress import Progress
 from tasks.generation import losses, suites
 from tasks.generation.answers import Decoding
@@ -88,7 +89,7 @@ class Work:
         """Lines end with a token that holds a line break; everything ends with the middle or the text."""
         tokenizer = self.tokenizer
         single = suite in ("line", "fim")
-        breaks = {index for index, piece in enumerate(tokenizer.pieces) if b"\n" in piece} if single else set()
+        breaks = suites.line_breaks(tokenizer) if single else set()
         ends = {index for index in (tokenizer.eos, _end_of_middle(tokenizer)) if index is not None}
         pad = tokenizer.ids.get("<unk>", 0)
         asked = self.functional.get(suite)
@@ -99,7 +100,7 @@ class Work:
         text = self._decode(answer)
         if item.suite in self.functional:
             return self.functional[item.suite].stopped(text, item.path)
-        return text.partition("\n")[0] if item.suite in ("line", "fim") else text
+        return first_line(text) if item.suite in ("line", "fim") else text
 
     def _decode(self, answer: list[int]) -> str:
         return decode(self.tokenizer, answer, continues=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
+from artifacts.lines import lines_of
 from artifacts.schema import Completion
 from tasks.evaluation.words import suite_in_words
 
@@ -55,7 +56,7 @@ def compare(sample: Completion) -> Comparison:
         where=" / ".join(dict.fromkeys((sample.repo, sample.path))),
         kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "kept" and not program else ""),
         chosen=sample.chosen,
-        before="".join(sample.prompt.splitlines(keepends=True)[-CONTEXT_LINES:]),
+        before="".join(lines_of(sample.prompt)[-CONTEXT_LINES:]),
         after=_after(sample),
         truth=sample.truth[:LONGEST],
         answers=_programs(sample) if program else _gaps(sample),
@@ -64,7 +65,7 @@ def compare(sample: Completion) -> Comparison:
 
 def _after(sample: Completion) -> str:
     """The suffix begins with the line after the gap, which is a whole line; in a program where the gap ends."""
-    lines = sample.suffix.splitlines(keepends=True)[:CONTEXT_LINES]
+    lines = lines_of(sample.suffix)[:CONTEXT_LINES]
     return "".join(lines if sample.base_reason or not lines else ["\n", *lines])
 
 
@@ -86,7 +87,7 @@ def _programs(sample: Completion) -> tuple[Answer, ...]:
 
 
 def _shortened(program: str) -> str:
-    lines = program.splitlines(keepends=True)
+    lines = lines_of(program)
     return program if len(lines) <= PROGRAM_LINES else "".join(lines[:PROGRAM_LINES]) + "…"
 
 

@@ -7,6 +7,7 @@ import re
 import string
 from collections.abc import Callable
 
+from artifacts.lines import lines_of, without_end
 from tasks.sampling.candidates import Portion, Row, SourceFile, Tally
 from tasks.sampling.configuration import QualityFilters, SamplingConfig
 
@@ -100,17 +101,21 @@ def judge_quality(text: str, quality: QualityFilters) -> str | None:
 
 
 def _long_line(text: str, quality: QualityFilters) -> bool:
-    return quality.max_line_length is not None and max(map(len, text.splitlines())) > quality.max_line_length
+    return quality.max_line_length is not None and max(map(len, _lines(text))) > quality.max_line_length
+
+
+def _lines(text: str) -> list[str]:
+    return [without_end(line) for line in lines_of(text)]
 
 
 def _long_lines(text: str, quality: QualityFilters) -> bool:
-    lines = text.splitlines()
+    lines = _lines(text)
     return quality.max_mean_line_length is not None and sum(map(len, lines)) / len(lines) > quality.max_mean_line_length
 
 
 def _generated(text: str, quality: QualityFilters) -> bool:
     # Only this much is looked at: the first five lines may hold the whole file.
-    head = "\n".join(text[:10_000].splitlines()[:5]).lower()
+    head = "".join(lines_of(text[:10_000])[:5]).lower()
     return quality.drop_generated and any(words in head for words in _GENERATED)
 
 

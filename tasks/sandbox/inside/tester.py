@@ -7,6 +7,7 @@ anything but another such object. The one word that leaves this process is the v
 from __future__ import annotations
 
 import builtins
+import io
 import json
 import os
 import signal
@@ -111,7 +112,7 @@ def _where(error: BaseException, test: str) -> str:
     while trace:
         line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == _TEST else line
         trace = trace.tb_next
-    lines = test.splitlines()
+    lines = list(io.StringIO(test, newline=None))  # as Python counts them
     return lines[line - 1].strip()[:200] if 0 < line <= len(lines) else ""
 
 
