@@ -28,7 +28,7 @@ from flows.config import PipelineConfig
 from flows.finetune import check_sandbox, failures_told, functional, locate
 from flows.notification import notify
 from tasks import evaluation, execution, gate, generation, sampling
-from tasks.base_model import ModelConfig
+from tasks.base_model import ModelConfig, check_unchanged
 from tasks.policy import Run, retrying
 
 H = TypeVar("H", bound=Handle)
@@ -124,12 +124,14 @@ def _judge(
             field="MODEL",
             remedy="export it again with this version: codetune run RECIPE --refresh exporting",
         ) from missing
+    model = locate(named)
+    check_unchanged(model, inputs["model"].get("fingerprint"))
     fits = base if base and base.quantization == config.generation.quantization else None
     kept = run.stage(sampling.KEPT, config.kept) if config.kept else None
     made = run.stage(
         generation.STAGE,
         config.generation,
-        model=locate(named),
+        model=model,
         sample=sample,
         tokens=tokens,
         exported=exported,

@@ -88,6 +88,23 @@ def locate(config: ModelConfig) -> ModelReference:
     return _locate_on_hub(config)
 
 
+def check_unchanged(model: ModelReference, fingerprint: object) -> None:
+    """An export's adapter belongs on the weights that it was trained on.
+
+    Args:
+        fingerprint: the base model's, as the export records it; None where it does not.
+
+    Raises:
+        InputError: the base has other files now. (A commit on the hub has the same for ever.)
+    """
+    if isinstance(fingerprint, str) and fingerprint != model.fingerprint:
+        raise InputError(
+            f"the base model in {model.name} is not the one that the adapter was trained on: its files were changed",
+            field=_FIELD,
+            remedy="restore it as it was, or run the recipe again to train on what is there now",
+        )
+
+
 def fetch(model: ModelReference, progress: Progress = SILENT) -> Path:
     """Bring the weights (safetensors) here. Returns a folder for `from_pretrained`.
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from artifacts import reading
 from artifacts.errors import InputError
+from artifacts.lineage import LINEAGE
 from artifacts.lines import first_line, lines_of, without_end
 from artifacts.schema import Plan, Quantization
-from tasks.base_model import ModelConfig, fetch, locate
+from tasks.base_model import ModelConfig, check_unchanged, fetch, locate
 from tasks.model_files import ADAPTER_CONFIG
 from tasks.tokenization.settings import context_length
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode, load_tokenizer
@@ -118,6 +119,7 @@ def complete(folder: Path, question: Question, *, new_tokens: int, quantization:
     from tasks.generation.suites import line_breaks
 
     model = locate(base_of(folder))
+    check_unchanged(model, _recorded(folder))
     tokenizer = load_tokenizer(model.metadata)
     fim = FimTokens.of(tokenizer) if question.after is not None else FimTokens.find(tokenizer)
     context = min(context_length(model) or LONGEST_TEXT, LONGEST_TEXT)
@@ -148,6 +150,16 @@ def complete(folder: Path, question: Question, *, new_tokens: int, quantization:
         left_out_after=max(0, len(question.after or "") - len(prompt.after)),
         context=context,
     )
+
+
+def _recorded(folder: Path) -> object:
+    """The base model's fingerprint, where the export has its lineage beside it."""
+    if not (folder / LINEAGE).exists():
+        return None
+    told = reading.read_object(folder / LINEAGE, limit=LARGEST_FILE, field="MODEL")
+    inputs = told.get("inputs")
+    model = inputs.get("model") if isinstance(inputs, dict) else None
+    return model.get("fingerprint") if isinstance(model, dict) else None
 
 
 def _prompt(question: Question, tokenizer: CodeTokenizer, fim: FimTokens | None, room: int) -> Prompt:

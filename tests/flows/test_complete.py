@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from artifacts.errors import InputError
 from flows import cli
 from tasks import completing
+from tasks.base_model import ModelConfig, locate
 from tasks.completing import Question, read_gap
 from tests.conftest import SMALL_MODEL
 from tests.hub import Hub
@@ -204,3 +205,20 @@ def test_an_adapter_is_put_on_the_revision_that_it_was_trained_on(
         asked = len(hub.requests)
         assert completing.complete(folder, question, new_tokens=12, quantization="none") == expected
         assert len(hub.requests) == asked
+
+
+def test_a_base_whose_files_were_changed_is_not_the_base(export: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(SMALL_MODEL, tmp_path / "base"))
+    folder = Path(shutil.copytree(export, tmp_path / "export"))
+    config = folder / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(base)}))
+    fingerprint = locate(ModelConfig(name=str(base))).fingerprint
+    (folder / "lineage.json").write_text(json.dumps({"inputs": {"model": {"fingerprint": fingerprint}}}))
+    assert completing.complete(folder, Question("x"), new_tokens=1, quantization="none").base
+    (base / "model.safetensors").write_bytes(flipped((base / "model.safetensors").read_bytes()))
+    with pytest.raises(InputError, match="not the one that the adapter was trained on"):
+        completing.complete(folder, Question("x"), new_tokens=1, quantization="none")
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
