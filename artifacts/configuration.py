@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from artifacts import paths
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Of random numbers."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+"""Or processes, or other work at a time."""
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+"""Of the optimizer."""
+Batch = Annotated[int, Field(ge=1, le=65_536)]
+"""Sequences that are computed together."""
+Tokens = Annotated[int, Field(le=1 << 22)]
+"""Of one text, prompt or answer. How few there may be says the setting."""
+Items = Annotated[int, Field(le=10_000_000)]
+"""Files, chunks, prompts: what is taken of a source or put to a model. How few there may be says the setting."""
+Size = Annotated[int, Field(ge=1, le=1 << 40)]
+"""Bytes, or characters."""
+
+
+def _checked(value: Any) -> Any:
+    return paths.check(str(value)) if isinstance(value, (str, Path)) else value
+
+
+GivenPath = Annotated[str, AfterValidator(paths.check)]
+"""A path, or a name that may be one."""
+GivenFile = Annotated[Path, BeforeValidator(_checked)]
 
 
 class Config(BaseModel):
-    """Frozen, refuses unknown fields, and takes the docstring under a field as its description."""
+    """Frozen, refuses unknown fields, and takes the docstring under a field as its description.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    Every number has a lowest and a highest value: a type allows what nothing can mean, and what is infinite or a
+    million times too large is found out in the middle of a run, or never.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        parts = value if isinstance(value, (list, tuple)) else (value,)
+        if any(isinstance(part, str) and "\0" in part for part in parts):
+            raise ValueError("a NUL character is no part of any text here")
+        return value
 
     def keyed(self) -> dict[str, Any]:
         """The fields that decide the bytes of the result, as JSON values, without those made by `Unkeyed`."""

@@ -9,13 +9,14 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from artifacts.configuration import Config, Unkeyed
 from artifacts.errors import InputError
+from artifacts.paths import shown
 from flows import recipes
+from flows.recipes import text
 from tasks.base_model import ModelConfig
 from tasks.evaluation import EvaluationConfig
 from tasks.execution import ExecutionConfig
@@ -125,14 +126,18 @@ def _with_quantization(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse(change: str) -> dict[str, Any]:
-    name, equals, text = change.partition("=")
+    name, equals, given = change.partition("=")
     parts = name.strip().split(".")
-    if not equals or not all(parts):
-        raise InputError(f"“{change}” is no setting", field="--set", remedy="write --set training.max_steps=50")
+    if not equals or not all(parts) or len(parts) > text.DEEPEST:
+        raise InputError(f"“{shown(change)}” is no setting", field="--set", remedy="write --set training.max_steps=50")
     try:
-        value: Any = yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError as error:
-        raise InputError(f"the value of {name} is not valid YAML: {text}", field="--set") from error
+        value: Any = text.read_value(given) if given.strip() else ""
+    except ValueError as error:
+        raise InputError(
+            f"the value of {shown(name)} is not valid YAML: {shown(given)}: {error}",
+            field="--set",
+            remedy=f"write text in quotes of its own: --set '{shown(name)}=\"…\"'",
+        ) from error
     for part in reversed(parts):
         value = {part: value}
     settings: dict[str, Any] = value
@@ -150,7 +155,7 @@ def _sentence(fault: ErrorDetails) -> tuple[str, str]:
         case "value_error":
             return field, message
         case _:
-            return field, f"{message[0].lower()}{message[1:]} (got {fault['input']!r})"
+            return field, f"{message[0].lower()}{message[1:]} (got {shown(repr(fault['input']))})"
 
 
 def _remedy(fault: ErrorDetails) -> str:

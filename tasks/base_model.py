@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from artifacts import digest
-from artifacts.configuration import Config
+from artifacts.configuration import Config, GivenPath
 from artifacts.errors import InputError
 from artifacts.installation import PROJECT
 from artifacts.progress import SILENT, Progress
@@ -50,7 +50,7 @@ PATIENCE = hub.Patience()
 class ModelConfig(Config):
     """Which model is adapted."""
 
-    name: str = "codellama/CodeLlama-7b-Instruct-hf"
+    name: GivenPath = "codellama/CodeLlama-7b-Instruct-hf"
     """A repository on the hub, or a folder with `config.json`, weights and tokenizer."""
     revision: str | None = None
     """Branch, tag or commit of a hub repository; it is resolved to a commit when the run starts."""

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TypeVar
 
 from pydantic import model_validator
 
-from artifacts.configuration import Config, Unkeyed
+from artifacts.configuration import Config, Threads, Unkeyed
 from artifacts.errors import InputError
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class WorkersConfig(Config):
     runner: Literal["threads", "processes", "dask"] = Unkeyed("threads")
     """Prefect's task runner: `threads` of the run's own process; `processes` of this machine; `dask`: the workers of a
     running Dask cluster (needs `pip install codetune[dask]`)."""
-    count: int = Unkeyed(4, ge=1)
+    count: Threads = Unkeyed(4)
     """Threads or processes; with `dask`, parts under way at once: twice the cluster's threads keep it busy."""
     address: str | None = Unkeyed(None)
     """`dask` only: the scheduler, as in `tcp://10.0.0.5:8786`."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from artifacts import paths, reading
 from artifacts.errors import InputError
+from flows.recipes import text
 
 
 def names() -> list[str]:
@@ -29,23 +28,28 @@ def load(name: str) -> dict[str, Any]:
     """The settings of a recipe, by its name or by the path of a YAML file, on top of those of its own `recipe`.
 
     Raises:
-        InputError: there is no such recipe or file, or it is not a YAML mapping.
+        InputError: there is no such recipe or file, it is not a YAML mapping, or it stands on itself.
     """
-    text = _read(name)
-    try:
-        settings = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{name} is not valid YAML: {error}", field="recipe", remedy="mend the file") from error
-    if settings is None:
-        settings = {}
-    if not isinstance(settings, dict):
-        raise InputError(
-            f"{name} holds a {type(settings).__name__}, not settings",
-            field="recipe",
-            remedy="write it as `stage: {setting: value}`, as in the recipes that `codetune recipes` lists",
-        )
-    parent = settings.pop("recipe", None)
-    return merge(load(str(parent)), settings) if parent else settings
+    seen: list[str] = []
+    settings: dict[str, Any] = {}
+    parent: Any = name
+    while parent is not None:
+        where = parent if parent in names() else str(paths.expanded(parent, "recipe").resolve())
+        if where in seen:
+            raise InputError(
+                f"{name} stands on itself: {' → '.join(map(str, [*seen, where]))}",
+                field="recipe",
+                remedy="name another recipe in its setting `recipe`, or leave that out",
+            )
+        seen.append(where)
+        below = _settings(parent)
+        parent = below.pop("recipe", None)
+        if parent is not None and not isinstance(parent, str):
+            raise InputError(
+                f"{paths.shown(repr(parent))} is no recipe", field="recipe", remedy="name a recipe, or a .yaml file"
+            )
+        settings = merge(below, settings)
+    return settings
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -60,21 +64,34 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _settings(name: str) -> dict[str, Any]:
+    """What one recipe says by itself."""
+    try:
+        settings = text.read(_read(name))
+    except ValueError as error:
+        raise InputError(f"{name} is not valid YAML: {error}", field="recipe", remedy="mend the file") from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise InputError(
+            f"{name} holds a {type(settings).__name__}, not settings",
+            field="recipe",
+            remedy="write it as `stage: {setting: value}`, as in the recipes that `codetune recipes` lists",
+        )
+    return settings
+
+
 def _read(name: str) -> str:
     if name in names():
         return files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    path = Path(name)
+    path = paths.expanded(name, "recipe")
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(
-            f"there is no recipe “{name}”",
+            f"there is no recipe “{paths.shown(name)}”",
             field="recipe",
             remedy=f"use one of {', '.join(names())}, or the path of a .yaml file",
         )
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"cannot read {path}: {reason}", field="recipe", remedy="check the path") from error
+    return reading.read_text(path, limit=text.LONGEST, field="recipe", remedy="check the path")
 
 
 def _head_length(lines: list[str]) -> int:

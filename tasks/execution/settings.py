@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from artifacts.configuration import Config, Unkeyed
+from artifacts.configuration import Config, Seconds, Threads, Unkeyed
 
 
 class ExecutionConfig(Config):
     """How the programs of functional suites are run. Without a functional suite there are none."""
 
-    seconds: float = Field(10, gt=0)
+    seconds: Seconds = 10
     """Wall clock that one program and its test may take."""
-    memory_mib: int = Field(1024, ge=64)
+    memory_mib: int = Field(1024, ge=64, le=1 << 20)
     """Memory of a program, and of its test."""
-    workers: int | None = Unkeyed(None, ge=1)
+    workers: Threads | None = Unkeyed(None)
     """Programs at a time; one per processor if null."""
     allow_weak_sandbox: bool = Unkeyed(False)
     """Run the programs even where the sandbox is below its floor: on a machine that you can lose."""

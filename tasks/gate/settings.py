@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from artifacts.configuration import Config
+from artifacts.configuration import Config, Seed
 
 
 class GateConfig(Config):
@@ -15,12 +15,12 @@ class GateConfig(Config):
     requires: tuple[Literal["learned", "kept"], ...] = ("learned", "kept")
     """What must be shown: that the model learned this code, that it kept what it could do. What is required and was not
     measured holds the model."""
-    decided_by: tuple[str, ...] = Field(("loss", "kept_loss", "*_pass"), min_length=1)
+    decided_by: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("loss", "kept_loss", "*_pass"), min_length=1)
     """Metrics that a promotion rests on, by name or pattern (`*_pass`: the functional suites). The others can only
     object, by being worse. Few: of twenty figures, one is beyond its 95 % interval by chance."""
     tolerance: float = Field(0.25, ge=0, lt=1)
     """What a challenger may lose of what the champion gained, on held-out figures, as a share: at 0.25 it is not worse
     when the interval of their difference leaves out a loss of a quarter of the champion's gain over its base. Elsewhere
     the evaluation's margins hold."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws for the comparison with the champion."""

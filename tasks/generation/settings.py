@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from artifacts.configuration import Config, Unkeyed
+from artifacts.configuration import Batch, Config, GivenPath, Items, Seed, Threads, Tokens, Unkeyed
 from artifacts.schema import Quantization
 
 
@@ -13,30 +13,30 @@ class GenerationConfig(Config):
 
     quantization: Quantization = "int8"
     """What both models' base weights are quantized to; as in training, unless set otherwise."""
-    seed: int = 0
+    seed: Seed = 0
     """Chooses the chunks and the lines."""
-    max_chunks: int = Field(400, ge=1)
+    max_chunks: Items = Field(400, ge=1)
     """Held-out chunks whose loss is measured, spread evenly over the repositories; as many of the kept sample."""
-    line_prompts: int = Field(200, ge=0)
+    line_prompts: Items = Field(200, ge=0)
     """Lines to complete from the text before them; 0 leaves the suite out. This and the next two count for held-out
     code and, once more, for the kept sample."""
-    fim_prompts: int = Field(200, ge=0)
+    fim_prompts: Items = Field(200, ge=0)
     """Lines to fill in between the text before and after them; 0 leaves the suite out."""
-    block_prompts: int = Field(100, ge=0)
+    block_prompts: Items = Field(100, ge=0)
     """Blocks of two to four lines to fill in; 0 leaves the suite out."""
-    prompt_tokens: int = Field(256, ge=16)
+    prompt_tokens: Tokens = Field(256, ge=16)
     """Longest prompt in tokens, special ones included; what lies farthest from the gap is cut off."""
-    max_new_tokens: int = Field(48, ge=4)
+    max_new_tokens: Tokens = Field(48, ge=4)
     """Longest answer for a line, in tokens; twice that for a block. What would not fit is not asked for."""
-    functional: tuple[str, ...] = Unkeyed(())
+    functional: tuple[GivenPath, ...] = Unkeyed(())
     """Functional suites, whose programs are run: humaneval, humaneval+, mbpp+, humaneval-infilling-single-line,
     -multi-line or -random-span (from the hub; `name@revision` pins one), or the path of a file of such problems."""
-    functional_tokens: int = Field(512, ge=16)
+    functional_tokens: Tokens = Field(512, ge=16)
     """Longest answer to a problem of a functional suite, in tokens; most end by the suite's rules before."""
     repeated: float = Field(1.0, gt=0, le=1)
     """Share of chunks and prompts, of each suite evenly from first to last, that the base model is put through a second
     time: the noise floor."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: Batch = 32
     """Sequences computed at once. Fewer need less memory; the last bits of the results depend on it."""
-    cpu_threads: int = Field(2, ge=1)
+    cpu_threads: Threads = 2
     """Threads of a run on the CPU; part of what decides the bits there, as in training."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from artifacts.configuration import Config, Unkeyed
+from artifacts.configuration import Config, GivenFile, GivenPath, Items, Seed, Share, Size, Unkeyed
 from tasks.sampling.languages import LANGUAGES, known
 
 PERMISSIVE = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "isc", "mit", "unlicense")
@@ -55,7 +55,7 @@ class LocalSource(Config):
 
     kind: Literal["local"] = "local"
     """Your own files."""
-    paths: tuple[str, ...] = Unkeyed(..., min_length=1)
+    paths: tuple[GivenPath, ...] = Unkeyed(..., min_length=1)
     """Folders, git repositories (only tracked files count) and single files; `stdlib` is the running interpreter's
     standard library, `package:NAME` an installed package by the name that it is imported by. Contents, not places,
     decide whether a result can be reused."""
@@ -77,7 +77,7 @@ class TableSource(Config):
 
     kind: Literal["table"] = "table"
     """Parquet or JSONL files."""
-    paths: tuple[Path, ...] = Unkeyed(..., min_length=1)
+    paths: tuple[GivenFile, ...] = Unkeyed(..., min_length=1)
     """Files ending in `.parquet`, `.jsonl` or `.jsonl.gz`."""
     columns: Columns = Columns()
     """Where the table keeps what."""
@@ -103,9 +103,9 @@ class HubSource(Config):
     """Where the rows keep what."""
     language: str | None = None
     """Language of rows for which neither a column nor a path tells it."""
-    shards: int = Field(3, ge=1)
+    shards: int = Field(3, ge=1, le=100_000)
     """Files over which the sample is spread; more are opened only when these do not give enough."""
-    attempts: int = Unkeyed(6, ge=1)
+    attempts: int = Unkeyed(6, ge=1, le=1000)
     """Tries of a request in a row without a byte of progress before the hub is given up."""
 
     _check_language = field_validator("language")(lambda name: name and _known_language(name))
@@ -118,9 +118,9 @@ class GithubCodeSource(Config):
     """The hub's `codeparrot/github-code`."""
     revision: str = "b5661e6b17396364b2bcf8e68977b0d28e1ebd19"
     """Commit of the data set."""
-    shards: int = Field(3, ge=1)
+    shards: int = Field(3, ge=1, le=100_000)
     """Shards over which the sample is spread; more are opened only when these do not give enough."""
-    attempts: int = Unkeyed(6, ge=1)
+    attempts: int = Unkeyed(6, ge=1, le=1000)
     """Tries of a request in a row without a byte of progress before the hub is given up."""
 
     def as_hub(self) -> HubSource:
@@ -142,21 +142,21 @@ Source = Annotated[LocalSource | TableSource | HubSource | GithubCodeSource, Fie
 class QualityFilters(Config):
     """What a file must be like, after BigCode and StarCoder2 (arXiv:2402.19173, 2.2); None turns a filter off."""
 
-    max_bytes: int | None = Field(1_048_576, ge=1)
+    max_bytes: Size | None = 1_048_576
     """Longest file, bytes. Bounds memory too: longer files are not even read where their size is known."""
-    max_line_length: int | None = Field(1000, ge=1)
+    max_line_length: Size | None = 1000
     """Longest line, characters."""
-    max_mean_line_length: float | None = Field(100.0, gt=0)
+    max_mean_line_length: float | None = Field(100.0, ge=1, le=1 << 40)
     """Mean length of a line, characters."""
-    min_alphanumeric: float | None = Field(0.25, ge=0, le=1)
+    min_alphanumeric: Share | None = 0.25
     """Least share of letters and digits among all characters."""
-    min_alphabetic: float | None = Field(0.25, ge=0, le=1)
+    min_alphabetic: Share | None = 0.25
     """Least share of letters among all characters."""
     drop_generated: bool = True
     """Drop files whose first five lines say that they were generated."""
-    max_encoded_run: int | None = Field(1024, ge=64)
+    max_encoded_run: int | None = Field(1024, ge=64, le=1 << 40)
     """Longest stretch of base64, hexadecimal or escaped data, characters."""
-    max_encoded_share: float | None = Field(0.5, ge=0, le=1)
+    max_encoded_share: Share | None = 0.5
     """Largest share of such data in the file."""
 
 
@@ -165,17 +165,17 @@ class SamplingConfig(Config):
 
     source: Source = GithubCodeSource()
     """Where the code comes from."""
-    files: int = Field(2000, ge=2)
+    files: Items = Field(2000, ge=2)
     """How many files to take, both sides of the split together; a smaller source gives what it has."""
     languages: tuple[str, ...] = Field(("Python",), min_length=1)
     """Languages to keep, of the 30 that github-code has."""
-    licenses: tuple[str, ...] | None = PERMISSIVE
+    licenses: Annotated[tuple[str, ...], Field(min_length=1)] | None = PERMISSIVE
     """Licences to keep, for sources that state one per file; None keeps all. Local sources are never filtered."""
     quality: QualityFilters = QualityFilters()
     """What a file must be like."""
     held_out: float = Field(0.1, gt=0, le=0.5)
     """Share of the files that is held out, by whole repositories."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides which files are taken and which repositories are held out."""
 
     @field_validator("languages")
@@ -192,7 +192,7 @@ class SamplingConfig(Config):
 class KeptConfig(SamplingConfig):
     """Code from outside what is trained on, which shows what was forgotten. Both sides of the split are used."""
 
-    files: int = Field(200, ge=2)
+    files: Items = Field(200, ge=2)
     """How many files to take; a smaller source gives what it has."""
     languages: tuple[str, ...] = Field(("C", "C++", "Go", "Java", "JavaScript"), min_length=1, validate_default=True)
     """Languages to keep, of the 30 that github-code has."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from artifacts.configuration import Config, Unkeyed
+from artifacts.configuration import Config, Seed, Share, Size, Tokens, Unkeyed
 from artifacts.errors import InputError
 from tasks.base_model import ModelReference
 from tasks.tokenization.vocabulary import FimTokens, load_tokenizer
@@ -25,17 +25,17 @@ class TokenizationConfig(Config):
     """`causal`: the text as it stands. `fim`: a part of the chunks rearranged so that the model learns to fill in the
     middle. `instruct`: an instruction that names the file, with loss on the answer only. Held-out text is causal
     always."""
-    max_length: int = Field(256, ge=8)
+    max_length: Tokens = Field(256, ge=8)
     """Tokens in a sequence, special tokens included. A longer file gives several sequences."""
-    fim_rate: float = Field(0.5, ge=0, le=1)
+    fim_rate: Share = 0.5
     """`fim` only: the share of chunks that is rearranged; the others stay causal."""
-    spm_rate: float = Field(0.5, ge=0, le=1)
+    spm_rate: Share = 0.5
     """`fim` only: the share of rearranged chunks with the suffix first (SPM); in the others the prefix is (PSM)."""
-    seed: int = 0
+    seed: Seed = 0
     """`fim` only: decides which chunks are rearranged and where they are cut."""
     add_eos: bool = True
     """Whether the end-of-text token stands after the last token of a file."""
-    batch_bytes: int = Unkeyed(1 << 20, ge=1)
+    batch_bytes: Size = Unkeyed(1 << 20)
     """Text that is tokenized at once, bytes (one file at least). Decides speed and memory."""
 
     def keyed(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from artifacts.configuration import Config, Unkeyed
+from artifacts.configuration import Batch, Config, Seed, Steps, Threads, Unkeyed
 from artifacts.schema import Quantization
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
@@ -17,7 +17,7 @@ class LoraSettings(Config):
 
     r: int = Field(8, ge=1, le=1024)
     """Rank of the two small matrices beside every adapted layer."""
-    alpha: int = Field(16, ge=1)
+    alpha: int = Field(16, ge=1, le=65_536)
     """The adapter's output is scaled by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of an adapter's inputs that is dropped in training; little use in runs that see each text once."""
@@ -39,43 +39,52 @@ class TrainingConfig(Config):
     """What the frozen base weights are kept in: `int8` (LLM.int8), `nf4` (4 bits), or `none`."""
     lora: LoraSettings = Field(default_factory=LoraSettings)
     """The adapter."""
-    effective_batch: int = Field(4, ge=1)
+    effective_batch: Batch = 4
     """Sequences in one optimizer step."""
-    micro_batch: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = Unkeyed("auto")
+    micro_batch: Annotated[Batch, Field(strict=True)] | Literal["auto"] = Unkeyed("auto")
     """Sequences in one forward pass; it must divide the effective batch. `auto`: preflight decides. When memory runs
     out all the same, training continues with fewer."""
     gradient_checkpointing: bool | Literal["auto"] = Unkeyed("auto")
     """Compute activations twice to save memory. `auto`: preflight decides."""
-    processes: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = Unkeyed(1)
+    processes: Annotated[Threads, Field(strict=True)] | Literal["auto"] = Unkeyed(1)
     """Processes that train together, each on a GPU of its own (on a CPU, with `cpu_threads` threads each) and on its
     share of every batch: they must divide the effective batch. `auto`: as many visible GPUs as divide it."""
     engine: Literal["auto", "stock", "fused"] = Unkeyed("auto")
     """Who computes: `fused` is codetune's own forward and backward pass, many times faster on a GPU; `stock` leaves it
     to transformers, PEFT and bitsandbytes as they are. `auto`: `fused` on a GPU for the models that it knows."""
-    learning_rate: float = Field(2e-4, gt=0, le=1)
+    learning_rate: float = Field(2e-4, ge=1e-9, le=1)
     """Highest learning rate, reached after the warm-up."""
-    max_steps: int = Field(200, ge=1)
+    max_steps: Steps = 200
     """Optimizer steps in all."""
-    warmup_steps: int = Field(10, ge=0)
-    """Optimizer steps in which the learning rate rises from zero."""
+    warmup_steps: int = Field(10, ge=0, le=10_000_000)
+    """Optimizer steps in which the learning rate rises from zero; fewer than `max_steps`."""
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the learning rate falls after the warm-up."""
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit"] = "adamw_torch_fused"
     """The optimizer, by transformers' name."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1)
     """Weight decay of the adapter's weights."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, ge=1e-3, le=1e6)
     """Gradients are scaled down to this norm."""
-    seed: int = Field(42, ge=0, lt=2**32)
+    seed: Seed = 42
     """Decides the order of the chunks, the first weights of the adapter and dropout."""
-    cpu_threads: int = Field(2, ge=1)
+    cpu_threads: Threads = 2
     """Threads of arithmetic on a CPU. Sums depend on how work is divided, so this decides bits."""
-    save_steps: int = Unkeyed(100, ge=1)
+    save_steps: Steps = Unkeyed(100)
     """Optimizer steps between checkpoints: what a killed run may lose."""
     trackers: tuple[Tracker, ...] = Unkeyed(("tensorboard",))
     """Who is told about every step. `wandb` and `mlflow` need their package and their own settings."""
-    grace_seconds: float = Unkeyed(60.0, ge=0)
+    grace_seconds: float = Unkeyed(60.0, ge=0, le=86_400)
     """How long a cancelled run may take to write its checkpoint before it is killed."""
+
+    @model_validator(mode="after")
+    def _learns(self) -> TrainingConfig:
+        if self.warmup_steps >= self.max_steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} leaves nothing of max_steps {self.max_steps} to learn in; "
+                f"set warmup_steps to {self.max_steps // 10} or so"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingConfig:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import importlib
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from artifacts.errors import InputError
 from artifacts.installation import PROJECT
@@ -59,9 +63,9 @@ def test_the_stock_recipe_spells_the_reference_settings() -> None:
 
 
 def test_a_recipe_stands_on_another(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("recipe: codellama-7b-t4\ntraining: {max_steps: 7}\n")
+    (tmp_path / "mine.yaml").write_text("recipe: codellama-7b-t4\ntraining: {max_steps: 17}\n")
     config = build(str(tmp_path / "mine.yaml"), ["training.lora.r=16"])
-    assert (config.training.max_steps, config.training.lora.r) == (7, 16)
+    assert (config.training.max_steps, config.training.lora.r) == (17, 16)
     assert config.preflight.precision == "fp16"
 
 
@@ -101,3 +105,109 @@ def test_every_setting_is_described() -> None:
         if "description" not in entry and field != "kind"  # the tag of a union
     ]
     assert not silent
+
+
+def numbers(schema: dict[str, Any], defs: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[Number]:
+    """Every setting that can be a number, in every member of a union."""
+    if "$ref" in schema:
+        yield from numbers(defs[schema["$ref"].rpartition("/")[2]], defs, place)
+    if schema.get("type") in ("integer", "number"):
+        low = schema.get("minimum", schema.get("exclusiveMinimum"))
+        yield Number(place, low, schema.get("maximum", schema.get("exclusiveMaximum")))
+    for part in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("prefixItems", ())):
+        yield from numbers(part, defs, place)
+    for name, part in schema.get("properties", {}).items():
+        kind = next((part["const"] for part in [schema["properties"].get("kind", {})] if "const" in part), None)
+        yield from numbers(part, defs, (*place, f"kind={kind}", name) if kind else (*place, name))
+    for part in (schema.get("items"), schema.get("additionalProperties")):
+        yield from numbers(part, defs, place) if isinstance(part, dict) else ()
+
+
+class Number(NamedTuple):
+    place: tuple[str, ...]
+    low: float | None
+    high: float | None
+
+
+SCHEMA = PipelineConfig.model_json_schema()
+NUMBERS = sorted(set(numbers(SCHEMA, SCHEMA["$defs"])))
+
+
+def settings_with(number: Number, value: Any) -> dict[str, Any]:
+    settings = value
+    for name in reversed(number.place):
+        kind = name.removeprefix("kind=")
+        needed = {"hub": {"dataset": "a/b"}}.get(kind, {})
+        settings = {**settings, "kind": kind, **needed} if kind != name else {name: settings}
+    result: dict[str, Any] = settings
+    return result
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: ".".join(number.place))
+def test_every_number_has_bounds(number: Number) -> None:
+    assert number.low is not None and number.high is not None and number.high <= 1 << 40
+    beyond: list[Any] = [math.inf, -math.inf, math.nan, -1, -1e308, 1e308, 10**400, "1e400", "nan", ".inf", 10**18]
+    for value in [*beyond, *([10**12] if number.high < 10**12 else [])]:
+        with pytest.raises(ValidationError):
+            PipelineConfig.model_validate(settings_with(number, value))
+
+
+def test_the_walk_meets_every_kind_of_number() -> None:
+    found = {".".join(number.place) for number in NUMBERS}
+    assert len(NUMBERS) > 70
+    assert found > {
+        "evaluation.margins.loss",
+        "training.lora.r",
+        "training.micro_batch",
+        "execution.workers",
+        "kept.source.kind=hub.shards",
+        "workers.count",
+    }
+
+
+MEANINGLESS = [
+    "training.warmup_steps=30",
+    "training.max_steps=1",
+    "training.max_steps=3",
+    "sampling.held_out=0",
+    "sampling.held_out=1",
+    "sampling.files=1",
+    "sampling.licenses=[]",
+    "sampling.languages=[]",
+    "generation.max_chunks=0",
+    "gate.decided_by=[]",
+    "gate.decided_by=['']",
+    "training.learning_rate=0",
+    "training.learning_rate=1e-300",
+    "training.max_grad_norm=0",
+    "training.lora.alpha=0",
+    "training.lora.dropout=1",
+    "training.lora.target_modules=[]",
+    "model.name=''",
+]
+
+
+@pytest.mark.parametrize("change", MEANINGLESS)
+def test_what_makes_a_run_meaningless_is_refused(change: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build("demo", [change])
+    assert (caught.value.field or "").startswith(change.split(".")[0])
+
+
+PATHS = ["model.name=", "sampling.source.paths=", "kept.source.paths=", "generation.functional="]
+IMPOSSIBLE = ["''", "' '", "['']", "~nosuchuser/a", "~nosuchuser", "a" * 256, "a/" * 3_000, '"a\\0b"', "é" * 200]
+
+
+@pytest.mark.parametrize("setting", PATHS)
+@pytest.mark.parametrize("value", IMPOSSIBLE, ids=lambda value: value[:12])
+def test_no_setting_takes_an_impossible_path(setting: str, value: str) -> None:
+    for one in (value, f"[{value}]"):
+        with pytest.raises(InputError) as caught:
+            build("demo", [setting + one])
+        assert len(str(caught.value)) < 600
+
+
+def test_text_has_no_nul_whoever_gives_it() -> None:
+    for settings in ({"reporting": {"title": "a\0"}}, {"sampling": {"source": {"kind": "local", "paths": ["a\0"]}}}):
+        with pytest.raises(ValidationError, match="NUL"):
+            PipelineConfig.model_validate(settings)
