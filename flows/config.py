@@ -107,7 +107,7 @@ def build(recipe: str, changes: Iterable[str] = ()) -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(settings)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
+        faults = _first_causes(error.errors(include_url=False))
         lines = [_sentence(fault) for fault in faults]
         if len(lines) == 1:
             field, problem = lines[0]
@@ -156,6 +156,13 @@ def _sentence(fault: ErrorDetails) -> tuple[str, str]:
             return field, message
         case _:
             return field, f"{message[0].lower()}{message[1:]} (got {shown(repr(fault['input']))})"
+
+
+def _first_causes(faults: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without those that follow from others: a list whose items are refused is also called too short."""
+    places = [fault["loc"] for fault in faults]
+    follows = [fault["type"] == "too_short" and any(place[:-1] == fault["loc"] for place in places) for fault in faults]
+    return [fault for fault, other in zip(faults, follows, strict=True) if not other]
 
 
 def _remedy(fault: ErrorDetails) -> str:

@@ -100,7 +100,7 @@ def table(path: str) -> list[str]:
 
 SETTINGS = [
     Case("no such recipe", "there is no recipe “nothing”", recipe="nothing"),
-    Case("no such recipe file", "cannot read", recipe="{tmp}/nothing.yaml"),
+    Case("no such recipe file", "cannot be read", recipe="{tmp}/nothing.yaml"),
     Case("a recipe that is no YAML", "not valid YAML", recipe="{tmp}/r.yaml", prepare=file("r.yaml", b"a: [1")),
     Case("a recipe that is a list", "holds a list", recipe="{tmp}/r.yaml", prepare=file("r.yaml", b"- a")),
     Case("a recipe that is not text", "not UTF-8", recipe="{tmp}/r.yaml", prepare=file("r.yaml", b"\xff\xfe\x00")),
