@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from artifacts.schema import Checkpoint, DatasetSample, Plan, Quantization, Record, TokenizedDataset
 from tasks.base_model import ModelReference
+from tasks.exporting.adapter import Adapter
 
 Form = Literal["adapter", "merged"]
 
@@ -29,8 +30,8 @@ class Ingredients(Record):
     checkpoint: Checkpoint
     plan: Plan
     quantization: Quantization
-    adapter: dict[str, Any]
-    """`adapter_config.json`."""
+    adapter: Adapter
+    """As it was trained."""
 
 
 def write_card(made: Ingredients, form: Form, folder: Path) -> None:
@@ -112,9 +113,10 @@ def _data(sample: DatasetSample, tokens: TokenizedDataset) -> str:
 
 
 def _training(made: Ingredients) -> str:
-    lora, plan, checkpoint = made.adapter, made.plan, made.checkpoint
-    targets = lora["target_modules"]
-    names = targets if isinstance(targets, str) else ", ".join(sorted(targets))
+    lora, plan, checkpoint = made.adapter.settings, made.plan, made.checkpoint
+    # of the weights, not of what was asked for
+    names = ", ".join(sorted({name.rpartition(".")[2] for name in made.adapter.modules}))
+    names += f" ({len(made.adapter.modules)} layers)"
     batch = f"{plan.effective_batch} sequences"
     if not checkpoint.fallbacks:  # else it was not always the plan's
         batch += f" ({plan.micro_batch} at once × {plan.effective_batch // plan.micro_batch})"

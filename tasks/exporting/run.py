@@ -55,7 +55,7 @@ def run_exporting(
         checkpoint=checkpoint,
         plan=plan,
         quantization=config.quantization,
-        adapter=adapter.settings,
+        adapter=adapter,
     )
     exported, merged = workdir / "adapter", workdir / "merged"
     write_adapter(adapter, model, original, exported)

@@ -15,12 +15,10 @@ from typing import Any
 from artifacts.errors import InputError
 from artifacts.schema import Record
 from tasks.engine.support import unsupported_config
+from tasks.training.configuration import ALL_LINEAR
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2")
 """`model_type`s whose layers are `self_attn.{q,k,v,o}_proj` and `mlp.{gate,up,down}_proj`, with RMSNorm."""
-
-ALL_LINEAR = "all-linear"
-"""PEFT's name for every linear layer but the output head."""
 
 
 class LinearKind(Record):
@@ -31,6 +29,8 @@ class LinearKind(Record):
     inputs: int
     outputs: int
     count: int
+    transposed: bool = False
+    """Whether the weight is stored inputs × outputs, as GPT-2's `Conv1D` has it."""
 
     @property
     def parameters(self) -> int:
@@ -87,17 +87,25 @@ class ModelShape(Record):
         return sum(rank * (kind.inputs + kind.outputs) * kind.count for kind in self.targets(names))
 
     def check_targets(self, names: tuple[str, ...]) -> None:
-        """Every name must be that of a module.
+        """Every name must be that of linear layers that an adapter can be trained on and exported from.
 
         Raises:
             InputError: one is not; the message lists what there is.
         """
-        known = [kind.name for kind in self.linears] + list(self.other_modules)
-        missing = [name for name in names if name != ALL_LINEAR and not any(_ends_with(one, name) for one in known)]
-        if missing or not names:
-            what = f"the model has no module named {', '.join(map(repr, missing))}" if missing else "is empty"
-            endings = sorted({name.rpartition(".")[2] for name in known})
-            raise InputError(what, field="training.lora.target_modules", remedy=f"choose among {', '.join(endings)}")
+        missing = [name for name in names if name != ALL_LINEAR and not self.targets((name,))]
+        transposed = [kind.name for kind in self.targets(names) if kind.transposed]
+        if missing:
+            what = f"the model has no linear layer named {', '.join(map(repr, missing))}"
+        elif transposed:
+            what = f"adapters on transposed layers (Conv1D) cannot be merged or compared: {', '.join(transposed)}"
+        else:
+            return
+        choice = sorted({kind.name.rpartition(".")[2] for kind in self.linears if not kind.transposed})
+        raise InputError(
+            what,
+            field="training.lora.target_modules",
+            remedy=f"choose among {', '.join(choice)}" if choice else "use a model of another family, such as Llama",
+        )
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -173,11 +181,14 @@ def _built_shape(folder: Path, raw: dict[str, Any]) -> ModelShape:
         raise _unreadable(f"transformers cannot build a {raw['model_type']} model ({_first_line(error)})") from error
     head = model.get_output_embeddings()
     linears = Counter(
-        (_without_numbers(name), *_linear_size(module))
+        (_without_numbers(name), *_linear_size(module), not isinstance(module, torch.nn.Linear))
         for name, module in model.named_modules()
         if module is not head and _linear_size(module) is not None
     )
-    kinds = tuple(LinearKind(name=name, inputs=i, outputs=o, count=n) for (name, i, o), n in linears.items())
+    kinds = tuple(
+        LinearKind(name=name, inputs=inputs, outputs=outputs, count=count, transposed=transposed)
+        for (name, inputs, outputs, transposed), count in linears.items()
+    )
     text = config.get_text_config()
     return ModelShape(
         model_type=raw["model_type"],

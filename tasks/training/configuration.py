@@ -9,6 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from artifacts.configuration import Batch, Config, Seed, Steps, Threads, Unkeyed
 from artifacts.schema import Quantization
 
+ALL_LINEAR = "all-linear"
+"""PEFT's name for every linear layer but the output head."""
+NOT_ADAPTED = ("lm_head", "embed_tokens", "wte", "wpe", "embed_in", "embed_out")
+"""Embeddings and output layers by the names that families give them: they are neither quantized nor adapted."""
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -22,13 +26,21 @@ class LoraSettings(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of an adapter's inputs that is dropped in training; little use in runs that see each text once."""
     target_modules: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("q_proj", "v_proj"), min_length=1)
-    """Names of the linear layers that get an adapter; `[all-linear]` for all of them but the output layer."""
+    """Names of the linear layers that get an adapter, or ends of their dotted names (`self_attn.q_proj`);
+    `[all-linear]`, alone, for all of them but the output layer."""
 
     @field_validator("target_modules")
     @classmethod
     def _adaptable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if "lm_head" in names:
-            raise ValueError("an adapter on lm_head cannot be trained; name attention or MLP layers instead")
+        others = sorted(set(names) - {ALL_LINEAR})
+        if ALL_LINEAR in names and others:
+            raise ValueError(
+                f"{ALL_LINEAR} stands for every linear layer; leave out {', '.join(others)}, or leave out {ALL_LINEAR}"
+            )
+        if apart := [name for name in others if name.rpartition(".")[2] in NOT_ADAPTED]:
+            raise ValueError(
+                f"an adapter on {', '.join(apart)} cannot be trained; name attention or MLP layers instead"
+            )
         return tuple(sorted(set(names)))
 
 

@@ -17,6 +17,7 @@ from tasks.loading import load_base, silence_peft
 from tasks.training import ranks
 from tasks.training.batches import FILLER, Batches
 from tasks.training.checkpoints import Checkpoints, step_of
+from tasks.training.configuration import ALL_LINEAR, NOT_ADAPTED
 from tasks.training.fallback import out_of_memory
 from tasks.training.messages import RESULT, Sender, Spec
 from tasks.training.readings import Readings
@@ -194,19 +195,25 @@ def _lora(spec: Spec) -> Any:
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules="all-linear" if lora.target_modules == ("all-linear",) else list(lora.target_modules),
+        target_modules=ALL_LINEAR if lora.target_modules == (ALL_LINEAR,) else list(lora.target_modules),
         bias="none",
     )
 
 
 def _check_targets(model: Any, targets: tuple[str, ...]) -> None:
-    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    unknown = sorted({target.rpartition(".")[2] for target in targets} - linear - {"all-linear"})
+    """PEFT leaves out in silence what it does not find, as long as it finds something."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    unknown = [
+        target
+        for target in targets
+        if target != ALL_LINEAR and not any(name == target or name.endswith(f".{target}") for name in linear)
+    ]
     if unknown:
+        there = sorted({name.rpartition(".")[2] for name in linear} - set(NOT_ADAPTED))
         raise InputError(
             f"the model has no linear layer named {', '.join(unknown)}",
             field="training.lora.target_modules",
-            remedy=f"choose from {', '.join(sorted(linear - {'lm_head'}))}",
+            remedy=f"choose among {', '.join(there)}",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Ingredients:
         model=ModelReference(name=NAME, revision=COMMIT, fingerprint="0", metadata=base),
         base=base,
         quantization="nf4",
-        adapter=Adapter.read(pieces.checkpoint.path / "adapter").settings,
+        adapter=Adapter.read(pieces.checkpoint.path / "adapter"),
         sample=pieces.sample,
         tokens=pieces.tokens,
         checkpoint=pieces.checkpoint,
@@ -67,3 +68,10 @@ def test_card_names_no_micro_batch_that_did_not_fit(made: Ingredients, tmp_path:
         cards.append((tmp_path / "README.md").read_text())
     assert " at once × " in cards[0] and " at once × " not in cards[1]
     assert f"| Batch | {made.plan.micro_batch * made.plan.accumulation} sequences |" in cards[1]
+
+
+def test_card_tells_the_layers_that_were_trained_not_those_that_were_named(made: Ingredients, tmp_path: Path) -> None:
+    named = replace(made.adapter, settings={**made.adapter.settings, "target_modules": ["all-linear", "o_proj"]})
+    write_card(made.model_copy(update={"adapter": named}), "adapter", tmp_path)
+    count = len(made.adapter.modules)
+    assert f"on q_proj, v_proj ({count} layers)" in (tmp_path / "README.md").read_text()

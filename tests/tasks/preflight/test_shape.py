@@ -40,11 +40,30 @@ def test_a_target_that_does_not_exist_is_answered_with_those_that_do(seven: Mode
 
 
 def test_targets_are_named_as_peft_names_them(seven: ModelShape) -> None:
-    seven.check_targets(("self_attn.q_proj", "lm_head"))
+    seven.check_targets(("self_attn.q_proj", "down_proj"))
     seven.check_targets((ALL_LINEAR,))
     assert len(seven.targets((ALL_LINEAR,))) == 7
-    with pytest.raises(InputError):
-        seven.check_targets(("proj",))
+
+
+NO_TARGETS = (
+    *("proj", "_proj", "attn.q_proj", "q_proj.weight", "self_attn", "mlp", "model", "", " q_proj", "Q_PROJ"),
+    *(".*_proj", "q_proj|v_proj", "lm_head", "embed_tokens", "norm", "c_attn", "query_key_value", "default"),
+)
+
+
+@pytest.mark.parametrize("name", NO_TARGETS)
+def test_what_is_no_end_of_a_linear_layer_s_name_is_refused(seven: ModelShape, name: str) -> None:
+    for names in ((name,), ("q_proj", name)):
+        with pytest.raises(InputError, match="no linear layer") as refused:
+            seven.check_targets(names)
+        assert "embed_tokens" not in str(refused.value.remedy) and "lm_head" not in str(refused.value.remedy)
+
+
+def test_transposed_layers_are_refused_before_training(tmp_path: Path) -> None:
+    shape = shape_of(tmp_path, {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 1000})
+    for names in (("c_attn",), (ALL_LINEAR,)):
+        with pytest.raises(InputError, match="Conv1D"):
+            shape.check_targets(names)
 
 
 @pytest.mark.parametrize("config", [{}, {"model_type": "llama"}, {"model_type": "no-such-thing"}])
