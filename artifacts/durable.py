@@ -1,14 +1,16 @@
-"""Writing that outlives a loss of power: what these functions have returned from lies on the disk."""
+"""Writing that outlives a loss of power, and that others than owner and group cannot read."""
 
 from __future__ import annotations
 
 import os
+import stat
+from functools import partial
 from pathlib import Path
 
 
 def write(path: Path, text: str) -> None:
     """Write a text file and its contents through to the disk; its folder's entry is `sync`'s work."""
-    with path.open("w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", opener=partial(os.open, mode=0o640)) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -21,3 +23,24 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def closed_folder(path: Path) -> Path:
+    """Make a folder that is closed to others than its owner and group, whatever the umask says, and open to the group
+    as the folder that it is in is; one that is there is closed to others, if it is ours."""
+    shared = path.parent.stat().st_mode & stat.S_IWGRP
+    try:
+        path.mkdir(mode=0o750)
+    except FileExistsError:
+        close_to_others(path)
+    else:
+        if shared:
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | stat.S_IWGRP)
+    return path
+
+
+def close_to_others(path: Path) -> None:
+    """Take from a file or folder of ours what others than owner and group may do with it."""
+    found = path.stat()
+    if found.st_mode & stat.S_IRWXO and found.st_uid == os.geteuid():
+        path.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IRWXO)

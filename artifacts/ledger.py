@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from artifacts import durable
+from artifacts.errors import StageError
+from artifacts.locks import MOMENT, Lock
 from artifacts.redaction import redact
 from artifacts.schema import Record
 
@@ -57,17 +58,28 @@ class RunRecord(Record):
 
 
 class Ledger:
-    """The records of all runs of one store, in one folder."""
+    """The records of all runs of one store, in one folder.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    Args:
+        writes: to add to it. Who only reads takes no lock, and believes of a run that says it is running that it is.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self.folder, self._writes = folder, writes
 
     @contextmanager
     def gate(self) -> Iterator[None]:
-        """Hold the right to say what is used, or to remove what is not. For moments only."""
-        with FileLock(self._folder / "gate.lock"):
+        """Hold the right to say what is used, or to remove what is not. For moments only.
+
+        Raises:
+            StageError: somebody else keeps it.
+        """
+        lock = Lock(self.folder / "gate.lock", "the list of runs")
+        lock.acquire(MOMENT)
+        try:
             yield
+        finally:
+            lock.release()
 
     def open(self, run: str, recipe: str) -> Entry:
         """Begin the record of a run, or go on with that of a run that is tried again."""
@@ -75,12 +87,12 @@ class Ledger:
 
     def runs(self) -> list[RunRecord]:
         """All runs, newest first. One that says it is running but holds no lock was killed."""
-        with self.gate():
+        with self.gate() if self._writes else nullcontext():
             return self.runs_at_gate()
 
     def runs_at_gate(self) -> list[RunRecord]:
         """As `runs`, for whoever holds the gate."""
-        found = [record for path in self._folder.glob("*.json") if (record := self._seen(path))]
+        found = [record for path in self.folder.glob("*.json") if (record := self._seen(path))]
         return sorted(found, key=lambda record: (record.started, record.id), reverse=True)
 
     def forget(self, run: str) -> None:
@@ -102,30 +114,26 @@ class Ledger:
         durable.write(draft, record.model_dump_json(indent=1))
         draft.replace(path)
 
-    def hold(self, run: str) -> FileLock | None:
+    def hold(self, run: str) -> Lock | None:
         """The lock that says a run is alive; None if another holds it."""
-        lock = FileLock(self._lock_file(run))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        return lock
+        lock = Lock(self._lock_file(run), f"the run {run}")
+        return lock if lock.try_acquire() else None
 
     def _seen(self, path: Path) -> RunRecord | None:
         record = self.read(path.stem)
         if record is None:
             log.warning("the record %s cannot be read, and counts as none", path.name)
             return None
-        if record.state == "running" and (lock := self.hold(record.id)):
+        if record.state == "running" and self._writes and (lock := self.hold(record.id)):
             lock.release()
             return record.model_copy(update={"state": "killed"})
         return record
 
     def _file(self, run: str) -> Path:
-        return self._folder / f"{run}.json"
+        return self.folder / f"{run}.json"
 
     def _lock_file(self, run: str) -> Path:
-        return self._folder / f"{run}.lock"
+        return self.folder / f"{run}.lock"
 
 
 class Entry:
@@ -159,7 +167,7 @@ class Entry:
         """Note how the run ended, and let go of it."""
         try:
             self._write(state=state, problem=redact(problem), ended=datetime.now(UTC))
-        except OSError as error:  # a full disk must not hide what ended the run
+        except (OSError, StageError) as error:  # a full disk must not hide what ended the run
             log.warning("the end of the run could not be recorded: %s", error)
         finally:
             if self._lock:

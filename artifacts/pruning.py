@@ -17,8 +17,6 @@ class Pruned(Record):
     """By place, `<stage>/<key>`."""
     attempts: tuple[str, ...] = ()
     """Work directories, by place."""
-    records: int = 0
-    """Result records of artifacts that are not there."""
     bytes: int = 0
     """Freed by artifacts and work directories."""
 
@@ -39,7 +37,6 @@ def prune(store: Store, keep: int, *, dry_run: bool = False) -> Pruned:
             runs=tuple(run.id for run in dropped),
             artifacts=tuple(artifacts),
             attempts=tuple(attempts),
-            records=len(store.orphaned_records()),
             bytes=sum(map(store.size, {*artifacts, *attempts})),
         )
         if not dry_run:
@@ -71,7 +68,5 @@ def _remove(store: Store, found: Pruned) -> None:
         store.discard(place)
     for place in found.attempts:
         store.discard_attempt(place)
-    for name in store.orphaned_records():
-        store.discard_record(name)
     for run in found.runs:
         store.ledger.forget(run)

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from filelock import FileLock
 from pydantic import ValidationError
 
 from artifacts import durable
 from artifacts.errors import InputError, StageError
+from artifacts.locks import MOMENT, Lock
 from artifacts.verdicts import Candidate, Event, Ruling, Version
 
 RESULTS = "results.parquet"
@@ -43,16 +43,12 @@ class Registry:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._candidates, self._events = root / "candidates", root / "events"
-        for folder in (self._candidates, self._events):
-            folder.mkdir(parents=True, exist_ok=True)
 
     # --- reading
 
     def candidates(self) -> dict[str, Candidate]:
         """All models that were judged, by id, oldest first."""
-        found = [
-            _read(folder / _CANDIDATE, Candidate) for folder in self._candidates.iterdir() if folder.name[0] != "."
-        ]
+        found = [_read(folder / _CANDIDATE, Candidate) for folder in self._candidates.glob("[!.]*")]
         return {one.id: one for one in sorted(found, key=lambda one: (one.recorded, one.id))}
 
     def events(self) -> list[Event]:
@@ -209,11 +205,17 @@ class Registry:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with FileLock(self._root / "lock"):
+        for folder in (self._root, self._candidates, self._events):
+            durable.closed_folder(folder)
+        lock = Lock(self._root / "lock", "the registry of models")
+        lock.acquire(MOMENT)
+        try:
             for folder in (self._candidates, self._events):
                 for left in folder.glob(".*"):  # by a writer that was killed
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield
+        finally:
+            lock.release()
 
 
 def now() -> str:

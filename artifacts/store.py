@@ -6,6 +6,9 @@ never served, but set aside with a line in the log that says why, and built agai
 
 This class is the only code that knows where things lie. Another implementation may keep them elsewhere and bring them
 here on `open`; nobody else may build a path into the store.
+
+What is made here is closed to others than its owner and group, whatever the umask says: it holds people's code. Who may
+only read needs no lock and can take none.
 """
 
 from __future__ import annotations
@@ -20,10 +23,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from artifacts import digest, durable
+from artifacts import digest, disks, durable, locks
 from artifacts.errors import InputError
 from artifacts.ledger import Ledger
 from artifacts.schema import Handle, Record
@@ -77,35 +79,53 @@ class Damaged(Exception):  # noqa: N818 - a finding about an artifact
 class Store:
     """Artifacts by stage and key on a local disk.
 
+    Args:
+        writes: to make and remove things there. Without, nothing is made there and no lock is taken.
+
     Raises:
-        InputError: when the root cannot be written.
+        InputError: when the root cannot be written, or not be read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root.expanduser().absolute()
+    def __init__(self, root: Path, *, writes: bool = True) -> None:
+        self._root = disks.folder_of(str(root)).expanduser().absolute()
+        self.ledger = Ledger(self._root / ".runs", writes=writes)
         try:
-            for folder in (self._root, self._root / ".locks", self._root / ".work", self.records):
-                folder.mkdir(parents=True, exist_ok=True)
-            self.ledger = Ledger(self._root / ".runs")
-            probe = self._root / f".writable-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            if writes:
+                self._root.mkdir(parents=True, exist_ok=True, mode=0o750)
+                for folder in (self._root, *(self._root / name for name in (".locks", ".work", ".runs"))):
+                    if folder != self._root:
+                        durable.closed_folder(folder)
+                    probe = folder / f".writable-{os.getpid()}"
+                    probe.touch()
+                    probe.unlink()
+            elif self._root.exists():
+                for folder in (self._root, self.ledger.folder, self.registry):
+                    if folder.exists():
+                        next(folder.iterdir(), None)
         except OSError as error:
             raise InputError(
-                f"cannot write to {self._root}: {error.strerror or error}",
+                f"cannot {'write to' if writes else 'read'} {self._root}: {error.strerror or error}",
                 field="store",
-                remedy="set CODETUNE_STORE to a folder that you may write to",
+                remedy=f"set CODETUNE_STORE to a folder that you may {'write to' if writes else 'read'}",
             ) from error
 
     @classmethod
     def from_environment(cls) -> Store:
         """The store at `CODETUNE_STORE`, or `./store`."""
-        return cls(Path(os.environ.get("CODETUNE_STORE") or "store"))
+        return cls(disks.folder_of(os.environ.get("CODETUNE_STORE") or "store"))
+
+    @classmethod
+    def to_read(cls) -> Store:
+        """The same for who only looks: it may be another user's, or not be there yet."""
+        root = disks.folder_of(os.environ.get("CODETUNE_STORE") or "store").expanduser()
+        return cls(
+            root, writes=all(os.access(folder, os.W_OK, effective_ids=True) for folder in (root, root / ".runs"))
+        )
 
     @property
-    def records(self) -> Path:
-        """Where the orchestrator keeps its result records: deleting the store deletes its cache."""
-        return self._root / ".records"
+    def caution(self) -> str | None:
+        """What to keep in mind about where it is."""
+        return disks.caution(self._root)
 
     @property
     def registry(self) -> Path:
@@ -119,35 +139,42 @@ class Store:
 
     @contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Hold the right to build one artifact. Waits for another holder; the kernel frees a dead one's lock."""
-        lock = self._lock(stage, key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("another run is building %s %s; waiting for it", stage, key[:12])
-            lock.acquire()
+        """Hold the right to build one artifact. Waits for another holder; the kernel frees a dead one's lock.
+
+        Raises:
+            StageError: another run keeps it for longer than a run may take.
+        """
+        lock = self._lock(f"{stage}/{key}")
+        lock.acquire(locks.AGES)
         try:
             yield
         finally:
             lock.release()
 
-    def _lock(self, stage: str, key: str) -> FileLock:
-        return FileLock(self._root / ".locks" / f"{stage}-{key}.lock")
+    def _lock(self, place: str) -> locks.Lock:
+        stage, _, key = place.partition("/")
+        return locks.Lock(self._root / ".locks" / f"{stage}-{key}.lock", f"building {stage} {key[:12]}")
 
     def workdir(self, stage: str, key: str, *, keep: bool = False) -> Path:
         """The folder to build an artifact in: empty, or with `keep` as the last attempt left it."""
         folder = self._root / ".work" / stage / key
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.closed_folder(folder.parent)
+        durable.closed_folder(folder)
         return folder
+
+    def has_workdir(self, place: str) -> bool:
+        """Whether the work directory of an artifact is there."""
+        return (self._root / ".work" / place).is_dir()
 
     def sweep(self, stage: str, key: str) -> None:
         """Forget what a run left that was killed between publishing and tidying up; not while somebody builds there."""
         if (self._root / ".work" / stage / key).exists():
-            lock = self._lock(stage, key)
-            with suppress(Timeout), lock.acquire(timeout=0):
+            lock = self._lock(f"{stage}/{key}")
+            if lock.try_acquire():
                 self.drop_workdir(stage, key)
+                lock.release()
 
     def drop_workdir(self, stage: str, key: str) -> None:
         """Forget an attempt."""
@@ -174,7 +201,7 @@ class Store:
         durable.write(workdir / MANIFEST, manifest.model_dump_json(indent=1))
         _sync_folders(workdir)
         final = self._root / stage / key
-        final.parent.mkdir(parents=True, exist_ok=True)
+        durable.closed_folder(final.parent)
         shutil.rmtree(final, ignore_errors=True)
         workdir.rename(final)
         durable.sync(final.parent)
@@ -248,18 +275,15 @@ class Store:
 
     def busy(self, place: str) -> bool:
         """Whether somebody is building that artifact at this moment."""
-        lock = FileLock(self._root / ".locks" / f"{place.replace('/', '-')}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = self._lock(place)
+        if not lock.try_acquire():
             return True
         lock.release()
         return False
 
     def discard(self, place: str) -> None:
-        """Take an artifact and its result record away, in a moment; `empty_trash` frees the space."""
+        """Take an artifact away, in a moment; `empty_trash` frees the space."""
         self._throw(self._root / place)
-        (self.records / place.replace("/", "-")).unlink(missing_ok=True)
 
     def discard_attempt(self, place: str) -> None:
         """Take a work directory away."""
@@ -267,20 +291,11 @@ class Store:
 
     def empty_trash(self) -> None:
         """Free the space of what was discarded, now or by somebody who was killed over it."""
-        shutil.rmtree(self._root / ".trash", ignore_errors=True)
-
-    def orphaned_records(self) -> list[str]:
-        """Result records, by place, of artifacts that are not there any more."""
-        kept = {place.replace("/", "-") for place in self.places()}
-        return [path.name for path in self.records.iterdir() if path.name not in kept] if self.records.exists() else []
-
-    def discard_record(self, name: str) -> None:
-        """Remove a result record."""
-        (self.records / name).unlink(missing_ok=True)
+        for name in (".trash", ".records"):  # Prefect's records of results, which version 0.1 kept
+            shutil.rmtree(self._root / name, ignore_errors=True)
 
     def _throw(self, folder: Path) -> None:
-        trash = self._root / ".trash"
-        trash.mkdir(exist_ok=True)
+        trash = durable.closed_folder(self._root / ".trash")
         with suppress(FileNotFoundError):
             folder.rename(trash / uuid4().hex)
 
@@ -294,6 +309,8 @@ class Store:
 
 
 def _places(root: Path) -> list[str]:
+    if not root.exists():
+        return []
     stages = (folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return sorted(f"{stage.name}/{folder.name}" for stage in stages for folder in stage.iterdir() if folder.is_dir())
 
@@ -335,10 +352,12 @@ def _files(root: Path) -> list[str]:
 
 
 def _entry(path: Path) -> FileEntry:
+    durable.close_to_others(path)
     durable.sync(path)
     return FileEntry(size=path.stat().st_size, sha256=digest.of_file(path))
 
 
 def _sync_folders(root: Path) -> None:
     for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        durable.close_to_others(folder)
         durable.sync(folder)

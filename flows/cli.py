@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from artifacts import faults
 from artifacts.errors import CodetuneError, discreet
 from artifacts.garbage import leave
 from flows import environment, processes
@@ -124,6 +125,10 @@ def guarded(arguments: list[str]) -> int:
     except CodetuneError as error:
         errors.print(f"[bold red]error:[/] {_escaped(error)}")
         return error.exit_status
+    except OSError as error:
+        said = faults.explain(error) or faults.unknown(error)
+        errors.print(f"[bold red]error:[/] {_escaped(said)}")
+        return said.exit_status
     except KeyboardInterrupt:
         errors.print("interrupted; run the same command again to continue")
         return 130

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from artifacts import faults
 from artifacts.errors import discreet
 from artifacts.presentation import Section, Table, Text
 from artifacts.registry import Registry
@@ -127,6 +128,13 @@ def finetune(
 
 def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None) -> RunSummary:
     store = Store.from_environment()
+    with faults.in_words(store.place):
+        return _through(store, config, refresh, onward)
+
+
+def _through(
+    store: Store, config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None
+) -> RunSummary:
     policy.retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
     card = Card(None if config.preflight.device == "cpu" else name_of_card())
     with Run(store, refresh or (), config.workers, onward=onward, recipe=config.recipe or "", card=card) as run:

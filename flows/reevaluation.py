@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from prefect import flow
 
+from artifacts import faults
 from artifacts.errors import InputError
 from artifacts.registry import Registry
 from artifacts.schema import (
@@ -94,9 +95,10 @@ def _reevaluate(model: str, config: PipelineConfig, suites: list[str] | None) ->
         config = config.model_copy(update={"generation": asked})
     retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
     store = Store.from_environment()
-    exported = _open(store, place_of(model, store), ExportedModel)
-    inputs = store.manifest(exported).provenance.get("inputs", {})
-    with Run(store, (), config.workers, recipe=config.recipe or "") as run:
+    with faults.in_words(store.place):
+        exported = _open(store, place_of(model, store), ExportedModel)
+        inputs = store.manifest(exported).provenance.get("inputs", {})
+    with faults.in_words(store.place), Run(store, (), config.workers, recipe=config.recipe or "") as run:
         made, judged, decided = _judge(run, config, exported, inputs)
     return Reevaluation(
         model=str(exported.path),

@@ -4,17 +4,22 @@ The work pool lets one run through at a time, but knows nothing of `codetune run
 each run locks a file named after the card. The kernel frees the lock when the last process that holds it is gone: the
 run's own, and the training process, which gets it from the run and may live a moment longer to write a checkpoint.
 
-What is not covered: programs that are not codetune; containers that do not share the folder of the locks.
+The file is in a folder of the user's own: in one that everybody may write to, everybody could hold the lock, or lead it
+elsewhere. Users who share a card name one in `CODETUNE_LOCKS` that they alone can open.
+
+What is not covered: programs that are not codetune; users and containers that do not share the folder of the locks.
 """
 
 from __future__ import annotations
 
-import fcntl
-import logging
+import errno
 import os
+import stat
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+from artifacts import durable
+from artifacts.errors import InputError
+from artifacts.locks import AGES, Lock
 
 _HELD: set[int] = set()
 
@@ -52,39 +57,53 @@ class Card:
 
     def __init__(self, name: str | None) -> None:
         self._name = name
-        self._lock: int | None = None
+        self._lock: Lock | None = None
 
     def hold(self) -> None:
         """Wait until no other run has the card, and keep it. Call with no key of the store locked: whoever has the card
-        may be waiting for that key."""
+        may be waiting for that key.
+
+        Raises:
+            StageError: another run keeps it for longer than a run may take.
+            InputError: the folder of the locks cannot be used.
+        """
         if self._name is None or self._lock is not None:
             return
-        folder = Path(os.environ.get("CODETUNE_LOCKS") or "/tmp")
-        descriptor = _open(folder / f"codetune-{self._name}.lock")
+        lock = Lock(_folder() / f"codetune-{self._name}.lock", f"the card {self._name}")
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another run uses the card %s; waiting for it", self._name)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except BaseException:
-                os.close(descriptor)
-                raise
-            log.info("the card %s is free", self._name)
-        self._lock = descriptor
-        _HELD.add(descriptor)
+            lock.acquire(AGES)
+        except OSError as error:
+            raise InputError(
+                f"the lock of the card, {lock.path}, cannot be used: {error.strerror or error}",
+                field="CODETUNE_LOCKS",
+                remedy="name a folder that you may write to, the same for all who share the card",
+            ) from error
+        assert lock.descriptor is not None
+        self._lock = lock
+        _HELD.add(lock.descriptor)
 
     def release(self) -> None:
         """Let others have it."""
-        if self._lock is not None:
-            _HELD.discard(self._lock)
-            os.close(self._lock)
+        if self._lock is not None and self._lock.descriptor is not None:
+            _HELD.discard(self._lock.descriptor)
+            self._lock.release()
             self._lock = None
 
 
-def _open(path: Path) -> int:
-    """Reading is enough to lock, and is what another user's file in a shared folder allows."""
+def _folder() -> Path:
+    """Raises InputError where there can be none."""
+    named = os.environ.get("CODETUNE_LOCKS")
     try:
-        return os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        folder = Path(named).expanduser() if named else Path.home() / ".cache" / "codetune" / "locks"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not named or not folder.is_dir():
+            return durable.closed_folder(folder)
+        if folder.stat().st_mode & stat.S_IWOTH:
+            raise PermissionError(errno.EPERM, "everybody may write to it", str(folder))
+        return folder
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"there is no folder for the lock of the card: {error}",
+            field="CODETUNE_LOCKS",
+            remedy="name one that you may write to, the same for all who share the card",
+        ) from error

@@ -4,44 +4,40 @@
 
 1. The key is the sha256 of name, version, the part of the config that decides the bytes, the inputs' fingerprints and
    what the stage reads from outside. No paths, times or host names.
-2. A verified artifact of that key in the store is served, and Prefect marks the task run `Cached`. Prefect's record
-   alone is never trusted: when the store has nothing to serve, the task runs again whatever the record says.
+2. A verified artifact of that key in the store is served, and the task run ends as `Cached`. Prefect keeps no results
+   of its own: its records name the code that reads them, and who may write one file would choose what runs.
 3. Otherwise the function runs with the key's lock held and its result is published atomically. Only a `TransientError`
    is tried again.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import re
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 from uuid import uuid4
 
 from prefect import Task, task
-from prefect.cache_policies import CachePolicy
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
-from artifacts import digest
+from artifacts import digest, faults
 from artifacts.configuration import Config
-from artifacts.errors import CodetuneError, StageError, TransientError, discreet
+from artifacts.errors import InputError, PreflightRefused, TransientError, discreet
 from artifacts.ledger import Entry
 from artifacts.progress import Progress, Tick
 from artifacts.schema import Handle
-from artifacts.store import Store
+from artifacts.store import Damaged, Store
 from tasks import dashboard, lineage, provenance
 from tasks.cards import Card
 from tasks.mapping import WorkersConfig
@@ -57,9 +53,6 @@ FIRST_DELAY = float(os.environ.get("CODETUNE_RETRY_SECONDS", "5"))
 """Seconds before the first retry; every further one waits twice as long."""
 
 StageState = Literal["ran", "cached", "resumed"]
-
-
-_FULL = re.compile("no space left on device|disk is full|disk quota exceeded", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -114,13 +107,13 @@ class Job(Generic[H]):
         self.place = f"{stage.name}/{self.key}"
         self.result: H | None = None
         self.reused = False
-        """The result was in the store after all: another run built it while this one waited."""
+        """The result was in the store."""
 
     def find(self) -> H | None:
         """The artifact, if it is there and may be used."""
         if self.forced:
             return None
-        with _disk_faults_explained():
+        with faults.in_words(self.store.place):
             found = self.store.find(self.stage.name, self.key, self.stage.produces)
             if found:
                 self.store.sweep(self.stage.name, self.key)
@@ -128,16 +121,35 @@ class Job(Generic[H]):
 
     def build(self, progress: Progress) -> H:
         """Build and publish the artifact, unless another run did so in the meantime."""
-        with _disk_faults_explained(), self.store.lock(self.stage.name, self.key):
+        with faults.in_words(self.store.place), self.store.lock(self.stage.name, self.key):
             if found := self.find():
                 self.result, self.reused = found, True
                 return found
             try:
                 self.result = self._build(progress)
+            except (InputError, PreflightRefused, TransientError):
+                raise
+            except Exception as error:
+                if gone := self._gone():
+                    raise faults.removed(gone) from error
+                raise
             finally:
                 if self.result or not self.stage.keeps_workdir:
                     self.store.drop_workdir(self.stage.name, self.key)
             return self.result
+
+    def _gone(self) -> str | None:
+        """What this stage works with and is not there any more, or not as it was: whatever a library says then."""
+        store = self.store
+        if not store.place.is_dir():
+            return f"the store {store.place}"
+        places = {name: value.place for name, value in self.inputs.items() if isinstance(value, Handle) and value.place}
+        for name, place in places.items():
+            try:
+                store.check(place)
+            except (Damaged, OSError):
+                return f"what {self.stage.name} takes as {name} ({place[:30]}…)"
+        return None if store.has_workdir(self.place) else f"the work directory of {self.stage.name}"
 
     def _build(self, progress: Progress) -> H:
         stage, store = self.stage, self.store
@@ -188,7 +200,9 @@ class Run:
         self._entry: Entry | None = None
 
     def __enter__(self) -> Self:
-        with _disk_faults_explained():
+        if caution := self.store.caution:
+            log.warning("%s", caution)
+        with faults.in_words(self.store.place):
             self._entry = self.store.ledger.open(flow_run.get_id() or str(uuid4()), self.recipe)
         return self
 
@@ -225,18 +239,16 @@ class Run:
         job = Job(stage, config, given, store=self.store, forced=False)
         job.guard, job.workers, job.forced = guard, self.workers, self._is_forced(job, after)
         self._note(job)
-        found = job.find()
-        if found is None and stage.needs_card:
+        job.result = job.find()
+        job.reused = job.result is not None
+        if not job.reused and stage.needs_card:
             self.card.hold()  # before the key's lock: whoever has the card may wait for the key
         known = {name for value in (*given.values(), after) if value for name in _known_by(value)}
         upstream = [result for name, result in self._task_results.items() if name in known]
-        staged = run_stage.with_options(
-            name=stage.name, task_run_name=stage.name, result_storage=self.store.records, refresh_cache=found is None
-        )
-        with _disk_faults_explained():
+        staged = run_stage.with_options(name=stage.name, task_run_name=stage.name)
+        with faults.in_words(self.store.place):
             recorded = staged(job.key, job, upstream)
-        # With nothing found the task must have run; with something found it may have been served from its record.
-        handle = job.result or found
+        handle = job.result
         assert handle is not None
         self._task_results |= dict.fromkeys(handle.known_by, recorded)
         if job.renews:
@@ -244,7 +256,7 @@ class Run:
         outcome = Outcome(stage.name, _state(job), time.monotonic() - started, job.key, handle)
         self.outcomes.append(outcome)
         if self._entry:
-            with _disk_faults_explained():
+            with faults.in_words(self.store.place):
                 self._entry.became(handle.place, outcome.state, outcome.seconds)
         for observer in OBSERVERS.get():
             observer.finished(outcome)
@@ -261,17 +273,8 @@ class Run:
 
     def _note(self, job: Job[Any]) -> None:
         if self._entry:
-            with _disk_faults_explained():
+            with faults.in_words(self.store.place):
                 self._entry.uses(job.place, resumable=job.stage.keeps_workdir)
-
-
-class StageKey(CachePolicy):
-    """Prefect's cache key is the stage key: two runs that would produce the same bytes share it."""
-
-    def compute_key(
-        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
-    ) -> str:
-        return f"{inputs['job'].stage.name}-{inputs['key']}"
 
 
 def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -291,9 +294,8 @@ def retrying(work: Callable[[], T]) -> T:
 
 
 @task(
-    persist_result=True,
-    result_serializer="json",
-    cache_policy=StageKey(),
+    cache_policy=NO_CACHE,
+    persist_result=False,
     retries=RETRIES,
     retry_delay_seconds=exponential_backoff(FIRST_DELAY),
     retry_condition_fn=is_transient,
@@ -301,13 +303,15 @@ def retrying(work: Callable[[], T]) -> T:
 def run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle | State[Handle]:
     """Run one stage. `upstream` only tells the dashboard which task runs this one builds on."""
     del key, upstream
+    if job.reused:
+        return Completed(name="Cached", data=job.result)
     name = job.stage.name
     watchers = [partial(observer.ticked, name) for observer in OBSERVERS.get()]
     with discreet():
         with dashboard.progress_of(name) as shown:
             handle: Handle = job.build(Progress(shown, *watchers))
         dashboard.publish(name, job.stage.show(handle))
-    # Prefect may have no record of what the store has: another run built it, or one that was killed just after.
+    # Another run may have built it while this one waited.
     return Completed(name="Cached", data=handle) if job.reused else handle
 
 
@@ -316,39 +320,6 @@ def _known_by(value: digest.Fingerprinted) -> frozenset[str]:
 
 
 def _state(job: Job[Any]) -> StageState:
-    if job.result is None or job.reused:
+    if job.reused:
         return "cached"
     return "resumed" if getattr(job.result, "resumed_from", None) is not None else "ran"
-
-
-@contextmanager
-def _disk_faults_explained() -> Iterator[None]:
-    try:
-        yield
-    except CodetuneError:
-        raise
-    except Exception as error:
-        if explained := _explained(error):
-            raise explained from error
-        raise
-
-
-def _explained(error: Exception) -> CodetuneError | None:
-    """What a person needs to hear of a fault of the disk; None for others, which are faults of codetune."""
-    name = error.filename if isinstance(error, OSError) else None
-    where = Path(name).name if isinstance(name, str) else "a file of the store"
-    number = error.errno if isinstance(error, OSError) else None
-    # Libraries have errors of their own for a full disk: SQLite, safetensors, torch.
-    if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
-        return StageError(
-            f"the disk is full (writing {where})",
-            field="store",
-            remedy="free space or set CODETUNE_STORE to a larger disk, then run again: finished stages are kept",
-        )
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return StageError(
-            f"cannot use {where}: {os.strerror(number)}",
-            field="store",
-            remedy="make the store readable and writable again, or set CODETUNE_STORE to another folder",
-        )
-    return None

@@ -6,6 +6,7 @@ The result of a stage that would have to run is not known, nor is the key of wha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ class Walk:
         return Step(job.stage, job, found=True), handle
 
     def _try(self, stage: Stage[H], config: Config, given: dict[str, Fingerprinted]) -> H:
-        # On the store's disk: what it says may depend on the room there.
-        with TemporaryDirectory(prefix=".try-", dir=self.store.place) as folder:
+        # On the store's disk, where that can be written: what it says may depend on the room there.
+        place = self.store.place if os.access(self.store.place, os.W_OK, effective_ids=True) else None
+        with TemporaryDirectory(prefix=".try-", dir=place) as folder:
             return Job(stage, config, given, store=Store(Path(folder)), forced=False).build(SILENT)

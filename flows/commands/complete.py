@@ -86,7 +86,7 @@ def _folder(model: str) -> Path:
     from artifacts.registry import Registry
     from artifacts.store import Store
 
-    store = Store.from_environment()
+    store = Store.to_read()
     candidate = Registry(store.registry).find(model)
     return store.check(candidate.model)
 

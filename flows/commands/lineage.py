@@ -32,7 +32,7 @@ def lineage(
             *_lines(told), sep="\n"
         )
         return 0
-    findings = lineages.check(folder, told, Store.from_environment())
+    findings = lineages.check(folder, told, Store.to_read())
     faults = [one for one in findings if one.verdict == "fault"]
     if as_json:
         print(json.dumps({"ok": not faults, "findings": [one.model_dump() for one in findings]}))

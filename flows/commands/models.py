@@ -28,7 +28,7 @@ def models(
     as_json: Json = False,
 ) -> int:
     """List the versions of the model with their verdicts; the champion is the one to use."""
-    opened, registry = _open(store)
+    opened, registry = _open(store, writes=False)
     promoted = {version.candidate.id for version in registry.versions().values()}
     rows = [row for row in _rows(opened, registry) if show_all or row["id"] in promoted]
     if as_json:
@@ -80,12 +80,12 @@ def rollback(
     return 0
 
 
-def _open(path: Path | None) -> tuple[Store, Registry]:
+def _open(path: Path | None, *, writes: bool = True) -> tuple[Store, Registry]:
     use_store(path)
     from artifacts.registry import Registry
     from artifacts.store import Store
 
-    store = Store.from_environment()
+    store = Store.from_environment() if writes else Store.to_read()
     return store, Registry(store.registry)
 
 

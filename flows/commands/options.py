@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from artifacts import disks
 from artifacts.errors import InputError
 from flows.stages import STAGES
 
@@ -40,9 +41,14 @@ def configure(recipe: str, changes: list[str] | None, store: Path | None) -> Pip
 
 
 def use_store(store: Path | None) -> None:
-    """Have everything of this process use that store, if one is given."""
+    """Have everything of this process use that store, if one is given.
+
+    Raises:
+        InputError: it, or the one of the environment, is no folder.
+    """
     if store:
         os.environ["CODETUNE_STORE"] = str(store)
+    disks.folder_of(os.environ.get("CODETUNE_STORE") or "store")
 
 
 def check_stages(names: list[str], option: str) -> None:

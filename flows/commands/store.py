@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -23,7 +22,10 @@ def runs(*, store: StorePath = None, as_json: Json = False) -> int:
     """List the runs of the store: recipe, when, what became of each stage, size on disk, verdict.
 
     ✓ ran, ≡ reused, ✗ failed or ended there, … at work. A size counts what other runs share, too."""
-    opened = _open(store)
+    use_store(store)
+    from artifacts.store import Store
+
+    opened = Store.to_read()
     rows = [_row(opened, run) for run in opened.ledger.runs()]
     total = sum(map(opened.size, {*opened.places(), *opened.attempts()}))
     if as_json:
@@ -46,9 +48,14 @@ def prune(
     """Free space: remove what neither the newest runs nor a run at work nor the registry of models refers to."""
     if keep < 0:
         raise InputError(f"{keep} is no number of runs", field="--keep", remedy="give 0 or more")
+    use_store(store)
     from artifacts import pruning
+    from artifacts.store import Store
 
-    done = pruning.prune(_open(store), keep, dry_run=dry_run)
+    opened = Store.from_environment()
+    if opened.caution:
+        Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(opened.caution)
+    done = pruning.prune(opened, keep, dry_run=dry_run)
     if as_json:
         print(json.dumps({"dry_run": dry_run, **done.model_dump(mode="json")}))
         return 0
@@ -56,9 +63,7 @@ def prune(
     for place in (*done.artifacts, *(f"unfinished {place}" for place in done.attempts)):
         console.print(f"  {place}")
     what = f"{len(done.runs)} runs, {len(done.artifacts)} results, {len(done.attempts)} unfinished attempts"
-    console.print(
-        f"{'would free' if dry_run else 'freed'} {in_words(done.bytes)}: {what}, {done.records} stray records"
-    )
+    console.print(f"{'would free' if dry_run else 'freed'} {in_words(done.bytes)}: {what}")
     return 0
 
 
@@ -70,13 +75,6 @@ def in_words(size: int) -> str:
             return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1000
     return f"{amount:.1f} TB"
-
-
-def _open(path: Path | None) -> Store:
-    use_store(path)
-    from artifacts.store import Store
-
-    return Store.from_environment()
 
 
 def _lines(row: dict[str, Any]) -> list[str]:

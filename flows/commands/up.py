@@ -21,6 +21,7 @@ from rich.console import Console
 
 from artifacts.errors import InputError
 from flows import deploying, server
+from flows.commands.options import use_store
 from flows.services import Services, usual_name
 
 
@@ -34,6 +35,7 @@ def up(
     The server keeps its records in SQLite below PREFECT_HOME, or in the PostgreSQL that
     PREFECT_API_DATABASE_CONNECTION_URL names.
     """
+    use_store(None)
     host, port = host or PREFECT_SERVER_API_HOST.value(), port or PREFECT_SERVER_API_PORT.value()
     _check_free(host, port)
     address = f"http://{host}:{port}"

@@ -35,7 +35,7 @@ def why(
     from tasks.explaining import explain
     from tasks.walking import Walk
 
-    walk = Walk(Store.from_environment())
+    walk = Walk(Store.to_read())
     pipeline(walk, config, locate(config.model))
     if stage not in walk.steps:
         raise InputError(f"this recipe runs without {stage}", field="STAGE", remedy=f"ask for {', '.join(walk.steps)}")

@@ -9,6 +9,7 @@ from prefect.client.orchestration import get_client
 from rich.console import Console
 
 from flows import deploying, server
+from flows.commands.options import use_store
 from flows.services import Services, usual_name
 
 PATIENCE = 10.0
@@ -25,6 +26,7 @@ def worker(
     ] = False,
 ) -> int:
     """Take runs from the server at PREFECT_API_URL until Ctrl-C, which lets the run at work write its checkpoint."""
+    use_store(None)
     address = deploying.named_server()
     with server.Server(address).ready(PATIENCE), get_client(sync_client=True) as client:
         deploying.check_pool(client)

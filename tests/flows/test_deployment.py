@@ -186,7 +186,7 @@ def test_the_projects_file_decides_the_servers_settings(up: Up) -> None:
     assert server["concurrency"]["lease_storage"] == "prefect.server.concurrency.lease_storage.filesystem"
     assert (server["ui"]["v2_enabled"], server["analytics_enabled"]) == (False, False)
     assert settings["flows"]["heartbeat_frequency"] == 30
-    assert settings["results"]["local_storage_path"] == "store/.records"
+    assert (settings["results"]["persist_by_default"], settings["results"]["default_serializer"]) == (False, "json")
     assert httpx.get(f"{up.address}/ui-settings").json()["api_url"] == f"{up.address}/api"
 
 

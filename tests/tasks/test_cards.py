@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.configuration import Config
+from artifacts.errors import InputError, StageError
 from artifacts.progress import Progress
 from artifacts.schema import Handle
 from artifacts.store import Store
@@ -60,9 +61,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 def test_a_second_run_waits_and_a_killed_holder_frees_the_card(holder: subprocess.Popen[str]) -> None:
     with start() as second:
         assert second.stdout is not None
-        assert second.stdout.readline() == "another run uses the card stand-in; waiting for it\n"
+        assert f"the card stand-in is held by process {holder.pid} of " in second.stdout.readline()
         holder.kill()
-        assert second.stdout.readline() == "the card stand-in is free\n"
         assert second.stdout.readline().startswith("holds")
         second.kill()
 
@@ -75,8 +75,44 @@ def test_a_child_that_outlives_a_killed_run_keeps_the_card() -> None:
     with start() as second:
         assert second.stdout is not None and "waiting" in second.stdout.readline()
         os.kill(child, signal.SIGKILL)
-        assert "free" in second.stdout.readline()
+        assert second.stdout.readline().startswith("holds")
         second.kill()
+
+
+def test_a_holder_that_does_not_end_is_named_and_not_waited_for_for_ever(
+    holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.cards.AGES", 0.2)
+    with pytest.raises(StageError, match=f"process {holder.pid} of .*-c import"):
+        Card("stand-in").hold()
+
+
+@pytest.mark.parametrize("harm", ["open to all", "a link"])
+def test_no_lock_is_made_where_another_user_decides_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    if harm == "a link":
+        (folder / "codetune-stand-in.lock").symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.chmod(0o1777)
+    monkeypatch.setenv("CODETUNE_LOCKS", str(folder))
+    with pytest.raises(InputError, match="lock of the card"):
+        Card("stand-in").hold()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_left_to_itself_the_lock_is_in_a_folder_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CODETUNE_LOCKS")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    card = Card("stand-in")
+    card.hold()
+    (file,) = tmp_path.rglob("*.lock")
+    assert (file.parent.stat().st_mode & 0o007, file.stat().st_mode & 0o777) == (0, 0o600)
+    card.release()
 
 
 def test_a_released_card_can_be_had_again() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import os
+import pickle
 import shutil
 import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -139,17 +142,102 @@ def test_a_damaged_artifact_is_built_again_and_the_log_says_why(
     assert harm == "delete" or "built again" in caplog.text
 
 
-def test_prefects_record_without_an_artifact_is_not_trusted(store: Store) -> None:
-    outcomes = go(store, WordConfig())
-    assert list(store.records.iterdir())
-    shutil.rmtree(outcomes[1].handle.path)
-    assert states(go(store, WordConfig())) == ["cached", "ran"]
+@pytest.mark.parametrize("gone", [False, True], ids=["reused", "built"])
+@pytest.mark.parametrize(
+    "serializer",
+    [
+        {"type": "pickle", "picklelib": "pickle"},
+        {"type": "compressed/pickle"},
+        {"type": "compressed", "serializer": {"type": "pickle"}, "compressionlib": "lzma"},
+        {"type": "json", "object_decoder": "os.system"},
+        {"type": "json"},
+    ],
+)
+def test_no_record_of_prefects_runs_code(store: Store, tmp_path: Path, serializer: dict[str, Any], gone: bool) -> None:
+    """Placed where version 0.1 had them, under every name that a stage had."""
+    outcomes, proof = go(store, WordConfig()), tmp_path / "ran"
+    pickled = base64.encodebytes(pickle.dumps(Touching(str(proof)))).decode()
+    text = json.dumps({"__class__": "pathlib.Path.touch", "data": str(proof)})
+    record = {"metadata": {"serializer": serializer}, "result": text if serializer["type"] == "json" else pickled}
+    for outcome in outcomes:
+        for name in (f"{outcome.stage}-{outcome.key}", outcome.key):
+            (store.place / ".records").mkdir(exist_ok=True)
+            (store.place / ".records" / name).write_text(json.dumps(record))
+        if gone:
+            shutil.rmtree(outcome.handle.path)
+    assert states(go(store, WordConfig())) == (["ran", "ran"] if gone else ["cached", "cached"])
+    assert not proof.exists()
 
 
-def test_an_artifact_without_prefects_record_is_served(store: Store) -> None:
-    go(store, WordConfig())
-    shutil.rmtree(store.records)
-    assert states(go(store, WordConfig())) == ["cached", "cached"]
+class Touching:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path(self.path).touch, ()
+
+
+@pytest.mark.parametrize("fault", ["input", "other"])
+def test_a_failing_run_leaves_no_pickle_and_nothing_beside_the_store(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def fail(config: WordConfig, *, workdir: Path, progress: Progress) -> Word:
+        raise InputError("no such word") if fault == "input" else KeyError("word")
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setitem(globals(), "FIRST", Stage(name="first", version=1, run=fail, produces=Word, sections=show))
+    with pytest.raises((InputError, KeyError)):
+        go(store, WordConfig())
+    assert not list((tmp_path / "here").iterdir())
+    files = [path for path in store.place.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} <= {".runs", ".locks"}
+
+
+REMOVED = {
+    "the store": ".",
+    "what it takes": "first/*",
+    "a file of what it takes": "first/*/word.txt",
+    "its manifest": "first/*/manifest.json",
+    "the work directory": ".work/second/*",
+    "all work directories": ".work",
+    "the locks": ".locks",
+}
+
+
+@pytest.mark.parametrize("what", REMOVED)
+@pytest.mark.parametrize("library", [False, True], ids=["system", "library"])
+def test_files_that_are_removed_under_a_run_end_in_one_message_and_a_rerun_heals(
+    store: Store, monkeypatch: pytest.MonkeyPatch, what: str, library: bool
+) -> None:
+    def remove(config: WordConfig, *, workdir: Path, progress: Progress, upstream: Word) -> Word:
+        for path in [store.place] if REMOVED[what] == "." else [*store.place.glob(REMOVED[what])]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            (upstream.path / "word.txt").read_text()
+            (workdir / "word.txt").write_text("two")
+        except OSError:
+            if library:
+                raise RuntimeError("invalid header") from None
+            raise
+        return Word(text="two", path=workdir)
+
+    def chained() -> list[Outcome]:
+        return go(store, WordConfig(text="first of all"))
+
+    calm = globals()["SECOND"]
+    monkeypatch.setitem(globals(), "SECOND", Stage(name="second", version=1, run=remove, produces=Word, sections=show))
+    if what in ("the locks", "its manifest"):  # what is not looked at again does not end the run
+        assert states(chained())[1] == "ran"
+    else:
+        with pytest.raises(StageError, match="removed") as raised:
+            chained()
+        assert raised.value.remedy and "run again" in raised.value.remedy
+    monkeypatch.setitem(globals(), "SECOND", calm)
+    again = go(Store(store.place), WordConfig(text="first of all"), WordConfig(text="?"))
+    assert states(again)[1] == "ran" and (again[1].handle.path / "word.txt").read_text() == "first of all?"
 
 
 def test_a_transient_fault_is_retried(store: Store) -> None:

@@ -98,16 +98,14 @@ def test_retry_in_the_dashboard_runs_only_what_failed_and_what_follows(tmp_path:
     }
 
 
-def test_what_the_store_has_is_marked_cached_when_prefect_has_no_record_of_it(tmp_path: Path) -> None:
-    """A run that is killed between the artifact and Prefect's record leaves it so."""
+def test_what_the_store_has_is_marked_cached(tmp_path: Path) -> None:
     chain(str(tmp_path))
-    shutil.rmtree(Store(tmp_path / "store").records)
     cached = {stage: ["Cached"] for stage in ALL}
     state = chain(str(tmp_path), return_state=True)
     assert state.result() == dict.fromkeys(ALL, "cached")
     assert task_runs(state.state_details.flow_run_id, count=4) == cached
     shutil.rmtree(Store(tmp_path / "store").place / "third")
-    state = chain(str(tmp_path), return_state=True)  # from the records that the run before left
+    state = chain(str(tmp_path), return_state=True)
     assert task_runs(state.state_details.flow_run_id, count=4) == cached | {"third": ["Completed"]}
 
 
