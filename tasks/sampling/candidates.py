@@ -20,7 +20,7 @@ class Row:
     repo: str
     path: str
     license: str
-    """Lower-case SPDX, several joined by ` and `, or `unknown`."""
+    """An SPDX expression, an id of the source's own, or `unknown`."""
     language: str | None
     revision: str
     size: int | None = None

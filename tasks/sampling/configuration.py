@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from artifacts.configuration import Config, GivenFile, GivenPath, Items, Seed, Share, Size, Unkeyed
 from tasks.sampling.languages import LANGUAGES, known
 
-PERMISSIVE = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "isc", "mit", "unlicense")
+PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT", "Unlicense")
 GITHUB_CODE = "codeparrot/github-code"
 STANDARD_LIBRARY = "stdlib"
 """Stands for the folder of the running interpreter's standard library among the paths of a local source."""
@@ -26,6 +26,12 @@ def _known_language(name: str) -> str:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(LANGUAGES)}"
         raise ValueError(f"{name!r} is not a language known here; {hint}")
     return language
+
+
+def _licence(name: str) -> str:
+    from tasks.sampling.licence_ids import canonical  # reads a list of 700 licences
+
+    return canonical(name)
 
 
 def _one_or_more(value: Any) -> Any:
@@ -43,7 +49,8 @@ class Columns(Config):
     path: str | None = None
     """The path within the repository; tells the language where there is no such column."""
     license: str | None = None
-    """The licence (SPDX, any case) or a list of them. Without one the allow-list of licences does not apply."""
+    """The licence (an SPDX id or expression in any case, or its name), or a list of licences that all hold. Without one
+    the allow-list of licences does not apply."""
     language: str | None = None
     """The language's name."""
     size: str | None = None
@@ -67,8 +74,10 @@ class LocalSource(Config):
     """Glob patterns of paths below one of `paths` to leave out: `test/*`, `*/generated/*`, `*_pb2.py`. `*` matches
     slashes too. Version control, caches, virtual environments and installed packages are always left out."""
     license: str | None = None
-    """Licence of all of it (SPDX); None to recognize it from LICENSE files, `unknown` where there are none."""
+    """Licence of all of it (SPDX); None to recognize it from `SPDX-License-Identifier` in files, from licence texts and
+    manifests, `unknown` where there is nothing."""
 
+    _spell_license = field_validator("license")(lambda name: name and _licence(name))
     _wrap_path = field_validator("paths", mode="before")(_one_or_more)
 
 
@@ -170,7 +179,8 @@ class SamplingConfig(Config):
     languages: tuple[str, ...] = Field(("Python",), min_length=1)
     """Languages to keep, of the 30 that github-code has."""
     licenses: Annotated[tuple[str, ...], Field(min_length=1)] | None = PERMISSIVE
-    """Licences to keep, for sources that state one per file; None keeps all. Local sources are never filtered."""
+    """Licences to keep (SPDX), for sources that state one per file; None keeps all. Of `A OR B` one must be here, of
+    `A AND B` both; `unknown` is a licence of its own. Local sources are never filtered."""
     quality: QualityFilters = QualityFilters()
     """What a file must be like."""
     held_out: float = Field(0.1, gt=0, le=0.5)
@@ -186,7 +196,7 @@ class SamplingConfig(Config):
     @field_validator("licenses")
     @classmethod
     def _fold(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if names is None else tuple(sorted({name.strip().lower() for name in names}))
+        return None if names is None else tuple(sorted(set(map(_licence, names))))
 
 
 class KeptConfig(SamplingConfig):

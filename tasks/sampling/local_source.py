@@ -17,7 +17,7 @@ from artifacts.errors import InputError
 from tasks.sampling.candidates import Carried, Row
 from tasks.sampling.configuration import PACKAGE, STANDARD_LIBRARY, LocalSource
 from tasks.sampling.languages import language_of
-from tasks.sampling.licences import licence_of
+from tasks.sampling.licences import Licences
 from tasks.sampling.worktree import Found, files_below
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class OpenLocalSource:
 
     def __init__(self, source: LocalSource, languages: tuple[str, ...]) -> None:
         self._source, self._languages = source, frozenset(languages)
+        self._licences = Licences()
         items = _items(_roots(source.paths), source.exclude)
         if not items:
             raise InputError(
@@ -115,11 +116,12 @@ class OpenLocalSource:
 
     def _license(self, item: _Item) -> str:
         if self._source.license:
-            return self._source.license.lower()
+            return self._source.license
         if item.root.is_stdlib:
-            return "psf-2.0"  # distributions move its licence file elsewhere
+            return "PSF-2.0"  # distributions move its licence file elsewhere
         folder = item.root.path if item.root.path.is_dir() else item.root.path.parent
-        return licence_of(item.found.path.parent, item.found.top or folder)
+        counts = language_of(item.below.name) in self._languages
+        return self._licences.of(item.found.path, item.found.top or folder, head=counts)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from artifacts.lines import lines_of, without_end
 from tasks.sampling.candidates import Portion, Row, SourceFile, Tally
 from tasks.sampling.configuration import QualityFilters, SamplingConfig
+from tasks.sampling.licence_ids import is_allowed
 
 _GENERATED = (
     "auto-generated",
@@ -71,7 +72,7 @@ class Sieve:
             return "source", "not readable as a row"
         if row.language not in self._languages:
             return "language", row.language or "no known language"
-        if self._licenses is not None and not self._licenses.issuperset(row.license.split(" and ")):
+        if self._licenses is not None and not is_allowed(row.license, self._licenses):
             return "license", row.license
         if self._quality.max_bytes is not None and row.size is not None and row.size > self._quality.max_bytes:
             return "content", "too large"

@@ -14,6 +14,7 @@ from artifacts.errors import InputError
 from tasks.sampling.candidates import Row
 from tasks.sampling.configuration import Columns
 from tasks.sampling.languages import known, language_of
+from tasks.sampling.licence_ids import all_of, canonical
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -173,5 +174,5 @@ def _text(value: Any) -> str | None:
 
 def _license(value: Any) -> str:
     if isinstance(value, list):
-        return " and ".join(sorted({_license(item) for item in value})) or "unknown"
-    return (_text(value) or "unknown").strip().lower()
+        return all_of(map(_license, value))
+    return canonical(_text(value) or "")

@@ -86,11 +86,11 @@ def test_licences_count_only_where_the_source_states_them(sample: Sample, tmp_pa
     path = write_jsonl(tmp_path / "t.jsonl", records)
     columns = {"content": "content", "repo": "repo", "path": "path"}
     stated = sample(source={"kind": "table", "paths": [path], "columns": {**columns, "license": "license"}})
-    assert stated.licenses == {"mit": 10} and dropped(stated, "license") == {"gpl-3.0": 5}
+    assert stated.licenses == {"MIT": 10} and dropped(stated, "license") == {"GPL-3.0-only": 5}
     assert sample(source={"kind": "table", "paths": [path], "columns": columns}).licenses == {"unknown": 15}
 
 
 def test_several_licences_must_all_be_allowed() -> None:
     sieve = Sieve(SamplingConfig(), check_licenses=True)
-    rows = [Row("r", "p.py", name, "Python", "") for name in ("isc and mit", "gpl-3.0 and mit", "unknown")]
-    assert [sieve.judge_row(row) for row in rows] == [None, ("license", "gpl-3.0 and mit"), ("license", "unknown")]
+    rows = [Row("r", "p.py", name, "Python", "") for name in ("ISC AND MIT", "GPL-3.0-only AND MIT", "unknown")]
+    assert [sieve.judge_row(row) for row in rows] == [None, ("license", "GPL-3.0-only AND MIT"), ("license", "unknown")]

@@ -46,8 +46,8 @@ def test_rows_say_where_they_come_from(sample: Sample, code: Path) -> None:
     for row in everything(result):
         content = (code / row["path"]).read_bytes()
         assert row["content"].encode() == content and row["size"] == len(content)
-        assert row["sha256"] == hashlib.sha256(content).hexdigest() and row["license"] == "psf-2.0"
-    assert result.licenses == {"psf-2.0": len(everything(result))}
+        assert row["sha256"] == hashlib.sha256(content).hexdigest() and row["license"] == "PSF-2.0"
+    assert result.licenses == {"PSF-2.0": len(everything(result))}
 
 
 def test_of_equal_contents_one_stays_whatever_the_order(sample: Sample, tmp_path: Path) -> None:
