@@ -6,8 +6,8 @@ It stands in the manifest beside the contents and is no part of any fingerprint,
 from __future__ import annotations
 
 import platform
-import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,8 +16,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from artifacts.digest import Fingerprinted
+from artifacts.errors import InputError
 from artifacts.installation import PACKAGES
 from artifacts.schema import Handle
+from tasks import checkout
 
 LIBRARIES = (
     *("accelerate", "bitsandbytes", "datasets", "huggingface-hub", "numpy", "peft", "prefect", "pyarrow", "pydantic"),
@@ -53,11 +55,14 @@ def described(value: Fingerprinted) -> dict[str, Any]:
 @cache
 def code() -> dict[str, Any]:
     """This code: the package's version and, in a git working tree, the commit and whether files differ from it."""
-    commit = _git("rev-parse", "HEAD") if _git("rev-parse", "--show-toplevel") == str(PACKAGES) else None
+    commit = ""
+    with suppress(checkout.Refused, InputError):
+        if checkout.top_of(PACKAGES) == PACKAGES and (read := checkout.read(PACKAGES)):
+            commit = read.commit
     return {
         "version": version("codetune"),
-        "commit": commit,
-        "modified": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "commit": commit.removesuffix("-dirty") or None,
+        "modified": commit.endswith("-dirty") if commit else None,
     }
 
 
@@ -71,11 +76,3 @@ def libraries() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(PACKAGES), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -63,13 +63,17 @@ class LocalSource(Config):
     kind: Literal["local"] = "local"
     """Your own files."""
     paths: tuple[GivenPath, ...] = Unkeyed(..., min_length=1)
-    """Folders, git repositories (only tracked files count) and single files; `stdlib` is the running interpreter's
+    """Folders, git repositories (see `tracked_only`) and single files; `stdlib` is the running interpreter's
     standard library, `package:NAME` an installed package by the name that it is imported by. Contents, not places,
     decide whether a result can be reused."""
+    tracked_only: bool = True
+    """In a git working tree only tracked files count, and one that git cannot read is refused. Set to false, git is not
+    asked: every folder is a plain one, and all its files count, ignored ones too."""
     repositories: Literal["auto", "git", "path", "top-level", "folder"] = "auto"
-    """What counts as one repository, which the split never divides. `git`: a git working tree; `path`: each of
-    `paths`; `top-level`: each folder or module directly below one of `paths`; `folder`: each folder with files.
-    `auto` takes the first of these that gives at least two, of which the largest holds at most half the files."""
+    """What counts as one repository, which the split never divides. `git`: a git repository, with all checkouts of it;
+    `path`: each of `paths`; `top-level`: each folder or module directly below one of `paths`; `folder`: each folder
+    with files. Two that hold the same file of one git repository, as two checkouts of it do, count as one. `auto` takes
+    the first of these that gives at least two, of which the largest holds at most half the files."""
     exclude: tuple[str, ...] = ()
     """Glob patterns of paths below one of `paths` to leave out: `test/*`, `*/generated/*`, `*_pb2.py`. `*` matches
     slashes too. Version control, caches, virtual environments and installed packages are always left out."""

@@ -6,7 +6,7 @@ import logging
 import platform
 import sysconfig
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
@@ -18,7 +18,8 @@ from tasks.sampling.candidates import Carried, Row
 from tasks.sampling.configuration import PACKAGE, STANDARD_LIBRARY, LocalSource
 from tasks.sampling.languages import language_of
 from tasks.sampling.licences import Licences
-from tasks.sampling.worktree import Found, files_below
+from tasks.sampling.split import Groups
+from tasks.sampling.worktree import Finder, Found, is_installed
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class OpenLocalSource:
     def __init__(self, source: LocalSource, languages: tuple[str, ...]) -> None:
         self._source, self._languages = source, frozenset(languages)
         self._licences = Licences()
-        items = _items(_roots(source.paths), source.exclude)
+        items = _items(_roots(source.paths), source)
         if not items:
             raise InputError(
                 f"there are no files below {', '.join(source.paths)}",
@@ -95,7 +96,8 @@ class OpenLocalSource:
 
     def _tell_apart(self, items: list[_Item]) -> tuple[str, Callable[[_Item], str]]:
         """The rule that says what a repository is, by name and as a function."""
-        rules = _rules(items)
+        checkouts = _checkouts(items)
+        rules = {name: _joined(rule, items, checkouts) for name, rule in _rules(items, checkouts).items()}
         if self._source.repositories != "auto":
             return self._source.repositories, rules[self._source.repositories]
         counted = [item for item in items if language_of(item.below.name) in self._languages]
@@ -185,25 +187,45 @@ def _place(name: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _items(roots: list[_Root], exclude: tuple[str, ...]) -> list[_Item]:
+def _items(roots: list[_Root], source: LocalSource) -> list[_Item]:
     """Each file once, though roots may overlap: it belongs to the first that holds it."""
+    finder, plain = (
+        Finder((root.path for root in roots), tracked_only=tracked_only)
+        for tracked_only in (source.tracked_only, False)
+    )
     items: dict[Path, _Item] = {}
     for root in roots:
-        for found in files_below(root.path):
+        # An environment may lie in a working tree; what was installed into it is no part of that.
+        for found in (plain if root.is_stdlib or is_installed(root.path) else finder).files_below(root.path):
             below = PurePosixPath(
                 found.path.relative_to(root.path).as_posix() if found.path != root.path else root.path.name
             )
-            if not any(fnmatchcase(below.as_posix(), pattern) for pattern in exclude):
+            if not any(fnmatchcase(below.as_posix(), pattern) for pattern in source.exclude):
                 items.setdefault(found.path, _Item(root, found, below))
     return list(items.values())
 
 
-def _rules(items: list[_Item]) -> dict[str, Callable[[_Item], str]]:
+def _checkouts(items: list[_Item]) -> dict[Path, Path]:
+    """The first checkout of its repository, for each git working tree."""
+    found = {item.found.checkout.top: item.found.checkout for item in items if item.found.checkout}
+    same = Groups()
+    for top in sorted(found):
+        for key in found[top].identity:
+            same.join(str(top), key)
+    first: dict[str, Path] = {}
+    checkouts = {top: first.setdefault(same.of(str(top)), top) for top in sorted(found)}
+    for top, other in checkouts.items():
+        if top != other:
+            log.info("%s and %s are checkouts of one repository and count as one", other, top)
+    return checkouts
+
+
+def _rules(items: list[_Item], checkouts: Mapping[Path, Path]) -> dict[str, Callable[[_Item], str]]:
     """The ways to tell repositories apart, the preferred first."""
-    tops = _short_names({item.found.top for item in items if item.found.top})
+    names = _short_names(checkouts.values())
 
     def git(item: _Item) -> str:
-        return tops[item.found.top] if item.found.top else item.root.name
+        return names[checkouts[item.found.top]] if item.found.top else item.root.name
 
     def top_level(item: _Item) -> str:
         # A module and a package of one name are the same module.
@@ -216,9 +238,22 @@ def _rules(items: list[_Item]) -> dict[str, Callable[[_Item], str]]:
     return {"git": git, "path": lambda item: item.root.name, "top-level": top_level, "folder": folder}
 
 
+def _joined(rule: Callable[[_Item], str], items: list[_Item], checkouts: Mapping[Path, Path]) -> Callable[[_Item], str]:
+    """A rule that keeps the same file of one repository together, in whichever checkouts of it."""
+    several = {first for top, first in checkouts.items() if top != first}
+    same, names = Groups(), dict[str, str]()
+    for item in items:
+        top = item.found.top
+        if top and checkouts[top] in several:
+            same.join(rule(item), f"{checkouts[top]}\0{item.found.path.relative_to(top)}")
+    for name in sorted(set(map(rule, items))):
+        names.setdefault(same.of(name), name)
+    return lambda item: names[same.of(rule(item))]
+
+
 def _short_names(paths: Iterable[Path]) -> dict[Path, str]:
     """A name for each path: its last part, or as many of its last parts as it takes to tell it from the others."""
-    places = list(paths)
+    places = list(dict.fromkeys(paths))
     names: dict[Path, str] = {}
     for path in places:
         for parts in range(1, len(path.parts) + 1):

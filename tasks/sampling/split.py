@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
 
 _OVERSHOOT = 1.5
 """A repository that would bring the held-out side to more than this many times its share goes to training."""
 
 
-def held_out(repositories: dict[str, int], share: float, seed: int) -> frozenset[str]:
+class Groups:
+    """Names that belong together, directly or through others."""
+
+    def __init__(self) -> None:
+        self._parents: dict[str, str] = {}
+
+    def join(self, one: str, other: str) -> None:
+        """Two names belong together."""
+        self._parents[self.of(one)] = self.of(other)
+
+    def of(self, name: str) -> str:
+        """What stands for the group of a name: the same for all of it."""
+        while (parent := self._parents.get(name, name)) != name:
+            self._parents[name] = self._parents.get(parent, parent)
+            name = parent
+        return name
+
+
+def held_out(
+    repositories: Mapping[str, int], share: float, seed: int, passed_over: Collection[str] = ()
+) -> frozenset[str]:
     """The repositories to hold out: in seeded order until they hold `share` of the files.
 
     Repositories that are too large for the held-out side are passed over, so that one giant cannot swallow it; when all
@@ -17,18 +38,19 @@ def held_out(repositories: dict[str, int], share: float, seed: int) -> frozenset
     Args:
         repositories: files by repository, at least two.
         share: above 0, at most 0.5.
+        passed_over: repositories that may not be held out; when that is all of them, none is.
     """
     assert len(repositories) >= 2
     wanted = share * sum(repositories.values())
     taken, size = [], 0
-    order = sorted(repositories, key=lambda repo: _rank(repo, seed))
+    order = sorted(set(repositories) - set(passed_over), key=lambda repo: _rank(repo, seed))
     for repo in order:
         if size >= wanted:
             break
         if size + repositories[repo] <= _OVERSHOOT * wanted:
             taken.append(repo)
             size += repositories[repo]
-    return frozenset(taken or [min(order, key=lambda repo: repositories[repo])])
+    return frozenset(taken or sorted(order, key=lambda repo: repositories[repo])[:1])
 
 
 def _rank(repo: str, seed: int) -> bytes:

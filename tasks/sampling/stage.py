@@ -147,7 +147,7 @@ def _write(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally,
 STAGE = Stage(
     name="sampling",
     needs_card=False,
-    version=2,
+    version=3,
     run=run_sampling,
     produces=DatasetSample,
     sections=sections,

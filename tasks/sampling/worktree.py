@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.errors import InputError
+from tasks import checkout
+from tasks.checkout import Checkout
+
 log = logging.getLogger(__name__)
 
-_LITTER = frozenset({"__pycache__", "site-packages", "dist-packages", "node_modules", "__pypackages__"})
+_INSTALLED = frozenset({"site-packages", "dist-packages", "node_modules", "__pypackages__"})
+_LITTER = _INSTALLED | {"__pycache__"}
+_SHOWN = 3
+"""Folders that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -20,63 +26,181 @@ class Found:
     """A regular file."""
 
     path: Path
-    top: Path | None = None
+    checkout: Checkout | None = None
     """The git working tree that tracks it."""
-    commit: str = ""
-    """Its commit, with `-dirty` when the working tree differs."""
+
+    @property
+    def top(self) -> Path | None:
+        """The folder of that working tree."""
+        return self.checkout.top if self.checkout else None
+
+    @property
+    def commit(self) -> str:
+        """Its commit, with `-dirty` when the working tree differs."""
+        return self.checkout.commit if self.checkout else ""
 
 
-def files_below(root: Path) -> Iterator[Found]:
-    """The files below a folder, or the file itself. Symbolic links are not followed; in a git working tree (also one
-    that the folder only lies in, provided that something below it is tracked) only tracked files count."""
-    if root.is_file():
-        yield Found(root)
-        return
-    tracked = _tracked(root)
-    if tracked:
-        yield from tracked
-        return
-    for folder, folders, names in os.walk(root):
-        here = Path(folder)
-        if here != root and (here / ".git").exists() and (tracked := _tracked(here)) is not None:
-            folders.clear()
-            yield from tracked
-            continue
-        folders[:] = sorted(name for name in folders if not _is_litter(here / name))
-        for path in (here / name for name in sorted(names)):
-            if path.is_file() and not path.is_symlink():
-                yield Found(path)
+class Finder:
+    """Finds files below folders; a repository is read once, however many of the folders it holds.
 
-
-def _is_litter(folder: Path) -> bool:
-    name = folder.name
-    return name in _LITTER or name.startswith(".") or (folder / "pyvenv.cfg").exists()
-
-
-def _tracked(folder: Path) -> list[Found] | None:
-    """What git tracks below a folder; None where there is no working tree, or no git to ask."""
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    names = _git(folder, "ls-files", "-z", "--recurse-submodules") if top else None
-    if not top or names is None:
-        return None
-    commit = _git(folder, "describe", "--always", "--match=", "--abbrev=40", "--dirty") or b""
-    root, revision = Path(os.fsdecode(top.rstrip(b"\n"))), commit.decode().strip()
-    paths = (folder / os.fsdecode(name) for name in names.split(b"\0") if name)
-    return [Found(path, root, revision) for path in sorted(paths) if path.is_file() and not path.is_symlink()]
-
-
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    """What git prints; None when it fails.
-
-    Ownership is not checked and no file-system monitor is run: listing must neither depend on who checked the
-    repository out (containers) nor run a program that its configuration names.
+    Args:
+        roots: the folders and files that will be asked for.
+        tracked_only: False takes every folder as a plain one and asks git nothing.
     """
-    if shutil.which("git") is None:
-        log.warning("git is not installed: all files in %s count, not only tracked ones", folder)
+
+    def __init__(self, roots: Iterable[Path], *, tracked_only: bool = True) -> None:
+        self._roots, self._tracked_only = frozenset(roots), tracked_only
+        self._tracked: dict[Path, dict[Path, Found] | None] = {}
+        """Files of each working tree and its submodules."""
+
+    def files_below(self, root: Path) -> Iterator[Found]:
+        """The files below a folder, or the file itself. Symbolic links are not followed; in a git working tree (also
+        one that the folder only lies in, provided that something below it is tracked) only tracked files count.
+
+        Raises:
+            InputError: git cannot read a repository.
+        """
+        is_file = root.is_file()
+        files = self._of(root.parent if is_file else root)
+        if is_file:
+            yield (files or {}).get(root) or Found(root)
+            return
+        below = [found for path, found in (files or {}).items() if path.is_relative_to(root)]
+        yield from below
+        if files is None or not (below or os.path.lexists(root / ".git")):
+            yield from self._plain(root)
+            return
+        if not below:
+            log.warning("git tracks no file of %s, so nothing of it is taken: `git add` what is to be", root)
+        self._tell_of_nested(root, files)
+
+    def _plain(self, root: Path) -> Iterator[Found]:
+        waiting = [root]
+        while waiting:  # no recursion: folders may be nested deeper than Python's stack
+            here = waiting.pop()
+            if here != root and self._tracked_only and os.path.lexists(here / ".git"):
+                files = self._of(here)
+                if files is not None:
+                    yield from files.values()
+                    self._tell_of_nested(here, files)
+                    continue
+            folders, names = _listed(here)
+            if here != root and _holds_litter(folders, names):
+                continue
+            waiting += (here / name for name in reversed(folders) if not _is_litter(name))
+            yield from (Found(here / name) for name in names)
+
+    def _tell_of_nested(self, root: Path, files: Mapping[Path, Found]) -> None:
+        """Say which repositories lie in a working tree without belonging to it: not tracked, they are not taken."""
+        known = self._roots | {found.top for found in files.values()}
+        nested, waiting = [], [root]
+        while waiting:
+            here = waiting.pop()
+            if here != root and here not in known and os.path.lexists(here / ".git"):
+                nested.append(here)
+                continue
+            folders, names = _listed(here)
+            if not _holds_litter(folders, names):
+                waiting += (here / name for name in folders if not _is_litter(name))
+        if nested:
+            log.warning(
+                "%d git repositories below %s are not tracked by it, so nothing of them is taken (%s): add them to "
+                "sampling.source.paths to take them",
+                len(nested),
+                root,
+                _some(sorted(nested)),
+            )
+
+    def _of(self, folder: Path) -> dict[Path, Found] | None:
+        """What the working tree tracks that a folder lies in; None where there is none."""
+        if not self._tracked_only:
+            return None
+        try:
+            top = checkout.top_of(folder)
+            if top is None:
+                return None
+            if top not in self._tracked:
+                self._tracked[top] = _tracked(top)
+            return self._tracked[top]
+        except checkout.Refused as refusal:
+            raise InputError(
+                str(refusal),
+                field="sampling.source.paths",
+                remedy="mend the repository, leave the folder out, or take all of its files, ignored ones too, with "
+                "sampling.source.tracked_only=false",
+            ) from refusal
+
+
+def is_installed(folder: Path) -> bool:
+    """Whether a package manager put it there."""
+    return not _INSTALLED.isdisjoint(folder.parts)
+
+
+def _tracked(top: Path) -> dict[Path, Found] | None:
+    """The tracked files of a working tree that are there, those of its submodules with them."""
+    read = checkout.read(top)
+    if read is None:
         return None
-    settings = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    result = subprocess.run(
-        ["git", *settings, "-C", str(folder), *arguments], capture_output=True, check=False, env=environment
-    )
-    return result.stdout if result.returncode == 0 else None
+    folders = {top: True}
+
+    def inside(folder: Path) -> bool:
+        """Whether a folder lies in the working tree by more than its name: none on the way is a link elsewhere."""
+        if folder not in folders:
+            folders[folder] = inside(folder.parent) and not folder.is_symlink()
+        return folders[folder]
+
+    paths = (top / name for name in sorted(read.tracked))
+    files = {path: Found(path, read) for path in paths if _is_file(path) and inside(path.parent)}
+    missing = []
+    for name in sorted(read.submodules):
+        place = top / name
+        if not inside(place):
+            continue
+        if os.path.lexists(place / ".git"):
+            files |= _tracked(place) or {}
+        else:
+            missing.append(place)
+    if missing:
+        log.warning(
+            "%d submodules of %s are not checked out, so nothing of them is taken (%s): `git submodule update --init`",
+            len(missing),
+            top,
+            _some(missing),
+        )
+    return files
+
+
+def _listed(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of a folder's folders and regular files, without links."""
+    folders, names = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    names.append(entry.name)
+    except OSError as error:
+        log.warning("cannot list %s, so nothing below it is taken: %s", folder, error.strerror or error)
+    return sorted(folders), sorted(names)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):  # not there, or no name of this file system
+        return False
+
+
+def _is_litter(name: str) -> bool:
+    """Whether a folder of this name holds nobody's code, or code of others."""
+    return name in _LITTER or name.startswith(".")
+
+
+def _holds_litter(folders: list[str], names: list[str]) -> bool:
+    """The same by what is in a folder: a virtual environment, or git's own files (a bare repository)."""
+    return "pyvenv.cfg" in names or ("HEAD" in names and {"objects", "refs"} <= set(folders))
+
+
+def _some(paths: list[Path]) -> str:
+    return ", ".join(map(str, paths[:_SHOWN])) + (", …" if len(paths) > _SHOWN else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from tasks.sampling.candidates import Row
 from tasks.sampling.configuration import LocalSource
 from tasks.sampling.licence_ids import spdx_list
 from tasks.sampling.local_source import OpenLocalSource
+from tests.repositories import git
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import PROGRAM, everything, programs
 
@@ -22,11 +22,6 @@ MIT = spdx_list().texts["MIT"]
 def listed(*paths: Path, **settings: object) -> list[Row]:
     source = LocalSource.model_validate({"paths": [str(path) for path in paths], **settings})
     return [row for portion in OpenLocalSource(source, ("Python",)).portions() for row in portion.rows()]
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
 
 
 def repository(folder: Path, files: int, start: int = 0) -> Path:

@@ -1,0 +1,388 @@
+"""What git knows of a working tree, asked so that nothing of the repository is run, followed or written.
+
+A repository configures programs (filters, hooks, monitors, helpers, transports), and most commands of git run
+some of them. So git is asked in a git directory of our own, made for the question: the index is a copy in it, commits
+are found through it, and its configuration holds nothing but the format of the repository. The person's own
+configuration is left out, too, and so is the environment's.
+
+What counts as dirty: the index differs from the commit, or a tracked file from the index in its contents. Times and
+permissions do not count, nor do line ends and encodings that git itself converted at the checkout. What a filter would
+have to undo does (Git LFS and its like): where the times of such a file are not those that git noted, the file counts
+as changed. Submodules do not count: they are checkouts of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from artifacts.errors import InputError
+from artifacts.private import temporary_folder
+from artifacts.reading import read_bytes
+
+_SECONDS = 600
+"""Longest time that git may take to answer; contents of files whose times changed are read."""
+_LARGEST_INDEX = 1 << 30
+_LARGEST_TEXT = 16 << 20
+_SUBMODULE, _FOLDER = b"160000", b"040000"
+_ALGORITHMS = {40: hashlib.sha1, 64: hashlib.sha256}
+"""By digits of an object's name."""
+_HARMLESS = frozenset({"noop", "noop-v1", "partialclone", "preciousobjects", "relativeworktrees", "worktreeconfig"})
+"""Extensions that say nothing about how to read; of `partialclone` git would fetch what is missing."""
+_SETTINGS = (
+    *("-c", "core.autocrlf=input"),  # a file that differs in line ends alone has not changed
+    *("-c", "core.fileMode=false"),
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "gc.auto=0"),
+)
+
+
+class Refused(Exception):  # noqa: N818 - what git said
+    """Git cannot read a repository; the message names it and says why in git's own words."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A working tree."""
+
+    top: Path
+    commit: str
+    """Its commit, with `-dirty` when the working tree differs; empty before the first one."""
+    tracked: tuple[str, ...]
+    """Names of the files in its index, below the top. The files need not be there."""
+    submodules: tuple[str, ...]
+    """Folders of submodules, below the top."""
+    identity: frozenset[str]
+    """What tells its repository from others: two checkouts that share one of these are of the same repository."""
+
+
+def top_of(folder: Path) -> Path | None:
+    """The nearest folder, this one or one that it lies in, that is a working tree. It may be a broken one.
+
+    Raises:
+        Refused: the folder lies in git's own files, as a bare repository does.
+    """
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place / ".git"):
+            return place
+        if is_git_directory(place):
+            raise Refused(f"{place} holds git's own files and no code; give a checkout of it")
+    return None
+
+
+def is_git_directory(folder: Path) -> bool:
+    """Whether it is what `.git` is in a working tree, under any name."""
+    return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
+
+
+def read(top: Path) -> Checkout | None:
+    """What git knows of a working tree; None where there is none (its repository is bare, and worktrees lie beside it).
+
+    Raises:
+        Refused: git cannot read it, or its index names what is not in it.
+    """
+    with temporary_folder("codetune-git-") as place:
+        return _read_in(place, top)
+
+
+def _read_in(place: Path, top: Path) -> Checkout | None:
+    try:
+        return _read(top, _asking(place, top))
+    except Refused as refusal:
+        raise Refused(f"the git repository {top} cannot be read: {refusal}") from refusal
+    except InputError as error:  # of a file that is no file
+        raise Refused(f"the git repository {top} cannot be read: {error.problem}") from error
+    except (OSError, ValueError) as error:
+        raise Refused(f"the git repository {top} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Git:
+    """A git directory of our own that stands for a repository's."""
+
+    place: Path
+    theirs: Path
+    """The repository's, of this working tree alone."""
+    common: Path
+    """The repository's, shared by all of its working trees."""
+    top: Path
+
+    @property
+    def sparse(self) -> tuple[str, ...]:
+        """For listing files of a sparse index: git is to leave its folders folders. Unfolding them gives new times to
+        what the repository has of them."""
+        index = self.place / "index"
+        return ("--sparse",) if index.exists() and b"sdir\0\0\0\0" in index.read_bytes() else ()
+
+    def ask(self, *arguments: str, fine: tuple[int, ...] = (0,)) -> bytes:
+        """What a command prints.
+
+        Raises:
+            Refused: the status is another than the `fine` ones.
+        """
+        program = shutil.which("git")
+        if program is None:
+            raise Refused("git is not installed")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "SSH_"))}
+        environment |= {
+            "GIT_DIR": str(self.place),
+            "GIT_WORK_TREE": str(self.top),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "HOME": str(self.place),
+            "XDG_CONFIG_HOME": str(self.place),
+            "LC_ALL": "C",
+        }
+        try:
+            done = subprocess.run(
+                [program, *_SETTINGS, *arguments],
+                cwd=self.top,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Refused(f"git {arguments[0]} took more than {_SECONDS} s") from None
+        if done.returncode not in fine:
+            raise Refused(self._words(done.stderr) or f"git {arguments[0]} ended with status {done.returncode}")
+        return done.stdout
+
+    def _words(self, said: bytes) -> str:
+        """Git's own, with the name of the repository's files in the place of ours."""
+        text = os.fsdecode(said).replace(str(self.place), str(self.theirs))
+        return "; ".join(line.strip() for line in text.splitlines()[:3] if line.strip())
+
+
+def _asking(place: Path, top: Path) -> _Git:
+    theirs = _git_directory(top)
+    common = _common(theirs)
+    if not ((theirs / "HEAD").is_file() and (common / "objects").is_dir()):
+        raise Refused(f"{theirs} lacks HEAD or objects, so it is no git directory")
+    git = _Git(place, theirs, common, top)
+    (place / "objects" / "info").mkdir(parents=True)
+    (place / "objects" / "info" / "alternates").write_bytes(_quoted(os.fsencode(common / "objects")) + b"\n")
+    for shared in ("refs", "packed-refs", "reftable"):  # links: what is asked here only reads
+        if (common / shared).exists():
+            (place / shared).symlink_to(common / shared)
+    if not (common / "refs").exists():
+        (place / "refs").mkdir()
+    (place / "info").mkdir()
+    _copy(theirs / "info" / "sparse-checkout", place / "info" / "sparse-checkout", _LARGEST_TEXT)
+    _copy(theirs / "HEAD", place / "HEAD", 4096)
+    _copy(common / "shallow", place / "shallow", _LARGEST_TEXT)
+    for file in (theirs / "index", *theirs.glob("sharedindex.*")):
+        _copy(file, place / file.name, _LARGEST_INDEX)
+    return git
+
+
+def _git_directory(top: Path) -> Path:
+    place = top / ".git"
+    if place.is_dir():
+        return place.resolve()
+    said = read_bytes(place, limit=4096).rstrip(b"\r\n")
+    if not said.startswith(b"gitdir: "):
+        raise Refused(f"{place} is neither a folder nor names one (gitdir: …)")
+    named = top / os.fsdecode(said.removeprefix(b"gitdir: "))
+    if not named.is_dir():
+        raise Refused(f"{place} points to {named}, which is not there")
+    return named.resolve()
+
+
+def _common(theirs: Path) -> Path:
+    pointer = theirs / "commondir"
+    return (theirs / os.fsdecode(read_bytes(pointer, limit=4096).strip())).resolve() if pointer.exists() else theirs
+
+
+def _copy(source: Path, target: Path, limit: int) -> None:
+    """A copy with the same times: git compares the index' own with those of files."""
+    if os.path.lexists(source):
+        target.write_bytes(read_bytes(source, limit=limit))
+        times = source.stat()
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _quoted(path: bytes) -> bytes:
+    """As git quotes a path in its files."""
+    return b'"' + b"".join(bytes([c]) if 32 <= c < 127 and c not in b'"\\' else b"\\%03o" % c for c in path) + b'"'
+
+
+def _read(top: Path, git: _Git) -> Checkout | None:
+    settings = _settings(git)
+    if settings.get("core.bare") in ("", "true", "yes", "on", "1"):
+        if (git.theirs / "index").exists() and git.theirs == git.common:
+            raise Refused("core.bare is set, though it has an index")
+        if git.theirs == git.common:
+            return None
+    _configure(git, settings)
+    _check_sums(git, settings.get("extensions.objectformat", "sha1"))
+    entries = _entries(git)
+    names = dict.fromkeys(entry.name for entry in entries)  # an unmerged file stands there several times
+    submodules = dict.fromkeys(entry.name for entry in entries if entry.mode == _SUBMODULE)
+    commit, tree = _commit(git)
+    changed = set(git.ask("ls-files", "--modified", "-z", *git.sparse).split(b"\0")[:-1])
+    dirty = bool(commit) and bool(changed - submodules.keys() or _tree(entries, len(tree)) != tree)
+    return Checkout(
+        top,
+        commit + ("-dirty" if dirty else ""),
+        tuple(os.fsdecode(name) for name in names if name not in submodules and not name.endswith(b"/")),
+        tuple(map(os.fsdecode, submodules)),
+        _identity(git, settings, commit),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the index: a file, a submodule, or a whole folder of a sparse one."""
+
+    mode: bytes
+    id: bytes
+    is_merged: bool
+    name: bytes
+
+
+def _entries(git: _Git) -> list[_Entry]:
+    entries = []
+    for line in git.ask("ls-files", "--stage", "-z", *git.sparse).split(b"\0")[:-1]:
+        facts, name = line.split(b"\t", 1)
+        mode, identifier, stage = facts.split()
+        _check_name(name.removesuffix(b"/") if mode == _FOLDER else name)
+        entries.append(_Entry(mode, identifier, stage == b"0", name))
+    return entries
+
+
+def _settings(git: _Git) -> dict[str, str]:
+    """What the repository's configuration says; git parses the file and follows nothing that is in it."""
+    (git.place / "config").write_text("[core]\n\trepositoryformatversion = 0\n")
+    if not (git.common / "config").exists():
+        return {}
+    copy = git.place / "theirs"
+    _copy(git.common / "config", copy, _LARGEST_TEXT)
+    try:
+        listing = git.ask("config", "--file", str(copy), "--no-includes", "--list", "-z")
+    except Refused as refusal:
+        raise Refused(str(refusal).replace(f"{git.theirs}/theirs", f"{git.common}/config")) from None
+    pairs = (os.fsdecode(one).partition("\n") for one in listing.split(b"\0")[:-1])
+    return {name: value for name, _, value in pairs}
+
+
+def _configure(git: _Git, settings: dict[str, str]) -> None:
+    """Ours says how the repository is written down; whether this git can read that is git's to say."""
+    version = settings.get("core.repositoryformatversion", "0")
+    lines = ["[core]", f"\trepositoryformatversion = {_value(version)}", "\tbare = false", "[extensions]"]
+    if git.sparse:
+        lines[1:1] = ["\tsparseCheckout", "\tsparseCheckoutCone", "[index]", "\tsparse", "[core]"]
+    for name, value in settings.items():
+        section, _, key = name.partition(".")
+        if section == "extensions" and key not in _HARMLESS and re.fullmatch(r"[a-z][a-z0-9-]*", key):
+            lines.append(f"\t{key} = {_value(value)}")
+    (git.place / "config").write_text("\n".join(lines) + "\n", errors="surrogateescape")
+
+
+def _value(text: str) -> str:
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") + '"'
+
+
+def _check_sums(git: _Git, algorithm: str) -> None:
+    """Git does not look at the checksum of an index that it reads. One of zeros says that there is none."""
+    for index in (git.place / "index", *git.place.glob("sharedindex.*")):
+        if index.exists() and algorithm in ("sha1", "sha256"):
+            content, length = index.read_bytes(), hashlib.new(algorithm).digest_size
+            if content[-length:] not in (bytes(length), hashlib.new(algorithm, content[:-length]).digest()):
+                raise Refused(f"{git.theirs / index.name} is damaged: its checksum is wrong")
+
+
+def _check_name(name: bytes) -> None:
+    """Git looks at names when it puts them into an index, not when it reads one."""
+    parts = name.split(b"/")
+    if not all(parts) or any(part in (b".", b"..") or part.lower() == b".git" for part in parts):
+        raise Refused(f"its index names {os.fsdecode(name)!r}, which is no file of a working tree")
+
+
+def _commit(git: _Git) -> tuple[str, bytes]:
+    """The commit and its tree; empty before the first one."""
+    commit = git.ask("rev-parse", "--verify", "--quiet", "HEAD", fine=(0, 1)).strip().decode()
+    return commit, git.ask("rev-parse", "--verify", f"{commit}^{{tree}}").strip() if commit else b""
+
+
+def _tree(entries: list[_Entry], digits: int) -> bytes:
+    """The tree that a commit of the index would have; empty while files are unmerged.
+
+    Computed here: git would write it, and give new times to what the repository already has of it.
+    """
+    if not all(entry.is_merged for entry in entries):
+        return b""
+    lines: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    """By folder: what is in it, each with what it is sorted by."""
+
+    def put(name: bytes, mode: bytes, identifier: bytes) -> None:
+        above, _, last = name.rpartition(b"/")
+        line = mode.lstrip(b"0") + b" " + last + b"\0" + bytes.fromhex(identifier.decode())
+        lines[above].append((last + b"/" if mode == _FOLDER else last, line))
+
+    for entry in entries:
+        above = entry.name.removesuffix(b"/")
+        while above:
+            above = above.rpartition(b"/")[0]
+            if above in lines:
+                break
+            lines[above] = []
+        put(entry.name.removesuffix(b"/"), entry.mode, entry.id)
+    identifier = b""
+    for folder in sorted(lines or {b"": []}, key=lambda name: (name.count(b"/"), name), reverse=True):
+        content = b"".join(line for _, line in sorted(lines.get(folder, [])))
+        identifier = _ALGORITHMS[digits](b"tree %d\0" % len(content) + content).hexdigest().encode()
+        if folder:
+            put(folder, _FOLDER, identifier)
+    return identifier
+
+
+def _identity(git: _Git, settings: dict[str, str], commit: str) -> frozenset[str]:
+    """By its place, its commit, its first commit (a shallow clone has none), and where it was cloned from."""
+    keys = {_place(git.common)}
+    if commit:
+        first = git.ask("rev-list", "--first-parent", "--max-parents=0", commit).strip()
+        shallow = git.place / "shallow"
+        cut = first in shallow.read_bytes().split() if shallow.exists() else False
+        keys |= {f"commit {commit}"} if cut else {f"commit {commit}", f"root {first.decode()}"}
+    urls = {name: url for name, url in settings.items() if re.fullmatch(r"remote\..+\.url", name)}
+    url = urls.get("remote.origin.url") or (next(iter(urls.values())) if len(urls) == 1 else "")
+    if url:
+        keys.add(_remote(url, git.top))
+    return frozenset(keys)
+
+
+def _place(git_directory: Path) -> str:
+    return f"place {git_directory}"
+
+
+def _remote(url: str, top: Path) -> str:
+    """An address without what does not tell repositories apart: scheme, user, port, case, `.git`."""
+    scheme, found, rest = url.partition("://")
+    if found and scheme != "file":
+        host, _, path = rest.partition("/")
+        host = re.sub(r":\d*$", "", host.rpartition("@")[2])
+    elif not found and re.match(r"[^/]+:", url):  # host:path, as for ssh
+        host, _, path = url.partition(":")
+        host = host.rpartition("@")[2]
+    else:
+        place = top / (unquote(rest) if found else url)
+        if os.path.lexists(place / ".git"):
+            return _place(_common(_git_directory(place)))
+        for folder in (place, Path(f"{place}.git")):
+            if is_git_directory(folder):
+                return _place(folder.resolve())
+        host, path = "", os.path.normpath(place)
+    return f"remote {host}/{path.strip('/').removesuffix('.git').rstrip('/')}".lower()

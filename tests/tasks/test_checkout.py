@@ -1,0 +1,273 @@
+"""What git knows of a working tree: of every kind that there is, without running or writing anything of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import struct
+from hashlib import sha1
+from pathlib import Path
+
+import pytest
+
+from tasks import checkout
+from tests.repositories import commit, everything_in, git
+
+FILES = {"a.py": "a = 1\n", "pkg/b.py": "b = 1\n"}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return commit(tmp_path / "mine", FILES)
+
+
+def read(top: Path) -> checkout.Checkout:
+    found = checkout.read(top)
+    assert found is not None
+    return found
+
+
+def touch(top: Path) -> None:
+    """Have git look into the files: their times are not those that it noted."""
+    for name in FILES:
+        os.utime(top / name, (1, 1))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[core]\n fsmonitor = {run}\n",
+        "[core]\n hooksPath = {hooks}\n fsmonitor = true\n",
+        "[core]\n sshCommand = {run}\n gitProxy = {run}\n pager = {run}\n editor = {run}\n askPass = {run}\n",
+        "[core]\n alternateRefsCommand = {run}\n worktree = /etc\n attributesFile = {attributes}\n",
+        '[filter "x"]\n clean = {run}\n smudge = {run}\n required\n',
+        '[filter "x"]\n process = {run}\n',
+        '[diff]\n external = {run}\n[diff "x"]\n textconv = {run}\n command = {run}\n',
+        "[alias]\n ls-files = !{run}\n rev-parse = !{run}\n config = !{run}\n",
+        "[include]\n path = {included}\n",
+        '[includeIf "gitdir:/"]\n path = {included}\n',
+        "[credential]\n helper = !{run}\n",
+        '[merge "x"]\n driver = {run}\n[gpg]\n program = {run}\n[log]\n showSignature = true\n',
+        "[submodule]\n recurse = true\n[trace2]\n eventTarget = {target}\n normalTarget = {target}\n",
+        '[remote "origin"]\n url = ext::{run}\n promisor = true\n partialclonefilter = tree:0\n uploadpack = {run}\n'
+        "[protocol]\n allow = always\n[extensions]\n partialClone = origin\n",
+        "[pager]\n ls-files = {run}\n[uploadpack]\n packObjectsHook = {run}\n",
+    ],
+)
+def test_no_program_that_a_repository_names_is_run(tmp_path: Path, repository: Path, config: str) -> None:
+    run, target, included = (tmp_path / name for name in ("run", "pwned", "included"))
+    run.write_text(f"#!/bin/sh\necho run >> {target}\ncat\n")
+    run.chmod(0o755)
+    included.write_text(f'[core]\n fsmonitor = {run}\n[filter "x"]\n clean = {run}\n')
+    (tmp_path / "attributes").write_text("* filter=x diff=x merge=x\n")
+    shutil.copy(tmp_path / "attributes", repository / ".gitattributes")
+    shutil.copy(tmp_path / "attributes", repository / ".git" / "info" / "attributes")
+    for folder in (repository / ".git" / "hooks", tmp_path / "hooks"):
+        folder.mkdir(exist_ok=True)
+        for name in ("post-index-change", "pre-commit", "fsmonitor-watchman", "reference-transaction", "post-checkout"):
+            shutil.copy(run, folder / name)
+    places = {"run": run, "hooks": tmp_path / "hooks", "included": included, "target": target}
+    with (repository / ".git" / "config").open("a") as file:
+        file.write(config.format(**places, attributes=tmp_path / "attributes"))
+    touch(repository)
+    before = everything_in(repository)
+    found = read(repository)
+    assert not target.exists() and everything_in(repository) == before
+    assert set(FILES) == set(found.tracked) and found.commit == git(tmp_path, "-C", "mine/.git", "rev-parse", "HEAD")
+
+
+def test_the_environment_and_the_persons_configuration_change_nothing(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = read(repository)
+    (tmp_path / ".gitconfig").write_text("[broken\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("DIR", "WORK_TREE", "INDEX_FILE", "CONFIG_PARAMETERS", "EXTERNAL_DIFF", "TRACE", "EXEC_PATH"):
+        monkeypatch.setenv(f"GIT_{name}", "/nonexistent")
+    assert read(repository) == expected
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        ("update-index", "--index-version=3", "--force-write-index"),
+        ("update-index", "--index-version=4"),
+        ("update-index", "--split-index"),
+        ("update-index", "--untracked-cache"),
+        ("update-index", "--assume-unchanged", "a.py"),
+        ("sparse-checkout", "set", "--cone", "--sparse-index", "pkg"),
+        ("sparse-checkout", "set", "--no-cone", "/pkg/"),
+        ("pack-refs", "--all"),
+        ("gc", "-q"),
+        ("checkout", "-q", "--detach"),
+        ("config", "core.bare", "false"),
+        ("commit-graph", "write"),
+        ("repack", "-q", "-a", "-d", "--write-midx"),
+    ],
+)
+def test_forms_in_which_git_writes_a_repository(repository: Path, form: tuple[str, ...]) -> None:
+    git(repository, *form)
+    before = everything_in(repository)
+    found = read(repository)
+    assert set(found.tracked) == set(FILES) and found.commit == git(repository, "rev-parse", "HEAD")
+    assert everything_in(repository) == before
+    (repository / "pkg" / "b.py").write_text("b = 2\n")
+    assert read(repository).commit.endswith("-dirty")
+
+
+def test_object_names_of_64_digits(tmp_path: Path) -> None:
+    found = read(commit(tmp_path / "mine", FILES, "--object-format=sha256"))
+    assert len(found.commit) == 64 and set(found.tracked) == set(FILES)
+
+
+def test_what_counts_as_dirty(repository: Path) -> None:
+    def dirty() -> bool:
+        return read(repository).commit.endswith("-dirty")
+
+    touch(repository)
+    (repository / "a.py").chmod(0o755)
+    (repository / "untracked.py").touch()
+    assert not dirty()
+    git(repository, "config", "core.autocrlf", "true")
+    (repository / "a.py").unlink()
+    git(repository, "checkout", "a.py")
+    touch(repository)
+    assert (repository / "a.py").read_bytes() == b"a = 1\r\n" and not dirty()
+    (repository / "a.py").write_text("a = 2\n")
+    assert dirty()
+    git(repository, "add", "a.py")
+    assert dirty()
+    git(repository, "commit", "-q", "-m", "two")
+    assert not dirty()
+    (repository / "pkg" / "b.py").unlink()
+    assert dirty()
+
+
+def test_entries_that_are_no_usual_files(repository: Path) -> None:
+    commit(repository, {"c.py": "c = 1\n"})
+    git(repository, "checkout", "-q", "-b", "other", "HEAD~1")
+    commit(repository, {"c.py": "c = 2\n"})
+    with pytest.raises(Exception, match="merge"):
+        git(repository, "merge", "-q", "main")
+    (repository / "new.py").touch()
+    git(repository, "add", "--intent-to-add", "new.py")
+    found = read(repository)
+    assert sorted(found.tracked) == ["a.py", "c.py", "new.py", "pkg/b.py"] and found.commit.endswith("-dirty")
+
+
+def test_a_repository_without_a_commit(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "new")
+    assert read(tmp_path / "new").tracked == () and read(tmp_path / "new").commit == ""
+    (tmp_path / "new" / "a.py").touch()
+    git(tmp_path / "new", "add", "a.py")
+    assert read(tmp_path / "new").tracked == ("a.py",) and read(tmp_path / "new").commit == ""
+
+
+def damage(repository: Path, how: str) -> None:
+    place = repository / ".git"
+    if how == "index":
+        (place / "index").write_bytes((place / "index").read_bytes()[:-30])
+    elif how == "bits":
+        content = bytearray((place / "index").read_bytes())
+        content[40] ^= 1
+        (place / "index").write_bytes(content)
+    elif how == "pointer":
+        shutil.rmtree(place)
+        place.write_text("gitdir: /nowhere\n")
+    elif how == "no pointer":
+        shutil.rmtree(place)
+        place.write_text("x\n")
+    elif how in ("HEAD", "objects", "refs"):
+        (place / how).rename(place / "elsewhere")
+    elif how == "empty":
+        shutil.rmtree(place)
+        place.mkdir()
+    elif how == "dangling":
+        place.rename(repository / "elsewhere")
+        place.symlink_to("/nowhere")
+    elif how == "FIFO":
+        (place / "index").unlink()
+        os.mkfifo(place / "index")
+    elif how == "huge":
+        os.truncate(place / "index", 1 << 40)
+    elif how == "commit":
+        name = git(repository, "rev-parse", "HEAD")
+        (place / "objects" / name[:2] / name[2:]).unlink()
+    else:
+        with (place / "config").open("a") as file:
+            file.write(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("[core]\n repositoryformatversion = 2\n", "version"),
+        ("[core]\n repositoryformatversion = x\n", "numeric"),
+        ("[core]\n repositoryformatversion = 1\n[extensions]\n made-up = true\n", "made-up"),
+        ("[core]\n repositoryformatversion = 1\n[extensions]\n objectformat = md5\n", "md5"),
+        ("[broken\n", "config"),
+        ("[core]\n bare = true\n", "core.bare"),
+        ("index", "index"),
+        ("bits", "index"),
+        ("pointer", "/nowhere"),
+        ("no pointer", "gitdir"),
+        ("HEAD", "HEAD"),
+        ("objects", "objects"),
+        ("empty", "HEAD"),
+        ("dangling", "cannot be read"),
+        ("FIFO", "FIFO"),
+        ("huge", "larger"),
+        ("commit", "git"),
+    ],
+)
+def test_what_git_refuses_is_refused_with_its_words(repository: Path, how: str, said: str) -> None:
+    damage(repository, how)
+    with pytest.raises(checkout.Refused, match=said) as refusal:
+        checkout.read(repository)
+    assert str(repository) in str(refusal.value) and "codetune-git-" not in str(refusal.value)
+
+
+def test_without_git_a_repository_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(checkout.Refused, match="not installed"):
+        checkout.read(repository)
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.py", "/etc/hosts", ".git/config", "pkg/../../x", "./a", ".GIT/config", "a//b"]
+)
+def test_an_index_that_names_what_is_not_below_is_refused(repository: Path, name: str) -> None:
+    path, blob = name.encode(), bytes.fromhex(git(repository, "rev-parse", "HEAD:a.py"))
+    entry = struct.pack(">10L20sH", *(0,) * 6, stat.S_IFREG | 0o644, 0, 0, 6, blob, len(path)) + path
+    content = b"DIRC" + struct.pack(">2L", 2, 1) + entry + b"\0" * (8 - len(entry) % 8)
+    (repository / ".git" / "index").write_bytes(content + sha1(content).digest())
+    with pytest.raises(checkout.Refused):
+        checkout.read(repository)
+
+
+def test_checkouts_of_one_repository_are_known_by_what_they_share(tmp_path: Path, repository: Path) -> None:
+    commit(repository, {"c.py": "c = 1\n"})
+    git(repository, "remote", "add", "origin", "https://me@Example.org:443/Me/Mine.git/")
+    git(repository, "worktree", "add", "-q", str(tmp_path / "tree"), "HEAD~1")
+    git(tmp_path, "clone", "-q", "--bare", "mine", "bare.git")
+    git(tmp_path, "clone", "-q", "bare.git", "clone")
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{repository}", "shallow")
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{repository}", "ssh")
+    git(tmp_path / "ssh", "remote", "set-url", "origin", "git@example.org:me/mine")
+    shutil.copytree(repository, tmp_path / "copy")
+    other = read(commit(tmp_path / "other", {"o.py": "o = 1\n"})).identity
+    for name in ("tree", "clone", "shallow", "ssh", "copy"):
+        assert read(tmp_path / name).identity & read(repository).identity, name
+        assert not read(tmp_path / name).identity & other
+    assert not [key for key in read(tmp_path / "shallow").identity if key.startswith("root")]
+
+
+def test_a_bare_repository_is_no_code_but_worktrees_beside_one_are(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    git(tmp_path, "clone", "-q", "--bare", "mine", "hub/.bare")
+    (tmp_path / "hub" / ".git").write_text("gitdir: ./.bare\n")
+    git(tmp_path / "hub", "worktree", "add", "-q", "main")
+    assert checkout.read(tmp_path / "hub") is None and set(read(tmp_path / "hub" / "main").tracked) == set(FILES)
+    with pytest.raises(checkout.Refused, match="no code"):
+        checkout.top_of(tmp_path / "hub" / ".bare" / "hooks")
