@@ -7,6 +7,7 @@ of its folder and follows no link: what another user puts in the way, or a progr
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import stat
@@ -18,6 +19,8 @@ from functools import cache
 from pathlib import Path
 
 from artifacts.errors import InputError
+
+log = logging.getLogger(__name__)
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _YOUNG = 60.0
@@ -32,13 +35,18 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
         InputError: other users may exchange what is in the temporary folder.
     """
     path = Path(tempfile.mkdtemp(prefix=prefix, dir=temporary_root()))
-    descriptor = os.open(path, _FOLDER)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield path
+        descriptor = os.open(path, _FOLDER)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield path
+        finally:
+            os.close(descriptor)
     finally:
-        remove(path)
-        os.close(descriptor)
+        try:
+            remove(path)
+        except OSError as error:
+            log.warning("%s could not be removed: %s", path, error)
 
 
 def temporary_root() -> Path:

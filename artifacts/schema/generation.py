@@ -83,7 +83,7 @@ class Protection(Record):
     """What the sandbox achieves on this machine, as its probe found."""
 
     layers: dict[str, str] = Field(default_factory=dict)
-    """Layers that hold (`landlock`, `seccomp`, `limits`, `user`, `namespaces`), each with a word on how."""
+    """Layers that hold (`landlock`, `seccomp`, `limits`, `user`, `namespaces`, `disk`), each with a word on how."""
     level: Literal["strong", "weak", "none"]
     """`strong`: every required layer holds and the probe's attempts were refused."""
     sufficient: bool
@@ -112,8 +112,10 @@ class Executions(Handle):
     """Of all suites."""
     passed: int
     """Problems that the tuned model solved."""
+    stopped: int = 0
+    """Programs among those run that passed after they had raised `StopIteration` into the test."""
     notes: tuple[str, ...] = ()
-    """Tests that no program can pass, in sentences."""
+    """Tests that no program can pass, and passes that say little, in sentences."""
 
     @property
     def summary(self) -> str:

@@ -15,9 +15,10 @@ from flows.commands.options import Json
 if TYPE_CHECKING:
     from artifacts.schema import Protection
     from tasks.functional import Scores
-    from tasks.sandbox import Verdict
+    from tasks.sandbox import Limits, Verdict
 
 _USUAL = (1, 10, 100)
+_MOST_WORKERS = 1024
 
 
 def score(
@@ -43,17 +44,17 @@ def score(
     """Run completions against a suite's tests in the sandbox: pass@k, and a verdict for each."""
     from tasks import functional, sandbox
 
-    if seconds <= 0:
-        raise InputError(f"{seconds:g} s is no time", field="--seconds", remedy="give a number above 0")
-    if workers is not None and workers < 1:
-        raise InputError(f"{workers} is no number of programs", field="--workers", remedy="give 1 or more")
+    limits = _limits(seconds)
+    if workers is not None and not 1 <= workers <= _MOST_WORKERS:
+        raise InputError(
+            f"{workers} is no number of programs", field="--workers", remedy=f"give a number from 1 to {_MOST_WORKERS}"
+        )
     wanted = _numbers(k)
     problems = functional.suite(suite)
     rows = functional.read_completions(completions, problems)
     fewest = min(sum(row.task_id == problem.task_id for row in rows) for problem in problems.problems)
     functional.check_tries(wanted or [], fewest)
     protection = sandbox.check(allow_weak=allow_weak_sandbox)
-    limits = sandbox.Limits(seconds=seconds)
     verdicts = list(functional.check(problems, rows, limits, workers, allow_weak=allow_weak_sandbox))
     scores = functional.score(verdicts, wanted or [k for k in _USUAL if k <= fewest])
     if as_json:
@@ -61,6 +62,21 @@ def score(
     else:
         _show(problems.name, scores, protection)
     return 0
+
+
+def _limits(seconds: float) -> Limits:
+    from pydantic import ValidationError
+
+    from tasks.sandbox import Limits
+
+    try:
+        return Limits(seconds=seconds)
+    except ValidationError:
+        raise InputError(
+            f"{seconds:g} s is no time that a program could take",
+            field="--seconds",
+            remedy="give a number above 0, at most 604800 (a week)",
+        ) from None
 
 
 def _numbers(text: str | None) -> list[int] | None:
@@ -80,9 +96,14 @@ def _as_json(name: str, fingerprint: str, scores: Scores, protection: Protection
         "problems": scores.problems,
         "completions": scores.completions,
         "outcomes": scores.outcomes,
+        "stopped": scores.stopped,
         "sandbox": protection.model_dump(),
         "verdicts": [
-            {"task_id": one.id, "passed": one.passed, **one.model_dump(include={"outcome", "detail", "seconds"})}
+            {
+                "task_id": one.id,
+                "passed": one.passed,
+                **one.model_dump(include={"outcome", "stopped", "detail", "seconds"}),
+            }
             for one in scores.verdicts
         ],
     }
@@ -96,12 +117,17 @@ def _show(name: str, scores: Scores, protection: Protection) -> None:
     for column in ("task", "verdict", "why"):
         table.add_column(column, overflow="fold")
     for one in scores.verdicts:
-        if not one.passed:
+        if not one.passed or one.stopped:
             table.add_row(*_row(one))
     if table.row_count:
         console.print(table)
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in scores.outcomes.items())
     console.print(f"\n{name}: {scores.problems:,} problems, {scores.completions:,} completions: {outcomes}")
+    if scores.stopped:
+        console.print(
+            f"{scores.stopped:,} of those that passed raised StopIteration: it can end a loop of the test before its"
+            " last case"
+        )
     for k, value in scores.pass_at.items():
         console.print(f"[bold]pass@{k}  {value:.1%}[/]")
     console.print(f"sandbox: {protection.summary}", markup=False)
@@ -110,4 +136,5 @@ def _show(name: str, scores: Scores, protection: Protection) -> None:
 def _row(verdict: Verdict) -> tuple[str, str, str]:
     from rich.markup import escape
 
-    return escape(verdict.id), verdict.outcome, escape(verdict.detail)
+    why = "raised StopIteration" if verdict.stopped else verdict.detail
+    return escape(verdict.id), verdict.outcome, escape(why)

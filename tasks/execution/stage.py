@@ -53,6 +53,7 @@ def run_execution(
     verdicts: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
     notes: list[str] = []
+    stops = 0
     rows = _read(generations.path / "completions.parquet")
     for asked in generations.functional:
         suite = read_problems(generations.path / "problems" / f"{asked.name}.jsonl", asked.name)
@@ -63,7 +64,9 @@ def run_execution(
             {"suite": suite.name, "task_id": task, "completion": text, "detail": one.detail, "seconds": one.seconds}
             for (task, text), one in told.items()
         ]
-        notes += _endless(suite, told.values(), config)
+        stopped = [one.id for one in told.values() if one.stopped]
+        stops += len(stopped)
+        notes += [*_endless(suite, told.values(), config), *_stopped(suite, stopped)]
     _write(verdicts, workdir / "verdicts.parquet", VERDICT_COLUMNS)
     _write(runs, workdir / "runs.parquet", RUN_COLUMNS)
     return Executions(
@@ -72,6 +75,7 @@ def run_execution(
         programs=len(runs),
         passed=sum(row["passed"] for row in verdicts if row["side"] == "tuned"),
         problems=sum(row["side"] == "tuned" for row in verdicts),
+        stopped=stops,
         notes=tuple(notes),
     )
 
@@ -135,11 +139,23 @@ def _endless(suite: Suite, told: Iterable[Verdict], config: ExecutionConfig) -> 
     ]
 
 
+def _stopped(suite: Suite, tasks: Sequence[str]) -> list[str]:
+    """Passes that come of ending a loop of the test's early. Plain Python gives them; they are no aim to train for."""
+    if not tasks:
+        return []
+    return [
+        f"{len(tasks):,} programs for {suite.name} passed after raising StopIteration, which can end a loop of the test"
+        f" before its last case: {', '.join(sorted(set(tasks))[:5])}{' …' if len(set(tasks)) > 5 else ''}."
+    ]
+
+
 def sections(handle: Executions) -> list[Section]:
     """How many programs, and what held them in check."""
-    rows = (("programs run", f"{handle.programs:,}"), ("sandbox", handle.protection.level))
+    rows = [("programs run", f"{handle.programs:,}"), ("sandbox", handle.protection.level)]
+    if handle.stopped:
+        rows.append(("passed by raising StopIteration", f"{handle.stopped:,}"))
     held = Table(("layer", "how"), tuple(handle.protection.layers.items()))
-    blocks = [Table(("programs that the models wrote", ""), rows), held]
+    blocks = [Table(("programs that the models wrote", ""), tuple(rows)), held]
     problem = [Text(f"**Weak**: {handle.protection.problem}")] if handle.protection.problem else []
     return [Section("execution", "Programs in the sandbox", (*problem, *blocks))]
 
@@ -159,4 +175,4 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-STAGE = Stage(name="execution", version=1, run=run_execution, produces=Executions, sections=sections, needs_card=False)
+STAGE = Stage(name="execution", version=2, run=run_execution, produces=Executions, sections=sections, needs_card=False)

@@ -6,6 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import SkipValidation
 
 from artifacts.errors import InputError
 from artifacts.schema import Record
@@ -18,7 +21,7 @@ class Completion(Record):
     """What a model answered to a problem."""
 
     task_id: str
-    completion: str
+    completion: Annotated[str, SkipValidation]  # JSON can hold what is no text: that is its verdict
 
 
 class Scores(Record):
@@ -29,6 +32,8 @@ class Scores(Record):
     problems: int
     completions: int
     outcomes: dict[str, int]
+    stopped: int
+    """Completions that passed after raising `StopIteration` into the test: it may have ended before its last case."""
     verdicts: tuple[sandbox.Verdict, ...]
     """One for each completion, in their order; `id` is the task's."""
 
@@ -104,6 +109,7 @@ def score(verdicts: Sequence[sandbox.Verdict], ks: Sequence[int]) -> Scores:
         pass_at={k: sum(pass_at_k(made[task], correct[task], k) for task in made) / len(made) for k in ks},
         problems=len(made),
         completions=len(verdicts),
+        stopped=sum(one.stopped for one in verdicts),
         outcomes=dict(Counter(one.outcome for one in verdicts).most_common()),
         verdicts=tuple(verdicts),
     )

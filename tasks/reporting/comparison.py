@@ -81,9 +81,13 @@ def _programs(sample: Completion) -> tuple[Answer, ...]:
     """Both programs against each other: there are many ways to solve a problem."""
     base, tuned = (_shortened(text[:LONGEST]) for text in (sample.base, sample.tuned))
     return (
-        Answer("base", tuple(_pieces(base, tuned)), sample.base_reason == PASSED, sample.base_reason),
-        Answer("tuned", tuple(_pieces(tuned, base)), sample.tuned_reason == PASSED, sample.tuned_reason),
+        Answer("base", tuple(_pieces(base, tuned)), _passed(sample.base_reason), sample.base_reason),
+        Answer("tuned", tuple(_pieces(tuned, base)), _passed(sample.tuned_reason), sample.tuned_reason),
     )
+
+
+def _passed(reason: str | None) -> bool:
+    return (reason or "").startswith(PASSED)
 
 
 def _shortened(program: str) -> str:

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from artifacts import private
 from artifacts.errors import StageError
 from artifacts.schema import Protection
-from tasks.sandbox.jails import Outcome, Program, Verdict, judge
+from tasks.sandbox.jails import PREFIX, Outcome, Program, Verdict, judge
 from tasks.sandbox.protection import probe
 from tasks.sandbox.settings import Limits
 
@@ -50,18 +51,23 @@ def run(
         workers: programs at a time; the processors that this process may use if None.
 
     Raises:
-        StageError: the protection is below the floor.
+        InputError: other users may exchange what is in the temporary folder.
+        StageError: the protection is below the floor, or no jail can be made.
     """
     check(allow_weak=allow_weak)
+    private.remove_left_behind(PREFIX)
     return _judged(iter(programs), limits, workers or len(os.sched_getaffinity(0)))
 
 
 def _judged(programs: Iterator[Program], limits: Limits, workers: int) -> Iterator[Verdict]:
     waiting: deque[Future[Verdict]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="jail") as pool:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="jail")
+    try:
         for program in programs:
             waiting.append(pool.submit(judge, program, limits))
             if len(waiting) >= 4 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SkipValidation
 
+from artifacts import private
+from artifacts.errors import StageError
 from artifacts.schema import Record
 from tasks.sandbox import settings
+from tasks.sandbox.inside import watching
 from tasks.sandbox.settings import Limits
 
 Outcome = Literal["passed", "failed", "error", "timeout", "memory", "killed"]
 _ENTRY = Path(__file__).parent / "inside" / "main.py"
 _GRACE = 2.0
 """Seconds that the test's side has to say that time is up, before silence is taken for it. Starting counts as well."""
-_GLANCE = 0.1
-_FILES = 10_000
-"""Entries of the scratch folder."""
+PREFIX = "codetune-sandbox-"
+"""Of the names of scratch folders."""
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _VERDICT = 1 << 16
 """Bytes that a verdict may have."""
 
@@ -36,7 +38,7 @@ class Program(Record):
     """A program and the test that it has to pass."""
 
     id: str
-    source: str
+    source: Annotated[str, SkipValidation]  # models and files write what is no text, too: that is its verdict
     """What is not trusted: a module that defines `entry_point`."""
     test: str
     """Python that raises if the program is wrong. Names that it does not define are the program's."""
@@ -54,6 +56,8 @@ class Verdict(Record):
     """`failed` is the test's assertion, `error` anything else that was raised, `killed` a crash or too much written."""
     detail: str = ""
     seconds: float = 0
+    stopped: bool = False
+    """It passed, and the program raised `StopIteration`: that ends a loop of the test's as if no case were left."""
     layers: dict[str, str] = Field(default={})
     """What the program's side said of its confinement; believed of the probe's own program only."""
 
@@ -63,21 +67,22 @@ class Verdict(Record):
 
 
 def judge(program: Program, limits: Limits) -> Verdict:
-    """Run one program in a jail of its own."""
+    """Run one program in a jail of its own. Whatever it does, the answer is a verdict.
+
+    Raises:
+        StageError: no jail can be made on this machine.
+    """
     started = time.monotonic()
     for text, what in ((program.source, "program"), (program.test, "test"), (program.prelude, "test")):
-        if "\0" in text:
-            return Verdict(id=program.id, outcome="error", detail=f"the {what} has NUL bytes; Python refuses them")
+        if (found := _NOT_TEXT.search(text)) is not None:
+            name = "NUL bytes" if found[0] == "\0" else "lone surrogates"
+            return Verdict(id=program.id, outcome="error", detail=f"the {what} has {name}; Python refuses them")
     with _scratch() as folder, _started(folder) as process:
-        assert process.stdin and process.stdout
-        outcome, detail, layers = _watched(process, folder, program, limits)
-    seconds = round(time.monotonic() - started, 3)
-    return Verdict(id=program.id, outcome=outcome, detail=detail, seconds=seconds, layers=layers)
+        verdict = _watched(process, program, limits)
+    return verdict.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
 
 
-def _watched(
-    process: subprocess.Popen[bytes], folder: Path, program: Program, limits: Limits
-) -> tuple[Outcome, str, dict[str, str]]:
+def _watched(process: subprocess.Popen[bytes], program: Program, limits: Limits) -> Verdict:
     deadline = time.monotonic() + limits.seconds + _GRACE
     inside = settings.of(limits) | {"source": program.source}
     test = {"test": program.test, "prelude": program.prelude, "entry_point": program.entry_point}
@@ -86,35 +91,58 @@ def _watched(
         process.stdin.write(_message(inside) + _message(test))
         process.stdin.close()
     except BrokenPipeError:
-        return "killed", "the sandbox ended before it had the program", {}
-    said = b""
+        return Verdict(id=program.id, outcome="killed", detail="the sandbox ended before it had the program")
+    said, ready = b"", select.poll()
+    ready.register(process.stdout, select.POLLIN)
     while len(said) < _VERDICT:
-        if time.monotonic() > deadline:
-            return "timeout", "neither program nor test ended in time", {}
-        if written := _too_much(folder, limits):
-            return "killed", written, {}
-        if select.select([process.stdout], [], [], _GLANCE)[0]:
-            part = os.read(process.stdout.fileno(), _VERDICT)
-            said += part
-            if not part:
-                break
-    return _read(said, process)
+        if not ready.poll(max(0, deadline - time.monotonic()) * 1000):
+            return Verdict(id=program.id, outcome="timeout", detail="neither program nor test ended in time")
+        part = os.read(process.stdout.fileno(), _VERDICT)
+        if not part:
+            break
+        said += part
+    return _read(program.id, said, process, limits)
 
 
-def _read(said: bytes, process: subprocess.Popen[bytes]) -> tuple[Outcome, str, dict[str, str]]:
+def _read(name: str, said: bytes, process: subprocess.Popen[bytes], limits: Limits) -> Verdict:
     try:
-        verdict: dict[str, Any] = json.loads(said)
-        outcome, detail, layers = verdict["outcome"], str(verdict["detail"]), dict(verdict["layers"])
-    except (ValueError, KeyError, TypeError):
-        outcome, detail, layers = "gone", "", {}
-    if outcome in get_args(Outcome):
-        return outcome, detail, layers
-    who, status = "program" if detail else "test", process.wait(_GRACE)
+        verdict = json.loads(said)
+        told = {"outcome": verdict["outcome"], "stopped": verdict["stopped"], "detail": _printable(verdict["detail"])}
+        layers = {word: _printable(how) for word, how in verdict["layers"].items()}
+        if told["outcome"] != "gone":
+            return Verdict(id=name, layers=layers, **told)
+        who = "program"
+    except Exception:  # whatever was sent
+        who, layers = "test", {}
+    outcome, detail = _ending(who, process, limits)
+    return Verdict(id=name, outcome=outcome, detail=detail, layers=layers)
+
+
+def _ending(who: str, process: subprocess.Popen[bytes], limits: Limits) -> tuple[Outcome, str]:
+    """What became of a jail whose test said nothing of use."""
+    try:
+        status = process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        return "killed", "the sandbox did not end"
+    excesses = {
+        watching.THREADS: f"the program started more than {limits.threads} threads",
+        watching.SIZE: f"the program wrote more than {limits.scratch_mib} MiB",
+        watching.FILES: f"the program made more than {settings.ENTRIES:,} files",
+    }
+    if status in excesses:
+        return "killed", excesses[status]
     if status in (signal.SIGXCPU, signal.SIGKILL):
-        return "timeout", f"the {who} used up its processor time", layers
+        return "timeout", f"the {who} used up its processor time"
     if status:
-        return "killed", f"the {who} died of {_signal_name(status)}", layers
-    return "error", f"the {who} ended before it answered", layers
+        return "killed", f"the {who} died of {_signal_name(status)}"
+    return "error", f"the {who} ended before it answered"
+
+
+def _printable(text: object) -> str:
+    """A text that terminals, files and tables take: what they do not is written out."""
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in str(text)
+    )
 
 
 def _signal_name(number: int) -> str:
@@ -130,15 +158,21 @@ def _message(content: dict[str, Any]) -> bytes:
 def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A jail that has a session of its own; everything in it is killed at the end."""
     environment = {"HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [settings.interpreter(), "-I", "-S", "-B", str(_ENTRY)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        env=environment,
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            [settings.interpreter(), "-I", "-S", "-B", str(_ENTRY)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StageError(
+            f"the sandbox cannot start {settings.interpreter()}: {error}",
+            remedy="allow more processes and open files (ulimit -u, ulimit -n), or run fewer programs at a time",
+        ) from error
     try:
         yield process
     finally:
@@ -166,35 +200,17 @@ def _without(error: type[Exception], action: Callable[[], None]) -> None:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    outer = Path(tempfile.mkdtemp(prefix="codetune-sandbox-"))
-    folder = outer / "scratch"
-    folder.mkdir()
-    outer.chmod(0o711)
-    try:
+    """A folder that only the jail may enter. The folder around it is for its owner alone, but for passing through."""
+    with ExitStack() as stack:
+        try:
+            outer = stack.enter_context(private.temporary_folder(PREFIX))
+            folder = outer / "scratch"
+            folder.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                outer.chmod(0o711)  # the jail's users are others
+        except OSError as error:
+            raise StageError(
+                f"the sandbox cannot make a scratch folder: {error}",
+                remedy="make room there, or set TMPDIR to another folder of your own",
+            ) from error
         yield folder
-    finally:
-        shutil.rmtree(outer, onerror=_open_and_retry)
-
-
-def _open_and_retry(function: Callable[[str], None], path: str, _: object) -> None:
-    """A program may have made folders that not even their owner can open."""
-    for place in (Path(path).parent, Path(path)):
-        if place.is_dir() and not place.is_symlink():
-            place.chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True) if function in (os.scandir, os.open, os.rmdir) else function(path)
-
-
-def _too_much(folder: Path, limits: Limits) -> str | None:
-    size = entries = 0
-    for place, folders, files in os.walk(folder):
-        entries += len(folders) + len(files)
-        for name in files:
-            try:
-                size += os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118
-            except OSError:
-                continue
-        if entries > _FILES:
-            return f"the program made more than {_FILES:,} files"
-    if size > limits.scratch_mib << 20:
-        return f"the program wrote more than {limits.scratch_mib} MiB"
-    return None

@@ -4,38 +4,64 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 import sysconfig
-import tempfile
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from artifacts.configuration import Config
+from pydantic import Field
+
+from artifacts.configuration import Config, Seconds, Threads
+from artifacts.errors import StageError
 
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "idlelib", "ensurepip", "turtledemo"}
 _PACKAGES = ("numpy",)
 """Installed packages that programs and tests may import."""
-_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/ld.so.cache")
-_DEVICES = ("/etc/localtime", "/dev/urandom", "/dev/zero")
+_SYSTEM = ("/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom", "/dev/zero")
+NAMESPACES = True
+"""Whether a jail makes namespaces where the kernel lets it."""
+ENTRIES = 10_000
+"""Files and folders of the scratch folder."""
+_MAPPED = """
+import ctypes, importlib, os, sys
+sys.path += sys.argv[2:]
+for name in ("libgcc_s.so.1", "libm.so.6", "libstdc++.so.6"):
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        pass
+extensions = {name.partition(".")[0] for name in os.listdir(sys.argv[1]) if ".so" in name}
+for name in (*extensions - {"_tkinter"}, *(("numpy", "numpy.random") if sys.argv[2:] else ())):
+    try:
+        importlib.import_module(name)
+    except Exception:
+        pass
+for line in open("/proc/self/maps"):
+    path = line.rstrip("\\n").partition("/")[2]
+    if ".so" in path:
+        print("/" + path)
+"""
+"""Names the shared libraries that an interpreter opens for what may be imported."""
 
 
 class Limits(Config):
     """What one program may use, its test included."""
 
-    seconds: float = 10
+    seconds: Seconds = 10
     """Wall clock; processor time is limited to a second more."""
-    memory_mib: int = 1024
+    memory_mib: int = Field(1024, ge=64, le=1 << 20)
     """Address space of each of the two processes."""
-    file_mib: int = 16
+    file_mib: int = Field(16, ge=1, le=1 << 20)
     """Size of one file."""
-    scratch_mib: int = 64
-    """All files of the scratch folder together."""
-    descriptors: int = 64
+    scratch_mib: int = Field(64, ge=1, le=1 << 20)
+    """All files of the scratch folder together, open and mapped ones that have no name included."""
+    descriptors: int = Field(64, ge=16, le=1024)
     """Open files."""
-    threads: int = 32
-    """Threads; it binds where the user can be changed (as root), elsewhere memory limits them."""
+    threads: Threads = 32
+    """Threads of the program."""
 
 
 @cache
@@ -46,39 +72,49 @@ def interpreter() -> str:
 
 @cache
 def _folders() -> dict[str, Any]:
-    library = [Path(sysconfig.get_path("stdlib"))]
-    dynamic = Path(sysconfig.get_config_var("DESTSHARED") or library[0] / "lib-dynload")
-    entries = {entry for folder in library for entry in folder.iterdir() if entry.name not in _NOT_LIBRARY}
-    packages, linked = _packages()
-    shared = [str(path) for path in Path(sys.base_prefix, "lib").glob("libpython*")]
+    library = Path(sysconfig.get_path("stdlib"))
+    configured = Path(sysconfig.get_config_var("DESTSHARED") or library)
+    dynamic = (
+        configured if os.access(configured, os.R_OK) else library / "lib-dynload"
+    )  # an interpreter may have been moved
+    entries = [str(entry) for entry in library.iterdir() if entry.name not in _NOT_LIBRARY]
+    packages = {
+        name: Path(place)
+        for name in _PACKAGES
+        for place in (getattr(find_spec(name), "submodule_search_locations", None) or [])
+    }
+    beside = [path.with_name(f"{name}.libs") for name, path in packages.items()]
+    linked = [*packages.values(), *(path for path in beside if path.is_dir())]
     return {
-        "path": [*map(str, [*library, dynamic]), *([packages] if packages else [])],
-        "readable": [*sorted(map(str, entries)), str(dynamic), *linked, *shared, *_SYSTEM, *_DEVICES],
-        "listable": [*map(str, library), *([packages] if packages else [])],
-        "private": any(not _open_to_all(path) for path in [*library, dynamic, *map(Path, linked)]),
+        "path": [str(library), str(dynamic)],
+        "packages": {name: str(path) for name, path in packages.items()},
+        "readable": [*sorted(entries), str(dynamic), *map(str, linked), *_libraries(dynamic, packages), *_SYSTEM],
+        "listable": [str(library)],
+        "private": any(not _open_to_all(path) for path in (library, dynamic, *linked)),
     }
 
 
-def _packages() -> tuple[str | None, list[str]]:
-    """A folder with links to the packages that may be imported, and the folders that they are."""
-    found = {}
-    for name in _PACKAGES:
-        spec = find_spec(name)
-        for place in (spec.submodule_search_locations or []) if spec else []:
-            found[name] = Path(place)
-            found |= {path.name: path for path in Path(place).parent.glob(f"{name}.libs")}
-    if not found:
-        return None, []
-    folder = Path(tempfile.gettempdir(), f"codetune-packages-{os.getuid()}-{os.getpid()}")
-    folder.mkdir(mode=0o755, exist_ok=True)
-    for name, path in found.items():
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(path)
-    import atexit
-    import shutil
+def _libraries(dynamic: Path, packages: dict[str, Path]) -> list[str]:
+    """Shared libraries one by one: folders of the system hold other things, too.
 
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return str(folder), [str(path) for path in found.values()]
+    Raises:
+        StageError: the interpreter cannot be started.
+    """
+    places = sorted({str(path.parent) for path in packages.values()})
+    command = [interpreter(), "-I", "-S", "-B", "-W", "ignore", "-c", _MAPPED, str(dynamic), *places]
+    try:
+        said = subprocess.run(command, cwd="/", env={"LC_ALL": "C.UTF-8"}, capture_output=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise StageError(
+            f"{interpreter()} cannot be started for the sandbox: {_last_words(error)}",
+            remedy="let this user run that interpreter, or use another for the virtual environment",
+        ) from error
+    return sorted(set(os.fsdecode(said.stdout).splitlines()))
+
+
+def _last_words(error: Exception) -> str:
+    said = getattr(error, "stderr", None)
+    return os.fsdecode(said).strip().splitlines()[-1] if said else type(error).__name__
 
 
 def _open_to_all(path: Path) -> bool:
@@ -95,4 +131,7 @@ def of(limits: Limits) -> dict[str, Any]:
         "file": limits.file_mib << 20,
         "descriptors": limits.descriptors,
         "threads": limits.threads,
+        "scratch": limits.scratch_mib << 20,
+        "files": ENTRIES,
+        "namespaces": NAMESPACES,
     }

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NoReturn
 
-from tasks.sandbox.inside import wire
+from tasks.sandbox.inside import packages, wire
 
 _NAME = "program"
 
 
 def serve(channel: wire.Channel, settings: dict[str, Any], layers: dict[str, str]) -> NoReturn:
     """Load the program, then answer until the test has no more questions. The process ends here."""
-    sys.path[:] = settings["path"]
+    packages.prepare(settings)
     sys.set_int_max_str_digits(0)
     server = _Server(channel)
     try:

@@ -18,12 +18,17 @@ from tasks.sandbox.inside import syscalls
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 8, 22, 38
-_CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x40000000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1024, 16384, 1 << 18
+_MOUNT_SETATTR, _MOUNT_ATTR_RDONLY, _AT_FDCWD, _AT_RECURSIVE = 442, 1, -100, 0x8000
 _CAP_DAC_READ_SEARCH = 1 << 2
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
 _READ_FILE, _WRITE_FILE, _READ_DIR = 1 << 2, 1 << 1, 1 << 3
-_SCRATCH = (1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 7) | (1 << 8) | (1 << 12) | (1 << 14)
-"""Reading, writing, removing and making files, folders and symbolic links, truncating. No sockets, no devices."""
+_SCRATCH = (1 << 1) | (1 << 2) | (1 << 3) | (1 << 7) | (1 << 8) | (1 << 12) | (1 << 14)
+"""Reading, writing and making files, folders and symbolic links, truncating. No sockets, no devices."""
+_REMOVE = (1 << 4) | (1 << 5)
+"""Removing and renaming. Only in a file system of the jail's own: in another, what is removed but still open or mapped
+takes space that nobody without privileges can see."""
 _OWN_USERS = 2_000_000_000
 """Users that nobody has: each process gets one of its own, so that limits per user count it alone."""
 
@@ -31,9 +36,20 @@ Layers = dict[str, str]
 
 
 def prepare(settings: dict[str, Any]) -> Layers:
-    """What both processes share and only the first can do."""
+    """What both processes share and only the first can do: namespaces, and the scratch folder's file system."""
     die_with(settings["parent"])
-    return _try("namespaces", _namespaces)
+    layers: Layers = {}
+    if settings["namespaces"]:
+        layers |= _try("namespaces", _namespaces)
+    if layers:
+        layers |= _try("disk", lambda: _file_system(settings))
+    # Since 5.14 (Landlock 2 came with 5.19) the users of a namespace are counted for themselves.
+    settings["counted"] = os.geteuid() == 0 or ("namespaces" in layers and _landlock_version() >= 2)
+    if os.geteuid() == 0:
+        settings["group"] = _OWN_USERS + os.getpid()
+        os.chown(".", -1, settings["group"])
+        os.chmod(".", 0o770)  # noqa: PTH101 - program and test are different users of one group that nobody else is in
+    return layers
 
 
 def die_with(process: int) -> None:
@@ -85,9 +101,45 @@ def _checked(result: int) -> int:
 
 
 def _namespaces() -> str:
-    flags = _CLONE_NEWNET | _CLONE_NEWIPC | (0 if os.geteuid() == 0 else _CLONE_NEWUSER)
-    _checked(_libc.unshare(flags))
-    return "a network and System V IPC of its own"
+    user, group, flags = os.geteuid(), os.getegid(), _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWNS
+    if user == 0:
+        _checked(_libc.unshare(flags))
+        return "a network, System V IPC and mounts of its own"
+    _checked(_libc.unshare(flags | _CLONE_NEWUSER))
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        os.write(descriptor, text.encode())
+        os.close(descriptor)
+    return "users, a network, System V IPC and mounts of its own"
+
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "users"))
+
+
+def _file_system(settings: dict[str, Any]) -> str:
+    """Mount a file system in memory on the current folder; its size is the kernel's to hold, and it ends with the jail.
+
+    Everything else is made read-only besides: reading leaves no access times that another jail could see.
+    """
+    _checked(_libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
+    size, files = settings["scratch"], settings["files"]
+    flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME)
+    options = f"size={size},nr_inodes={files},mode=700".encode()
+    _checked(_libc.mount(b"codetune", b".", b"tmpfs", flags, options))
+    os.chdir(os.getcwd())  # noqa: PTH109 - the same name leads to what was mounted
+    said = f"a file system of its own, {size >> 20} MiB"
+    try:
+        _read_only(b"/", _AT_RECURSIVE, _MountAttributes(set=_MOUNT_ATTR_RDONLY))
+    except OSError:
+        return said
+    _read_only(b".", 0, _MountAttributes(clear=_MOUNT_ATTR_RDONLY))
+    return f"{said}; all others read-only"
+
+
+def _read_only(path: bytes, flags: int, attributes: _MountAttributes) -> None:
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    _checked(_libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, path, flags, ctypes.byref(attributes), size))
 
 
 def _limits(settings: dict[str, Any]) -> str:
@@ -107,21 +159,26 @@ def _limits(settings: dict[str, Any]) -> str:
 
 
 def _leave_root(settings: dict[str, Any], *, keep_reading: bool) -> str:
+    threads = settings["threads"]
     if os.geteuid() != 0:
-        return "not root"
+        _capabilities(0)  # those that a namespace of its own brings
+        if not settings["counted"]:
+            return "not root"
+        resource.setrlimit(resource.RLIMIT_NPROC, (threads + 2, threads + 2))  # the two other processes count, too
+        return f"not root, {threads} threads"
     reading = settings["private"]
     if reading and not keep_reading:
         raise OSError("the interpreter lies where only root can read, and nothing else would limit reading")
-    os.chown(".", _OWN_USERS + os.getpid(), -1)
-    os.chmod(".", 0o777)  # noqa: PTH101 - the folder above is closed; test and program are different users
     _prctl(_PR_SET_KEEPCAPS, 1)
     user = _OWN_USERS + os.getpid()
     os.setgroups([])
-    os.setresgid(user, user, user)
+    os.setresgid(settings["group"], settings["group"], settings["group"])
     os.setresuid(user, user, user)
     _capabilities(_CAP_DAC_READ_SEARCH if reading else 0)
-    resource.setrlimit(resource.RLIMIT_NPROC, (settings["threads"], settings["threads"]))
-    return f"user {user}, " + ("one capability, to reach the interpreter" if reading else "no capabilities")
+    resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))
+    return f"user {user}, {threads} threads, " + (
+        "one capability, to reach the interpreter" if reading else "no capabilities"
+    )
 
 
 def _capabilities(kept: int) -> None:
@@ -160,7 +217,7 @@ def _landlock(settings: dict[str, Any], version: int) -> str:
     for path in settings["listable"]:
         _allow(ruleset, path, _READ_DIR)
     _allow(ruleset, os.devnull, _READ_FILE | _WRITE_FILE)
-    _allow(ruleset, ".", _SCRATCH & handled)
+    _allow(ruleset, ".", (_SCRATCH | (_REMOVE if "disk" in settings["shared"] else 0)) & handled)
     _checked(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
     more = [word for word, since in (("TCP", 4), ("signals", 6)) if version >= since]

@@ -51,18 +51,17 @@ def _exactly(count: int) -> bytes:
 
 def main() -> None:
     _name_packages()
-    from tasks.sandbox.inside import candidate, confinement, tester, wire
+    from tasks.sandbox.inside import candidate, confinement, tester, watching, wire
 
     settings = _receive()
-    layers = confinement.prepare(settings)
+    layers = settings["shared"] = confinement.prepare(settings)
     keeper = os.getpid()
     ours, theirs = _socket.socketpair()
     program = os.fork()
     if program == 0:
         channel = theirs.detach()
         confinement.detach(channel, keeper)
-        layers |= confinement.confine(settings)
-        candidate.serve(wire.Channel(channel), settings, layers)
+        candidate.serve(wire.Channel(channel), settings, layers | confinement.confine(settings))
     theirs.close()
     test = os.fork()
     if test == 0:
@@ -70,20 +69,23 @@ def main() -> None:
         confinement.confine(settings)
         tester.judge(wire.Channel(ours.detach()), settings, _receive())
     ours.close()
+    signal.signal(signal.SIGTERM, lambda number, frame: _end([program, test]))
+    os.close(0)
+    os.close(1)
+    if excess := watching.watch(program, test, settings):
+        _end([program, test], excess)
     _keep(program, test)
 
 
 def _keep(program: int, test: int) -> NoReturn:
     """Wait for the verdict or the order to stop; leave no process.
 
-    The exit status is the signal by which the program, or the test, ended before that, or 0.
+    The exit status is the signal by which the program, or the test, ended before that, 0, or the excess that was seen.
     """
-    signal.signal(signal.SIGTERM, lambda number, frame: _end([program, test]))
-    os.close(0)
-    os.close(1)
     status = os.waitpid(test, 0)[1]
     gone = _ended_by_itself(program) if os.WIFEXITED(status) and os.WEXITSTATUS(status) else None
-    _end([program] if gone is None else [], status if gone is None else gone)
+    told = status if gone is None else gone
+    _end([program] if gone is None else [], os.WTERMSIG(told) if os.WIFSIGNALED(told) else 0)
 
 
 def _ended_by_itself(program: int) -> int | None:
@@ -102,7 +104,7 @@ def _end(left: list[int], status: int = 0) -> NoReturn:
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-    os._exit(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,16 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, ModuleType
 from typing import Any, NoReturn
 
-from tasks.sandbox.inside import wire
+from tasks.sandbox.inside import packages, wire
 
 _TEST = "<test>"
-_NOT_ERRORS = ("SystemExit", "KeyboardInterrupt", "GeneratorExit")
+_LAYERS = ("namespaces", "disk", "limits", "user", "landlock", "seccomp")
 
 
 class _Late(BaseException):
     """The time is up."""
 
-
-class Ended(Exception):  # noqa: N818 - what the program did
-    """The program ended, or tried to end the process, before it answered."""
+    happened = False
 
 
 def judge(channel: wire.Channel, settings: dict[str, Any], test: dict[str, str]) -> NoReturn:
@@ -36,8 +34,7 @@ def judge(channel: wire.Channel, settings: dict[str, Any], test: dict[str, str])
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    sys.path[:] = settings["path"]
-    sys.set_int_max_str_digits(0)
+    packages.prepare(settings)
     signal.signal(signal.SIGALRM, _late)
     signal.setitimer(signal.ITIMER_REAL, settings["seconds"])
     verdict = _verdict(Program(channel), test)
@@ -47,12 +44,18 @@ def judge(channel: wire.Channel, settings: dict[str, Any], test: dict[str, str])
 
 
 def _late(number: int, frame: FrameType | None) -> None:
+    _Late.happened = True
     raise _Late
 
 
 def _verdict(program: Program, test: dict[str, str]) -> dict[str, Any]:
     try:
         outcome, detail = _tried(program, test)
+        # A test that catches everything has not caught these.
+        if _Late.happened:
+            raise _Late
+        if program.broken:
+            raise program.broken
     except _Late:
         what = "the program did not answer in time" if program.asked else "the test itself did not end in time"
         outcome, detail = "timeout", what
@@ -61,8 +64,12 @@ def _verdict(program: Program, test: dict[str, str]) -> dict[str, Any]:
     except MemoryError:
         outcome, detail = "memory", "no memory left"
     except BaseException as error:
-        outcome, detail = "error", _described(error)
-    return {"outcome": outcome, "detail": detail[:500], "layers": program.layers}
+        ended = error is program.failure and not isinstance(error, Exception)
+        outcome, detail = "error", f"{'the program tried to end the process: ' if ended else ''}{_described(error)}"
+    return {
+        **{"outcome": outcome, "detail": detail[:500], "layers": program.layers},
+        "stopped": outcome == "passed" and program.stopped,
+    }
 
 
 def _tried(program: Program, test: dict[str, str]) -> tuple[str, str]:
@@ -102,7 +109,10 @@ def _mentioned(code: CodeType) -> set[str]:
 
 
 def _described(error: BaseException) -> str:
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # a class of the test's own
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -123,16 +133,23 @@ class Program:
         self._channel, self._callbacks = channel, list[Callable[..., Any]]()
         self.asked, self.layers, self.names = True, dict[str, str](), dict[str, str | None]()
         self.failure: BaseException | None = None
-        self._exceptions: dict[str, type[Exception]] = {}
+        self.broken: wire.Broken | None = None
+        self.stopped = False
+        """Whether it raised what ends a loop of the test's before the last case, as `map` and `next` take it."""
+        self._exceptions: dict[str, type[BaseException]] = {}
 
     def load(self) -> BaseException | None:
         """Wait until the program is loaded. Returns what it raised, if it did."""
         message = self._received()
         self.asked = False
-        self.layers = {str(name): str(text) for name, text in dict(message.get("layers", {})).items()}
+        layers, names = message.get("layers"), message.get("names")
+        if isinstance(layers, dict):
+            self.layers = {name: str(layers[name])[:200] for name in _LAYERS if name in layers}
         if "raised" in message:
             return self._failure(message)
-        self.names = {str(name): base for name, base in dict(message["names"]).items()}
+        if not isinstance(names, dict):
+            raise wire.Broken("no names")
+        self.names = names
         return None
 
     def named(self, name: str) -> Any:
@@ -154,6 +171,7 @@ class Program:
         self.asked = False
         if "raised" in message:
             self.failure = self._failure(message)
+            self.stopped |= isinstance(self.failure, (StopIteration, StopAsyncIteration))
             raise self.failure
         if "arguments" in message and message["arguments"] != sent:
             _take_over(arguments, self._decoded(message["arguments"]))
@@ -163,9 +181,13 @@ class Program:
         return self.ask("call", number, arguments, named=wire.encode(named, self._refer))
 
     def _received(self) -> dict[str, Any]:
-        message = self._channel.receive()
-        if not isinstance(message, dict):
-            raise wire.Broken("an answer that is no message")
+        try:
+            message = self._channel.receive()
+            if not isinstance(message, dict):
+                raise wire.Broken("an answer that is no message")
+        except wire.Broken as broken:
+            self.broken = broken
+            raise
         return message
 
     def _call_back(self, message: dict[str, Any]) -> None:
@@ -197,20 +219,20 @@ class Program:
             return self._callbacks[data[1]]
         return Remote(self, int(data[1]), str(data[2]))
 
-    def _exception(self, name: str, base: Any) -> type[Exception]:
+    def _exception(self, name: str, base: Any) -> type[BaseException]:
         known = getattr(builtins, str(base), Exception)
-        usable = isinstance(known, type) and issubclass(known, Exception)
+        usable = isinstance(known, type) and issubclass(known, BaseException)
         parent = known if usable else Exception
         if name == base and usable:
             return parent
         return self._exceptions.setdefault(name, type(name, (parent,), {}))
 
-    def _failure(self, message: dict[str, Any]) -> Exception:
-        name, text = str(message["raised"]), str(message.get("text", ""))
-        if message.get("base") in _NOT_ERRORS:
-            return Ended(f"the program tried to end the process ({name})")
+    def _failure(self, message: dict[str, Any]) -> BaseException:
+        name, base, text = (message.get(part) for part in ("raised", "base", "text"))
+        name = name[:100] if isinstance(name, str) and name.isidentifier() else "Exception"
+        text = text if isinstance(text, str) else ""
         try:
-            return self._exception(name, message.get("base"))(text)
+            return self._exception(name, base)(text)
         except TypeError:  # UnicodeDecodeError and its like want more
             return RuntimeError(f"{name}: {text}")
 

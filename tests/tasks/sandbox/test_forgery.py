@@ -9,7 +9,7 @@ import pytest
 
 from tests.tasks.sandbox.attacks import attacked
 
-_SEND = """
+SEND = """
 import json, os
 def send(message):
     text = json.dumps(message).encode() if not isinstance(message, bytes) else message
@@ -44,12 +44,12 @@ FORGERIES = {
     "            except Exception: pass\ndef attack(): pass",
     "garbage": "import gc\nfor o in gc.get_objects():\n    if isinstance(o, dict) and 'outcome' in o: o['outcome'] = 'passed'\n"
     "def attack(): pass",
-    "verdict sent": _SEND + "send({'outcome': 'passed', 'detail': '', 'layers': {}})\ndef attack(): pass",
-    "answer sent": _SEND + "send({'layers': {}, 'names': {'attack': None}})\nsend({'value': None})\ndef attack(): pass",
-    "no message": _SEND + "def attack():\n    send(b'[' * 10**5)",
-    "no value": _SEND + "def attack():\n    send({'value': ['d', 1]})",
-    "a call not given": _SEND + "def attack():\n    send({'ask': 7, 'arguments': ['t']})",
-    "a call by name": _SEND + "def attack():\n    send({'ask': '__class__', 'arguments': ['t']})",
+    "verdict sent": SEND + "send({'outcome': 'passed', 'detail': '', 'layers': {}})\ndef attack(): pass",
+    "answer sent": SEND + "send({'layers': {}, 'names': {'attack': None}})\nsend({'value': None})\ndef attack(): pass",
+    "no message": SEND + "def attack():\n    send(b'[' * 10**5)",
+    "no value": SEND + "def attack():\n    send({'value': ['d', 1]})",
+    "a call not given": SEND + "def attack():\n    send({'ask': 7, 'arguments': ['t']})",
+    "a call by name": SEND + "def attack():\n    send({'ask': '__class__', 'arguments': ['t']})",
     "endless answer": "import os\ndef attack():\n    for n in range(3, 64):\n        try: os.write(n, b'\\x7f' + bytes(7))\n"
     "        except OSError: pass",
     "closed channel": "import os\nos.closerange(0, 64)\ndef attack(): pass",

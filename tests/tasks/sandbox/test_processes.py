@@ -144,11 +144,10 @@ def test_everything_dies_with_the_judge(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     code = (
         "import tempfile; tempfile.tempdir = sys.argv[1]\nfrom tests.tasks.sandbox.attacks import attacked\n"
-        'attacked(\'def attack():\\n open("begun", "w")\\n while True: pass\', seconds=600)'
+        "attacked('def attack():\\n while True: pass', seconds=600)"
     )
     with subprocess.Popen([sys.executable, "-c", f"import sys; {code}", str(tmp_path)]) as judge:
-        wait_for(lambda: list(tmp_path.glob("*/scratch/begun")))
-        assert len(within(tmp_path)) == 3
+        wait_for(lambda: len(within(tmp_path)) == 3)
         judge.kill()
     wait_for(lambda: not within(tmp_path))
 
