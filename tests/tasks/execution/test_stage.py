@@ -62,6 +62,20 @@ def test_reasons(answer: str, reason: str, tmp_path: Path) -> None:
     assert set(pq.read_table(tmp_path / "verdicts.parquet")["reason"].to_pylist()) == {reason}
 
 
+def test_a_pass_by_stopping_the_tests_loop_is_counted_apart(tmp_path: Path) -> None:
+    looping = "def check(candidate):\n    assert all(map(lambda x: candidate(x) == 2 * x, [1, 2]))\n"
+    stops = "    raise StopIteration\n"
+    made = generations(
+        tmp_path, {"base": [RIGHT, WRONG], "tuned": [stops, RIGHT]}, *(row(n, test=looping) for n in (0, 1))
+    )
+    done = run_execution(ExecutionConfig(), generations=made, workdir=tmp_path)
+    rows = pq.read_table(tmp_path / "verdicts.parquet").to_pylist()
+    told = {(row["task_id"], row["side"]): (row["passed"], row["reason"]) for row in rows}
+    assert told["T/0", "tuned"] == (True, "passed by StopIteration") and told["T/0", "base"] == (True, "passed")
+    assert (done.stopped, done.passed, len(done.notes)) == (1, 2, 1) and "T/0" in done.notes[0]
+    assert ("passed by raising StopIteration", "1") in STAGE.show(done)[0].blocks[0].rows
+
+
 def test_a_test_that_never_ends_is_named(tmp_path: Path) -> None:
     made = generations(tmp_path, {"base": [RIGHT], "tuned": [RIGHT]}, row(0, test=ENDLESS))
     done = run_execution(ExecutionConfig(seconds=1), generations=made, workdir=tmp_path)

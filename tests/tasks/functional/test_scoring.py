@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from artifacts.errors import InputError
 from flows.cli import guarded
-from tasks import functional
+from tasks import functional, sandbox
+from tasks.execution import ExecutionConfig
 from tasks.functional import Completion
 from tests.tasks.functional.suites import human_eval, row, write
 
@@ -116,3 +118,41 @@ def test_a_k_that_cannot_be_told_is_refused_before_anything_runs(
     suite, made = write(tmp_path / "s.jsonl", row()), write(tmp_path / "c.jsonl", {"task_id": "T/0", "completion": ""})
     assert guarded(["score", str(suite), "--completions", str(made), "--k", "10"]) == 2
     assert "pass@10 cannot be told" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given", ["--seconds=nan", "--seconds=inf", "--seconds=1e300", "--seconds=0", "--workers=0", f"--workers={10**12}"]
+)
+def test_limits_that_mean_nothing_are_refused(given: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    suite = write(tmp_path / "s.jsonl", row())
+    made = write(tmp_path / "c.jsonl", {"task_id": "T/0", "completion": "    return x * 2\n"})
+    assert guarded(["score", str(suite), "--completions", str(made), given]) == 2
+    assert given.partition("=")[0] in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["seconds", "memory_mib", "file_mib", "scratch_mib", "descriptors", "threads"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, 0, 10**12, 1e300])
+def test_no_limit_of_the_sandbox_takes_what_nothing_can_mean(name: str, value: float) -> None:
+    with pytest.raises(ValidationError):
+        sandbox.Limits(**{name: value})
+    if name in ExecutionConfig.model_fields:
+        with pytest.raises(ValidationError):
+            ExecutionConfig(**{name: value})
+
+
+def test_what_is_no_text_and_what_stops_loops_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = write(tmp_path / "s.jsonl", row(test="def check(candidate):\n    assert all(map(candidate, [2, 3]))\n"))
+    answers = ["    return '\ud800'\n", "    raise StopIteration\n", "    return x\n"]
+    made = write(tmp_path / "c.jsonl", *({"task_id": "T/0", "completion": text} for text in answers))
+    assert guarded(["score", str(suite), "--completions", str(made), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [(one["outcome"], one["stopped"]) for one in said["verdicts"]] == [
+        ("error", False),
+        ("passed", True),
+        ("passed", False),
+    ]
+    assert (said["stopped"], said["pass@1"]) == (1, pytest.approx(2 / 3)) and "surrogates" in said["verdicts"][0][
+        "detail"
+    ]
+    assert guarded(["score", str(suite), "--completions", str(made)]) == 0
+    assert "StopIteration" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.sandbox import jails, settings
 from tests.tasks.sandbox.attacks import attacked, body
 
 READING = {
@@ -74,6 +75,60 @@ def test_environment_and_open_files_are_not_inherited(tmp_path: Path, monkeypatc
         assert attacked(body(seen), "1").passed  # the one that answers go through
 
 
+def test_packages_of_the_system_and_what_lies_beside_libraries_stay_unread() -> None:
+    places = [Path(one) for one in ("/usr/lib/python3", "/usr/lib/python3/dist-packages", "/usr/local/lib", "/usr/lib")]
+    files = [Path("/usr/lib/os-release"), *Path("/usr/lib").glob("python3*/site.py")]
+    source = f"""
+    import os
+    def attack():
+        read = []
+        for path in {[str(one) for one in (*places, *files)]!r}:
+            try:
+                os.listdir(path) if os.path.isdir(path) else open(path).read(1)
+                read.append(path)
+            except OSError:
+                pass
+        return read
+    """
+    library = os.path.dirname(os.path.realpath(os.__file__))  # noqa: PTH120
+    assert attacked(source, repr([str(one) for one in files if str(one).startswith(library)])).passed
+    assert not attacked(body("import pydantic")).passed
+    assert attacked(
+        body("import numpy.random, ssl, sqlite3, zoneinfo; numpy.random.default_rng(1); zoneinfo.ZoneInfo('UTC')")
+    ).passed
+
+
+def test_no_word_goes_between_programs_by_locks_or_times_of_files() -> None:
+    for way in (
+        "fcntl.flock(open({path!r}), fcntl.LOCK_SH)",
+        "fcntl.lockf(open({path!r}), fcntl.LOCK_SH)",
+        "fcntl.fcntl(open({path!r}), fcntl.F_OFD_SETLK, bytes(32))",
+        "fcntl.fcntl(open({path!r}), fcntl.F_SETLEASE, fcntl.F_RDLCK)",
+        "fcntl.fcntl(open({path!r}), fcntl.F_NOTIFY, fcntl.DN_ACCESS)",
+        "os.posix_fadvise(os.open({path!r}, 0), 0, 0, os.POSIX_FADV_DONTNEED)",
+        "os.utime({path!r})",
+        "b = ctypes.create_string_buffer(9); l = ctypes.CDLL(None); p = ctypes.pythonapi.Py_GetVersion\n"
+        "l.mincore(ctypes.cast(p, ctypes.c_void_p).value & ~4095, 4096, b) == 0 or 1 / 0",
+    ):
+        assert not attacked(body("import fcntl\n" + way.format(path=os.__file__))).passed, way
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="the time is set back, which is root's to do on a file of the interpreter"
+)
+def test_reading_leaves_no_access_time() -> None:
+    read = Path(os.__file__).with_name("this.py")
+    before = read.stat()
+    try:
+        os.utime(
+            read, (5, before.st_mtime)
+        )  # older than its change: a file system with relatime notes the next reading
+        assert attacked(body(f"return open({str(read)!r}).read(1) == 's'")).passed
+        assert read.stat().st_atime == 5
+    finally:
+        os.utime(read, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 WRITING = {
     "new file": "open({folder!r} + '/new', 'w')",
     "overwrite": "open({path!r}, 'w')",
@@ -120,3 +175,22 @@ def test_the_scratch_folder_can_be_used_and_is_gone_afterwards(tmp_path: Path, m
     used = "os.makedirs('a/b'); open('a/b/c', 'w').write('x'); os.mkdir('closed', 0); os.symlink('/', 'root')"
     assert attacked(body(f"{used}; return open('a/b/c').read()"), "'x'").passed
     assert list(tmp_path.glob("codetune-sandbox-*")) == []
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_no_other_user_knows_or_enters_a_scratch_folder(
+    namespaces: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "NAMESPACES", namespaces)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    settings._folders.cache_clear()
+    source = "import os, numpy\ndef attack():\n    facts = os.stat('.')\n    return [oct(facts.st_mode), facts.st_gid > 2 * 10**9]"
+    root = os.geteuid() == 0
+    assert attacked(source, repr(["0o40770" if root else "0o40700", root])).passed
+    with jails._scratch() as folder:
+        (outer,) = tmp_path.iterdir()
+        assert (
+            folder.parent == outer and outer.name.startswith(jails.PREFIX) and len(outer.name) > len(jails.PREFIX) + 7
+        )
+        assert [stat.S_IMODE(one.stat().st_mode) for one in (outer, folder)] == [0o711 if root else 0o700, 0o700]
+    assert list(tmp_path.iterdir()) == []
