@@ -7,23 +7,29 @@ repository on the hub; `HF_ENDPOINT`, `HF_TOKEN` and `HF_HOME` mean what they me
 
 from __future__ import annotations
 
-import json
+import io
+import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from artifacts import digest
+from artifacts import digest, reading
 from artifacts.configuration import Config, GivenPath
 from artifacts.errors import InputError
 from artifacts.installation import PROJECT
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import Record
 from tasks import hub
+from tasks.architecture import LLAMA_LIKE, llama_weights, read_config
+from tasks.safetensors_files import FLOATS, StoredTensor, read_header
 
 _FIELD = "model.name"
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+_OURS = "models/"
+"""What begins so is a folder, also where it is missing: who has that name on the hub is not asked."""
 _METADATA = (
     "*.json",
     "tokenizer.model",
@@ -43,6 +49,7 @@ _SINGLE = "model.safetensors"
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 """Any of these sets of files makes a tokenizer."""
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
+_AGAIN = "download or copy the model again (with Git LFS: `git lfs pull`)"
 PATIENCE = hub.Patience()
 """How long the hub is waited for."""
 
@@ -115,20 +122,20 @@ def fetch(model: ModelReference, progress: Progress = SILENT) -> Path:
     if model.revision is None:
         return model.metadata
     folder = _snapshot(model.name, model.revision, (*_METADATA, *_WEIGHTS), progress)
-    names = [path.name for path in folder.iterdir()]
-    for shard in _shards(model.name, folder, names):
-        _check_weights(model.name, folder / shard)
+    stored_tensors(model.model_copy(update={"metadata": folder, "revision": None}))
     return folder
 
 
 def _folder(name: str) -> Path | None:
     """The folder of that name; None when the name is one of a hub repository."""
-    path = Path(name).expanduser()
-    places = (path, PROJECT / path) if name.strip() else ()
-    found = next((place.resolve() for place in places if place.is_dir()), None)
-    if found is None and not _REPOSITORY.fullmatch(name):
+    with reading.blamed_on(Path(name), field=_FIELD, remedy="name a folder, or a repository as `owner/name`"):
+        path = Path(name).expanduser()
+        places = (path, PROJECT / path) if name.strip() else ()
+        found = next((place.resolve() for place in places if place.is_dir()), None)
+        file = next((place for place in places if place.exists()), None)
+    if found is None and (file or name.startswith(_OURS) or not _REPOSITORY.fullmatch(name)):
         raise InputError(
-            f"there is no folder {name!r}, and no repository on the hub can have that name",
+            f"{file} is no folder" if file else f"there is no folder {name!r}, and such a name is not asked of the hub",
             field=_FIELD,
             remedy=f"name a folder (from {Path.cwd()}) or a repository as `owner/name`",
         )
@@ -139,8 +146,7 @@ def _locate_in(folder: Path, name: str) -> ModelReference:
     names = [path.name for path in folder.iterdir() if path.is_file()]
     _check_files(name, names)
     _check_config(name, folder)
-    for shard in _shards(name, folder, names):
-        _check_weights(name, folder / shard)
+    _check_weights(ModelReference(name=name, revision=None, fingerprint="", metadata=folder))
     counted = [file for file in names if file.endswith((".safetensors", ".json", ".model", ".txt", ".jinja"))]
     return ModelReference(name=name, revision=None, fingerprint=digest.of_files(folder, counted), metadata=folder)
 
@@ -148,7 +154,7 @@ def _locate_in(folder: Path, name: str) -> ModelReference:
 def _locate_on_hub(config: ModelConfig) -> ModelReference:
     from huggingface_hub import constants
 
-    name = config.name
+    name, names = config.name, None
     if not constants.is_offline_mode():
         what = f"the model {name}" + (f" at {config.revision}" if config.revision else "")
         info = hub.ask(
@@ -157,12 +163,16 @@ def _locate_on_hub(config: ModelConfig) -> ModelReference:
             field=_FIELD,
             patience=PATIENCE,
         )
-        _check_files(name, [entry.rfilename for entry in info.siblings or ()])
+        names = [entry.rfilename for entry in info.siblings or ()]
+        _check_files(name, names)
     # By the configured revision, so that the cache learns which commit it stands for and can be used offline.
     folder = _snapshot(name, config.revision, _METADATA)
     _check_config(name, folder)
     fingerprint = digest.of_json({"repository": name, "commit": folder.name})
-    return ModelReference(name=name, revision=folder.name, fingerprint=fingerprint, metadata=folder)
+    model = ModelReference(name=name, revision=folder.name, fingerprint=fingerprint, metadata=folder)
+    if names is not None or any(folder.glob(_WEIGHTS[0])):
+        _check_weights(model, names)
+    return model
 
 
 def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...], progress: Progress = SILENT) -> Path:
@@ -223,55 +233,101 @@ def _check_files(name: str, files: list[str]) -> None:
 
 
 def _check_config(name: str, folder: Path) -> None:
-    architectures = _json(name, folder / "config.json").get("architectures") or []
-    if not any(str(architecture).endswith(_CAUSAL) for architecture in architectures):
-        kinds = ", ".join(map(str, architectures)) or "nothing"
+    architectures = read_config(folder).get("architectures") or []
+    if not any(architecture.endswith(_CAUSAL) for architecture in architectures):
         raise InputError(
-            f"{name} is not a causal language model: config.json names {kinds} as architecture",
+            f"{name} is not a causal language model: config.json names {', '.join(architectures) or 'nothing'} as "
+            "architecture",
             field=_FIELD,
             remedy="name a model whose architecture ends in ForCausalLM",
         )
 
 
-def _shards(name: str, folder: Path, names: list[str]) -> list[str]:
-    """The weight files that `from_pretrained` will read; every one of them exists."""
+def _shards(name: str, folder: Path, names: list[str]) -> dict[str, list[str] | None]:
+    """The weight files that `from_pretrained` will read, each of them in `names`, and the tensors that the index has in
+    each; None where there is no index."""
     if _SINGLE in names:
-        return [_SINGLE]
-    weight_map = _json(name, folder / _INDEX).get("weight_map")
-    shards = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
-    missing = [shard for shard in shards if shard not in names]
+        return {_SINGLE: None}
+    places = reading.read_object(folder / _INDEX, field=_FIELD, remedy=_AGAIN).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+        raise InputError(f"{folder / _INDEX} has no weight_map of names of files", field=_FIELD, remedy=_AGAIN)
+    shards: dict[str, list[str] | None] = {place: [] for place in sorted(set(places.values()))}
+    missing = [shard for shard in shards if shard not in names or not shard.endswith(".safetensors")]
     if missing or not shards:
         raise InputError(
             f"{name} lacks weight files that {_INDEX} names: {', '.join(missing[:3]) or 'all'}",
             field=_FIELD,
-            remedy="complete the download or the copy of the model",
+            remedy=_AGAIN,
         )
+    for tensor, place in places.items():
+        (shards[place] or []).append(tensor)
     return shards
 
 
-def _check_weights(name: str, path: Path) -> None:
-    """Refuse a file that is cut off, or a Git LFS pointer in place of the weights, by what its header announces."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(length)) if 8 + length <= size else None
-        except ValueError:
-            header = None
-    ends = [entry["data_offsets"][1] for key, entry in (header or {}).items() if key != "__metadata__"]
-    if not ends or 8 + length + max(ends) != size:
+def stored_tensors(model: ModelReference, names: Sequence[str] | None = None) -> dict[str, StoredTensor]:
+    """Every tensor of the model, from the headers of its files.
+
+    Args:
+        names: all files of its repository: of those that are not here the headers are fetched, and no more.
+
+    Raises:
+        InputError: a file is no complete safetensors file, or lacks what the index has in it.
+        TransientError: the hub does not answer.
+    """
+    there = [path.name for path in model.metadata.iterdir()] if names is None else list(names)
+    found: dict[str, StoredTensor] = {}
+    for shard, expected in _shards(model.name, model.metadata, there).items():
+        path = model.metadata / shard
+        header = _header(path) if names is None or path.exists() else _remote_header(model, shard)
+        absent = sorted(set(expected or ()) - set(header))
+        if absent:
+            raise InputError(
+                f"{shard} of {model.name} lacks {len(absent)} tensors that {_INDEX} has in it, {absent[0]} first",
+                field=_FIELD,
+                remedy=_AGAIN,
+            )
+        found |= header
+    return found
+
+
+def _header(path: Path) -> dict[str, StoredTensor]:
+    with reading.opened(path, field=_FIELD, remedy=_AGAIN) as file:
+        return read_header(file, os.fstat(file.fileno()).st_size)
+
+
+def _remote_header(model: ModelReference, name: str) -> dict[str, StoredTensor]:
+    assert model.revision is not None
+    with reading.blamed_on(Path(model.name, name), field=_FIELD, remedy="name another model, or another revision"):
+        file = hub.RemoteFile(model.name, model.revision, name, field=_FIELD, patience=PATIENCE, kind="model")
+        return read_header(io.BufferedReader(file), file.size)
+
+
+def _check_weights(model: ModelReference, names: Sequence[str] | None = None) -> None:
+    """Refuse weights that do not make the model that `config.json` describes, before they are brought here."""
+    config, stored = read_config(model.metadata), stored_tensors(model, names)
+    if config["model_type"] not in LLAMA_LIKE:
+        return  # what other families are made of only transformers knows: preflight builds one
+    needed = llama_weights(config)
+    problem = wrong_weights(stored, needed)
+    if problem:
         raise InputError(
-            f"{path.name} of {name} is no complete safetensors file ({size} bytes)",
+            f"the weights of {model.name} are not those that its config.json describes: {problem}",
             field=_FIELD,
-            remedy="download or copy it again (with Git LFS: `git lfs pull`)",
+            remedy="save it again with transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
         )
 
 
-def _json(name: str, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path.name} of {name} cannot be read: {error}", field=_FIELD, remedy="restore it") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path.name} of {name} is no JSON object", field=_FIELD, remedy="restore it")
-    return value
+def wrong_weights(stored: Mapping[str, StoredTensor], needed: Mapping[str, tuple[int, ...]]) -> str:
+    """What of the weights that a model needs is missing, misshapen or of another type; empty where nothing is."""
+    missing = [name for name in needed if name not in stored]
+    inner = [name for name in missing if name.removeprefix("model.") in stored]
+    if inner:
+        return f"{len(inner)} have names without the prefix `model.`, {inner[0]} first"
+    if missing:
+        return f"{len(missing)} of {len(needed)} are missing, {missing[0]} first"
+    for name, shape in needed.items():
+        if stored[name].shape != shape:
+            return f"{name} is {list(stored[name].shape)} where it must be {list(shape)}"
+        if stored[name].dtype not in FLOATS:
+            return f"{name} is stored as {stored[name].dtype}, which is quantized or no weight"
+    return ""

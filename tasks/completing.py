@@ -96,7 +96,8 @@ def base_of(folder: Path) -> ModelConfig:
             field="MODEL",
             remedy="export the model again, or write the base's name and commit there",
         )
-    return ModelConfig(name=name, revision=revision or None)
+    with reading.blamed_on(path, field="MODEL", remedy="export the model again"):
+        return ModelConfig(name=name, revision=revision or None)
 
 
 def complete(folder: Path, question: Question, *, new_tokens: int, quantization: Quantization) -> Answers:

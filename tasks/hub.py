@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from artifacts.errors import CodetuneError, InputError, TransientError
 
@@ -116,7 +116,7 @@ class Trial:
 
 
 class RemoteFile(io.RawIOBase):
-    """A file of a data set at a fixed commit, read in ranges: nothing is fetched but what is asked for.
+    """A file of a data set or model at a fixed commit, read in ranges: nothing is fetched but what is asked for.
 
     A transfer that breaks off is continued where it broke. Not safe to share between threads.
 
@@ -127,14 +127,22 @@ class RemoteFile(io.RawIOBase):
     """
 
     def __init__(
-        self, dataset: str, commit: str, name: str, *, field: str, patience: Patience, size: int | None = None
+        self,
+        repository: str,
+        commit: str,
+        name: str,
+        *,
+        field: str,
+        patience: Patience,
+        size: int | None = None,
+        kind: Literal["dataset", "model"] = "dataset",
     ) -> None:
         from huggingface_hub import hf_hub_url
 
         super().__init__()
         self.name, self._field, self._patience = name, field, patience
-        self._what = f"{name} of the data set {dataset}"
-        self._url = hf_hub_url(dataset, name, repo_type="dataset", revision=commit, endpoint=endpoint())
+        self._what = f"{name} of the {'data set' if kind == 'dataset' else 'model'} {repository}"
+        self._url = hf_hub_url(repository, name, repo_type=kind, revision=commit, endpoint=endpoint())
         self.size = self._ask_size() if size is None else size
         self._position = 0
 

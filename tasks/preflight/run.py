@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from artifacts.errors import CodetuneError
+from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import Progress
 from artifacts.schema import PreflightReport
-from tasks.base_model import ModelReference
+from tasks.base_model import ModelReference, stored_tensors, wrong_weights
 from tasks.preflight.job import JobShape
 from tasks.preflight.judgement import judge
 from tasks.preflight.planning import PreflightConfig
@@ -59,7 +59,22 @@ def check_model(model: ModelReference, job: JobShape) -> ModelShape:
     shape = read_shape(model.metadata)
     shape.check_targets(job.lora_target_modules)
     check_tokenization(job.format, job.max_length, model)
+    if shape.tensors:
+        _check_tensors(model, shape)
     return shape
+
+
+def _check_tensors(model: ModelReference, shape: ModelShape) -> None:
+    """Families name and join weights in their own ways, so that here only what has the same name is compared."""
+    stored = stored_tensors(model)
+    shared = {name: needed for name, needed in shape.tensors.items() if name in stored}
+    problem = wrong_weights(stored, shared) if shared else "none of them has a name that the model knows"
+    if problem:
+        raise InputError(
+            f"the weights of {model.name} are not those that its config.json describes: {problem}",
+            field="model.name",
+            remedy="save it again with transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
+        )
 
 
 def must_download(model: ModelReference) -> bool:

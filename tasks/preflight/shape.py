@@ -6,19 +6,19 @@ without weights on torch's meta device, which costs the import of torch and noth
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from artifacts.errors import InputError
 from artifacts.schema import Record
+from tasks import bounded
+from tasks.architecture import FIELD, LLAMA_LIKE, is_plain, read_config
 from tasks.engine.support import unsupported_config
 from tasks.training.configuration import ALL_LINEAR
-
-LLAMA_LIKE = ("llama", "mistral", "qwen2")
-"""`model_type`s whose layers are `self_attn.{q,k,v,o}_proj` and `mlp.{gate,up,down}_proj`, with RMSNorm."""
 
 
 class LinearKind(Record):
@@ -59,6 +59,8 @@ class ModelShape(Record):
     """Attention heads; 0 where the architecture is not known."""
     not_fused: str = "its architecture is not known"
     """Why the fused engine cannot run it; empty when it can."""
+    tensors: dict[str, tuple[int, ...]] = Field(default_factory=dict, repr=False)
+    """Its weights by name, where only transformers knows them; without those that it ties to others."""
 
     def kind(self, name: str) -> LinearKind:
         """The linear layer of this dotted name."""
@@ -114,26 +116,30 @@ def read_shape(folder: Path) -> ModelShape:
     Raises:
         InputError: the configuration cannot be read or describes no causal language model.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise _unreadable(f"its config.json cannot be read ({error})") from error
-    if not isinstance(config, dict) or "model_type" not in config:
-        raise _unreadable("its config.json names no model_type")
-    return llama_shape(config) if config["model_type"] in LLAMA_LIKE else _built_shape(folder, config)
+    config = read_config(folder)
+    if is_plain(config):
+        return llama_shape(config)
+    # Only transformers knows what the other fields mean: it tries to build the model, where it can do no harm.
+    described = bounded.ask("tasks.preflight.shape:describe", folder, field=FIELD, remedy=_REMEDY)
+    return llama_shape(config) if config["model_type"] in LLAMA_LIKE else ModelShape.model_validate(described)
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """The shape of a model that transformers builds. Imports torch."""
+    return _built_shape(folder, read_config(folder)).model_dump(mode="json")
+
+
+_REMEDY = "name a causal language model in the form of transformers"
 
 
 def _unreadable(problem: str) -> InputError:
-    return InputError(problem, field="model.name", remedy="name a causal language model in the form of transformers")
+    return InputError(problem, field=FIELD, remedy=_REMEDY)
 
 
 def llama_shape(config: dict[str, Any]) -> ModelShape:
     """The shape of one of `LLAMA_LIKE`, from what its `config.json` says."""
-    try:
-        hidden, layers, mlp = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
-        heads, vocabulary = config["num_attention_heads"], config["vocab_size"]
-    except KeyError as missing:
-        raise _unreadable(f"its config.json has no {missing}") from missing
+    hidden, layers, mlp = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
+    heads, vocabulary = config["num_attention_heads"], config["vocab_size"]
     head = config.get("head_dim") or hidden // heads
     queries, keys = heads * head, (config.get("num_key_value_heads") or heads) * head
     sizes = {
@@ -205,6 +211,7 @@ def _built_shape(folder: Path, raw: dict[str, Any]) -> ModelShape:
         ),
         weight_bytes=_weight_bytes(raw),
         not_fused=unsupported_config(raw) or "",
+        tensors={name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
     )
 
 

@@ -72,21 +72,6 @@ def without_fim(folder: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def seven_billion(folder: Path) -> None:
-    """CodeLlama-7b's shape. The weights stay small: the refusal must come before they are looked at."""
-    config = json.loads((folder / "config.json").read_text())
-    shape = {
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "intermediate_size": 11008,
-        "head_dim": 128,
-        "tie_word_embeddings": False,
-    }
-    (folder / "config.json").write_text(json.dumps(config | shape))
-
-
 OWN_MODEL = "model.name={tmp}/model"
 
 
@@ -137,7 +122,7 @@ MODEL = [
     Case("LoRA on a module that is not there", "query_proj", ["training.lora.target_modules=[query_proj]"]),
     Case("sequences longer than the context", "tokenization.max_length", ["tokenization.max_length=100000"]),
     Case("FIM without FIM tokens", "tokenization.format", [OWN_MODEL, "tokenization.format=fim"], model(without_fim)),
-    Case("7B without a GPU", "GPU", [OWN_MODEL], model(seven_billion), status=3),
+    Case("a model too large for a CPU", "GPU", ["preflight.cpu_max_parameters=1000000"], status=3),
 ]
 
 SUITE = "generation.functional=['{tmp}/s.jsonl']"

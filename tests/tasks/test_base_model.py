@@ -7,8 +7,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from artifacts.errors import InputError, TransientError
 from artifacts.progress import Progress, Tick
@@ -72,7 +74,7 @@ def test_what_the_user_may_not_read_is_named(model: Path) -> None:
     if user == 0:  # who may read everything
         os.seteuid(65534)
     try:
-        with pytest.raises(InputError, match=f"model.name.*Permission denied: '{model}'"):
+        with pytest.raises(InputError, match=f"model.name: {model} cannot be read: Permission denied"):
             locate(ModelConfig(name=str(model)))
     finally:
         os.seteuid(user)
@@ -101,10 +103,12 @@ def drop_tokenizer(model: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda model: (model / "config.json").unlink(), "no config.json"),
-    "broken config": (lambda model: (model / "config.json").write_text("{"), "config.json of .* cannot be read"),
+    "broken config": (lambda model: (model / "config.json").write_text("{"), "config.json cannot be read"),
     "list as config": (lambda model: (model / "config.json").write_text("[]"), "no JSON object"),
     "other task": (
-        lambda model: (model / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}'),
+        lambda model: (model / "config.json").write_text(
+            '{"model_type": "bert", "architectures": ["BertForMaskedLM"]}'
+        ),
         "not a causal language model.*BertForMaskedLM",
     ),
     "no weights": (lambda model: (model / "model.safetensors").unlink(), "no weights"),
@@ -135,10 +139,81 @@ def test_unusable_folder_is_refused(model: Path, damage: str) -> None:
     assert refusal.value.field == "model.name" and refusal.value.remedy
 
 
-@pytest.mark.parametrize("name", ["no such name", "./missing", "/missing/model", "a/b/c", "codellama", ""])
-def test_name_that_is_neither_folder_nor_repository(name: str) -> None:
-    with pytest.raises(InputError, match="no folder"):
+NO_REPOSITORIES = (
+    *("no such name", "./missing", "/missing/model", "a/b/c", "codellama", "missing/", "~/missing/x", "a//b"),
+    *(
+        "../missing",
+        "models/missing",
+        r"models\missing",
+        r".\x",
+        r"C:\models\x",
+        "~nosuchuser/x",
+        "~",
+        "..",
+        "/dev/null",
+    ),
+)
+
+
+@pytest.mark.parametrize("name", NO_REPOSITORIES)
+def test_what_begins_like_a_path_is_never_asked_of_the_hub(name: str, served: Hub) -> None:
+    with pytest.raises(InputError) as refused:
         locate(ModelConfig(name=name))
+    assert refused.value.field == "model.name" and refused.value.remedy and not served.requests
+
+
+def unprefixed(model: Path) -> None:
+    change_weights(model, lambda weights: {name.removeprefix("model."): one for name, one in weights.items()})
+
+
+def change_weights(model: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    save_file(change(load_file(model / "model.safetensors")), model / "model.safetensors", metadata={"format": "pt"})
+
+
+UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "names without the prefix": (unprefixed, "without the prefix"),
+    "a weight missing": (
+        lambda model: change_weights(model, lambda all_: {n: w for n, w in all_.items() if "layers.3.mlp.up" not in n}),
+        "1 of .* missing",
+    ),
+    "another width": (
+        lambda model: change_weights(model, lambda all_: all_ | {"model.norm.weight": all_["model.norm.weight"][:9]}),
+        "must be",
+    ),
+    "whole numbers": (
+        lambda model: change_weights(
+            model, lambda all_: all_ | {"model.norm.weight": all_["model.norm.weight"].astype("int8")}
+        ),
+        "stored as I8",
+    ),
+    "fewer layers": (lambda model: change_config(model, num_hidden_layers=9), "missing"),
+    "another vocabulary": (lambda model: change_config(model, vocab_size=5000), "must be"),
+    "an EOS id outside": (lambda model: change_config(model, eos_token_id=4096), "eos_token_id"),
+    "quantized already": (lambda model: change_config(model, quantization_config={"quant_method": "gptq"}), "already"),
+}
+
+
+def change_config(model: Path, **changes: object) -> None:
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_weights_that_are_not_those_of_the_configuration_are_refused(kind: str, model: Path) -> None:
+    act, words = UNFIT[kind]
+    act(model)
+    with pytest.raises(InputError, match=words) as refused:
+        locate(ModelConfig(name=str(model)))
+    assert refused.value.field == "model.name" and refused.value.remedy
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_weights_on_the_hub_are_refused_before_they_are_downloaded(kind: str, served: Hub, model: Path) -> None:
+    act, words = UNFIT[kind]
+    act(model)
+    with pytest.raises(InputError, match=words):
+        locate(ModelConfig(name=NAME))
+    assert sum(request.sent for request in served.served("*.safetensors")) < 100_000
 
 
 # --- the hub ---

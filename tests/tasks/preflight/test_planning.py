@@ -33,7 +33,6 @@ def test_auto_is_fused_on_a_gpu_and_stock_on_a_cpu(seven: ModelShape, tiny: Mode
         ({"attention_bias": True}, "biases"),
         ({"model_type": "mistral", "sliding_window": 4096}, "sliding window"),
         ({"head_dim": 96}, "96 wide"),
-        ({"num_key_value_heads": 3}, "no multiple"),
     ],
 )
 def test_models_that_the_engine_does_not_know(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
