@@ -199,6 +199,7 @@ def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReferen
     cleared = run.stage(preflight.STAGE, config.preflight, model=model, job=config.job())
     plan = cleared.plan
     sample = run.stage(sampling.STAGE, config.sampling)
+    kept = run.stage(sampling.KEPT, config.kept, sample=sample) if config.kept else None
     tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
     base = _quantized(run, config, model, cleared)
 
@@ -231,7 +232,6 @@ def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReferen
         plan=plan,
         base=base_for(config.exporting.quantization),
     )
-    kept = run.stage(sampling.KEPT, config.kept) if config.kept else None
     generated = run.stage(
         generation.STAGE,
         config.generation,

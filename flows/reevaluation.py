@@ -129,7 +129,7 @@ def _judge(
     model = locate(named)
     check_unchanged(model, inputs["model"].get("fingerprint"))
     fits = base if base and base.quantization == config.generation.quantization else None
-    kept = run.stage(sampling.KEPT, config.kept) if config.kept else None
+    kept = run.stage(sampling.KEPT, config.kept, sample=sample) if config.kept else None
     made = run.stage(
         generation.STAGE,
         config.generation,

@@ -7,11 +7,11 @@ from typing import Literal, get_args
 StageName = Literal[
     "preflight",
     "sampling",
+    "kept",
     "tokenization",
     "quantization",
     "training",
     "exporting",
-    "kept",
     "generation",
     "execution",
     "evaluation",

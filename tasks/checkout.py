@@ -368,8 +368,9 @@ def _place(git_directory: Path) -> str:
     return f"place {git_directory}"
 
 
-def _remote(url: str, top: Path) -> str:
-    """An address without what does not tell repositories apart: scheme, user, port, case, `.git`."""
+def address(url: str) -> str | None:
+    """A remote address without what does not tell repositories apart: scheme, user, port, case, `.git`; None for a path
+    on this machine."""
     scheme, found, rest = url.partition("://")
     if found and scheme != "file":
         host, _, path = rest.partition("/")
@@ -378,11 +379,17 @@ def _remote(url: str, top: Path) -> str:
         host, _, path = url.partition(":")
         host = host.rpartition("@")[2]
     else:
-        place = top / (unquote(rest) if found else url)
-        if os.path.lexists(place / ".git"):
-            return _place(_common(_git_directory(place)))
-        for folder in (place, Path(f"{place}.git")):
-            if is_git_directory(folder):
-                return _place(folder.resolve())
-        host, path = "", os.path.normpath(place)
-    return f"remote {host}/{path.strip('/').removesuffix('.git').rstrip('/')}".lower()
+        return None
+    return f"{host}/{path.strip('/').removesuffix('.git').rstrip('/')}".lower()
+
+
+def _remote(url: str, top: Path) -> str:
+    if found := address(url):
+        return f"remote {found}"
+    place = top / (unquote(url.removeprefix("file://")) if url.startswith("file://") else url)
+    if os.path.lexists(place / ".git"):
+        return _place(_common(_git_directory(place)))
+    for folder in (place, Path(f"{place}.git")):
+        if is_git_directory(folder):
+            return _place(folder.resolve())
+    return f"remote {os.path.normpath(place)}"

@@ -119,6 +119,7 @@ class _Index:
                     self.parts.append(_Part(place, name, ids.astype(np.uint64), len(hashes[-1])))
         if not hashes:
             return
+        self._shingles = np.array([part.shingles for part in self.parts])
         owners = np.repeat(np.arange(len(hashes)), [len(one) for one in hashes])
         flat = np.concatenate(hashes)
         order = np.argsort(flat, kind="stable")
@@ -132,19 +133,18 @@ class _Index:
 
         words = tokens(document.text)
         get = self._vocabulary.get
-        ids = np.fromiter((get(word, 0) for word in words), np.uint64, len(words))
+        ids = np.array([get(word, 0) for word in words], np.uint64)
         hashes = _shingles(ids)
         near = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
         present = near[self._hashes[near] == hashes]
         if not len(present):
             return
         held = np.concatenate([self._owners[self._starts[one] : self._ends[one]] for one in present])
-        for number, count in enumerate(np.bincount(held, minlength=len(self.parts)).tolist()):
-            part = self.parts[number]
-            share = count / part.shingles
-            if share >= THRESHOLD:
-                kind: Literal["exact", "near"] = "exact" if share == 1 and _stands_in(part.ids, ids) else "near"
-                yield part.place, Contaminated(self._items[part.place].id, part.name, kind, document.id, share)
+        shares = np.bincount(held, minlength=len(self.parts)) / self._shingles
+        for number in np.flatnonzero(shares >= THRESHOLD).tolist():
+            part, share = self.parts[number], float(shares[number])
+            kind: Literal["exact", "near"] = "exact" if share == 1 and _stands_in(part.ids, ids) else "near"
+            yield part.place, Contaminated(self._items[part.place].id, part.name, kind, document.id, share)
 
 
 def _shingles(ids: Ids) -> Ids:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from artifacts.schema import FunnelStep
 
-STEPS = ("source", "language", "license", "content", "quality", "duplicates", "choice")
+STEPS = ("source", "language", "license", "content", "quality", "duplicates", "choice", "copies")
 """The steps of the funnel in the order in which a file meets them."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -96,6 +96,12 @@ class Pool:
         with closing(self._database.execute(query)) as cursor:
             for repo, path, license_, language, revision, content, sha256 in cursor:
                 yield SourceFile(Row(repo, path, license_, language, revision, len(content)), content, sha256)
+
+    def remove(self, contents: Collection[bytes]) -> None:
+        """Take files out of the choice, by their sha256; no others come in for them."""
+        self._trim()
+        for sha256 in contents:
+            self._held -= self._execute("DELETE FROM pool WHERE sha256=?", (sha256,))
 
     def _trim(self) -> None:
         if self._held > self._files:

@@ -13,6 +13,7 @@ _TITLES = {
     "quality": "past the quality filters",
     "duplicates": "without exact duplicates",
     "choice": "chosen",
+    "copies": "not in the training files",
 }
 _WORDS = {"not among the first of the seeded order": "more than asked for, by lot"}
 """Reasons that read better in other words."""

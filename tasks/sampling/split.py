@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 
+from tasks import checkout
+
 _OVERSHOOT = 1.5
 """A repository that would bring the held-out side to more than this many times its share goes to training."""
 
@@ -25,6 +27,11 @@ class Groups:
             self._parents[name] = self._parents.get(parent, parent)
             name = parent
         return name
+
+
+def same_repository(name: str) -> str:
+    """Equal for names of one repository: `Owner/Name`, `owner/name.git`; likewise for its addresses."""
+    return checkout.address(name) or name.strip("/").removesuffix(".git").lower()
 
 
 def held_out(

@@ -14,12 +14,13 @@ from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, KeptSample
 from tasks.mapping import HERE, Mapper
+from tasks.sampling import division
 from tasks.sampling.candidates import OpenSource, Tally
 from tasks.sampling.configuration import GithubCodeSource, LocalSource, SamplingConfig, TableSource
+from tasks.sampling.division import Division
 from tasks.sampling.pool import Pool
 from tasks.sampling.showing import sections
 from tasks.sampling.sieve import Sieve
-from tasks.sampling.split import held_out
 from tasks.sampling.writing import SideWriter
 from tasks.stage import Stage
 
@@ -48,15 +49,26 @@ def run_sampling(
         InputError: the source does not exist, or too little of it survives the filters for two sides.
         TransientError: the hub does not deliver.
     """
+    with _chosen(config, workdir, progress, mapper) as (source, pool, tally):
+        _check(config, pool, tally)
+        sides = division.divide(pool, config.held_out, config.seed)
+        tally.drop("copies", "near-copy of a training file", len(sides.copies))
+        return _write(source, pool, sides, tally, workdir)
+
+
+@contextmanager
+def _chosen(
+    config: SamplingConfig, workdir: Path, progress: Progress, mapper: Mapper
+) -> Iterator[tuple[OpenSource, Pool, Tally]]:
+    """The files that the seeded order chooses."""
     source = open_source(config)
     with Pool(workdir / ".pool.sqlite", config.files, config.seed) as pool:
         tally = _gather(config, source, pool, progress, mapper)
         chosen = pool.chosen()
         tally.drop("choice", "not among the first of the seeded order", pool.different - chosen)
-        _check(config, pool, tally)
-        if chosen < config.files:
+        if 0 < chosen < config.files:
             log.warning("the sample has %d files instead of %d: %s", chosen, config.files, tally.in_words())
-        return _write(config, source, pool, tally, workdir)
+        yield source, pool, tally
 
 
 def open_source(config: SamplingConfig) -> OpenSource:
@@ -110,7 +122,7 @@ def _check(config: SamplingConfig, pool: Pool, tally: Tally) -> None:
             field="sampling",
             remedy="widen what drops the most (`languages`, `licenses`, `quality`), or choose another source",
         )
-    if len(repositories) == 1:
+    if division.different_repositories(pool) == 1:
         remedy = "add a second source path"
         if isinstance(config.source, LocalSource):
             remedy = "set sampling.source.repositories to top-level or folder, or add a second path"
@@ -124,13 +136,14 @@ def _check(config: SamplingConfig, pool: Pool, tally: Tally) -> None:
         )
 
 
-def _write(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally, workdir: Path) -> DatasetSample:
-    out = held_out(pool.repositories(), config.held_out, config.seed)
+def _write(source: OpenSource, pool: Pool, sides: Division, tally: Tally, workdir: Path) -> DatasetSample:
     languages: Counter[str] = Counter()
     licenses: Counter[str] = Counter()
     with SideWriter(workdir / "train.parquet") as train, SideWriter(workdir / "held_out.parquet") as aside:
         for file in pool.files():
-            (aside if file.row.repo in out else train).write(file)
+            if file.sha256 in sides.copies:
+                continue
+            (aside if file.row.repo in sides.held_out else train).write(file)
             languages[file.row.language or "unknown"] += 1
             licenses[file.row.license] += 1
     return DatasetSample(
@@ -157,11 +170,21 @@ STAGE = Stage(
 
 
 def run_kept(
-    config: SamplingConfig, *, workdir: Path, progress: Progress = SILENT, mapper: Mapper = HERE
+    config: SamplingConfig,
+    *,
+    sample: DatasetSample,
+    workdir: Path,
+    progress: Progress = SILENT,
+    mapper: Mapper = HERE,
 ) -> KeptSample:
-    """As `run_sampling`."""
-    with _settings_of_kept():
-        return KeptSample(**dict(run_sampling(config, workdir=workdir, progress=progress, mapper=mapper)))
+    """As `run_sampling`, without what stands in the training files of `sample`. Nothing is learned from either side."""
+    with _settings_of_kept(), _chosen(config, workdir, progress, mapper) as (source, pool, tally):
+        copies = division.standing_in(pool, sample.path / "train.parquet")
+        tally.drop("copies", "near-copy of a training file", len(copies))
+        pool.remove(copies)
+        _check(config, pool, tally)
+        sides = division.divide_by_repository(pool, config.held_out, config.seed)
+        return KeptSample(**dict(_write(source, pool, sides, tally, workdir)))
 
 
 def kept_fingerprint(config: SamplingConfig) -> str:

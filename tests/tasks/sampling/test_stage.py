@@ -90,14 +90,15 @@ def test_one_repository_cannot_be_divided(sample: Sample, code: Path) -> None:
     assert "repositories to top-level" in str(refusal.value)
 
 
-def test_the_kept_sample_names_its_own_settings(tmp_path: Path, code: Path) -> None:
+def test_the_kept_sample_names_its_own_settings(tmp_path: Path, sample: Sample, code: Path) -> None:
     nowhere = SamplingConfig(source=LocalSource(paths=(str(tmp_path / "nowhere"),)))
     assert KEPT.identify is not None
     with pytest.raises(InputError) as told:
         KEPT.identify(nowhere)
     assert told.value.field == "kept.source.paths"
     with pytest.raises(InputError) as told:
-        KEPT.run(SamplingConfig(source=LocalSource(paths=(str(code),), repositories="path")), workdir=tmp_path)
+        config = SamplingConfig(source=LocalSource(paths=(str(code),), repositories="path"))
+        KEPT.run(config, sample=sample(source={"kind": "local", "paths": [str(code)]}), workdir=tmp_path)
     assert told.value.field == "kept.source"
 
 

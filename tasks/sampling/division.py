@@ -1,0 +1,108 @@
+"""Which chosen files are held out, such that none of them stands in the training data.
+
+By whole repositories (`split`), and then by contents, with the measure that the evaluation applies to what it asks
+(`tasks.contamination`): copies that no name gives away, such as a folder that was copied without its repository. They
+are found here, before any work is done on them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifacts.errors import InputError
+from tasks.contamination import Document, Item, documents, find
+from tasks.sampling.pool import Pool
+from tasks.sampling.split import held_out, same_repository
+
+log = logging.getLogger(__name__)
+
+_COPY = 0.5
+"""A repository of which more than this share stands in the training data goes there with the rest of it, as long as
+there is another one to hold out."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """The two sides."""
+
+    held_out: frozenset[str]
+    """Repositories."""
+    copies: frozenset[bytes] = frozenset()
+    """Files of theirs that belong to neither side, by their sha256: they stand in a training file."""
+
+
+def divide(pool: Pool, share: float, seed: int) -> Division:
+    """Hold out about `share` of the files, none of which stands in a training file.
+
+    Raises:
+        InputError: whatever is held out, all of it does.
+    """
+    repositories = pool.repositories()
+    sizes = _sizes(repositories)
+    tied: set[str] = set()
+    """Repositories that were tried, and go with the training data."""
+    best, most = None, 0
+    while chosen := held_out(sizes, share, seed, tied):
+        if tied and 2 * sum(sizes[name] for name in chosen) > sum(sizes.values()):
+            break  # what is left to hold out is what the others are copies of
+        sides = Division(frozenset(repo for repo in repositories if same_repository(repo) in chosen))
+        copies = _copies(pool, sides.held_out)
+        left = sum(sizes[name] for name in chosen) - len(copies)
+        if left > most:
+            best, most = Division(sides.held_out, frozenset(copies)), left
+        copied = Counter(map(same_repository, copies.values()))
+        copied_mostly = {name for name in chosen if copied[name] > _COPY * sizes[name]}
+        if not copied_mostly:
+            break
+        log.info("%s: copies of what is learned from, so not held out", ", ".join(sorted(copied_mostly)))
+        tied |= copied_mostly
+    if best is None:
+        raise InputError(
+            "whichever repository is held out, all its files stand in files of others, word for word or nearly",
+            field="sampling.source",
+            remedy="name other code besides, or leave out copies of the same code",
+        )
+    return best
+
+
+def divide_by_repository(pool: Pool, share: float, seed: int) -> Division:
+    """The same without a look into the files, where nothing is learned from either side."""
+    repositories = pool.repositories()
+    chosen = held_out(_sizes(repositories), share, seed)
+    return Division(frozenset(repo for repo in repositories if same_repository(repo) in chosen))
+
+
+def different_repositories(pool: Pool) -> int:
+    """How many there are to divide."""
+    return len(_sizes(pool.repositories()))
+
+
+def standing_in(pool: Pool, training: Path) -> set[bytes]:
+    """The files, by their sha256, that stand in the training side of another sample."""
+    return {bytes.fromhex(one.item) for one in find(documents(training), _items(pool, frozenset(pool.repositories())))}
+
+
+def _sizes(repositories: dict[str, int]) -> Counter[str]:
+    sizes: Counter[str] = Counter()
+    for repo, files in repositories.items():
+        sizes[same_repository(repo)] += files
+    return sizes
+
+
+def _copies(pool: Pool, aside: frozenset[str]) -> dict[bytes, str]:
+    """The held-out files that stand in a training file, each with its repository."""
+    training = (
+        Document(file.sha256.hex(), file.content.decode()) for file in pool.files() if file.row.repo not in aside
+    )
+    found = {bytes.fromhex(one.item) for one in find(training, _items(pool, aside))}
+    return {file.sha256: file.row.repo for file in pool.files() if file.sha256 in found}
+
+
+def _items(pool: Pool, repositories: frozenset[str]) -> Iterator[Item]:
+    for file in pool.files():
+        if file.row.repo in repositories:
+            yield Item(file.sha256.hex(), {"file": file.content.decode()})
