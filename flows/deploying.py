@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Container, Iterable
 from datetime import timedelta
+from typing import Any
 
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -26,7 +29,7 @@ from prefect.workers.process import ProcessWorker
 
 from artifacts.errors import InputError, StageError
 from artifacts.installation import PROJECT, home
-from flows import server
+from flows import keeping, server
 from flows.config import PipelineConfig
 from flows.deployed import ORPHANED, PATIENCE, RESUME
 from flows.processes import own_environment
@@ -73,8 +76,9 @@ def check_pool(client: SyncPrefectClient) -> None:
         ) from error
 
 
-def register(api: str) -> None:
-    """Everything, with the server whose API is at `api`.
+def register(api: str, *, reset: bool = False) -> list[str]:
+    """Everything, with the server whose API is at `api`. What people changed there stays, unless `reset`; returns what
+    they should hear of that.
 
     Raises:
         StageError: it does not answer, or refuses something.
@@ -82,11 +86,42 @@ def register(api: str) -> None:
     with server.Server(api.removesuffix("/api")).ready(), get_client(sync_client=True) as client:
         make_pool(client)
         watch_over_runs(client)
-        earlier = {deployment.id: deployment for deployment in client.read_deployments()}
-        deploy(api)
-        for deployment in client.read_deployments():
-            keep_switches(client, earlier.get(deployment.id, deployment), deployment)
-        fill_forms(client)
+        return _deploy_keeping(client, api, reset)
+
+
+def _deploy_keeping(client: SyncPrefectClient, api: str, reset: bool) -> list[str]:
+    files = {one["name"]: one for one in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]}
+    memory = keeping.Memory() if reset else keeping.recall(client)
+    before = memory.before or {name: keeping.state_of(one) for name, one in _ours(client, files).items()}
+    deleted = set() if reset else memory.deployed.keys() - before.keys()
+    said = [f"{name} was deleted in the dashboard and stays so" for name in files if name in deleted]
+    keeping.remember(client, memory.model_copy(update={"before": before}))
+    if names := [name for name in files if name not in deleted]:
+        deploy(api, names)
+    filed = {name: memory.deployed[name] for name in files if name in deleted}
+    for name, deployment in _ours(client, names).items():
+        state = keeping.state_of(deployment)
+        filed[name] = state | {
+            "parameters": expanded(deployment),
+            # Prefect leaves the schedules alone when the file has none.
+            "schedules": state["schedules"] if files[name].get("schedules") else {},
+        }
+        wanted, conflicts = filed[name], list[str]()
+        if name in before and not reset:
+            wanted, conflicts = keeping.merged(memory.deployed.get(name), filed[name], before[name])
+        keeping.bring_about(client, deployment, wanted)
+        said += [f"{name}, {conflict}" for conflict in conflicts]
+    keeping.remember(client, keeping.Memory(deployed=filed))
+    return [*said, "`codetune deploy --reset` takes what the files say"] if said else []
+
+
+def _ours(client: SyncPrefectClient, names: Container[str]) -> dict[str, DeploymentResponse]:
+    """The deployments of `prefect.yaml` that the server has, by name."""
+    return {
+        one.name: one
+        for one in client.read_deployments()
+        if one.name in names and (one.entrypoint or "").startswith("flows.")
+    }
 
 
 def make_pool(client: SyncPrefectClient) -> None:
@@ -127,11 +162,13 @@ def watch_over_runs(
 
 def _watch(client: SyncPrefectClient, name: str, *, after: set[str], expect: set[str], within: timedelta) -> None:
     """When one of `after` happened to a run and none of `expect` follows, it has crashed."""
-    for before in client.read_automations_by_name(name):
+    earlier = client.read_automations_by_name(name)
+    for before in earlier:
         client.delete_automation(before.id)
     client.create_automation(
         AutomationCore(
             name=name,
+            enabled=all(before.enabled for before in earlier),  # somebody may have switched it off
             trigger=EventTrigger(
                 after=after,
                 expect=expect,
@@ -167,33 +204,20 @@ def close_runs(client: SyncPrefectClient, worker: str) -> list[FlowRun]:
     return [client.read_flow_run(run.id) for run in abandoned]
 
 
-def keep_switches(client: SyncPrefectClient, earlier: DeploymentResponse, deployment: DeploymentResponse) -> None:
-    """What somebody switched on or off in the dashboard stays so; deploying again sets it back."""
-    if deployment.paused != earlier.paused:
-        client.update_deployment(deployment.id, DeploymentUpdate(paused=earlier.paused))
-    active = {one.schedule.model_dump_json(): one.active for one in earlier.schedules}
-    for one in deployment.schedules:
-        switched = active.get(one.schedule.model_dump_json(), one.active)
-        if switched != one.active:
-            client.update_deployment_schedule(deployment.id, one.id, active=switched)
-
-
-def fill_forms(client: SyncPrefectClient) -> None:
-    """Put every setting of a deployment's recipe among its parameters.
+def expanded(deployment: DeploymentResponse) -> dict[str, Any]:
+    """The parameters of a deployment with every setting of its recipe among them.
 
     The dashboard's form submits all of its fields. Those that no parameter fills show the defaults, which are the
     reference job's, and would go before the recipe.
     """
-    for deployment in client.read_deployments():
-        config = deployment.parameters.get("config")
-        if config and (deployment.entrypoint or "").startswith("flows."):
-            settings = PipelineConfig.model_validate(config).model_dump(mode="json")
-            parameters = {**deployment.parameters, "config": settings}
-            client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
+    config = deployment.parameters.get("config")
+    if not config:
+        return deployment.parameters
+    return {**deployment.parameters, "config": PipelineConfig.model_validate(config).model_dump(mode="json")}
 
 
-def deploy(api: str) -> None:
-    """Register every deployment of `prefect.yaml`.
+def deploy(api: str, names: Iterable[str]) -> None:
+    """Register deployments of `prefect.yaml`, by name.
 
     Raises:
         StageError: Prefect refuses one.
@@ -205,7 +229,7 @@ def deploy(api: str) -> None:
             "prefect",
             "--no-prompt",
             "deploy",
-            "--all",
+            *(f"--name={name}" for name in names),
             "--prefect-file",
             str(PROJECT / "prefect.yaml"),
         ],

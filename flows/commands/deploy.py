@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
 from flows import deploying
 
 
-def deploy() -> int:
+def deploy(
+    *,
+    reset: Annotated[
+        bool, Parameter(help="Undo what was changed in the dashboard: deployments are as the files say.", negative="")
+    ] = False,
+) -> int:
     """Register the work pool, the deployments and the watch over dead runs with the server at PREFECT_API_URL.
 
-    `codetune worker` then takes runs, here or on another machine.
+    What was changed in the dashboard stays. `codetune worker` then takes runs, here or on another machine.
     """
-    deploying.register(f"{deploying.named_server()}/api")
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    for sentence in deploying.register(f"{deploying.named_server()}/api", reset=reset):
+        console.print(sentence)
     return 0

@@ -46,7 +46,8 @@ def up(
         console.print(f"starting the server ({_database()}) …")
         services.start_server(PREFECT_HOME.value() / "codetune-server.log")
         console.print("registering the pool and the deployments …")
-        deploying.register(f"{address}/api")
+        for sentence in deploying.register(f"{address}/api"):
+            console.print(sentence, markup=False)
         services.start_worker()
         _welcome(address, console)
 
