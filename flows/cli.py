@@ -80,6 +80,8 @@ def run(
     from artifacts.store import Store
     from flows import server
 
+    config.training.check()
+    config.workers.check()
     Store.from_environment()  # a store that cannot be written is said before a server is started
     watched = server.start()
     summary, flow_run = _run_flow(config, {"refresh": refresh or [], "onward": onward}, watched)

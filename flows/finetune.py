@@ -135,6 +135,7 @@ def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: S
 def _through(
     store: Store, config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None
 ) -> RunSummary:
+    config.training.check()
     policy.retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
     card = Card(None if config.preflight.device == "cpu" else name_of_card())
     with Run(store, refresh or (), config.workers, onward=onward, recipe=config.recipe or "", card=card) as run:

@@ -13,8 +13,8 @@ from artifacts.lines import first_line, lines_of, without_end
 from artifacts.schema import Plan, Quantization
 from tasks.base_model import ModelConfig, check_unchanged, fetch, locate
 from tasks.model_files import ADAPTER_CONFIG
-from tasks.tokenization.settings import context_length
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode, load_tokenizer
+from tasks.tokenization.settings import context_length, usable_tokenizer
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode
 
 if TYPE_CHECKING:
     from tasks.generation.suites import Prompt
@@ -121,7 +121,7 @@ def complete(folder: Path, question: Question, *, new_tokens: int, quantization:
 
     model = locate(base_of(folder))
     check_unchanged(model, _recorded(folder))
-    tokenizer = load_tokenizer(model.metadata)
+    tokenizer = usable_tokenizer(model)
     fim = FimTokens.of(tokenizer) if question.after is not None else FimTokens.find(tokenizer)
     context = min(context_length(model) or LONGEST_TEXT, LONGEST_TEXT)
     if new_tokens > context - LEAST_PROMPT:

@@ -19,6 +19,8 @@ def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = Non
     from tasks.base_model import locate
     from tasks.preflight import STAGE
 
+    config.training.check()
+    config.workers.check()
     with tempfile.TemporaryDirectory() as folder:
         model = locate(config.model)
         report = STAGE.run(config.preflight, model=model, job=config.job(), workdir=Path(folder), progress=SILENT)

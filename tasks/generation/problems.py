@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from artifacts import digest
 from artifacts.errors import InputError
@@ -119,12 +118,6 @@ def ask(
     for one in asked:
         _check_context(one, context)
     return asked, notes
-
-
-def knows_instructions(folder: Path) -> bool:
-    """Whether the chat template in a model's folder is Llama 2's `[INST]`."""
-    places = (folder / "chat_template.jinja", folder / "tokenizer_config.json")
-    return any("[INST]" in place.read_text(encoding="utf-8") for place in places if place.is_file())
 
 
 class _Unasked(Exception):  # noqa: N818 - a finding about a vocabulary

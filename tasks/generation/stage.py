@@ -28,7 +28,7 @@ from tasks.generation.settings import GenerationConfig
 from tasks.generation.showing import sections
 from tasks.generation.work import TITLES, Measured, Work, rows
 from tasks.stage import Stage
-from tasks.tokenization.settings import context_length
+from tasks.tokenization.settings import context_length, knows_instructions
 from tasks.tokenization.vocabulary import CodeTokenizer, load_tokenizer
 
 LOSS_COLUMNS = {
@@ -85,7 +85,7 @@ def run_generation(
         tokenizer,
         config,
         context=context_length(model),
-        instruct=problems.knows_instructions(model.metadata),
+        instruct=knows_instructions(model.metadata),
     )
     items += [item for one in asked for item in one.items]
     work = Work(config, tokenizer, chunks, items, {one.suite.name: one for one in asked}, progress)

@@ -202,8 +202,9 @@ def _driver_checks(probe: MachineProbe) -> Iterator[Check]:
     elif probe.driver_cuda and probe.driver_cuda[0] < int(probe.torch_cuda.split(".")[0]):
         serves = ".".join(map(str, probe.driver_cuda))
         finding = f"driver {probe.driver} serves CUDA up to {serves}, torch was built for {probe.torch_cuda}"
-        remedy = f"update the driver, or install a torch built for CUDA {probe.driver_cuda[0]}"
-        yield Check(name="CUDA", verdict="warning", finding=finding, remedy=remedy)
+        remedy = f"update the driver, install a torch built for CUDA {probe.driver_cuda[0]}, "
+        remedy += "or set preflight.device=cpu for a small model"
+        yield Check(name="CUDA", verdict="refused", finding=finding, remedy=remedy)
     else:
         yield Check(name="CUDA", verdict="ok", finding=f"driver {probe.driver}, torch built for {probe.torch_cuda}")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import Progress
-from artifacts.schema import PreflightReport
+from artifacts.schema import Check, PreflightReport
 from tasks.base_model import ModelReference, stored_tensors, wrong_weights
 from tasks.preflight.job import JobShape
 from tasks.preflight.judgement import judge
@@ -15,6 +16,7 @@ from tasks.preflight.planning import PreflightConfig
 from tasks.preflight.probe import probe
 from tasks.preflight.shape import ModelShape, read_shape
 from tasks.tokenization import check_tokenization
+from tasks.tokenization.settings import knows_instructions
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,8 @@ def run_preflight(
     except CodetuneError:
         log.info("judged by this machine: %s", machine.in_words)
         raise
-    for check in judgement.checks:
+    checks = (*judgement.checks, *_template_checks(model, job))
+    for check in checks:
         if check.verdict == "warning":
             log.warning("%s: %s%s", check.name, check.finding, f"; {check.remedy}" if check.remedy else "")
     (workdir / "plan.json").write_text(judgement.plan.model_dump_json(indent=1))
@@ -46,7 +49,19 @@ def run_preflight(
         machine=machine.in_words,
         plan=judgement.plan,
         prediction=judgement.prediction,
-        checks=judgement.checks,
+        checks=checks,
+    )
+
+
+def _template_checks(model: ModelReference, job: JobShape) -> Iterator[Check]:
+    if job.format != "instruct" or knows_instructions(model.metadata):
+        return
+    yield Check(
+        name="chat template",
+        verdict="warning",
+        finding=f"tokenization.format is instruct, and {model.name} has no chat template with [INST]: it learns a form "
+        "of instruction that it has not seen",
+        remedy="use a model such as CodeLlama-Instruct, or tokenization.format=causal",
     )
 
 

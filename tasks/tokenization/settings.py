@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from artifacts import reading
 from artifacts.configuration import Config, Seed, Share, Size, Tokens, Unkeyed
 from artifacts.errors import InputError
+from tasks.architecture import read_config
 from tasks.base_model import ModelReference
-from tasks.tokenization.vocabulary import FimTokens, load_tokenizer
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, load_tokenizer, try_out
 
 Format = Literal["causal", "fim", "instruct"]
 
@@ -64,13 +66,31 @@ def check_tokenization(format: Format, max_length: int, model: ModelReference) -
             field="tokenization.max_length",
             remedy=f"set tokenization.max_length to {INSTRUCT_LENGTH} or more, or tokenization.format=causal",
         )
+    tokenizer = usable_tokenizer(model)
     if format == "fim":
-        FimTokens.of(load_tokenizer(model.metadata))
+        FimTokens.of(tokenizer)
+
+
+def usable_tokenizer(model: ModelReference) -> CodeTokenizer:
+    """The model's tokenizer, tried out.
+
+    Raises:
+        InputError: it cannot be used, does not go with the model, or does not come to an end.
+    """
+    tokenizer = load_tokenizer(model.metadata)
+    try_out(model.metadata)
+    return tokenizer
+
+
+def knows_instructions(folder: Path) -> bool:
+    """Whether the chat template in a model's folder is Llama 2's `[INST]`."""
+    places = (folder / "chat_template.jinja", folder / "tokenizer_config.json")
+    return any("[INST]" in reading.read_text(place, field="model.name") for place in places if place.exists())
 
 
 def context_length(model: ModelReference) -> int | None:
     """The longest sequence that the model has positions for; None where its configuration does not say."""
-    settings = json.loads((model.metadata / "config.json").read_text(encoding="utf-8"))
+    settings = read_config(model.metadata)
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
         if isinstance(settings.get(name), int):
             return int(settings[name])

@@ -20,18 +20,27 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from artifacts import reading
 from artifacts.errors import InputError
+from tasks import bounded
+from tasks.architecture import read_config, vocabulary_size
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPACE = "▁"
+MOST_PIECES = 1 << 21
+"""Ids from here on are no tokens: the largest vocabularies have 262,144."""
+TRIAL_SECONDS, TRIAL_LENGTH = 20, 2_000
+"""Computing that a tokenizer may take for some texts of so many units; published ones take a tenth of a second."""
+_FIELD = "model.name"
+_REMEDY = "get the model's tokenizer files again"
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 # SentencePiece style of Code Llama; StarCoder; Qwen.
@@ -86,6 +95,8 @@ def load_tokenizer(folder: Path) -> CodeTokenizer:
     """
     from tokenizers import Tokenizer
 
+    config = folder / "config.json"
+    size = vocabulary_size(read_config(folder)) if config.exists() else None
     # Said explicitly, or the library warns on stderr as soon as the process forks after a batch was encoded.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     description = _read_description(folder)
@@ -99,10 +110,16 @@ def load_tokenizer(folder: Path) -> CodeTokenizer:
         if name in vocabulary:
             special.setdefault(name, vocabulary[name])
     description.update(added_tokens=kept, post_processor=None, decoder=None, truncation=None, padding=None)
+    description["model"]["dropout"] = None  # of merges, for training other models: the same text would give other ids
+    _check_ids(folder, size, {**vocabulary, **{token["content"]: token["id"] for token in kept}}, special, settings)
+    # Names that the model has no row for (Code Llama 34B's FIM tokens) are not there.
+    special = {name: index for name, index in special.items() if size is None or index < size}
     bos = special.get(_name(settings.get("bos_token")))
     written = json.dumps(description)
+    with reading.blamed_on(folder / "tokenizer.json", field=_FIELD, remedy=_REMEDY):
+        rust = Tokenizer.from_str(written)
     return CodeTokenizer(
-        rust=Tokenizer.from_str(written),
+        rust=rust,
         pieces=_pieces(vocabulary, kept, special, byte_level),
         ids=special,
         bos=None if settings.get("add_bos_token") is False else bos,
@@ -144,7 +161,17 @@ def encode_batch(tokenizer: CodeTokenizer, texts: Sequence[str], *, continues: b
     """Like `encode` for many texts at once, on all cores. None where a text cannot be represented."""
     lead = " " if tokenizer.leading_space and not continues else ""
     parts = [_parts(tokenizer, lead + text if text else "") for text in texts]
-    encodings = tokenizer.rust.encode_batch_fast([part for some in parts for part in some], add_special_tokens=False)
+    flat = [part for some in parts for part in some]
+    try:
+        encodings = tokenizer.rust.encode_batch_fast(flat, add_special_tokens=False)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # how the library in Rust gives up; for Python no Exception
+            raise
+        raise InputError(
+            f"the expressions of the model's tokenizer.json come to no end on some text ({error})",
+            field=_FIELD,
+            remedy="use a model whose tokenizer.json splits text in linear time, as published ones do",
+        ) from error
     encoded = iter([encoding.ids for encoding in encodings])
     results: list[list[int] | None] = []
     for text, some in zip(texts, parts, strict=True):
@@ -228,49 +255,130 @@ def _raw(tokenizer: CodeTokenizer, ids: Iterable[int]) -> bytes:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer.json"
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else _converted(folder)
-        description: dict[str, Any] = json.loads(text)
-        description["added_tokens"] = description.get("added_tokens") or []
-        _vocabulary(description["model"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is no readable tokenizer ({error})",
-            field="model.name",
-            remedy="get the model's tokenizer files again",
-        ) from error
+    if path.exists():
+        description = reading.read_object(path, field=_FIELD, remedy=_REMEDY)
+    else:
+        states = [one.stat() for one in sorted(folder.iterdir())]
+        description = json.loads(_converted(folder, tuple((one.st_size, one.st_mtime_ns) for one in states)))
+    problem = next(_malformed(description), None)
+    if problem:
+        raise InputError(f"{path} is no readable tokenizer: {problem}", field=_FIELD, remedy=_REMEDY)
     return description
 
 
-def _converted(folder: Path) -> str:
+def _malformed(description: dict[str, Any]) -> Iterator[str]:
+    """What of a description is not of the form that the library writes, or stands for more than there can be. Fills in
+    what older versions of it left out."""
+    model = description.get("model")
+    if not isinstance(model, dict):
+        yield "it has no model"
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):
+        if not all(isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) for one in vocabulary):
+            yield "its vocabulary is no list of pieces with their scores"
+    elif not isinstance(vocabulary, dict):
+        yield "it has no vocabulary"
+    elif not all(map(_is_id, vocabulary.values())):
+        wrong = next((piece, index) for piece, index in vocabulary.items() if not _is_id(index))
+        yield f"its piece {wrong[0][:40]!r} has the id {str(wrong[1])[:40]}"
+    elif len(set(vocabulary.values())) < len(vocabulary):
+        yield "two of its pieces have the same id"
+    added = description["added_tokens"] = description.get("added_tokens") or []
+    if not isinstance(added, list):
+        yield "its added tokens are no list"
+    for token in added:
+        content = token.get("content") if isinstance(token, dict) else None
+        if not isinstance(content, str) or not content or not _is_id(token.get("id")):
+            yield f"one of its added tokens is {str(token)[:80]}"
+    for part in ("pre_tokenizer", "normalizer"):
+        if not isinstance(description.get(part), dict | None):
+            yield f"its {part} is no object"
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST_PIECES
+
+
+def _check_ids(
+    folder: Path, size: int | None, pieces: dict[str, int], special: dict[str, int], settings: dict[str, Any]
+) -> None:
+    """Every id that a text can come to has its row in the model.
+
+    Raises:
+        InputError: one has not.
+    """
+    if size is None:
+        return
+    highest = max(pieces, key=pieces.__getitem__, default="")
+    roles = {role: _name(settings.get(f"{role}_token")) for role in ("bos", "eos")}
+    outside = [(f"the piece {highest[:40]!r}", pieces.get(highest, 0))]
+    outside += [(f"the {role} token {name[:40]!r}", special.get(name, 0)) for role, name in roles.items()]
+    for what, index in outside:
+        if index >= size:
+            raise InputError(
+                f"the tokenizer in {folder} does not go with the model: {what} has the id {index:,}, and the "
+                f"vocabulary of config.json has {size:,} tokens",
+                field=_FIELD,
+                remedy="get the tokenizer's files and config.json from the same place again",
+            )
+
+
+@lru_cache(maxsize=4)
+def _converted(folder: Path, _state: tuple[tuple[int, int], ...]) -> str:
     """`tokenizer.json` made by transformers from `tokenizer.model` or `vocab.json` and `merges.txt`."""
+    made = bounded.ask(
+        "tasks.tokenization.vocabulary:convert",
+        folder,
+        field=_FIELD,
+        remedy="put the model's tokenizer.json beside its config.json",
+    )
+    return str(made)
+
+
+def convert(folder: Path) -> str:
+    """What `_converted` returns. Imports transformers."""
     from transformers import AutoTokenizer
 
-    try:
-        made = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return str(made.backend_tokenizer.to_str())
-    except Exception as error:  # the library raises many kinds for a folder without a tokenizer
-        raise InputError(
-            f"{folder} holds no tokenizer that can be used ({str(error).splitlines()[0] if str(error) else error!r})",
-            field="model.name",
-            remedy="put the model's tokenizer.json beside its config.json",
-        ) from error
+    made = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return str(made.backend_tokenizer.to_str())
+
+
+def try_out(folder: Path) -> None:
+    """Find out whether a tokenizer's own expressions come to an end, in a process that may be ended.
+
+    Raises:
+        InputError: they do not, or it cannot be loaded.
+    """
+    if _has_expression(_read_description(folder).get("pre_tokenizer")):
+        bounded.ask(
+            "tasks.tokenization.vocabulary:encode_trials",
+            folder,
+            field=_FIELD,
+            remedy="use a model whose tokenizer.json splits text in linear time, as published ones do",
+            seconds=TRIAL_SECONDS,
+        )
+
+
+def encode_trials(folder: Path) -> None:
+    """Long runs of few characters, which an expression that tries every division of them never comes to the end of."""
+    tokenizer = load_tokenizer(folder)
+    units = (*"aA1_ \t\n.'-é中\u0301", "ab", "a1", "a ", " \n", "a.")
+    encode_batch(tokenizer, [unit * TRIAL_LENGTH + end for unit in units for end in ("", "!", "a", " ", "\0")])
+
+
+def _has_expression(part: Any) -> bool:
+    if isinstance(part, dict):
+        return "Regex" in part or any(map(_has_expression, part.values()))
+    return isinstance(part, list) and any(map(_has_expression, part))
 
 
 def _settings(folder: Path) -> dict[str, Any]:
     """Names of the special tokens, from the files that may hold them; the later file wins."""
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+        if (folder / name).exists():
+            found = reading.read_object(folder / name, field=_FIELD, remedy=_REMEDY)
             settings.update({key: value for key, value in found.items() if value is not None})
-        except (ValueError, AttributeError) as error:
-            raise InputError(
-                f"{path} is not readable ({error})", field="model.name", remedy="get the model's tokenizer files again"
-            ) from error
     return settings
 
 

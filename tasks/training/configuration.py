@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from artifacts.configuration import Batch, Config, Seed, Steps, Threads, Unkeyed
+from artifacts.errors import InputError
 from artifacts.schema import Quantization
 
 ALL_LINEAR = "all-linear"
@@ -97,6 +99,18 @@ class TrainingConfig(Config):
                 f"set warmup_steps to {self.max_steps // 10} or so"
             )
         return self
+
+    def check(self) -> None:
+        """Raises InputError where a tracker's package is not installed: it would be missed after the download."""
+        for tracker in self.trackers:
+            try:
+                distribution(tracker)
+            except PackageNotFoundError as error:
+                raise InputError(
+                    f"the tracker {tracker} needs the package {tracker}, which is not installed",
+                    field="training.trackers",
+                    remedy=f"pip install {tracker}, or leave it out",
+                ) from error
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingConfig:

@@ -39,6 +39,7 @@ def run_training(
             in `workdir`.
         TransientError: the hub did not deliver the weights.
     """
+    config.check()
     _check(config, tokens, plan)
     folder = base.path if base else fetch(model, progress)
     spec = Spec(

@@ -147,7 +147,6 @@ NO_REPOSITORIES = (
         r"models\missing",
         r".\x",
         r"C:\models\x",
-        "~nosuchuser/x",
         "~",
         "..",
         "/dev/null",

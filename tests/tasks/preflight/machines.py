@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tasks.preflight.judgement import Judgement, judge
 from tasks.preflight.machine import Disk, Gpu, MachineProbe
 from tasks.preflight.planning import PreflightConfig
 from tasks.preflight.shape import ModelShape, read_shape
+from tests.small_model import BASE_MODEL
 
 CODE_LLAMA = {
     "model_type": "llama",
@@ -74,6 +76,8 @@ def model_folder(folder: Path, config: dict[str, Any]) -> ModelReference:
     """A model's metadata."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(BASE_MODEL / name, folder)
     return ModelReference(name="some/model", revision="a" * 40, fingerprint="f", metadata=folder)
 
 

@@ -147,10 +147,15 @@ def test_host_memory_too_small_to_merge(seven: ModelShape) -> None:
     assert "exporting.merged=false" in str(refusal(seven, machine(T4, available_gib=7.0)).remedy)
 
 
-def test_heat_and_old_drivers_are_warnings(seven: ModelShape) -> None:
+def test_heat_is_a_warning(seven: ModelShape) -> None:
     hot = T4.model_copy(update={"temperature_c": 91, "throttling": ("too hot (hardware slowdown)",)})
-    checks = judged(seven, machine(hot, driver_cuda=(11, 8))).checks
-    assert "too hot" in _warnings(checks) and "CUDA up to 11.8" in _warnings(checks)
+    assert "too hot" in _warnings(judged(seven, machine(hot)).checks)
+
+
+def test_a_driver_older_than_torch_s_cuda_is_refused(seven: ModelShape) -> None:
+    refused = refusal(seven, machine(T4, driver_cuda=(11, 8)))
+    assert "CUDA up to 11.8" in refused.problem and "driver" in str(refused.remedy)
+    assert judged(seven, machine(T4, driver_cuda=(12, 0))).plan.device == "cuda"  # any minor version will do
 
 
 def test_everything_against_a_job_is_said_at_once(seven: ModelShape) -> None:

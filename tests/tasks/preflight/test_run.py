@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from artifacts.errors import InputError, PreflightRefused
 from artifacts.presentation import Table, to_markdown
 from artifacts.progress import SILENT
 from artifacts.schema import Plan, PreflightReport
+from flows import cli
 from tasks.preflight import STAGE, JobShape, PreflightConfig, run_preflight
 from tests.tasks.preflight.machines import CODE_LLAMA, TINY, model_folder
 
@@ -55,3 +57,27 @@ def test_everything_is_shown(tmp_path: Path) -> None:
     assert report.machine in text and "4 × 1" in text and "peak memory" in text
     checks = section.blocks[-1]
     assert isinstance(checks, Table) and len(checks.rows) == len(report.checks)
+
+
+def test_instructions_to_a_model_without_their_template_are_a_warning(tmp_path: Path) -> None:
+    found = {check.name: check.verdict for check in _run(tmp_path, TINY, format="instruct").checks}
+    assert found["chat template"] == "warning"
+    (tmp_path / "model" / "chat_template.jinja").write_text("{% for m in messages %}[INST] {{ m }} [/INST]{% endfor %}")
+    assert "chat template" not in {check.name for check in _run(tmp_path, TINY, format="instruct").checks}
+    assert "chat template" not in {check.name for check in _run(tmp_path, TINY).checks}
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
+def test_a_tracker_that_is_not_installed_is_said_first(
+    tracker: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def distribution(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("tasks.training.configuration.distribution", distribution)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / tracker).mkdir()  # what wandb leaves behind looks like a package
+    for command in ("preflight", "run"):
+        setting = ["--set", f"training.trackers=[{tracker}]", "--store", str(tmp_path / "store")]
+        assert cli.guarded([command, "demo", *setting]) == 2
+        assert f"pip install {tracker}" in capsys.readouterr().err

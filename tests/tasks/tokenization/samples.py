@@ -29,7 +29,7 @@ def write_sample(folder: Path, train: Iterable[str], held_out: Iterable[str] = (
 
 def reference(folder: Path, context: int = 2048) -> ModelReference:
     """A model of which only tokenizer and configuration are there."""
-    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": context}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "max_position_embeddings": context}))
     return ModelReference(name="toy", revision=None, fingerprint="0", metadata=folder)
 
 
