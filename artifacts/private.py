@@ -105,6 +105,7 @@ def remove(path: Path) -> None:
     try:
         top = opened(path.name, above)
         try:
+            os.fchmod(top, 0o700)
             _emptied(top)
         finally:
             os.close(top)

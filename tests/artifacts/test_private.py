@@ -63,7 +63,7 @@ def test_an_ordinary_user_removes_closed_folders_too(tmp_path: Path, monkeypatch
                 os.setgroups([])
                 os.setresgid(12345, 12345, 12345)
                 os.setresuid(12345, 12345, 12345)
-            for name, make in (("a", deep), ("b", LEFT["closed"]), ("c", LEFT["only to be searched"])):
+            for name, make in (("a", deep), ("b", LEFT["closed"]), ("c", LEFT["only to be listed"])):
                 Path(name).mkdir()
                 make(Path(name))
                 private.remove(Path(name))

@@ -85,12 +85,13 @@ def test_the_others_are_judged_as_ever() -> None:
 def test_an_ordinary_users_folders_are_gone_too() -> None:
     code = """
 import json, os
+from artifacts import private
 from tasks.sandbox import settings
 from tests.tasks.sandbox.test_ends import *
 told = []
 for settings.NAMESPACES in (True, False):
     told += [attacked(ENDS[way], "2").outcome for way in ENDS if way.endswith(("folders", "names", "layers"))]
-print(json.dumps([told, os.listdir(os.environ.get("TMPDIR"))]))
+print(json.dumps([told, [*private.temporary_root().glob("codetune-sandbox-*")]]))
 """
     told, left = json.loads(ordinary(code))
     assert len(told) == 12 and "passed" not in told and left == []

@@ -147,9 +147,10 @@ def test_everything_dies_with_the_judge(tmp_path: Path) -> None:
         "attacked('def attack():\\n while True: pass', seconds=600)"
     )
     with subprocess.Popen([sys.executable, "-c", f"import sys; {code}", str(tmp_path)]) as judge:
-        wait_for(lambda: len(within(tmp_path)) == 3)
+        wait_for(lambda: len(psutil.Process(judge.pid).children(recursive=True)) == 3)
+        jail = psutil.Process(judge.pid).children(recursive=True)
         judge.kill()
-    wait_for(lambda: not within(tmp_path))
+    wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in jail))
 
 
 def wait_for(condition: Callable[[], object]) -> None:
