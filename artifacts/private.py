@@ -6,6 +6,7 @@ of its folder and follows no link: what another user puts in the way, or a progr
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import logging
 import os
@@ -14,7 +15,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -47,6 +48,25 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
             remove(path)
         except OSError as error:
             log.warning("%s could not be removed: %s", path, error)
+
+
+def cache_folder(name: str) -> Path:
+    """A folder of this user's alone for what a library compiles and later runs: in the user's cache, or, where that
+    cannot be written, a new one until this process ends."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 - never raises
+    folder = caches / "codetune" / name
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder, _FOLDER)
+        try:
+            if os.fstat(descriptor).st_uid == os.geteuid() and os.access(folder, os.W_OK):
+                os.fchmod(descriptor, 0o700)
+                return folder
+        finally:
+            os.close(descriptor)
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(temporary_folder(f"codetune-{name}-"))
 
 
 def temporary_root() -> Path:

@@ -8,7 +8,7 @@ import os
 import tomllib
 from typing import Any
 
-from artifacts import garbage
+from artifacts import garbage, private
 from artifacts.installation import PROJECT
 from artifacts.redaction import redact_logs
 
@@ -19,6 +19,9 @@ LIBRARIES = {
     "GOMP_SPINCOUNT": "5000",
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",  # a nearly full card cannot afford fragments
 }
+
+_COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+"""Where torch keeps code that it compiles and runs. Unset, it is a folder in the temporary one that others can make first."""
 
 
 def apply(*, quiet: bool) -> None:
@@ -34,6 +37,8 @@ def apply(*, quiet: bool) -> None:
         defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if _COMPILED not in os.environ:
+        os.environ[_COMPILED] = str(private.cache_folder("inductor"))
     gc.set_threshold(*garbage.SELDOM)
     redact_logs()
     for package in (

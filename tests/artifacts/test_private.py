@@ -102,6 +102,21 @@ def test_a_temporary_folder_that_others_could_exchange_is_refused(
     assert private.temporary_root() == tmp_path / "below"
 
 
+def test_what_is_compiled_and_run_lies_in_a_folder_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mine = private.cache_folder("x")
+    assert mine == tmp_path / "cache" / "codetune" / "x" and stat.S_IMODE(mine.stat().st_mode) == 0o700
+    mine.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    mine.symlink_to(tmp_path / "elsewhere")
+    for other in (private.cache_folder("x"), private.cache_folder("x")):
+        assert other.parent == tmp_path and stat.S_IMODE(other.stat().st_mode) == 0o700
+        assert len(other.name) > len("codetune-x-") + 7
+
+
 def test_what_killed_processes_left_is_removed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(private, "_YOUNG", 0)
