@@ -21,7 +21,7 @@ LIBRARIES = {
 }
 
 _COMPILED = "TORCHINDUCTOR_CACHE_DIR"
-"""Where torch keeps code that it compiles and runs. Unset, it is a folder in the temporary one that others can make first."""
+"""Where torch keeps code that it compiles and runs. Unset, others can make it first, in the temporary folder."""
 
 
 def apply(*, quiet: bool) -> None:
