@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from artifacts import paths
 from artifacts.errors import InputError
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
@@ -17,7 +18,7 @@ def folder_of(named: str) -> Path:
     """The folder that a person named as the store.
 
     Raises:
-        InputError: it is an address.
+        InputError: it is an address, or no folder can have that name.
     """
     if _ADDRESS.match(named):
         scheme = named.partition(":")[0]
@@ -28,7 +29,7 @@ def folder_of(named: str) -> Path:
             if scheme == "file"
             else f"keep the store on a disk and copy to {scheme} what you want there, for example with `rclone copy`",
         )
-    return Path(named)
+    return paths.expanded(named, "store")
 
 
 def caution(folder: Path, mounts: str | None = None) -> str | None:

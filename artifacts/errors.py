@@ -24,8 +24,8 @@ class CodetuneError(Exception):
     exit_status = 1
 
     def __init__(self, problem: str, *, field: str | None = None, remedy: str | None = None) -> None:
-        self.problem, self.field = redact(problem), field
-        self.remedy = remedy and redact(remedy)
+        self.problem, self.field = redact(_writable(problem)), field
+        self.remedy = remedy and redact(_writable(remedy))
         super().__init__(self.problem, field, self.remedy)
 
     def __str__(self) -> str:
@@ -77,6 +77,11 @@ def discreet() -> Iterator[None]:
         if (clean := redact(said)) == said:
             raise
         raise StageError(clean, remedy="look at the run's log").with_traceback(error.__traceback__) from None
+
+
+def _writable(text: str) -> str:
+    """With the halves of characters escaped that stand for the bytes of a file's name, and that no UTF-8 can hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _rebuild(kind: type[CodetuneError], problem: str, field: str | None, remedy: str | None) -> CodetuneError:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from artifacts import durable
 from artifacts.errors import InputError, StageError
 from artifacts.locks import MOMENT, Lock
+from artifacts.paths import shown
 from artifacts.verdicts import Candidate, Event, Ruling, Version
 
 RESULTS = "results.parquet"
@@ -89,7 +90,7 @@ class Registry:
         if name == "champion" and (champion := self.champion()):
             return champion.candidate
         number = name.removeprefix("v")
-        if number.isdecimal() and (version := self.versions().get(int(number))):
+        if number.isdecimal() and len(number) < 10 and (version := self.versions().get(int(number))):
             return version.candidate
         matching = [one for one in self.candidates().values() if _named(one, name)]
         if len({one.fingerprint for one in matching}) == 1:
@@ -101,9 +102,9 @@ class Registry:
                 remedy="give more of the id: `codetune models --all` lists them",
             )
         raise InputError(
-            f"there is no model or version “{name}” in this store",
+            f"there is no model or version “{shown(name)}” in this store",
             field="MODEL",
-            remedy="`codetune models --all` lists what there is; a model is registered when `codetune run` judged it",
+            remedy="give a version (v3), an id from `codetune models --all`, the recipe of a finished run, or a folder",
         )
 
     # --- writing

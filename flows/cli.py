@@ -7,6 +7,7 @@ Exit status: 0 done; 1 a stage failed; 2 the configuration or the input cannot b
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import sys
@@ -15,13 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
 from artifacts import faults
 from artifacts.errors import CodetuneError, discreet
 from artifacts.garbage import leave
-from flows import environment, processes
+from artifacts.installation import PACKAGES
+from flows import environment, output, processes
 from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure
 from flows.stages import STAGES
 
@@ -39,44 +41,79 @@ app = App(
     version=lambda: version("codetune"),
     suppress_keyboard_interrupt=False,  # `guarded` says what to do next
 )
-app.command("flows.commands.up:up")
-app.command("flows.commands.deploy:deploy")
-app.command("flows.commands.worker:worker")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-for _command in ("models", "promote", "rollback"):
-    app.command(f"flows.commands.models:{_command}")
-app.command("flows.commands.complete:complete")
-app.command("flows.commands.evaluate:evaluate")
-app.command("flows.commands.preflight:preflight")
-app.command("flows.commands.score:score")
-app.command("flows.commands.recipes:list_recipes", name="recipes")
-app.command("flows.commands.why:why")
-app.command("flows.commands.lineage:lineage")
-for _command in ("runs", "prune"):
-    app.command(f"flows.commands.store:{_command}")
+COMMANDS = {
+    "Runs": {
+        "run": "flows.cli:run",
+        "preflight": "flows.commands.preflight:preflight",
+        "why": "flows.commands.why:why",
+        "runs": "flows.commands.store:runs",
+        "prune": "flows.commands.store:prune",
+        "recipes": "flows.commands.recipes:list_recipes",
+    },
+    "Models": {
+        "models": "flows.commands.models:models",
+        "promote": "flows.commands.models:promote",
+        "rollback": "flows.commands.models:rollback",
+        "complete": "flows.commands.complete:complete",
+        "evaluate": "flows.commands.evaluate:evaluate",
+        "lineage": "flows.commands.lineage:lineage",
+        "score": "flows.commands.score:score",
+    },
+    "Deployed runs": {
+        "up": "flows.commands.up:up",
+        "deploy": "flows.commands.deploy:deploy",
+        "worker": "flows.commands.worker:worker",
+    },
+}
+"""What there is, by group, and where it is."""
 
 
-@app.command
+def _documentation(where: str) -> str | None:
+    """What a command says of itself, without importing it: some take seconds to load, and `--help` shows all."""
+    module, _, name = where.partition(":")
+    path = PACKAGES.joinpath(*module.split(".")).with_suffix(".py")
+    found = ast.parse(path.read_text(encoding="utf-8")).body
+    return next(
+        (ast.get_docstring(one) for one in found if isinstance(one, ast.FunctionDef) and one.name == name), None
+    )
+
+
+for _title, _commands in COMMANDS.items():
+    _group = Group.create_ordered(_title)
+    for _place, (_name, _where) in enumerate(_commands.items()):
+        app.command(_where, name=_name, group=_group, sort_key=_place, help=_documentation(_where))
+for _flag in ("--help", "--version"):
+    app[_flag].group = "Options"
+
+
 def run(
     recipe: Recipe,
     *,
     changes: Changes = None,
     refresh: Annotated[
         list[str] | None,
-        Parameter(help=f"Run a stage again even if nothing changed: {', '.join(STAGES)}. Repeatable.", negative=""),
+        Parameter(
+            help=f"Run a stage again even if nothing changed: {', '.join(STAGES)}. Repeatable. Default: none.",
+            negative="",
+        ),
     ] = None,
     onward: Annotated[
-        str | None, Parameter(name="--from", help="Run this stage again, and everything that follows from it.")
+        str | None,
+        Parameter(name="--from", help="Run this stage again, and everything that follows from it. Default: none."),
     ] = None,
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
-    """Run the pipeline. Finished stages are reused; an interrupted training continues where it stopped."""
+    """Run the pipeline, or continue it where it stopped.
+
+    Stages whose inputs did not change are reused; an interrupted training continues at its last checkpoint.
+    """
     started = time.monotonic()
     config = configure(recipe, changes, store)
     check_stages(refresh or [], "--refresh")
-    check_stages([onward] if onward else [], "--from")
+    check_stages([] if onward is None else [onward], "--from")
     from artifacts.store import Store
     from flows import server
 
@@ -110,8 +147,13 @@ def run(
 
 def main() -> NoReturn:
     """The entry point of the `codetune` command."""
+    output.in_utf8()
+    output.settle()
     environment.apply(quiet=True)
     status = guarded(sys.argv[1:])
+    if reason := output.lost():
+        errors.print(f"[bold red]error:[/] standard output cannot be written: {reason.strerror}")
+        status = status or 1
     processes.end_within(LAST_WORDS)
     leave(status)
 

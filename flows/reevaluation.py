@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect import flow
 
 from artifacts import faults
 from artifacts.errors import InputError
-from artifacts.registry import Registry
 from artifacts.schema import (
     DatasetSample,
     EvaluationReport,
@@ -27,6 +25,7 @@ from artifacts.store import Damaged, Store
 from artifacts.verdicts import GateDecision, Ruling
 from flows.config import PipelineConfig
 from flows.finetune import check_sandbox, failures_told, functional, locate
+from flows.naming import place_of
 from flows.notification import notify
 from tasks import evaluation, execution, gate, generation, sampling
 from tasks.base_model import ModelConfig, check_unchanged
@@ -50,23 +49,6 @@ class Reevaluation(Record):
     reasons: tuple[str, ...]
 
 
-def place_of(model: str, store: Store) -> str:
-    """Where the store keeps an export, named by its folder or as `codetune models` names it.
-
-    Raises:
-        InputError: it is none of this store's.
-    """
-    path = Path(model)
-    place = store.place_of(path) if path.is_dir() else None
-    if path.is_dir() and (place is None or not place.startswith("exporting/")):
-        raise InputError(
-            f"{model} is no exported model of the store {store.place}",
-            field="MODEL",
-            remedy="name the folder that a run printed as `model`, and its store with --store",
-        )
-    return place or Registry(store.registry).find(model).model
-
-
 @flow(
     name="evaluate",
     flow_run_name="{model}",
@@ -80,7 +62,7 @@ def reevaluate(model: str, config: PipelineConfig, suites: list[str] | None = No
     """Judge an export again, on the data that it was made with.
 
     Args:
-        model: the export's folder, or a version.
+        model: a version, `champion`, the beginning of an id, a recipe, or the export's folder.
         config: its `kept`, `generation`, `execution`, `evaluation` and `gate` decide how it is judged.
         suites: functional suites to judge it by instead of the settings' (`generation.functional`): humaneval,
             humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line, -random-span, or the path of a file.

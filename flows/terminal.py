@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import cast
 
 from rich.console import Console, ConsoleRenderable, Group
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.table import Column, Table
 from rich.text import Text
 from rich.traceback import Traceback
 
 from artifacts.progress import Tick
-from tasks.dashboard import describe
+from tasks.dashboard import amount_of, describe, readings_of
 from tasks.policy import Outcome
 
 MARKS = {"ran": "[green]✓[/]", "resumed": "[green]✓[/]", "cached": "[blue]≡[/]"}
@@ -28,16 +30,9 @@ class Terminal:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.fields[stage]:<13}"),
-            BarColumn(24),
-            TextColumn("{task.description}"),
-            _TimeLeft(),
-            console=self.console,
-            transient=True,
-        )
+        self._bars = _Bars(self.console)
         self._bar: TaskID | None = None
+        self._title = ""
         self._spoke = time.monotonic()
 
     def __enter__(self) -> Terminal:
@@ -57,11 +52,22 @@ class Terminal:
             logger.removeHandler(attached)
 
     def started(self, stage: str) -> None:
-        self._bar = self._bars.add_task("", total=None, stage=stage)
+        self._title = ""
+        self._bar = self._bars.add_task("", total=None, stage=stage, amount="")
 
     def ticked(self, stage: str, tick: Tick) -> None:
         if self._bar is not None:
-            self._bars.update(self._bar, description=escape(describe(tick)), total=tick.total, completed=tick.completed)
+            if tick.title != self._title:  # the pace of what was done before says nothing of this
+                self._title = tick.title
+                self._bars.reset(self._bar, total=tick.total)
+            beside = [tick.title] if tick.title != stage else []
+            self._bars.update(
+                self._bar,
+                description=" · ".join([*beside, *readings_of(tick)]),
+                amount=amount_of(tick),
+                total=tick.total,
+                completed=tick.completed,
+            )
         if not self.console.is_terminal and time.monotonic() - self._spoke > PLAIN_SECONDS:
             self._spoke = time.monotonic()
             self.console.print(f"  {escape(describe(tick))}")
@@ -74,6 +80,29 @@ class Terminal:
         again = f" [dim](continued at step {outcome.handle.resumed_from})[/]" if outcome.state == "resumed" else ""  # type: ignore[attr-defined]
         summary = escape(outcome.handle.summary)
         self.console.print(f"{MARKS[outcome.state]} {outcome.stage:<13} {how:>8}   {summary}{again}")
+
+
+class _Bars(Progress):
+    """One line, whatever its width: how far, the bar and the time left first, then readings, cut at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._shown_on = console
+        readings = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        self._from: tuple[tuple[int, ProgressColumn], ...] = (
+            (0, SpinnerColumn()),
+            (70, TextColumn("{task.fields[stage]:<13}", markup=False)),
+            (60, BarColumn(16)),
+            (0, TextColumn("{task.fields[amount]}", markup=False)),
+            (45, _TimeLeft(Column(no_wrap=True))),
+            (0, TextColumn("{task.description}", style="dim", markup=False, table_column=readings)),
+        )
+        """Each part with the width of a terminal from which it is shown."""
+        super().__init__(console=console, transient=True, expand=True)
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        """See `Progress`."""
+        self.columns = tuple(column for width, column in self._from if self._shown_on.width >= width)
+        return super().make_tasks_table(tasks)
 
 
 class _Lines(RichHandler):

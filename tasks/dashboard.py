@@ -114,10 +114,21 @@ class _Bar:
 
 
 def describe(tick: Tick) -> str:
-    """A tick in one line: `training: 120 / 200 steps · loss 1.43 · 5,900 tokens/s`."""
-    amount = f"{tick.completed:,.0f}" + (f" / {tick.total:,.0f}" if tick.total else "")
-    details = [f"{name.replace('_', ' ')} {_number(value)}" for name, value in tick.details.items()]
-    return " · ".join([f"{tick.title}: {amount} {tick.unit}".rstrip(), *details])
+    """A tick in one line: `training: 120 / 200 steps · loss 1.43 · 5,900 tokens/s`; `starting` where nothing is
+    counted."""
+    return " · ".join([": ".join(part for part in (tick.title, amount_of(tick)) if part), *readings_of(tick)])
+
+
+def amount_of(tick: Tick) -> str:
+    """How far a piece of work is: `120 / 200 steps`; empty where nothing is counted."""
+    if not tick.total and not tick.completed:
+        return ""
+    return (f"{tick.completed:,.0f}" + (f" / {tick.total:,.0f}" if tick.total else "") + f" {tick.unit}").rstrip()
+
+
+def readings_of(tick: Tick) -> list[str]:
+    """What stands beside the amount: `loss 1.43`."""
+    return [f"{name.replace('_', ' ')} {_number(value)}" for name, value in tick.details.items()]
 
 
 def _number(value: float | str) -> str:

@@ -109,7 +109,10 @@ def changes_since(earlier: Manifest, step: Step) -> list[Change]:
 
 
 def _traced(walk: Walk, change: Change) -> Change:
-    """A change of an input with what caused it: how the artifact that had the old fingerprint differs from today's."""
+    """A change of an input with what caused it: how the artifact that had the old fingerprint differs from today's.
+    Settings are lists and mappings, too; those come from no artifact."""
+    if not isinstance(change.old, str):
+        return change
     for step in walk.steps.values():
         if step.job is None:
             continue

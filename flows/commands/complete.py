@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from artifacts.errors import InputError
-from flows.commands.options import Json, StorePath, use_store
+from flows.commands.options import LINES, TOKENS, Json, Model, StorePath, given_path, use_store
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -18,27 +18,36 @@ if TYPE_CHECKING:
 
 
 def complete(
-    model: Annotated[str, Parameter(help="An exported model's folder, or a version (v3) from `codetune models`.")],
+    model: Model,
     *,
-    prompt: Annotated[str | None, Parameter(help="Text to go on from; `-` reads it from standard input.")] = None,
-    suffix: Annotated[str | None, Parameter(help="Text after the gap: the models fill in what stands between.")] = None,
-    file: Annotated[Path | None, Parameter(help="A file with a gap to fill, instead of --prompt.")] = None,
-    line: Annotated[int | None, Parameter(help="The line of that file to leave out and fill in, from 1.")] = None,
-    new_tokens: Annotated[int, Parameter(help="Longest answer, in tokens.")] = 64,
+    prompt: Annotated[str | None, Parameter(help="Text to go on from; `-` is standard input. Default: --file.")] = None,
+    suffix: Annotated[
+        str | None, Parameter(help="Text after the gap, which the models then fill in. Default: none; they go on.")
+    ] = None,
+    file: Annotated[
+        Path | None, Parameter(converter=given_path, help="A file with a gap to fill. Default: the text of --prompt.")
+    ] = None,
+    line: Annotated[
+        int | None,
+        Parameter(validator=LINES, help="With --file: the line to leave out and fill in, from 1. Default: none."),
+    ] = None,
+    new_tokens: Annotated[int, Parameter(validator=TOKENS, help="Longest answer, in tokens.")] = 64,
     quantization: Annotated[
         Literal["int8", "nf4", "none"], Parameter(help="What the base weights are quantized to.")
     ] = "none",
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
-    """Let base and tuned complete a text, or fill in a line of a file, and show both next to each other."""
+    """Let base and tuned go on with a text, or fill in a line of a file."""
     use_store(store)
-    if new_tokens < 1:
-        raise InputError(f"{new_tokens} tokens are no answer", field="--new-tokens", remedy="give at least 1")
     question, truth = _question(prompt, suffix, file, line)
+    from artifacts.store import Store
+    from flows import naming
     from tasks import completing
 
-    answers = completing.complete(_folder(model), question, new_tokens=new_tokens, quantization=quantization)
+    answers = completing.complete(
+        naming.folder_of(model, Store.to_read()), question, new_tokens=new_tokens, quantization=quantization
+    )
     if as_json:
         left_out = {"before": answers.left_out_before, "after": answers.left_out_after}
         print(json.dumps({"base": answers.base, "tuned": answers.tuned, "truth": truth, "left_out": left_out}))
@@ -77,18 +86,6 @@ def _standard_input() -> str:
         raise InputError(
             "standard input is not UTF-8 text", field="--prompt", remedy="convert it to UTF-8 first"
         ) from error
-
-
-def _folder(model: str) -> Path:
-    """The export that a folder or a version names."""
-    if Path(model).is_dir():
-        return Path(model)
-    from artifacts.registry import Registry
-    from artifacts.store import Store
-
-    store = Store.to_read()
-    candidate = Registry(store.registry).find(model)
-    return store.check(candidate.model)
 
 
 LINES_SHOWN = 6

@@ -16,9 +16,10 @@ def deploy(
         bool, Parameter(help="Undo what was changed in the dashboard: deployments are as the files say.", negative="")
     ] = False,
 ) -> int:
-    """Register the work pool, the deployments and the watch over dead runs with the server at PREFECT_API_URL.
+    """Register the deployments with a server that runs elsewhere.
 
-    What was changed in the dashboard stays. `codetune worker` then takes runs, here or on another machine.
+    Also the work pool and the watch over dead runs, with the server at PREFECT_API_URL. What was changed in the
+    dashboard stays. `codetune worker` then takes runs, here or on another machine.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     for sentence in deploying.register(f"{deploying.named_server()}/api", reset=reset):

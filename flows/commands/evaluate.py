@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from artifacts.errors import InputError
-from flows.commands.options import Changes, Json, StorePath, use_store
+from flows.commands.options import Changes, Json, Model, StorePath, use_store
 
 if TYPE_CHECKING:
+    from artifacts.store import Store
     from flows.config import PipelineConfig
     from flows.reevaluation import Reevaluation
 
 
 def evaluate(
-    model: Annotated[
-        str, Parameter(help="An exported model's folder, a version (v3), or the recipe that it was made with.")
-    ],
+    model: Model,
     *,
     recipe: Annotated[
         str | None, Parameter(help="Whose settings to judge by. Default: those of the run that made the model.")
@@ -29,7 +28,7 @@ def evaluate(
         list[str] | None,
         Parameter(
             help="Judge it by this functional suite: humaneval, humaneval+, mbpp+, humaneval-infilling-single-line, "
-            "-multi-line, -random-span, or a file of such problems. Repeatable; instead of those of the settings.",
+            "-multi-line, -random-span, or a file of such problems. Repeatable. Default: those of the settings.",
             negative="",
         ),
     ] = None,
@@ -37,17 +36,21 @@ def evaluate(
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
-    """Compare an exported model with its base again. Trains nothing; another margin generates nothing either."""
+    """Compare a model with its base again, by other settings.
+
+    It trains nothing; another margin generates nothing either.
+    """
     started = time.monotonic()
     use_store(store)
     from artifacts.store import Store
-    from flows import recipes, server
+    from flows import naming, server
+    from flows.config import build
 
     opened = Store.from_environment()
-    named = model in recipes.names() or Path(model).suffix in (".yaml", ".yml")
-    config = _configure(recipe or (model if named else _recipe_of(model, opened)), changes)
-    place = _export_of(config, opened) if named else model
-    result = _run(place, config, suite, server.start())
+    made_by = build(model, () if recipe else changes or ()) if naming.is_recipe(model) else None
+    place = naming.place_of(model, opened, made_by)
+    config = build(recipe, changes or ()) if recipe else made_by or build(_recipe_of(place, opened), changes or ())
+    result = _run(str(opened.place / place), config, suite, server.start())
     if as_json:
         print(json.dumps({**result.model_dump(mode="json"), "seconds": round(time.monotonic() - started, 2)}))
     else:
@@ -55,46 +58,16 @@ def evaluate(
     return 0
 
 
-def _configure(recipe: str, changes: list[str] | None) -> PipelineConfig:
-    from flows.config import build
-
-    return build(recipe, changes or [])
-
-
-def _recipe_of(model: str, store: Any) -> str:
+def _recipe_of(place: str, store: Store) -> str:
     """The recipe of the run that made a model."""
     from artifacts.registry import Registry
-    from flows.reevaluation import place_of
 
-    place = place_of(model, store)
     found = [one.recipe for one in Registry(store.registry).candidates().values() if one.model == place and one.recipe]
     if not found:
         raise InputError(
-            f"it is not recorded which recipe {model} was made with", field="--recipe", remedy="name one with --recipe"
+            f"it is not recorded which recipe {place} was made with", field="--recipe", remedy="name one with --recipe"
         )
     return found[-1]
-
-
-def _export_of(config: PipelineConfig, store: Any) -> str:
-    """The folder of a recipe's export.
-
-    Raises:
-        InputError: the recipe was not run yet.
-    """
-    from flows.finetune import pipeline
-    from tasks.base_model import locate
-    from tasks.walking import Walk
-
-    walk = Walk(store)
-    pipeline(walk, config, locate(config.model))
-    step = walk.steps["exporting"]
-    if step.job is None or not step.reused:
-        raise InputError(
-            f"there is no model of {config.recipe} in this store yet",
-            field="MODEL",
-            remedy=f"make one first: codetune run {config.recipe}",
-        )
-    return str(store.place / "exporting" / step.job.key)
 
 
 def _run(model: str, config: PipelineConfig, suites: list[str] | None, server: Any) -> Reevaluation:

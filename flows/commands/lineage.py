@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from flows.commands.options import Json, StorePath, use_store
+from flows.commands.options import Json, Model, StorePath, use_store
 
 
 def lineage(
-    model: Annotated[Path, Parameter(help="A folder that `codetune run` exported, wherever it was copied to.")],
+    model: Model,
     *,
     check: Annotated[bool, Parameter(help="Recompute every hash, and follow it into the store.", negative="")] = False,
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
-    """Say what a model was made of: data and licences, settings, code, libraries, every fingerprint on the way.
+    """Say what a model was made of, and check whether that is true.
+
+    Data and licences, settings, code, libraries, every fingerprint on the way.
 
     With --check the exit status is 1 when anything was altered. What the store does not hold any more is told."""
     from artifacts import lineage as lineages
     from artifacts.store import Store
+    from flows import naming
 
     use_store(store)
-    folder, told = lineages.read(model.expanduser())
+    opened = Store.to_read()
+    folder, told = lineages.read(naming.folder_of(model, opened, verify=False))
     if not check:
         print(json.dumps(told)) if as_json else Console(highlight=False, soft_wrap=True, markup=False).print(
             *_lines(told), sep="\n"
         )
         return 0
-    findings = lineages.check(folder, told, Store.to_read())
+    findings = lineages.check(folder, told, opened)
     faults = [one for one in findings if one.verdict == "fault"]
     if as_json:
         print(json.dumps({"ok": not faults, "findings": [one.model_dump() for one in findings]}))

@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
+from artifacts import paths
 from artifacts.errors import InputError
-from flows.commands.options import Json, StorePath, use_store
+from flows.commands.options import Json, Model, StorePath, use_store
 
 if TYPE_CHECKING:
     from artifacts.registry import Registry
@@ -27,7 +28,7 @@ def models(
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
-    """List the versions of the model with their verdicts; the champion is the one to use."""
+    """List the promoted models; the champion is the one to use."""
     opened, registry = _open(store, writes=False)
     promoted = {version.candidate.id for version in registry.versions().values()}
     rows = [row for row in _rows(opened, registry) if show_all or row["id"] in promoted]
@@ -48,16 +49,18 @@ def models(
 
 
 def promote(
-    model: Annotated[str, Parameter(help="A version (v3), an id from `codetune models --all`, or a model's folder.")],
+    model: Model,
     *,
     reason: Reason,
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
     """Make a model the champion by hand, whatever the gate said."""
+    from flows import naming
+
     opened, registry = _open(store)
     _check_reason(reason)
-    candidate = registry.find(_name_of(model, opened))
+    candidate = registry.find(naming.known_as(model, opened))
     _check_complete(candidate, opened)
     _say(registry.promote(candidate, reason), registry, as_json)
     return 0
@@ -96,26 +99,13 @@ def _check_reason(reason: str) -> None:
 
 def _number(version: str) -> int:
     digits = version.removeprefix("v")
-    if not digits.isdecimal():
+    if not digits.isdecimal() or len(digits) > 9:
         raise InputError(
-            f"“{version}” is no version", field="VERSION", remedy="write it as `codetune models` does, for example v3"
+            f"“{paths.shown(version)}” is no version",
+            field="VERSION",
+            remedy="write it as `codetune models` does, for example v3",
         )
     return int(digits)
-
-
-def _name_of(model: str, store: Store) -> str:
-    """What the registry calls it, if it is a folder."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        return model
-    place = store.place_of(folder)
-    if place is None:
-        raise InputError(
-            f"{model} is no model of this store",
-            field="MODEL",
-            remedy="give a folder that `codetune run` exported, or name the store it lies in with --store",
-        )
-    return place
 
 
 def _check_complete(candidate: Candidate, store: Store) -> None:

@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
+from cyclopts.validators import Number
 
-from artifacts import disks
+from artifacts import disks, paths
 from artifacts.errors import InputError
 from flows.stages import STAGES
 
 if TYPE_CHECKING:
     from flows.config import PipelineConfig
 
+
+def given_path(_: Any, tokens: Sequence[Token]) -> Path:
+    """Of an option that is a path. An empty one is not the current folder, and `~` is the home folder."""
+    return Path(paths.check(tokens[0].value)).expanduser()
+
+
+SECONDS = Number(gt=0, lte=7 * 86_400)
+"""Bounds of numbers on the command line: those of the settings, but `artifacts.configuration` takes long to load."""
+THREADS = Number(gte=1, lte=1024)
+TOKENS = Number(gte=1, lte=1 << 22)
+LINES = Number(gte=1, lte=10**9)
+RUNS = Number(gte=0, lte=10**9)
+PORTS = Number(gte=1, lte=65_535)
+
+Model = Annotated[
+    str,
+    Parameter(
+        help="Which exported model: a version (v3), `champion`, the beginning of an id (`codetune models --all`), the "
+        "recipe that it was made with, or its folder."
+    ),
+]
 Recipe = Annotated[str, Parameter(help="A recipe's name (`codetune recipes`) or the path of a .yaml file.")]
 Changes = Annotated[
     list[str] | None,
-    Parameter(name="--set", help="Change a setting: training.max_steps=50. Repeatable; values are YAML.", negative=""),
+    Parameter(
+        name="--set",
+        help="Change a setting: training.max_steps=50. Repeatable; values are YAML. Default: the recipe as it is.",
+        negative="",
+    ),
 ]
 StorePath = Annotated[
-    Path | None, Parameter(name="--store", help="Where results go. Default: CODETUNE_STORE, or ./store.")
+    Path | None,
+    Parameter(name="--store", converter=given_path, help="Where results go. Default: CODETUNE_STORE, or ./store."),
 ]
 Json = Annotated[
     bool, Parameter(name="--json", help="Print one JSON object as the last line of standard output.", negative="")

@@ -9,7 +9,10 @@ from flows.commands.options import Changes, Recipe, StorePath, configure
 
 
 def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = None) -> int:
-    """Say whether this machine can run a recipe, how it would, and what that is expected to cost. Runs no stage."""
+    """Say whether this machine can run a recipe, and at what cost.
+
+    The plan, the time and the memory that are expected, what is too little. It runs no stage.
+    """
     config = configure(recipe, changes, store)
     from rich.console import Console
     from rich.markdown import Markdown

@@ -12,7 +12,7 @@ def list_recipes(
     *,
     settings: Annotated[bool, Parameter(help="Describe every setting instead, as JSON schema.", negative="")] = False,
 ) -> int:
-    """List the recipes that come with codetune."""
+    """List the recipes that come with codetune, or every setting."""
     if settings:
         from flows.config import PipelineConfig
 

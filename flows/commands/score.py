@@ -10,15 +10,14 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from artifacts.errors import InputError
-from flows.commands.options import Json
+from flows.commands.options import SECONDS, THREADS, Json, given_path
 
 if TYPE_CHECKING:
     from artifacts.schema import Protection
     from tasks.functional import Scores
-    from tasks.sandbox import Limits, Verdict
+    from tasks.sandbox import Verdict
 
 _USUAL = (1, 10, 100)
-_MOST_WORKERS = 1024
 
 
 def score(
@@ -30,25 +29,27 @@ def score(
         ),
     ],
     *,
-    completions: Annotated[Path, Parameter(help="A JSON Lines file with rows `task_id, completion`.")],
+    completions: Annotated[
+        Path, Parameter(converter=given_path, help="A JSON Lines file with rows `task_id, completion`.")
+    ],
     k: Annotated[
         str | None, Parameter(name="--k", help="Which pass@k: 1,10. Default: of 1, 10 and 100 those that can be told.")
     ] = None,
-    seconds: Annotated[float, Parameter(help="Wall clock that one program and its test may take.")] = 10,
-    workers: Annotated[int | None, Parameter(help="Programs at a time. Default: one per processor.")] = None,
+    seconds: Annotated[
+        float, Parameter(validator=SECONDS, help="Wall clock that one program and its test may take.")
+    ] = 10,
+    workers: Annotated[
+        int | None, Parameter(validator=THREADS, help="Programs at a time. Default: one per processor.")
+    ] = None,
     allow_weak_sandbox: Annotated[
         bool, Parameter(help="Run the code even where the sandbox is below its floor.", negative="")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Run completions against a suite's tests in the sandbox: pass@k, and a verdict for each."""
+    """Run completions against a suite's tests in the sandbox: pass@k."""
     from tasks import functional, sandbox
 
-    limits = _limits(seconds)
-    if workers is not None and not 1 <= workers <= _MOST_WORKERS:
-        raise InputError(
-            f"{workers} is no number of programs", field="--workers", remedy=f"give a number from 1 to {_MOST_WORKERS}"
-        )
+    limits = sandbox.Limits(seconds=seconds)
     wanted = _numbers(k)
     problems = functional.suite(suite)
     rows = functional.read_completions(completions, problems)
@@ -62,21 +63,6 @@ def score(
     else:
         _show(problems.name, scores, protection)
     return 0
-
-
-def _limits(seconds: float) -> Limits:
-    from pydantic import ValidationError
-
-    from tasks.sandbox import Limits
-
-    try:
-        return Limits(seconds=seconds)
-    except ValidationError:
-        raise InputError(
-            f"{seconds:g} s is no time that a program could take",
-            field="--seconds",
-            remedy="give a number above 0, at most 604800 (a week)",
-        ) from None
 
 
 def _numbers(text: str | None) -> list[int] | None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from artifacts.errors import InputError
-from flows.commands.options import Json, StorePath, use_store
+from flows.commands.options import RUNS, Json, StorePath, use_store
 
 if TYPE_CHECKING:
     from artifacts.ledger import RunRecord
@@ -19,7 +18,7 @@ MARKS = {"ran": "✓", "resumed": "✓", "cached": "≡", "started": "✗"}
 
 
 def runs(*, store: StorePath = None, as_json: Json = False) -> int:
-    """List the runs of the store: recipe, when, what became of each stage, size on disk, verdict.
+    """List the runs of the store, with stages, sizes and verdicts.
 
     ✓ ran, ≡ reused, ✗ failed or ended there, … at work. A size counts what other runs share, too."""
     use_store(store)
@@ -40,14 +39,15 @@ def runs(*, store: StorePath = None, as_json: Json = False) -> int:
 
 def prune(
     *,
-    keep: Annotated[int, Parameter(help="How many of the newest runs to keep, besides those at work.")],
+    keep: Annotated[int, Parameter(validator=RUNS, help="How many of the newest runs to keep, besides those at work.")],
     dry_run: Annotated[bool, Parameter(help="Only say what would be removed.", negative="")] = False,
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
-    """Free space: remove what neither the newest runs nor a run at work nor the registry of models refers to."""
-    if keep < 0:
-        raise InputError(f"{keep} is no number of runs", field="--keep", remedy="give 0 or more")
+    """Free space: remove what no run that is kept and no model uses.
+
+    The newest runs are kept, runs at work, and every model in the registry.
+    """
     use_store(store)
     from artifacts import pruning
     from artifacts.store import Store

@@ -21,16 +21,18 @@ from rich.console import Console
 
 from artifacts.errors import InputError
 from flows import deploying, server
-from flows.commands.options import use_store
+from flows.commands.options import PORTS, use_store
 from flows.services import Services, usual_name
 
 
 def up(
     *,
     host: Annotated[str | None, Parameter(help="Where the server listens. Default: PREFECT_SERVER_API_HOST.")] = None,
-    port: Annotated[int | None, Parameter(help="And its port. Default: PREFECT_SERVER_API_PORT, or 4200.")] = None,
+    port: Annotated[
+        int | None, Parameter(validator=PORTS, help="And its port. Default: PREFECT_SERVER_API_PORT, or 4200.")
+    ] = None,
 ) -> int:
-    """Start server, work pool, deployments and a worker on this machine. Ctrl-C ends all of it.
+    """Start server, deployments and a worker here; Ctrl-C ends them.
 
     The server keeps its records in SQLite below PREFECT_HOME, or in the PostgreSQL that
     PREFECT_API_DATABASE_CONNECTION_URL names.

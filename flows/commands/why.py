@@ -23,7 +23,7 @@ def why(
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
-    """Say whether a run would reuse a stage's result and, if not, what differs from the nearest earlier one.
+    """Say whether a stage would be reused and, if not, what differs.
 
     Runs nothing but preflight, which takes a moment. A stage whose inputs would have to be made first has no key yet:
     then it says why those would run."""

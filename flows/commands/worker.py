@@ -25,7 +25,10 @@ def worker(
         bool, Parameter(help="Tell at http://127.0.0.1:8080/health whether it still asks for runs.", negative="")
     ] = False,
 ) -> int:
-    """Take runs from the server at PREFECT_API_URL until Ctrl-C, which lets the run at work write its checkpoint."""
+    """Take runs from a server that runs elsewhere, until Ctrl-C.
+
+    The server is that at PREFECT_API_URL. Ctrl-C lets the run at work write its checkpoint.
+    """
     use_store(None)
     address = deploying.named_server()
     with server.Server(address).ready(PATIENCE), get_client(sync_client=True) as client:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts import paths
 from artifacts.errors import InputError
 from tasks import hub
 from tasks.functional.problems import Suite
@@ -44,7 +45,7 @@ def suite(name_or_path: str) -> Suite:
         InputError: no such suite or file, or the file is not in order.
         TransientError: the hub does not answer.
     """
-    path = Path(name_or_path).expanduser()
+    path = paths.expanded(name_or_path, _FIELD)
     name, _, revision = name_or_path.lower().partition("@")
     if not path.is_file() and name in PUBLISHED:
         return read_suite(_fetch(name, revision or "main"), name)

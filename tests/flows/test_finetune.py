@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from artifacts import lineage
-from artifacts.errors import StageError
+from artifacts.errors import InputError, StageError
 from artifacts.progress import Tick
 from artifacts.registry import Registry
 from artifacts.store import Store
-from flows import cli
+from flows import cli, naming
+from flows.config import build
 from flows.stages import STAGES
 from flows.terminal import Terminal
 from tests.conftest import SMALL_MODEL
@@ -343,3 +345,22 @@ def at_training(step: int, act: Callable[[], None]) -> Callable[[Terminal, str, 
             act()
 
     return ticked
+
+
+def test_every_command_takes_every_name_of_a_model(
+    first: dict[str, Any], own_code: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = [part for part in arguments(own_code, store) if "=" in part]
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(yaml.safe_dump(build("demo", changes).model_dump(mode="json")))
+    folder, opened = Path(first["exporting"]["path"]), Store(store)
+    (candidate,) = [one for one in Registry(opened.registry).candidates().values() if one.model.endswith(folder.name)]
+    assert cli.guarded(["promote", str(recipe), "--reason", "x", "--store", str(store)]) == 0
+    for name in ("v1", "1", "champion", candidate.id, folder.name[:8], candidate.model, str(recipe), str(folder)):
+        assert naming.folder_of(name, opened) == folder
+        assert opened.place / naming.place_of(name, opened) == folder
+    for command in (["lineage"], ["lineage", "--check"], ["complete", "--prompt", "x = ", "--new-tokens", "2"]):
+        for name in ("v1", str(recipe)):
+            assert cli.guarded([command[0], name, *command[1:], "--store", str(store)]) == 0
+    with pytest.raises(InputError):
+        naming.place_of(str(tmp_path), opened)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from artifacts.store import Store
+from artifacts.store import Manifest, Store
 from flows.commands.why import told
 from tasks.explaining import Explanation, explain
 from tasks.walking import Walk
@@ -59,6 +60,25 @@ def test_a_damaged_result_is_told_and_left_alone(folder: Path) -> None:
     word.write_text("xyz")
     assert "were altered" in told(why(folder, "aside"))[0] and word.exists()
     word.write_text(text)
+
+
+OTHER_SETTINGS = [["a", "b"], [], [["a"], {"b": None}], {"a": [1]}, {}, None, True, 2.5, "word", [{"unhashable": {}}]]
+
+
+@pytest.mark.parametrize("old", OTHER_SETTINGS, ids=repr)
+def test_a_setting_of_any_type_may_differ(folder: Path, old: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def altered(self: Store, stage: str) -> list[Manifest]:
+        found = manifests(self, stage)
+        for manifest in found if stage == "first" else ():
+            manifest.provenance["key_parts"]["config"]["length"] = old
+        return found
+
+    manifests = Store.manifests
+    monkeypatch.setattr(Store, "manifests", altered)
+    explanation = why(folder, "first", length=2)
+    assert [(one.what, one.old, one.new) for one in explanation.changes] == [("first.length", old, 2)]
+    assert told(explanation)[1].strip().startswith("first.length: ")
+    assert json.loads(explanation.model_dump_json())["changes"][0]["old"] == old
 
 
 def test_an_input_that_differs_is_followed_to_its_cause(folder: Path) -> None:

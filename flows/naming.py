@@ -1,0 +1,104 @@
+"""Which exported model a name means: the same for every command that takes one.
+
+A name is a version (`v3`), `champion`, the beginning of an id or of a key, a recipe (the model that it made), or a
+folder. What is both the name of a recipe and of a folder is the recipe; `./demo` is the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artifacts import paths
+from artifacts.errors import InputError
+from artifacts.lineage import LINEAGE
+from artifacts.registry import Registry
+from artifacts.store import Damaged, Store
+from flows import recipes
+
+if TYPE_CHECKING:
+    from flows.config import PipelineConfig
+
+
+def is_recipe(name: str) -> bool:
+    """Whether a model is named by what made it."""
+    return name in recipes.names() or (name.endswith((".yaml", ".yml")) and not _is_folder(Path(name)))
+
+
+def known_as(name: str, store: Store, config: PipelineConfig | None = None) -> str:
+    """What the registry calls a model: its place in the store where a folder or a recipe names it.
+
+    Args:
+        config: of the recipe, with what was changed in it; None for the recipe as it is.
+
+    Raises:
+        InputError: the folder is no export of this store, or the recipe has none in it.
+    """
+    if is_recipe(name):
+        from flows.config import build
+
+        return _export_of(config or build(name), store)
+    path = paths.expanded(name, "MODEL")
+    if not _is_folder(path):
+        return name
+    place = store.place_of(path)
+    if place is None or not place.startswith("exporting/"):
+        raise InputError(
+            f"{name} is no exported model of the store {store.place}",
+            field="MODEL",
+            remedy="name the folder that a run printed as `model`, and its store with --store",
+        )
+    return place
+
+
+def place_of(name: str, store: Store, config: PipelineConfig | None = None) -> str:
+    """Where the store keeps an export. See `known_as`.
+
+    Raises:
+        InputError: it is none of this store's.
+    """
+    known = known_as(name, store, config)
+    return known if known.startswith("exporting/") else Registry(store.registry).find(known).model
+
+
+def folder_of(name: str, store: Store, *, verify: bool = True) -> Path:
+    """The folder of an export, wherever that is; one in the store is verified.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = paths.expanded(name, "MODEL")
+    if not is_recipe(name) and (_is_folder(path) or path.name == LINEAGE):
+        return path
+    place = place_of(name, store)
+    try:
+        return store.check(place) if verify else store.place / place
+    except Damaged as damage:
+        raise InputError(
+            f"{place} cannot be used: {damage}",
+            field="MODEL",
+            remedy="repeat the `codetune run` that made it, which builds it again",
+        ) from damage
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - unlike `Path.is_dir` it is False where nothing can be there
+
+
+def _export_of(config: PipelineConfig, store: Store) -> str:
+    """Where the store keeps a recipe's export."""
+    from flows.finetune import pipeline
+    from tasks.base_model import locate
+    from tasks.walking import Walk
+
+    walk = Walk(store)
+    pipeline(walk, config, locate(config.model))
+    step = walk.steps["exporting"]
+    if step.job is None or not step.reused:
+        raise InputError(
+            f"there is no model of {config.recipe} in this store yet",
+            field="MODEL",
+            remedy=f"make one first: codetune run {config.recipe}",
+        )
+    return f"exporting/{step.job.key}"

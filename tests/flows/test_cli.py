@@ -1,0 +1,141 @@
+"""The command line itself: what it says of its commands, which numbers and paths it takes, and where it prints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from flows import cli
+from flows.commands.options import given_path
+
+CODETUNE = str(Path(sys.executable).with_name("codetune"))
+NAMES = [name for commands in cli.COMMANDS.values() for name in commands]
+NEEDED = {
+    "complete": ["v1", "--prompt", "x"],
+    "evaluate": ["v1"],
+    "lineage": ["v1"],
+    "preflight": ["demo"],
+    "promote": ["v1", "--reason", "x"],
+    "prune": ["--keep", "1"],
+    "rollback": ["--reason", "x"],
+    "run": ["demo"],
+    "score": ["humaneval", "--completions", "x"],
+    "why": ["training", "demo"],
+}
+"""What a command cannot do without."""
+
+
+def options() -> Iterator[tuple[str, Any]]:
+    for name in NAMES:
+        for argument in cli.app[name].assemble_argument_collection():
+            yield name, argument
+
+
+OPTIONS = list(options())
+IDS = [f"{name} {argument.names[0]}" for name, argument in OPTIONS]
+
+
+def codetune(*arguments: str, **how: Any) -> subprocess.CompletedProcess[bytes]:
+    environment = os.environ | how.pop("env", {})
+    return subprocess.run([CODETUNE, *arguments], capture_output=True, timeout=60, env=environment, **how)
+
+
+def test_help_describes_every_command_in_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.guarded(["--help"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert set(NAMES) == set(cli.app) - {"--help", "-h", "--version"}
+    for name in NAMES:
+        (line,) = [line for line in said if line.split()[1:2] == [name]]
+        assert line.rstrip("│ ").endswith((".", "@k.")), line
+
+
+def test_help_loads_no_command() -> None:
+    script = "import sys; from flows import cli; cli.app('--help', result_action='return_value'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"prefect", "torch", "pydantic", "flows.commands.up"} & set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(("name", "argument"), OPTIONS, ids=IDS)
+def test_every_option_has_a_meaning_and_a_default(name: str, argument: Any) -> None:
+    said = argument.parameter.help or ""
+    assert len(said) > 15
+    assert argument.required or argument.show_default or "efault" in said, f"{name} {argument.names}: {said}"
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = codetune("--version")
+    assert (done.returncode, done.stdout.decode().strip()) == (0, version("codetune"))
+
+
+NUMERIC = [(name, argument) for name, argument in OPTIONS if {int, float} & {argument.hint, *get_args(argument.hint)}]
+BEYOND = ["inf", "-inf", "nan", "-1", "1e308", str(10**12), "9" * 5_000, "1e400", "x", "", " ", "0x", "１２٣" * 9]
+
+
+@pytest.mark.parametrize(("name", "argument"), NUMERIC, ids=[f"{name} {one.names[0]}" for name, one in NUMERIC])
+@pytest.mark.parametrize("value", BEYOND, ids=lambda value: value[:8])
+def test_no_command_takes_a_number_that_means_nothing(
+    name: str, argument: Any, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = [
+        part
+        for part in NEEDED.get(name, [])
+        if argument.names[0] not in NEEDED.get(name, []) or part not in (argument.names[0], "1")
+    ]
+    assert cli.guarded([name, *rest, f"{argument.names[0]}={value}"]) == 2
+    said = capsys.readouterr().err
+    assert argument.names[0].strip("-") in said.replace("\n", "").lower() and "Traceback" not in said
+
+
+def test_the_numeric_options_are_the_known_ones() -> None:
+    assert {f"{name} {one.names[0]}" for name, one in NUMERIC} == {
+        "complete --line",
+        "complete --new-tokens",
+        "prune --keep",
+        "score --seconds",
+        "score --workers",
+        "up --port",
+    }
+
+
+PATHS = [(name, one) for name, one in OPTIONS if Path in {one.hint, *get_args(one.hint)}]
+
+
+def test_every_path_is_read_in_the_same_way() -> None:
+    assert len(PATHS) > 10 and {one.parameter.converter for _, one in PATHS} == {given_path}
+
+
+TEXTS = [
+    (name, one)
+    for name, one in OPTIONS
+    if str in {one.hint, *get_args(one.hint)}
+    and one.names[0] not in ("--prompt", "--suffix", "--reason", "--k", "--set", "--host", "--name", "--quantization")
+]
+IMPOSSIBLE = ["", " ", "~nosuchuser/x", "a" * 300, "a/" * 3_000, "\udcff"]
+
+
+@pytest.mark.parametrize("value", IMPOSSIBLE, ids=lambda value: repr(value[:8]))
+@pytest.mark.parametrize(("name", "argument"), [*PATHS, *TEXTS], ids=lambda one: getattr(one, "names", [one])[0])
+def test_no_command_takes_an_impossible_name(
+    name: str,
+    argument: Any,
+    value: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CODETUNE_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    rest = NEEDED.get(name, [])
+    places = [one for one in cli.app[name].assemble_argument_collection() if one.field_info.is_positional]
+    at = next((i for i, one in enumerate(places) if one.names == argument.names), None)
+    rest = [*rest[:at], value, *rest[at + 1 :]] if at is not None else [*rest, f"{argument.names[0]}={value}"]
+    assert cli.guarded([name, *rest]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} <= {"store"}
