@@ -98,7 +98,7 @@ def test_a_model_that_cannot_be_used_is_said(
         (("--prompt", "x", "--line", "1"), "--line goes with --file"),
         (("--file", "/nope", "--line", "1"), "/nope cannot be read"),
         (("--file", __file__, "--line", "100000"), "there is no line"),
-        (("--prompt", "x", "--new-tokens", "0"), "no answer"),
+        (("--prompt", "x", "--new-tokens", "0"), "--new-token"),
     ],
 )
 def test_what_cannot_be_asked_is_said(export: Path, arguments: tuple[str, ...], said: str, capsys: Capture) -> None:
