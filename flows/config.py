@@ -104,16 +104,30 @@ def build(recipe: str, changes: Iterable[str] = ()) -> PipelineConfig:
     settings: dict[str, Any] = {"recipe": recipe}
     for change in changes:
         settings = recipes.merge(settings, _parse(change))
+    return of(settings)
+
+
+def of(settings: dict[str, Any]) -> PipelineConfig:
+    """The configuration of settings, by stage.
+
+    Raises:
+        InputError: an unknown recipe, field or value; the message lists every fault.
+    """
     try:
         return PipelineConfig.model_validate(settings)
     except ValidationError as error:
-        faults = _first_causes(error.errors(include_url=False))
-        lines = [_sentence(fault) for fault in faults]
-        if len(lines) == 1:
-            field, problem = lines[0]
-            raise InputError(problem, field=field, remedy=_remedy(faults[0])) from None
-        listed = "".join(f"\n  - {field}: {problem}" for field, problem in lines)
-        raise InputError(f"{len(lines)} settings cannot be used:{listed}", remedy=_remedy(faults[0])) from None
+        raise explained(error) from None
+
+
+def explained(error: ValidationError) -> InputError:
+    """What is wrong with settings, for a person: every fault, by field."""
+    faults = _first_causes(error.errors(include_url=False))
+    lines = [_sentence(fault) for fault in faults]
+    if len(lines) == 1:
+        field, problem = lines[0]
+        return InputError(problem, field=field, remedy=_remedy(faults[0]))
+    listed = "".join(f"\n  - {field}: {problem}" for field, problem in lines)
+    return InputError(f"{len(lines)} settings cannot be used:{listed}", remedy=_remedy(faults[0]))
 
 
 def _with_quantization(settings: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from artifacts.schema import (
 )
 from artifacts.store import Store
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
+from flows import forms
 from flows.config import PipelineConfig
 from flows.notification import explain, notify
 from flows.stages import StageName
@@ -105,7 +106,7 @@ def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, e
 
 @flow(
     name="finetune",
-    flow_run_name="{config.recipe}",
+    flow_run_name=forms.name_after(lambda parameters: parameters["config"].recipe or "finetune"),
     persist_result=False,
     on_completion=[notify],
     on_failure=[notify],
@@ -123,7 +124,7 @@ def finetune(
         onward: a stage to run again even if nothing changed, with everything that follows from it.
     """
     with failures_told():
-        return _finetune(config, refresh, onward)
+        return _finetune(forms.as_chosen(config), refresh, onward)
 
 
 def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None) -> RunSummary:

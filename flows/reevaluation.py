@@ -23,6 +23,7 @@ from artifacts.schema import (
 )
 from artifacts.store import Damaged, Store
 from artifacts.verdicts import GateDecision, Ruling
+from flows import forms
 from flows.config import PipelineConfig
 from flows.finetune import check_sandbox, failures_told, functional, locate
 from flows.naming import place_of
@@ -51,7 +52,7 @@ class Reevaluation(Record):
 
 @flow(
     name="evaluate",
-    flow_run_name="{model}",
+    flow_run_name=forms.name_after(lambda parameters: parameters["model"]),
     persist_result=False,
     on_completion=[notify],
     on_failure=[notify],
@@ -68,7 +69,7 @@ def reevaluate(model: str, config: PipelineConfig, suites: list[str] | None = No
             humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line, -random-span, or the path of a file.
     """
     with failures_told():
-        return _reevaluate(model, config, suites)
+        return _reevaluate(model, forms.as_chosen(config), suites)
 
 
 def _reevaluate(model: str, config: PipelineConfig, suites: list[str] | None) -> Reevaluation:
