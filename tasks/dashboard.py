@@ -12,13 +12,16 @@ from contextvars import copy_context
 from threading import Event, Thread
 from uuid import UUID
 
+from prefect import get_client
 from prefect.artifacts import (
     create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     update_progress_artifact,
 )
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
+from artifacts import digest
 from artifacts.presentation import Figure, Section, to_markdown
 from artifacts.progress import Listener, Tick
 from artifacts.redaction import redact
@@ -47,9 +50,18 @@ def publish(stage: str, sections: list[Section]) -> None:
 
 
 def publish_report(markdown: str) -> None:
-    """Put the report, with its pictures, on the current flow run."""
+    """Lead from the current flow run to the report, which with its pictures is large: the server keeps it once, however
+    many runs end in it."""
+    text = redact(markdown)
+    key = f"report-{digest.of_json(text)[:16]}"
+    named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
     try:
-        create_markdown_artifact(redact(markdown), key="run-report", description="The report")
+        with get_client(sync_client=True) as client:
+            known = client.read_latest_artifacts(artifact_filter=named)
+        full = known[0].latest_id if known else create_markdown_artifact(text, key=key, description="The report")
+        where = f"[The report, with its pictures](/artifacts/artifact/{full})"
+        since = " is that of an earlier run: nothing that it tells has changed." if known else "."
+        create_markdown_artifact(f"{where}{since}", key="run-report", description="The report")
     except Exception as error:
         log.warning("the dashboard did not take the report: %s", error)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from prefect import flow, get_client, task
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.runtime import flow_run
 
 from artifacts.progress import Progress
 from tasks import dashboard
@@ -31,6 +36,24 @@ def test_the_last_state_is_shown(prefect_server: None) -> None:
         (shown,) = client.read_artifacts(artifact_filter=named)
     assert (shown.type, shown.data, shown.description) == ("progress", 100, "counting: 3 / 3 things")
     assert shown.task_run_id is not None
+
+
+def test_a_report_that_is_unchanged_is_not_kept_again(prefect_server: Path) -> None:
+    text = f"# Report {uuid4()}\n\n" + "x" * 300_000
+
+    @flow
+    def reporting(text: str) -> str:
+        dashboard.publish_report(text)
+        return str(flow_run.id)
+
+    runs = [reporting(text), reporting(text), reporting(text + "."), reporting(text)]
+    with closing(sqlite3.connect(prefect_server)) as database:
+        told = database.execute("SELECT key, flow_run_id, length(data), data FROM artifact ORDER BY created").fetchall()
+    told = [row for row in told if row[1] in runs]
+    large = [row for row in told if row[2] > 1000]
+    assert [row[1] for row in large] == [runs[0], runs[2]]
+    links = [row[3] for row in told if row[0] == "run-report"]
+    assert len(links) == 4 and links[1] == links[3] != links[2] and "earlier run" in links[1]
 
 
 def test_a_server_that_does_not_answer_holds_up_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
