@@ -11,6 +11,7 @@ from artifacts.errors import InputError
 from artifacts.lineage import LINEAGE
 from artifacts.lines import first_line, lines_of, without_end
 from artifacts.schema import Plan, Quantization
+from tasks.adapter_files import check_finite, read_adapter
 from tasks.base_model import ModelConfig, check_unchanged, fetch, locate
 from tasks.model_files import ADAPTER_CONFIG
 from tasks.tokenization.settings import context_length, usable_tokenizer
@@ -119,7 +120,9 @@ def complete(folder: Path, question: Question, *, new_tokens: int, quantization:
     from tasks.generation.models import Pair
     from tasks.generation.suites import line_breaks
 
-    model = locate(base_of(folder))
+    named = base_of(folder)
+    check_finite(read_adapter(folder / "adapter"))  # before anything large is read
+    model = locate(named)
     check_unchanged(model, _recorded(folder))
     tokenizer = usable_tokenizer(model)
     fim = FimTokens.of(tokenizer) if question.after is not None else FimTokens.find(tokenizer)

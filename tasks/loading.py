@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Plan, Quantization
+from tasks.adapter_files import read_adapter
 from tasks.libraries import import_bitsandbytes
-from tasks.model_files import ADAPTER, ADAPTER_CONFIG, CONFIG, read_json
+from tasks.model_files import CONFIG, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -99,8 +100,8 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
             ignore_mismatched_sizes=True,  # refused by the caller, by name
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise _unusable(folder, str(error).splitlines()[0]) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError) as error:
+        raise _unusable(folder, next(iter(str(error).splitlines()), type(error).__name__)) from error
     except RuntimeError as error:
         # transformers catches what goes wrong while it quantizes, logs it and raises this in its place
         if "conversion of the weights" not in str(error):
@@ -117,48 +118,28 @@ def attach_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """The model with a trained LoRA adapter (`Checkpoint.path / "adapter"`), frozen, adapter weights in fp32.
 
     Raises:
-        InputError: the adapter is incomplete, or was made for another base.
+        InputError: the adapter is incomplete or damaged, or was made for another base.
     """
     from peft import PeftModel
 
     silence_peft()
-    _check_adapter(model, adapter)
-    tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False, autocast_adapter_dtype=True)
+    saved = read_adapter(adapter)
+    saved.check_fit(_sizes(model))
+    tuned = PeftModel.from_pretrained(
+        model, str(adapter), config=saved.config(), is_trainable=False, autocast_adapter_dtype=True
+    )
     return tuned.requires_grad_(False).eval()
 
 
-def _check_adapter(model: PreTrainedModel, adapter: Path) -> None:
-    """Every factor has its linear layer, of its size: PEFT would leave out what it does not find, with a warning."""
-    from safetensors import SafetensorError, safe_open
-
-    sizes = {name: (module.in_features, module.out_features) for name, module in _linear_layers(model)}
-    try:
-        read_json(adapter / ADAPTER_CONFIG)
-        with safe_open(adapter / ADAPTER, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"the adapter in {adapter} is incomplete: {str(error).splitlines()[0]}",
-            field="model",
-            remedy="copy the whole folder again, or run the training again",
-        ) from error
-    for name, shape in shapes.items():
-        layer, _, factor = name.removeprefix("base_model.model.").partition(".lora_")
-        side = {"A": 0, "B": 1}.get(factor[:1])
-        if side is None:
-            continue
-        expected = sizes[layer][side] if layer in sizes else None
-        if shape[1 - side] != expected:
-            found = f"its {layer} takes {shape[1 - side]} where the base has {expected or 'no such layer'}"
-            raise InputError(
-                f"the adapter in {adapter} was made for another base model: {found}",
-                field="model",
-                remedy="name the base that adapter_config.json names, or the adapter of this base",
-            )
-
-
-def _linear_layers(model: PreTrainedModel) -> list[tuple[str, Any]]:
-    return [(name, module) for name, module in model.named_modules() if hasattr(module, "in_features")]
+def _sizes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of linear layers, rows and width of embeddings."""
+    found = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "in_features"):
+            found[name] = (module.in_features, module.out_features)
+        elif hasattr(module, "num_embeddings"):
+            found[name] = (module.num_embeddings, module.embedding_dim)
+    return found
 
 
 def silence_peft() -> None:

@@ -77,8 +77,8 @@ def break_adapter(export: Path, folder: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("cut", "is incomplete"),
-        ("gone", "is incomplete"),
+        ("cut", "is no complete safetensors"),
+        ("gone", "No such file"),
         ("no config", "is no exported model"),
         ("other base", "was made for another base model"),
     ],

@@ -1,0 +1,196 @@
+"""A LoRA adapter as PEFT saves it, checked before PEFT sees it.
+
+Which layers it adapts, and with which rank, is read from the weights: names in `adapter_config.json` are expressions to
+PEFT, and one that explodes would keep it busy for ever. What the weights do not say (scaling) is taken from there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from artifacts import reading
+from artifacts.errors import InputError
+from tasks.model_files import ADAPTER, ADAPTER_CONFIG
+from tasks.safetensors_files import FLOATS, StoredTensor, read_header
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+FIELD = "MODEL"
+REMEDY = "copy the whole folder again, or run the training again"
+_KEY = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?")
+_NAME = re.compile(r"[\w.]+")
+_HIGHEST_RANK = 1 << 16
+_READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "use_rslora")
+_MEANS_NOTHING_HERE = (
+    *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),  # the weights say which layers
+    *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),  # how training began
+    *("megatron_core", "qalora_group_size", "runtime_config", "ensure_weight_tying"),
+)
+_NOTHING = (None, False, "none", 0)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The two factors beside one layer."""
+
+    rank: int
+    inputs: int
+    """Or rows of an embedding."""
+    outputs: int
+    embedding: bool = False
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """An adapter's files, known to be consistent."""
+
+    folder: Path
+    settings: dict[str, Any]
+    """`adapter_config.json`."""
+    layers: dict[str, Factors]
+    """By the name of the layer in the base model."""
+
+    def config(self) -> LoraConfig:
+        """What PEFT needs to know to load it."""
+        from peft import LoraConfig
+
+        ranks = {name: one.rank for name, one in self.layers.items()}
+        alphas = {name: self._alpha(name) for name in self.layers}
+        rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
+        return LoraConfig(
+            task_type="CAUSAL_LM",
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=self.settings.get("lora_dropout") or 0.0,
+            target_modules=sorted(self.layers),
+            rank_pattern={name: one for name, one in ranks.items() if one != rank},
+            alpha_pattern={name: one for name, one in alphas.items() if one != alpha},
+            use_rslora=bool(self.settings.get("use_rslora")),
+            bias="none",
+            base_model_name_or_path=self.settings.get("base_model_name_or_path"),
+            revision=self.settings.get("revision"),
+        )
+
+    def check_fit(self, sizes: Mapping[str, tuple[int, int]]) -> None:
+        """Every factor has its layer, of its size: PEFT would leave out what it does not find, with a warning.
+
+        Args:
+            sizes: inputs and outputs (or rows and width) of the base model's layers.
+
+        Raises:
+            InputError: one has not.
+        """
+        for name, one in self.layers.items():
+            if sizes.get(name) != (one.inputs, one.outputs):
+                has = "no such layer" if name not in sizes else "{} × {}".format(*sizes[name])
+                raise InputError(
+                    f"the adapter in {self.folder} was made for another base model: its {name} is "
+                    f"{one.inputs} × {one.outputs}, the base has {has}",
+                    field=FIELD,
+                    remedy="name the base that adapter_config.json names, or the adapter of this base",
+                )
+
+    def _alpha(self, name: str) -> float:
+        value: float = _of_pattern(self.settings.get("alpha_pattern") or {}, name, self.settings["lora_alpha"])
+        return value
+
+
+def read_adapter(folder: Path) -> SavedAdapter:
+    """Look at an adapter.
+
+    Raises:
+        InputError: it is incomplete or damaged, or more than pairs of low-rank factors.
+    """
+    path = folder / ADAPTER_CONFIG
+    settings = reading.read_object(path, limit=4 << 20, field=FIELD, remedy=REMEDY)
+    _check_settings(path, settings)
+    with reading.opened(folder / ADAPTER, field=FIELD, remedy=REMEDY) as file:
+        header = read_header(file, os.fstat(file.fileno()).st_size)
+    layers = _layers(folder / ADAPTER, header)
+    for name, one in layers.items():
+        rank = _of_pattern(settings.get("rank_pattern") or {}, name, settings["r"])
+        if rank != one.rank:
+            _refuse(folder / ADAPTER, f"its {name} has rank {one.rank} where {ADAPTER_CONFIG} says {rank}")
+    return SavedAdapter(folder, settings, layers)
+
+
+def check_finite(saved: SavedAdapter) -> None:
+    """Refuse factors that hold what is no number. Imports torch."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(saved.folder / ADAPTER, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            if not bool(torch.isfinite(file.get_tensor(name)).all()):
+                _refuse(saved.folder / ADAPTER, f"{name} holds values that are not finite")
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    kind = settings.get("peft_type")
+    if kind != "LORA":
+        _refuse(path, f"its peft_type is {str(kind)[:40]!r}; only LORA is known")
+    if not _is_rank(settings.get("r")):
+        _refuse(path, f"its r is {str(settings.get('r'))[:40]}, which is no rank")
+    if not _is_number(settings.get("lora_alpha")):
+        _refuse(path, f"its lora_alpha is {str(settings.get('lora_alpha'))[:40]}, which is no number")
+    dropout = settings.get("lora_dropout") or 0
+    if not _is_number(dropout) or not 0 <= dropout < 1:
+        _refuse(path, f"its lora_dropout is {str(dropout)[:40]}, which is no share")
+    for name, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_number)):
+        pattern = settings.get(name) or {}
+        if not isinstance(pattern, dict) or not all(map(fits, pattern.values())):
+            _refuse(path, f"its {name} is no object of numbers")
+        if wrong := [key for key in pattern if not _NAME.fullmatch(key)]:
+            _refuse(path, f"its {name} has the expression {wrong[0][:60]!r}; only names of layers are taken")
+    for name, value in settings.items():
+        if name not in (*_READ, *_MEANS_NOTHING_HERE) and not (value in _NOTHING or value == {} or value == []):
+            _refuse(path, f"it sets {name[:60]} to {str(value)[:60]}, which only other versions or kinds know")
+
+
+def _layers(path: Path, header: Mapping[str, StoredTensor]) -> dict[str, Factors]:
+    pairs: dict[str, dict[str, StoredTensor]] = {}
+    embeddings = set()
+    for key, tensor in header.items():
+        match = _KEY.fullmatch(key)
+        if not match or bool(match["embedding"]) == key.endswith(".weight"):
+            _refuse(path, f"it holds {key[:80]!r}, which is no low-rank factor of a layer")
+        if tensor.dtype not in FLOATS or len(tensor.shape) != 2 or 0 in tensor.shape:
+            _refuse(path, f"{key[:80]} is {list(tensor.shape)} of {tensor.dtype}")
+        pairs.setdefault(match["module"], {})[match["side"]] = tensor
+        if match["embedding"]:
+            embeddings.add(match["module"])
+    found = {}
+    for name, pair in pairs.items():
+        if len(pair) < 2:
+            _refuse(path, f"{name} has one of two factors")
+        (rank, inputs), (outputs, other) = pair["A"].shape, pair["B"].shape
+        if rank != other or rank > _HIGHEST_RANK:
+            _refuse(path, f"the factors of {name} are {list(pair['B'].shape)} and {list(pair['A'].shape)}")
+        found[name] = Factors(rank, inputs, outputs, name in embeddings)
+    return found
+
+
+def _of_pattern(patterns: Mapping[str, Any], name: str, default: Any) -> Any:
+    """PEFT's `get_pattern_key` for patterns that are names, or ends of names: the first that fits."""
+    fits = (value for key, value in patterns.items() if name == key or name.endswith(f".{key}"))
+    return next(fits, default)
+
+
+def _is_rank(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= _HIGHEST_RANK
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e9 and math.isfinite(value)
+
+
+def _refuse(path: Path, why: str) -> NoReturn:
+    raise InputError(f"{path} cannot be used: {why}", field=FIELD, remedy=REMEDY)
