@@ -20,7 +20,7 @@ from artifacts.errors import StageError
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "idlelib", "ensurepip", "turtledemo"}
 _PACKAGES = ("numpy",)
 """Installed packages that programs and tests may import."""
-_SYSTEM = ("/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom", "/dev/zero")
+_SYSTEM = ("/usr/share/zoneinfo", "/usr/lib/locale", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom", "/dev/zero")
 NAMESPACES = True
 """Whether a jail makes namespaces where the kernel lets it."""
 ENTRIES = 10_000

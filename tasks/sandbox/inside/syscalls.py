@@ -1,8 +1,9 @@
 """The system calls that an interpreter needs to compute, and a filter (classic BPF) that refuses all others.
 
 Refused calls fail with EPERM. What is not on the list: sockets that can reach anything, new processes and programs,
-signals, tracing, mounts, keys, io_uring, shared memory, changing modes, owners and times of files; locks of files and
-what tells or changes which parts of files are in memory, by which programs could talk to one another.
+signals, tracing, mounts, keys, io_uring, shared memory, changing modes, owners and times of files; what tells of the
+machine's memory and disks, by which programs could talk to one another. Locks of files succeed and lock nothing, for
+that reason: a program that keeps a small database has it for itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import struct
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_ALLOW, _KILL, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38
+_ALLOW, _KILL, _PRETEND, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x80000000, 0x00050000, 0x00050000 | 1, 0x00050000 | 38
 _LOAD, _AND, _EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
 _THREAD, _NAMESPACES = 0x00010000, 0x7E020000
 
@@ -22,10 +23,10 @@ mremap 25 216, msync 26 227, madvise 28 233, dup 32 23, dup2 33 -, pause 34 -, n
 getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172, shutdown 48 210, exit 60 93, wait4 61 260, uname 63 160,
 fsync 74 82, fdatasync 75 83, ftruncate 77 46, getdents 78 -, getcwd 79 17, chdir 80 49, fchdir 81 50,
 rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -, unlink 87 -, symlink 88 -, readlink 89 -, umask 95 166,
-gettimeofday 96 169, getrlimit 97 163, getrusage 98 165, sysinfo 99 179, times 100 153, getuid 102 174, getgid 104 176,
+gettimeofday 96 169, getrlimit 97 163, getrusage 98 165, times 100 153, getuid 102 174, getgid 104 176,
 geteuid 107 175, getegid 108 177, getppid 110 173, getpgrp 111 -, getgroups 115 158, getresuid 118 148,
 getresgid 120 150, getpgid 121 155, getsid 124 156, rt_sigpending 127 136, rt_sigtimedwait 128 137, sigaltstack 131 132,
-statfs 137 43, fstatfs 138 44, gettid 186 178, futex 202 98, sched_getaffinity 204 123, getdents64 217 61,
+gettid 186 178, futex 202 98, sched_getaffinity 204 123, getdents64 217 61,
 set_tid_address 218 96, restart_syscall 219 128, clock_gettime 228 113, clock_getres 229 114,
 clock_nanosleep 230 115, exit_group 231 94, epoll_wait 232 -, epoll_ctl 233 21, mkdirat 258 34,
 newfstatat 262 79, unlinkat 263 35, renameat 264 38, symlinkat 266 36, readlinkat 267 78, faccessat 269 48,
@@ -50,6 +51,10 @@ _CONDITIONAL: dict[str, tuple[tuple[int, int | None], list[_Conditions]]] = {  #
     "sendto": ((44, 206), [[(4, 0xFFFFFFFF, 0), (-4, 0xFFFFFFFF, 0)]]),
     "recvfrom": ((45, 207), [[(0, 0, 0)]]),
 }
+_PRETENDED: dict[str, tuple[tuple[int, int], list[_Conditions]]] = {
+    "flock": ((73, 32), [[]]),
+    "fcntl": ((72, 25), [[(1, 0xFFFFFFFF, command)] for command in (6, 7)]),  # F_SETLK, F_SETLKW
+}
 _CLONE3 = 435
 
 
@@ -67,16 +72,18 @@ def allowlist(machine: str) -> bytes:
         number = entry.split()[1 + column]
         if number != "-":
             code += [_step(_EQUAL, int(number), 0, 1), _step(_RETURN, _ALLOW)]
-    for numbers, possibilities in _CONDITIONAL.values():
-        if (conditional := numbers[column]) is not None:
-            code += [step for conditions in possibilities for step in _conditional(conditional, conditions)]
+    for table, answer in ((_CONDITIONAL, _ALLOW), (_PRETENDED, _PRETEND)):
+        for numbers, possibilities in table.values():
+            if (conditional := numbers[column]) is not None:
+                for conditions in possibilities:
+                    code += _conditional(conditional, conditions, answer)
     # The C library falls back to clone, whose flags a filter can see.
     code += [_step(_EQUAL, _CLONE3, 0, 1), _step(_RETURN, _UNKNOWN), _step(_RETURN, _REFUSE)]
     return b"".join(code)
 
 
-def _conditional(number: int, conditions: _Conditions) -> list[bytes]:
-    """Allow a call whose arguments fit; a negative index means the upper half of that argument."""
+def _conditional(number: int, conditions: _Conditions, answer: int) -> list[bytes]:
+    """Answer a call whose arguments fit; a negative index means the upper half of that argument."""
     length = 3 * len(conditions) + 2
     code = [_step(_EQUAL, number, 0, length)]
     for place, (argument, mask, value) in enumerate(conditions):
@@ -84,7 +91,7 @@ def _conditional(number: int, conditions: _Conditions) -> list[bytes]:
         remaining = length - 3 * (place + 1) - 1
         code += [_step(_LOAD, offset), _step(_AND, mask), _step(_EQUAL, value, 0, remaining)]
     # Whoever failed lands on the load that brings the number back.
-    return [*code, _step(_RETURN, _ALLOW), _step(_LOAD, 0)]
+    return [*code, _step(_RETURN, answer), _step(_LOAD, 0)]
 
 
 def _step(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
@@ -94,23 +95,40 @@ def test_packages_of_the_system_and_what_lies_beside_libraries_stay_unread() -> 
     assert attacked(source, repr([str(one) for one in files if str(one).startswith(library)])).passed
     assert not attacked(body("import pydantic")).passed
     assert attacked(
-        body("import numpy.random, ssl, sqlite3, zoneinfo; numpy.random.default_rng(1); zoneinfo.ZoneInfo('UTC')")
+        body(
+            "import locale, numpy.random, ssl, sqlite3, zoneinfo; locale.setlocale(locale.LC_ALL, ''); numpy.random.default_rng(1); zoneinfo.ZoneInfo('UTC')"
+        )
     ).passed
 
 
-def test_no_word_goes_between_programs_by_locks_or_times_of_files() -> None:
-    for way in (
-        "fcntl.flock(open({path!r}), fcntl.LOCK_SH)",
-        "fcntl.lockf(open({path!r}), fcntl.LOCK_SH)",
-        "fcntl.fcntl(open({path!r}), fcntl.F_OFD_SETLK, bytes(32))",
-        "fcntl.fcntl(open({path!r}), fcntl.F_SETLEASE, fcntl.F_RDLCK)",
-        "fcntl.fcntl(open({path!r}), fcntl.F_NOTIFY, fcntl.DN_ACCESS)",
-        "os.posix_fadvise(os.open({path!r}, 0), 0, 0, os.POSIX_FADV_DONTNEED)",
-        "os.utime({path!r})",
-        "b = ctypes.create_string_buffer(9); l = ctypes.CDLL(None); p = ctypes.pythonapi.Py_GetVersion\n"
-        "l.mincore(ctypes.cast(p, ctypes.c_void_p).value & ~4095, 4096, b) == 0 or 1 / 0",
-    ):
-        assert not attacked(body("import fcntl\n" + way.format(path=os.__file__))).passed, way
+SIGNS = {
+    "locks of open files": "fcntl.fcntl(open({path!r}), fcntl.F_OFD_SETLK, bytes(32))",
+    "who locks": "fcntl.fcntl(open({path!r}), fcntl.F_GETLK, bytes(32))",
+    "leases": "fcntl.fcntl(open({path!r}), fcntl.F_SETLEASE, fcntl.F_RDLCK)",
+    "notes of reading": "fcntl.fcntl(open({path!r}), fcntl.F_NOTIFY, fcntl.DN_ACCESS)",
+    "dropping from memory": "os.posix_fadvise(os.open({path!r}, 0), 0, 0, os.POSIX_FADV_DONTNEED)",
+    "times": "os.utime({path!r})",
+    "what is in memory": "b = ctypes.create_string_buffer(9); p = ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p)\n"
+    "ctypes.CDLL(None).mincore(p.value & ~4095, 4096, b) == 0 or 1 / 0",
+    "memory of the machine": "ctypes.CDLL(None).sysinfo(ctypes.create_string_buffer(512)) == 0 or 1 / 0",
+    "room on disks": "os.statvfs({path!r})",
+}
+
+
+@pytest.mark.parametrize("way", SIGNS)
+def test_no_word_goes_between_programs_by_what_the_kernel_tells_of_files(way: str) -> None:
+    assert not attacked(body("import fcntl\n" + SIGNS[way].format(path=os.__file__))).passed
+
+
+@pytest.mark.parametrize("lock", ["flock", "lockf"])
+def test_a_lock_succeeds_and_locks_nothing(lock: str) -> None:
+    with open(os.__file__, "rb+" if os.access(os.__file__, os.W_OK) else "rb") as file:  # noqa: PTH123
+        fcntl.flock(file, fcntl.LOCK_EX)
+        kind = "LOCK_EX" if lock == "flock" else "LOCK_SH"
+        assert attacked(body(f"import fcntl; fcntl.{lock}(open({os.__file__!r}), fcntl.{kind} | fcntl.LOCK_NB)")).passed
+    source = "import sqlite3\ndef attack():\n    c = sqlite3.connect('f')\n"
+    source += "    c.execute('create table t(a)'); c.execute('insert into t values (7)'); c.commit(); c.close()\n"
+    assert attacked(source + "    return sqlite3.connect('f').execute('select a from t').fetchall()", "[(7,)]").passed
 
 
 @pytest.mark.skipif(
