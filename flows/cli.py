@@ -184,23 +184,20 @@ def _run_flow(config: PipelineConfig, again: dict[str, Any], server: Server) -> 
     from tasks.policy import OBSERVERS
 
     with server.ready(120 if server.temporary else 10), Terminal() as terminal:
-        terminal.console.print(f"[dim]watch at {server.address}/runs[/]")
+        terminal.console.print(f"[dim]watch at {server.page('/runs')}[/]")
         OBSERVERS.set((terminal,))
         state: Any = finetune(config, **again, return_state=True)
         return state.result(), str(state.state_details.flow_run_id)
 
 
 def _say_where(summary: RunSummary, seconds: float, server: Server) -> None:
-    from flows.server import USUAL
-
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n[bold]done in {seconds:.0f} s[/]")
     console.print(f"  report     {summary.report}")
     console.print(f"  model      {summary.model}")
     console.print(f"  verdict    {_verdict(summary)}")
-    command = os.path.relpath(Path(sys.executable).with_name("prefect"))
-    later = f"{command} server start, then {USUAL}/runs"
-    console.print(f"  dashboard  {later if server.temporary else f'{server.address}/runs'}")
+    command = os.path.relpath(Path(sys.executable).with_name("codetune"))
+    console.print(f"  dashboard  {f'{command} up' if server.temporary else server.page('/runs')}")
 
 
 def _verdict(summary: RunSummary) -> str:

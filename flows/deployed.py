@@ -52,7 +52,7 @@ def main() -> int:
         end.follow_worker(variables.get("PREFECT__CONTROL_PORT"))
         status = _run_engine()
         if status.code and not end.reason and _lost_server(status) and _has_not_begun(run):
-            os.execve(sys.executable, [sys.executable, "-m", "flows.deployed"], variables)
+            os.execve(sys.executable, [sys.executable, "-P", "-m", "flows.deployed"], variables)
         if not end.reason and not _writes_to_nobody():
             processes.end_within(LAST_WORDS)
             raise status

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -25,11 +25,10 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
-from prefect.workers.process import ProcessWorker
 
 from artifacts.errors import InputError, StageError
 from artifacts.installation import PROJECT, home
-from flows import keeping, server
+from flows import keeping, labour, server
 from flows.config import PipelineConfig
 from flows.deployed import ORPHANED, PATIENCE, RESUME
 from flows.processes import own_environment
@@ -57,7 +56,7 @@ def named_server() -> str:
             field="PREFECT_API_URL",
             remedy="set it, for example to http://127.0.0.1:4200/api; or `codetune up` starts a server as well",
         )
-    return str(api).removesuffix("/api")
+    return server.named(str(api))
 
 
 def check_pool(client: SyncPrefectClient) -> None:
@@ -76,20 +75,20 @@ def check_pool(client: SyncPrefectClient) -> None:
         ) from error
 
 
-def register(api: str, *, reset: bool = False) -> list[str]:
-    """Everything, with the server whose API is at `api`. What people changed there stays, unless `reset`; returns what
-    they should hear of that.
+def register(there: server.Server, *, reset: bool = False) -> list[str]:
+    """Everything, with a server. What people changed there stays, unless `reset`; returns what they should hear of
+    that.
 
     Raises:
         StageError: it does not answer, or refuses something.
     """
-    with server.Server(api.removesuffix("/api")).ready(), get_client(sync_client=True) as client:
+    with there.ready(), get_client(sync_client=True) as client:
         make_pool(client)
         watch_over_runs(client)
-        return _deploy_keeping(client, api, reset)
+        return _deploy_keeping(client, there, reset)
 
 
-def _deploy_keeping(client: SyncPrefectClient, api: str, reset: bool) -> list[str]:
+def _deploy_keeping(client: SyncPrefectClient, there: server.Server, reset: bool) -> list[str]:
     files = {one["name"]: one for one in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]}
     memory = keeping.Memory() if reset else keeping.recall(client)
     before = memory.before or {name: keeping.state_of(one) for name, one in _ours(client, files).items()}
@@ -97,7 +96,7 @@ def _deploy_keeping(client: SyncPrefectClient, api: str, reset: bool) -> list[st
     said = [f"{name} was deleted in the dashboard and stays so" for name in files if name in deleted]
     keeping.remember(client, memory.model_copy(update={"before": before}))
     if names := [name for name in files if name not in deleted]:
-        deploy(api, names)
+        deploy(there, names)
     filed = {name: memory.deployed[name] for name in files if name in deleted}
     for name, deployment in _ours(client, names).items():
         state = keeping.state_of(deployment)
@@ -125,11 +124,13 @@ def _ours(client: SyncPrefectClient, names: Container[str]) -> dict[str, Deploym
 
 
 def make_pool(client: SyncPrefectClient) -> None:
-    """The pool with one run at a time, if there is none yet; one that exists stays as it was set up."""
+    """The pool with one run at a time, if there is none yet; one that exists stays as it was set up, but for what a run
+    may say of its command."""
+    template = labour.template()
     try:
-        client.read_work_pool(POOL)
+        if client.read_work_pool(POOL).base_job_template != template:
+            client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
     except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(
             WorkPoolCreate(
                 name=POOL,
@@ -216,7 +217,7 @@ def expanded(deployment: DeploymentResponse) -> dict[str, Any]:
     return {**deployment.parameters, "config": PipelineConfig.model_validate(config).model_dump(mode="json")}
 
 
-def deploy(api: str, names: Iterable[str]) -> None:
+def deploy(there: server.Server, names: Iterable[str]) -> None:
     """Register deployments of `prefect.yaml`, by name.
 
     Raises:
@@ -225,6 +226,7 @@ def deploy(api: str, names: Iterable[str]) -> None:
     done = subprocess.run(
         [
             sys.executable,
+            "-P",
             "-m",
             "prefect",
             "--no-prompt",
@@ -234,7 +236,7 @@ def deploy(api: str, names: Iterable[str]) -> None:
             str(PROJECT / "prefect.yaml"),
         ],
         cwd=home(),
-        env=own_environment(PREFECT_API_URL=api, PWD=str(home())),
+        env=own_environment(**there.variables, PWD=str(home())),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -5,19 +5,27 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import tomllib
 from typing import Any
+from urllib.parse import urlsplit
 
 from artifacts import garbage, private
 from artifacts.installation import PROJECT
 from artifacts.redaction import redact_logs
 
+log = logging.getLogger(__name__)
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 LIBRARIES = {
     "TOKENIZERS_PARALLELISM": "true",  # unset, tokenizers warns whenever a process is started after its first use
     # Threads that spin while they wait slow each other down on a busy machine: three runs at once on two cores take
     # half the time with this, one alone 3 % more. Read when torch loads its OpenMP library.
     "GOMP_SPINCOUNT": "5000",
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",  # a nearly full card cannot afford fragments
+    "PYTHONSAFEPATH": "1",  # what libraries start imports nothing from the current folder either
+    "DO_NOT_TRACK": "1",  # Prefect tells its makers of no run, and has nothing to announce in the terminal
 }
 
 _COMPILED = "TORCHINDUCTOR_CACHE_DIR"
@@ -39,6 +47,7 @@ def apply(*, quiet: bool) -> None:
         os.environ.setdefault(name, value)
     if _COMPILED not in os.environ:
         os.environ[_COMPILED] = str(private.cache_folder("inductor"))
+    _spare_loopback()
     gc.set_threshold(*garbage.SELDOM)
     redact_logs()
     for package in (
@@ -47,6 +56,30 @@ def apply(*, quiet: bool) -> None:
         "flows",
     ):  # Prefect hands on what they let through
         logging.getLogger(package).setLevel(logging.INFO)
+
+
+def _spare_loopback() -> None:
+    """Have nothing of this machine asked through a proxy, and leave out proxies that no client here can use: each
+    would refuse to be made, whomever it is to ask."""
+    proxies = {name for name in os.environ if name.lower() in _PROXIES and os.environ[name]}
+    for name in proxies:
+        # Desktops write “socks” and mean the version that everything speaks.
+        address = os.environ[name] = re.sub("^socks:", "socks5:", os.environ[name], flags=re.IGNORECASE)
+        if not _is_usable(address if "://" in address else f"http://{address}"):
+            log.warning("%s is left out: it is no address of an http, https or socks5 proxy", name)
+            del os.environ[name]
+    if proxies:
+        spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        spared = ",".join(filter(None, [spared, *LOOPBACK]))
+        os.environ |= {"no_proxy": spared, "NO_PROXY": spared}  # the lower one goes before where both are read
+
+
+def _is_usable(proxy: str) -> bool:
+    try:
+        parts = urlsplit(proxy)
+        return parts.scheme in {"http", "https", "socks5", "socks5h"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _flatten(table: dict[str, Any], prefix: str = "PREFECT") -> dict[str, str]:

@@ -19,6 +19,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from pydantic import Field, ValidationError
 
 from artifacts.schema import Record
+from flows import labour
 from flows.config import PipelineConfig
 
 KEY = "codetune-deployments"
@@ -64,7 +65,8 @@ def state_of(deployment: DeploymentResponse) -> State:
         "paused": deployment.paused,
         "tags": dict.fromkeys(sorted(deployment.tags), True),
         "parameters": deployment.parameters,
-        "job variables": deployment.job_variables,
+        # The pool takes no others; what was deployed before it refused them may have some.
+        "job variables": {name: value for name, value in deployment.job_variables.items() if name in labour.FREE},
         "concurrency limit": limit.limit if limit else None,
         "concurrency options": _plain(deployment.concurrency_options),
         "work queue": deployment.work_queue_name,

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from artifacts.errors import StageError
+from artifacts.installation import safe
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 SHORT_LIFE = 10.0
@@ -99,8 +100,12 @@ class Service:
     """
 
     def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]], log: Path | None = None) -> None:
-        self.name, self._start, self._log = name, start, log
-        self.process, self._started = start(), time.monotonic()
+        self.name, self._start, self.log = name, start, log
+        self._begin()
+
+    def _begin(self) -> None:
+        self._written = self.log.stat().st_size if self.log and self.log.exists() else 0
+        self.process, self._started = self._start(), time.monotonic()
 
     def restart(self) -> None:
         """Start it again after it has ended.
@@ -110,14 +115,21 @@ class Service:
         """
         if time.monotonic() - self._started < SHORT_LIFE:
             raise self.failure()
-        self.process, self._started = self._start(), time.monotonic()
+        self._begin()
 
     def failure(self) -> StageError:
         """What to say when it does not come up."""
-        lines = self._log.read_text(errors="replace").splitlines()[-8:] if self._log else []
-        said = "".join(f"\n    {line}" for line in lines)
-        where = f"{self._log} has all that it said" if self._log else "what it said stands above"
+        said = "".join(f"\n    {line}" for line in self.said().splitlines()[-8:])
+        where = f"{self.log} has all that it said" if self.log else "what it said stands above"
         return StageError(f"the {self.name} ended with status {self.process.poll()}{said}", remedy=where)
+
+    def said(self) -> str:
+        """What it wrote since it was started, as far as there is a file of it."""
+        if self.log is None:
+            return ""
+        with self.log.open("rb") as file:
+            file.seek(self._written)
+            return file.read(1 << 20).decode(errors="replace")
 
     def stop(self, grace: float) -> None:
         """SIGTERM, `grace` seconds, SIGKILL; returns when it is gone."""
@@ -130,5 +142,5 @@ class Service:
 
 
 def own_environment(**changes: str) -> dict[str, str]:
-    """This process's environment with some variables set."""
-    return {**os.environ, **changes}
+    """This process's environment with some variables set, for a Python process of ours."""
+    return safe({**os.environ, **changes})

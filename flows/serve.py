@@ -1,4 +1,6 @@
-"""The command `prefect` in a process that collects garbage beside its event loop: `python -m flows.serve server start`.
+"""The command `prefect` in a process that serves for this project: `python -m flows.serve server start`.
+
+A server stands behind a door (`flows/door.py`) and makes its files for their owner alone.
 
 With several runs at once on SQLite, cursors of unfinished statements are found among the server's garbage. To let go of
 such a cursor takes the connection's mutex (CPython's `stmt_reset`), and the connection may be in use again by then, its
@@ -10,10 +12,13 @@ Prefect's 60 seconds. On a thread of its own the same wait holds up nothing. Pos
 from __future__ import annotations
 
 import gc
+import os
 import runpy
 import sys
 import time
+from contextlib import suppress
 from threading import Thread
+from typing import Any
 
 SECONDS = 0.5
 """Between two collections of what is young; every hundredth is of everything that came after the start."""
@@ -37,7 +42,36 @@ def _collect(seconds: float) -> None:
             gc.freeze()
 
 
+def behind_the_door() -> None:
+    """From now on what uvicorn serves in this process is asked only by those who may."""
+    import uvicorn
+    from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, PREFECT_UI_URL
+
+    from flows.door import Door
+    from flows.server import http
+
+    serve = uvicorn.run
+
+    def run(app: Any, *, host: str, port: int, **settings: Any) -> None:
+        addresses = filter(None, [http(host, port), PREFECT_UI_URL.value()])
+        serve(Door(app, PREFECT_SERVER_API_AUTH_STRING.value(), addresses), host=host, port=port, **settings)
+
+    uvicorn.run = run  # type: ignore[assignment]
+
+
+def keep_to_oneself() -> None:
+    """Let nobody else read the records: they hold what runs were told."""
+    from prefect.settings import PREFECT_HOME
+
+    os.umask(0o077)
+    for path in PREFECT_HOME.value().glob("prefect.db*"):  # made before, by Prefect itself
+        with suppress(OSError):
+            path.chmod(0o600)
+
+
 if __name__ == "__main__":
+    keep_to_oneself()
     collect_beside()
+    behind_the_door()
     sys.argv[0] = "prefect"
     runpy.run_module("prefect", run_name="__main__")

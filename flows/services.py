@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_HOME
 from rich.console import Console
 
 from artifacts.errors import InputError
-from artifacts.installation import PACKAGES, home
+from artifacts.installation import home
 from flows import deploying, notification, processes, server
 from flows.processes import Service
 
@@ -49,13 +49,14 @@ class Services:
     """Server and worker of this machine, started again when they end.
 
     Args:
-        address: the server's, here or elsewhere.
+        watched: the server, here or elsewhere.
         worker: what the worker is called.
         console: where it is said what happens.
     """
 
-    def __init__(self, address: str, worker: str, console: Console) -> None:
-        self._address, self._worker, self._console = address, worker, console
+    def __init__(self, watched: server.Server, worker: str, console: Console) -> None:
+        self._server, self._worker, self._console = watched, worker, console
+        address = watched.address
         self._running: list[Service] = []
         # Held while the worker is at work: runs that bear its name are then its own, or those of one that is gone.
         self._name = FileLock(PREFECT_HOME.value() / f"codetune-worker-{quote(f'{worker} {address}', safe='')}.lock")
@@ -78,15 +79,20 @@ class Services:
                 signal.signal(number, signal.SIG_IGN)  # once is enough
             self._stop()
 
-    def start_server(self, log: Path) -> None:
-        """Returns when it answers.
+    def start_server(self, launch: Callable[[int], Popen[bytes]], log: Path) -> None:
+        """Returns when it answers. `launch` starts it and has it write to a file descriptor.
 
         Raises:
-            StageError: it ends instead, with the end of `log`, which is all that it said.
+            StageError: it ends instead.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         self._patience = PATIENCE
-        self._running.append(Service("server", partial(_launch_server, self._address, log), log))
+
+        def start() -> Popen[bytes]:
+            with log.open("ab") as file:
+                return launch(file.fileno())
+
+        self._running.append(Service("server", start, log))
         self._await_server(self._running[-1])
 
     def start_worker(self, *options: str) -> None:
@@ -100,12 +106,12 @@ class Services:
             self._name.acquire(blocking=False)
         except Timeout as error:
             raise InputError(
-                f"a worker that is called {self._worker} takes runs from {self._address} already",
+                f"a worker that is called {self._worker} takes runs from {self._server.address} already",
                 field="--name",
                 remedy="end it, or give this one another name: `codetune worker --name …`",
             ) from error
         self._close_runs()
-        launch = partial(_launch_worker, f"{self._address}/api", self._worker, options)
+        launch = partial(_launch_worker, self._server.variables, self._worker, options)
         self._running.append(Service("worker", launch))
 
     def _stop(self) -> None:
@@ -113,7 +119,7 @@ class Services:
         processes.end(processes.below(one.process.pid for one in self._running if one.name == "worker"), GRACE)
         for service in reversed(self._running):
             service.stop(GRACE)
-            if service.name == "worker" and server.answers(self._address):
+            if service.name == "worker" and self._server.answers():
                 self._close_runs()  # it may have taken another one meanwhile
         processes.end(processes.below([os.getpid()]), GRACE)
 
@@ -136,7 +142,7 @@ class Services:
         service.restart()
         if service.name == "server":
             self._await_server(service)
-            with server.Server(self._address).ready(), get_client(sync_client=True) as client:
+            with self._server.ready(), get_client(sync_client=True) as client:
                 deploying.watch_over_runs(client)
 
     def _end_orphans(self) -> None:
@@ -148,36 +154,30 @@ class Services:
 
     def _close_runs(self) -> None:
         """Nobody else would say that the runs of a worker that is gone are over."""
-        if not server.answers(self._address):
-            self._console.print(f"waiting for the server at {self._address}")
-        with server.Server(self._address).ready(self._patience), get_client(sync_client=True) as client:
+        if not self._server.answers():
+            self._console.print(f"waiting for the server at {self._server.address}")
+        with self._server.ready(self._patience), get_client(sync_client=True) as client:
             for run in deploying.close_runs(client, self._worker):
                 self._console.print(f"the run {run.name} lost its worker; press Retry to continue it")
                 notification.notify(None, run, run.state)
 
     def _await_server(self, service: Service) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not server.answers(self._address):
+        while not self._server.answers():
             if service.process.poll() is not None or time.monotonic() > deadline:
-                raise service.failure()
+                raise server.why_it_ended(service.said(), service.process.poll(), f"{service.log} has all that it said")
             time.sleep(0.2)
 
 
-def _launch_server(address: str, log: Path) -> Popen[bytes]:
-    with log.open("ab") as file:
-        return server.launch(address, output=file.fileno())
-
-
-def _launch_worker(api: str, name: str, options: tuple[str, ...]) -> Popen[bytes]:
+def _launch_worker(variables: dict[str, str], name: str, options: tuple[str, ...]) -> Popen[bytes]:
     return processes.spawn(
-        ["-m", "prefect", "worker", "start", "--pool", deploying.POOL, "--name", name, *options],
+        ["-m", "flows.labour", "worker", "start", "--pool", deploying.POOL, "--name", name, *options],
         environment=processes.own_environment(
-            PREFECT_API_URL=api,
+            **variables,
             # What runs say is worth seeing here too: nothing else is shown.
             PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="INFO",
             # Runs are started as `python -m flows.deployed`: this Python, and this project.
             PATH=os.pathsep.join(filter(None, [str(Path(sys.executable).parent), os.environ.get("PATH")])),
-            PYTHONPATH=os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")])),
         ),
         folder=home(),
     )

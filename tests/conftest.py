@@ -21,6 +21,7 @@ from tests import small_model
 from tests.servers import PrefectServer, wait_for
 
 environment.apply(quiet=True)  # as the command line does, before Prefect is imported
+os.environ.pop("PYTHONSAFEPATH", None)  # tests start programs that import from this checkout's folder
 
 BASE_MODEL = small_model.BASE_MODEL
 SMALL_MODEL = small_model.cut()

@@ -33,9 +33,12 @@ def flow_run(address: str, run: UUID) -> FlowRun:
     """A run as the server at an address knows it. Without a client of Prefect's: one takes as long to make as fifty
     answers, and runs are asked for again and again."""
     from prefect.client.schemas.objects import FlowRun
+    from prefect.settings import PREFECT_API_AUTH_STRING
+
+    user, _, password = (PREFECT_API_AUTH_STRING.value() or "").partition(":")
 
     def answer() -> httpx.Response | None:
-        given = httpx.get(f"{address}/api/flow_runs/{run}", timeout=60, verify=False)
+        given = httpx.get(f"{address}/api/flow_runs/{run}", timeout=60, verify=False, auth=(user, password))
         return None if given.status_code == 503 else given  # SQLite is busy
 
     return FlowRun.model_validate(until(answer).raise_for_status().json())

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from flows import deploying
+from flows import deploying, server
 
 
 def deploy(
@@ -22,6 +22,6 @@ def deploy(
     dashboard stays. `codetune worker` then takes runs, here or on another machine.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    for sentence in deploying.register(f"{deploying.named_server()}/api", reset=reset):
+    for sentence in deploying.register(server.Server(deploying.named_server()), reset=reset):
         console.print(sentence)
     return 0

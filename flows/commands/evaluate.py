@@ -76,7 +76,7 @@ def _run(model: str, config: PipelineConfig, suites: list[str] | None, server: A
     from tasks.policy import OBSERVERS
 
     with server.ready(120 if server.temporary else 10), Terminal() as terminal:
-        terminal.console.print(f"[dim]watch at {server.address}/runs[/]")
+        terminal.console.print(f"[dim]watch at {server.page('/runs')}[/]")
         OBSERVERS.set((terminal,))
         state: Any = reevaluate(model, config, suites, return_state=True)
         result: Reevaluation = state.result()

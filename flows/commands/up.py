@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
+from subprocess import Popen
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
-    PREFECT_API_URL,
     PREFECT_HOME,
     PREFECT_SERVER_API_HOST,
     PREFECT_SERVER_API_PORT,
@@ -20,7 +22,7 @@ from prefect.settings import (
 from rich.console import Console
 
 from artifacts.errors import InputError
-from flows import deploying, server
+from flows import access, deploying, server
 from flows.commands.options import PORTS, use_store
 from flows.services import Services, usual_name
 
@@ -31,6 +33,9 @@ def up(
     port: Annotated[
         int | None, Parameter(validator=PORTS, help="And its port. Default: PREFECT_SERVER_API_PORT, or 4200.")
     ] = None,
+    public_address: Annotated[
+        str | None, Parameter(help="What others call it, http://gpu-box:4200. Default: PREFECT_UI_URL, or this host.")
+    ] = None,
 ) -> int:
     """Start server, deployments and a worker here; Ctrl-C ends them.
 
@@ -38,54 +43,100 @@ def up(
     PREFECT_API_DATABASE_CONNECTION_URL names.
     """
     use_store(None)
-    host, port = host or PREFECT_SERVER_API_HOST.value(), port or PREFECT_SERVER_API_PORT.value()
-    _check_free(host, port)
-    address = f"http://{host}:{port}"
+    host = host or PREFECT_SERVER_API_HOST.value()
+    port = PREFECT_SERVER_API_PORT.value() if port is None else port
+    everywhere = _listens_everywhere(host)
+    listening = server.http(host, port)
+    address = server.http("::1" if ":" in host else "127.0.0.1", port) if everywhere else listening
+    _check_free(host, port, address)
+    public = public_address or os.environ.get("PREFECT_UI_URL") or ""
+    public = _checked(public) or (server.http(socket.gethostname(), port) if everywhere else address)
+    key = access.own_key()
+    there = server.Server(address, key, public)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    services = Services(address, usual_name(), console)
+    services = Services(there, usual_name(), console)
 
     def start() -> None:
         console.print(f"starting the server ({_database()}) …")
-        services.start_server(PREFECT_HOME.value() / "codetune-server.log")
+        services.start_server(partial(_launch, listening, key, public), PREFECT_HOME.value() / "codetune-server.log")
         console.print("registering the pool and the deployments …")
-        for sentence in deploying.register(f"{address}/api"):
+        for sentence in deploying.register(there):
             console.print(sentence, markup=False)
         services.start_worker()
-        _welcome(address, console)
+        _welcome(there, console)
 
     services.run(start)
     console.print("everything is stopped; runs, schedules and results are kept")
     return 0
 
 
-def _check_free(host: str, port: int) -> None:
-    address = f"http://{host}:{port}"
-    another = f"take another port: `make up PORT={port + 100}`, or `codetune up --port {port + 100}`"
+def _listens_everywhere(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _checked(public: str) -> str:
+    """The public address, as it is put before the pages of the dashboard; nothing when there is none.
+
+    Raises:
+        InputError: it is no address.
+    """
+    try:
+        parts = urlsplit(public)
+        usable = not public or (parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InputError(
+            f"{public} is no address of a server", field="--public-address", remedy="write it like http://gpu-box:4200"
+        )
+    return public.rstrip("/")
+
+
+def _launch(listening: str, key: str, public: str, output: int) -> Popen[bytes]:
+    return server.launch(listening, key, output=output, public=public)
+
+
+def _check_free(host: str, port: int, address: str) -> None:
+    if not 0 < port < 1 << 16:
+        raise InputError(f"{port} is no port", field="--port", remedy="take one from 1 to 65535; the usual one is 4200")
+    other = port + 100 if port + 100 < 1 << 16 else port - 100
+    another = f"take another port: `make up PORT={other}`, or `codetune up --port {other}`"
     if server.answers(address):
         raise InputError(
             f"a Prefect server runs at {address} already",
             field="--port",
             remedy=f"stop it, or use it: `codetune deploy`, `codetune worker`; or {another}",
         )
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputError(
-                f"cannot listen at {host}:{port}: {reason.lower()}",
-                field="--port",
-                remedy=f"end the program that listens there, or {another}",
-            ) from error
+    except socket.gaierror as error:
+        raise InputError(
+            f"{host} is no address of this machine", field="--host", remedy="listen at 127.0.0.1, or at 0.0.0.0"
+        ) from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"cannot listen at {host}:{port}: {reason.lower()}",
+            field="--port",
+            remedy=f"end the program that listens there, or {another}",
+        ) from error
 
 
-def _welcome(address: str, console: Console) -> None:
+def _welcome(there: server.Server, console: Console) -> None:
     prefect = os.path.relpath(Path(sys.executable).with_name("prefect"))
-    there = "" if PREFECT_API_URL.value() == f"{address}/api" else f"PREFECT_API_URL={address}/api "
-    console.print(f"\n[bold]dashboard  {address}[/]")
-    console.print(f"  the demo   {there}{prefect} deployment run finetune/demo")
-    console.print(f"             or press Run at {address}/deployments")
+    told = access.keep_profile(there.address, there.variables["PREFECT_API_AUTH_STRING"])
+    console.print("")
+    console.print(f"dashboard  {there.page()}", style="bold", markup=False)
+    console.print("             it holds the key: whoever has this address may start programs here")
+    if told:
+        console.print(f"  the demo   {prefect} --profile {access.PROFILE} deployment run finetune/demo")
+    console.print(f"             or press Run at {there.public}/deployments", markup=False)
     console.print("  the end    Ctrl-C\n")
 
 

@@ -31,11 +31,12 @@ def worker(
     """
     use_store(None)
     address = deploying.named_server()
-    with server.Server(address).ready(PATIENCE), get_client(sync_client=True) as client:
+    there = server.Server(address)
+    with there.ready(PATIENCE), get_client(sync_client=True) as client:
         deploying.check_pool(client)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     name = name or usual_name()
-    services = Services(address, name, console)
+    services = Services(there, name, console)
 
     def start() -> None:
         services.start_worker(*(["--with-healthcheck"] if healthcheck else []))

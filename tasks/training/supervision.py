@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from artifacts.errors import StageError
+from artifacts.installation import safe
 from artifacts.progress import Progress
 from tasks import cards
 from tasks.training.messages import Spec, error_of
@@ -82,10 +83,9 @@ class _Words:
 
 
 def _environment(spec: Spec) -> dict[str, str]:
-    project = Path(__file__).parents[2]
     processes = spec.plan.processes
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(processes)))).split(",")
-    return {
+    variables = {
         # By default a thread that waits for others spins, which on a busy machine takes the time that they need:
         # measured three times slower beside other work.
         "GOMP_SPINCOUNT": "5000",
@@ -95,7 +95,6 @@ def _environment(spec: Spec) -> dict[str, str]:
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(project), os.environ.get("PYTHONPATH")])),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(spec.config.cpu_threads),
         # TRL refuses several visible ones; of several processes each gets one of these
@@ -104,6 +103,7 @@ def _environment(spec: Spec) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",  # all is here already; PEFT would ask the hub about the base model at every save
         "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL reports every trainer that is built
     }
+    return safe(variables)
 
 
 def _start(arguments: list[str], output: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -78,6 +78,7 @@ def test_services_find_each_other() -> None:
     for name in ("deployments", "worker"):
         assert SERVICES[name]["environment"]["PREFECT_API_URL"] == "http://server:4200/api"
     assert "0.0.0.0" in SERVICES["server"]["command"]  # within the network of the containers
+    assert SERVICES["server"]["hostname"] == "server"  # which it would not take for its own name
 
 
 def test_no_secret_stands_in_it_and_the_password_must_be_given() -> None:
@@ -85,6 +86,10 @@ def test_no_secret_stands_in_it_and_the_password_must_be_given() -> None:
     assert {key for key, _ in secret} == {"POSTGRES_PASSWORD", "HF_TOKEN", "CODETUNE_WEBHOOK"}
     assert all(re.fullmatch(rf"\${{{key}(:-|:\?.+)}}", value) for key, value in secret)
     assert ":?" in SERVICES["database"]["environment"]["POSTGRES_PASSWORD"]
+    password = SERVICES["server"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+    assert password.startswith("codetune:${SERVER_PASSWORD:?")
+    told = {SERVICES[name]["environment"]["PREFECT_API_AUTH_STRING"] for name in ("deployments", "worker")}
+    assert told == {"codetune:${SERVER_PASSWORD}"}
     assert "/.env" in (ROOT / ".gitignore").read_text().splitlines()
 
 
@@ -94,6 +99,8 @@ def test_every_variable_is_known(service: str, key: str, value: str) -> None:
         assert hasattr(prefect.settings, key)
     elif key.startswith("CODETUNE_"):
         assert f'"{key}"' in SOURCES
+    elif key == "DO_NOT_TRACK":
+        assert value == "1"
     elif key.startswith("HF_"):
         assert f'"{key}"' in HUB
     else:
@@ -134,7 +141,7 @@ def test_the_image_installs_what_the_project_asks_for_in_pinned_versions() -> No
 
 
 def test_commands_are_those_that_the_image_has() -> None:
-    scripts = {*PROJECT["scripts"], "prefect"}
+    scripts = {*PROJECT["scripts"], "python"}
     commands = [shlex.split(service["command"]) for service in SERVICES.values() if "command" in service]
     assert len(commands) == 3 and all(command[0] in scripts for command in commands)
     for name in scripts:

@@ -29,7 +29,7 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.client.schemas.sorting import LogSort
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling, Pending, Running, Scheduled
 
 from flows import deploying, stages
@@ -93,8 +93,27 @@ class Up:
 
     @contextmanager
     def client(self) -> Iterator[SyncPrefectClient]:
-        with temporary_settings({PREFECT_API_URL: f"{self.address}/api"}), get_client(sync_client=True) as client:
+        with temporary_settings(self.settings), get_client(sync_client=True) as client:
             yield client
+
+    @property
+    def key(self) -> str:
+        return (self.said.parent / "codetune-key").read_text()
+
+    @property
+    def settings(self) -> dict[Any, str]:
+        return {PREFECT_API_URL: f"{self.address}/api", PREFECT_API_AUTH_STRING: self.key}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What Prefect's own programs need to be told."""
+        return {setting.name: value for setting, value in self.settings.items()}
+
+    def ask(self, path: str, **body: Any) -> Any:
+        """What the API says."""
+        how = "POST" if body else "GET"
+        auth = tuple(self.key.split(":", 1))
+        return httpx.request(how, f"{self.address}/api/{path}", json=body or None, auth=auth, verify=False).json()
 
     def trigger(self, config: dict[str, Any]) -> UUID:
         """Start a run of the deployment `demo`, as its form in the dashboard does."""
@@ -103,7 +122,8 @@ class Up:
             return client.create_flow_run_from_deployment(demo.id, parameters={"config": config}).id
 
     def run(self, run: UUID) -> FlowRun:
-        return flow_run(self.address, run)
+        with temporary_settings(self.settings):
+            return flow_run(self.address, run)
 
     def ended(self, run: UUID) -> FlowRun:
         """The run, when it has ended."""
@@ -181,7 +201,7 @@ def up(project: Path, receiver: Receiver, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_projects_file_decides_the_servers_settings(up: Up) -> None:
-    settings = httpx.get(f"{up.address}/api/admin/settings").json()
+    settings = up.ask("admin/settings")
     server = settings["server"]
     assert server["concurrency"]["lease_storage"] == "prefect.server.concurrency.lease_storage.filesystem"
     assert (server["ui"]["v2_enabled"], server["analytics_enabled"]) == (False, False)
@@ -239,7 +259,7 @@ def switched(up: Up, name: str, *, on: bool) -> Iterator[None]:
 def test_the_commands_of_the_compose_file_do_their_work(up: Up, tmp_path: Path) -> None:
     services, port = yaml.safe_load((PROJECT / "compose.yaml").read_text())["services"], str(free_port())
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    settings = clean(PREFECT_API_URL=f"{up.address}/api", PREFECT_HOME=str(tmp_path), PATH=path)
+    settings = clean(**up.variables, PREFECT_HOME=str(tmp_path), PATH=path)
     settings |= {"PYTHONPATH": import_path(up.project), "PREFECT_WORKER_WEBSERVER_PORT": port}
 
     def is_healthy(service: str) -> bool:
@@ -320,8 +340,7 @@ def failed(up: Up, scheduled: list[FlowRun]) -> FlowRun:
 
 def artifacts_of(up: Up, run: UUID) -> dict[str, str]:
     """The addresses of the pages of a run's artifacts, by key."""
-    asked = {"flow_runs": {"id": {"any_": [str(run)]}}}
-    found = httpx.post(f"{up.address}/api/artifacts/filter", json=asked, verify=False).json()
+    found = up.ask("artifacts/filter", flow_runs={"id": {"any_": [str(run)]}})
     return {one["key"]: f"{up.address}/artifacts/artifact/{one['id']}" for one in found if one["key"]}
 
 
@@ -333,8 +352,8 @@ def page(tab: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def tab() -> Iterator[Any]:
-    """A browser's only page, which must ask nobody but this machine."""
+def tab(up: Up) -> Iterator[Any]:
+    """A browser's only page, which must ask nobody but this machine. It was opened by the address that was printed."""
     playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("no chromium is installed")
@@ -344,6 +363,10 @@ def tab() -> Iterator[Any]:
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        printed = re.search(r"http\S+#key=\S+", up.said.read_text())
+        assert printed
+        page.goto(printed[0])
+        page.wait_for_load_state()
         yield page
         browser.close()
     assert hosts - {None} == {"127.0.0.1"}
@@ -493,7 +516,7 @@ def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> No
         up.service("server start").kill()
     run = clean(
         PREFECT__FLOW_RUN_ID=str(begun.id),
-        PREFECT_API_URL=f"{up.address}/api",
+        **up.variables,
         PREFECT_HOME=str(up.said.parent),
         PYTHONPATH=import_path(up.project),
         CODETUNE_STORE="results",
@@ -565,7 +588,7 @@ def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(
     recipe = up.project / "by-hand.yaml"
     recipe.write_text(json.dumps(SMALL_DEMO))  # which is YAML
     run = ["run", str(recipe), "--refresh", "training", "--store", "results"]
-    environment = {**clean(PREFECT_API_URL=f"{up.address}/api", PYTHONPATH=import_path(up.project)), **up.card}
+    environment = {**clean(**up.variables, PYTHONPATH=import_path(up.project)), **up.card}
     by_hand = subprocess.Popen(
         [sys.executable, "-c", "from flows.cli import main; main()", *run], cwd=up.project, env=environment
     )

@@ -38,9 +38,9 @@ def test_certificates_are_left_out_for_plain_http_alone(
 ) -> None:
     asked: list[bool] = []
 
-    def get(_url: str, *, timeout: float, verify: bool) -> httpx.Response:
+    def get(_url: str, *, timeout: float, verify: bool, trust_env: bool) -> httpx.Response:
         asked.append(verify)
-        return httpx.Response(200)
+        return httpx.Response(200, json=True)
 
     monkeypatch.setattr(httpx, "get", get)
     assert server.answers(address) and asked == [verified]
