@@ -47,7 +47,7 @@ def apply(*, quiet: bool) -> None:
         os.environ.setdefault(name, value)
     if _COMPILED not in os.environ:
         os.environ[_COMPILED] = str(private.cache_folder("inductor"))
-    _spare_loopback()
+    spare_loopback()
     gc.set_threshold(*garbage.SELDOM)
     redact_logs()
     for package in (
@@ -58,7 +58,7 @@ def apply(*, quiet: bool) -> None:
         logging.getLogger(package).setLevel(logging.INFO)
 
 
-def _spare_loopback() -> None:
+def spare_loopback() -> None:
     """Have nothing of this machine asked through a proxy, and leave out proxies that no client here can use: each
     would refuse to be made, whomever it is to ask."""
     proxies = {name for name in os.environ if name.lower() in _PROXIES and os.environ[name]}

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -42,6 +42,8 @@ USUAL = "http://127.0.0.1:4200"
 """Where a server is looked for that nobody named."""
 STARTS = 3
 """Times in a row that a server is started again which ends before it answers."""
+ATTEMPTS = 90
+"""Of telling what happened, a second between two, while a server of ours starts again."""
 AGAIN = "finished stages are kept and training continues at its last checkpoint: run the same command again"
 
 
@@ -194,10 +196,10 @@ class Temporary(Server):
     def ready(self, patience: float = 120.0) -> Iterator[None]:
         with super().ready(patience):
             self._answered = True
-            insist(lambda: self._failure is None)
             Thread(target=self._keep, name="server", daemon=True).start()
             try:
-                yield
+                with insistence(lambda: self._failure is None):
+                    yield
             except (KeyboardInterrupt, httpx.TransportError):
                 if self._failure:
                     raise self._failure from None
@@ -238,13 +240,31 @@ class Temporary(Server):
         self._process.wait()
 
 
-def insist(while_: Callable[[], bool]) -> None:
+@contextmanager
+def insistence(while_: Callable[[], bool]) -> Iterator[None]:
     """Have every client of Prefect in this process repeat a request while the server cannot be reached, as long as
-    `while_()` says. By itself one does so only when it was answered before, and a run makes many new ones."""
+    `while_()` says. By itself one does so only when it was answered before, and a run makes many new ones; and what is
+    to be told of stages is given up sooner than a server has started."""
     from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
+    from prefect.events.clients import PrefectEventsClient
 
-    for client in (PrefectHttpxAsyncClient, PrefectHttpxSyncClient):
-        client._has_connected = property(lambda _: while_(), lambda *_: None)  # type: ignore[assignment]
+    def keep(name: str, patient: Any, hasty: Any) -> property:
+        return property(lambda _: patient if while_() else hasty, lambda one, value: vars(one).update({name: value}))
+
+    connected = keep("_has_connected", True, False)
+    attempts = keep("_reconnection_attempts", ATTEMPTS, 0)
+    changed: list[tuple[type, str, property]] = [
+        (PrefectHttpxAsyncClient, "_has_connected", connected),
+        (PrefectHttpxSyncClient, "_has_connected", connected),
+        (PrefectEventsClient, "_reconnection_attempts", attempts),
+    ]
+    for kind, name, value in changed:
+        setattr(kind, name, value)
+    try:
+        yield
+    finally:
+        for kind, name, _ in changed:
+            delattr(kind, name)
 
 
 def answers(address: str) -> bool:

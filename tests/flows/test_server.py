@@ -1,27 +1,173 @@
 from __future__ import annotations
 
+import http.server
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from artifacts.errors import StageError
-from flows import server
+from artifacts.errors import InputError, StageError
+from flows import access, environment, server
+from flows.cli import guarded
+from tests import records
+from tests.waiting import until
 
 
-def test_a_servers_own_dashboard_finds_its_api(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine on which nobody named a server, and none is."""
     monkeypatch.setattr(server, "USUAL", "http://127.0.0.1:1")  # whatever runs on this machine is not ours
-    with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        started = server.start()
-        with started.ready():
-            assert PREFECT_API_URL.value() == f"{started.address}/api"
-            assert httpx.get(f"{started.address}/ui-settings").json()["api_url"] == f"{started.address}/api"
-            port = urlsplit(started.address).port
-            sockets = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
-            assert {one.laddr.ip for one in sockets if one.laddr.port == port} == {"127.0.0.1"}
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_URL, PREFECT_API_AUTH_STRING}):
+        yield tmp_path
+
+
+def test_a_servers_own_dashboard_finds_its_api(home: Path) -> None:
+    records.copy_to(home / "prefect.db")
+    started = server.start()
+    with started.ready():
+        assert PREFECT_API_URL.value() == f"{started.address}/api"
+        assert PREFECT_API_AUTH_STRING.value() == access.own_key()
+        assert httpx.get(f"{started.address}/ui-settings").json()["api_url"] == f"{started.address}/api"
+        port = urlsplit(started.address).port
+        sockets = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+        assert {one.laddr.ip for one in sockets if one.laddr.port == port} == {"127.0.0.1"}
     assert started.temporary
+
+
+def process_of(started: server.Server) -> psutil.Process:
+    port = str(urlsplit(started.address).port)
+    return until(lambda: next((one for one in psutil.Process().children() if port in one.cmdline()), None))
+
+
+def test_a_temporary_server_that_is_killed_is_started_again_with_the_same_records(home: Path) -> None:
+    records.copy_to(home / "prefect.db")
+    started = server.start()
+    with started.ready():
+        with get_client(sync_client=True) as client:
+            flow = client.create_flow_from_name("before")
+        process_of(started).kill()
+        with get_client(sync_client=True) as another:  # which was answered nothing before
+            assert another.read_flow(flow).name == "before"
+
+
+def test_one_that_cannot_be_started_again_ends_the_work_at_once(home: Path) -> None:
+    records.copy_to(home / "prefect.db")
+    started = server.start()
+    with pytest.raises(StageError) as ended, started.ready():
+        process = process_of(started)
+        process.suspend()
+        (home / "prefect.db").write_bytes(b"no database" * 1000)
+        process.kill()
+        threading.Event().wait(200)
+    assert ended.value.field == "PREFECT_API_DATABASE_CONNECTION_URL"
+    assert ended.value.remedy is not None and "run the same command again" in ended.value.remedy
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE alembic_version (version_num)")
+        database.execute("INSERT INTO alembic_version VALUES ('of another version')")
+
+
+DATABASES = {
+    "damaged": lambda path: path.write_bytes(b"no database" * 1000),
+    "of another version": foreign,
+    "a folder": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("what", DATABASES)
+def test_it_is_said_why_a_server_did_not_come_up(what: str, home: Path) -> None:
+    DATABASES[what](home / "prefect.db")
+    with pytest.raises(StageError) as ended, server.start().ready():
+        pass
+    assert ended.value.field == "PREFECT_API_DATABASE_CONNECTION_URL"
+    assert str(home) in str(ended.value.remedy) and "unset" not in str(ended.value.remedy)
+
+
+@pytest.mark.parametrize("where", ["/proc/nowhere", "/dev/null", "/dev/null/x"])
+def test_a_home_that_cannot_be_used_is_named(where: str, home: Path) -> None:
+    with temporary_settings({PREFECT_HOME: Path(where)}), pytest.raises(InputError) as refused:
+        server.start()
+    assert refused.value.field == "PREFECT_HOME"
+
+
+@pytest.mark.parametrize("api", ["http://127.0.0.1:99999/api", "127.0.0.1:4200", "ftp://a/api", "http:///api"])
+def test_an_address_that_is_none_is_named(api: str) -> None:
+    with temporary_settings({PREFECT_API_URL: api}), pytest.raises(InputError) as refused:
+        server.start()
+    assert refused.value.field == "PREFECT_API_URL"
+
+
+class Friendly(http.server.BaseHTTPRequestHandler):
+    """A program that answers everything."""
+
+    body = b"<h1>It works!</h1>"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.mark.parametrize("body", [b"<h1>It works!</h1>", b"", b"{}", b"ok", b"1", b'"true"', b"\xff"])
+def test_another_program_is_not_taken_for_a_server(body: bytes) -> None:
+    handler = type("Handler", (Friendly,), {"body": body})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{other.server_port}"
+        assert not server.answers(address) and not access.has_key(address, "x")
+        other.shutdown()
+
+
+@pytest.mark.parametrize("port", ["65536", "70000", "0", "-1", "99999999999999999999"])
+def test_a_port_that_is_none_is_one_message(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(["up", f"--port={port}"]) == 2
+    said = capsys.readouterr().err
+    assert "--port" in said and len(said.splitlines()) == 2 and "Traceback" not in said
+
+
+PROXIES = [
+    "http://127.0.0.1:1",
+    "https://u:p@127.0.0.1:1",
+    "127.0.0.1:1",
+    "socks5://127.0.0.1:1",
+    "socks://127.0.0.1:1/",
+]
+UNUSABLE = ["socks4://127.0.0.1:1", "ftp://a", "http://[", "http://a:99999", "://"]
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("proxy", PROXIES + UNUSABLE)
+def test_this_machine_is_not_asked_through_a_proxy(name: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in [one for one in os.environ if one.lower().endswith("_proxy")]:
+        monkeypatch.delenv(other)
+    monkeypatch.setenv("no_proxy", "internal.example")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv(name, proxy)
+    environment.spare_loopback()
+    assert (name in os.environ) == (proxy in PROXIES)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Friendly) as here:
+        threading.Thread(target=here.serve_forever, daemon=True).start()
+        for host in ("127.0.0.1", "localhost"):
+            assert httpx.get(f"http://{host}:{here.server_port}").status_code == 200
+        here.shutdown()
+    with pytest.raises((httpx.HTTPError, OSError)):  # others still are
+        httpx.get("http://elsewhere.invalid", timeout=2)
 
 
 def test_a_configured_server_that_is_down_says_what_to_do() -> None:
