@@ -94,7 +94,7 @@ def ended_up(machine: Machine, number: signal.Signals) -> None:
     home = machine.folder / f"up-{uuid4().hex[:6]}"
     records.copy_to(home / "prefect.db")
     up = Up.start(machine, home)
-    run = Office(machine, up.address).submit(results)
+    run = Office(machine, up).submit(results)
     training = hold(up.training, results)
     stop(up.process, number)
     wait_until("the training is asked to stop", lambda: is_asked_to_end(training.pid))
@@ -107,7 +107,7 @@ def ended_up(machine: Machine, number: signal.Signals) -> None:
     assert checkpoint, "no checkpoint was written"
     again = Up.start(machine, home)
     try:
-        office = Office(machine, again.address)
+        office = Office(machine, again)
         state = office.state(run)
         assert state.is_crashed() and "press Retry" in (state.message or ""), state
         office.retry(run)

@@ -57,7 +57,8 @@ class Launched:
         said = machine.folder / f"{marker}.log"
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         words = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
-        settings = {**environment(machine.folder), **words, MARKER: marker, "PATH": path, **variables}
+        store = {"CODETUNE_STORE": str(machine.folder / "deployed")}  # where `submit` says
+        settings = {**environment(machine.folder), **words, **store, MARKER: marker, "PATH": path, **variables}
         with said.open("wb") as log:
             process = spawn(command, folder=PROJECT, environment=settings, output=log.fileno())
         return cls(process, marker, said)
@@ -103,6 +104,7 @@ class Up(Launched):
     """`codetune up`: a worker and a server of its own, at `address`."""
 
     address = ""
+    home = Path()
 
     @classmethod
     def start(cls, machine: Machine, home: Path) -> Up:
@@ -110,42 +112,44 @@ class Up(Launched):
         port = free_port()
         command = ["-c", "from flows.cli import main; main()", "up", "--port", str(port)]
         up = cls.launch(machine, command, PREFECT_HOME=str(home))
-        up.address = f"http://127.0.0.1:{port}"
+        up.address, up.home = f"http://127.0.0.1:{port}", home
         wait_until("it is up", lambda: "the end" in up.words() or up.process.poll() is not None)
         assert up.process.poll() is None, up.words()
         return up
 
 
 class Office:
-    """A server's deployments and what is known of its runs. `address`: the server's, if it is not the machine's."""
+    """A server's deployments and what is known of its runs: the machine's, or that of a `codetune up`."""
 
-    def __init__(self, machine: Machine, address: str | None = None) -> None:
-        self.machine, self._address = machine, address or machine.server.address
+    def __init__(self, machine: Machine, up: Up | None = None) -> None:
+        self.machine, self._address = machine, up.address if up else machine.server.address
+        self._key = up.home / "codetune-key" if up else None
 
     @classmethod
     def opened(cls, machine: Machine) -> Office:
         """With the pool and the deployments that `codetune up` makes."""
-        from flows import deploying
+        from flows import deploying, server
 
         office = cls(machine)
+        deploying.register(server.Server(machine.server.address))
         with office.client() as client:
-            deploying.make_pool(client)
             deploying.watch_over_runs(client, beginning=BEGINNING)
-        deploying.deploy(machine.api["PREFECT_API_URL"])
         return office
 
     def submit(self, store: Results) -> UUID:
-        """A run of the small recipe for the worker to take, as the dashboard makes one."""
+        """A run of the small recipe for the worker to take, as the dashboard makes one. No other may be at work."""
+        (link := self.machine.folder / "deployed").unlink(missing_ok=True)
+        link.symlink_to(store.root)
         with self.client() as client:
             deployment = client.read_deployment_by_name("finetune/demo")
             return client.create_flow_run_from_deployment(
                 deployment.id,
                 parameters={"config": {"recipe": str(self.machine.recipe)}},
-                job_variables={"env": {"CODETUNE_STORE": str(store.root)}},
             ).id
 
     def state(self, run: UUID) -> State[Any]:
-        state = flow_run(self._address, run).state
+        with self._known():
+            state = flow_run(self._address, run).state
         assert state is not None
         return state
 
@@ -179,10 +183,16 @@ class Office:
     def client(self) -> Any:
         """A client of the server."""
         from prefect import get_client
-        from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with temporary_settings({PREFECT_API_URL: f"{self._address}/api"}):
+        with self._known():
             return get_client(sync_client=True)
+
+    def _known(self) -> Any:
+        """Settings by which Prefect talks to the server."""
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+        key = self._key.read_text() if self._key else None
+        return temporary_settings({PREFECT_API_URL: f"{self._address}/api", PREFECT_API_AUTH_STRING: key})
 
 
 def finish(office: Office, store: Results, finished: set[str], run: UUID | None = None) -> None:

@@ -118,7 +118,8 @@ def test_the_image_gets_what_the_project_is_made_of() -> None:
     ignored, *kept = (line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#"))
     names = [line.removeprefix("!") for line in kept if line.startswith("!")]
     assert ignored == "*" and all((ROOT / name).exists() for name in names)
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    packages = build["targets"]["wheel"]["packages"]
     assert {name.partition(".")[0] for name in packages} | {"models", "prefect.toml", "prefect.yaml"} < set(names)
     assert set(" ".join(lines("COPY")).split()) - {".", "./"} < set(names)
 

@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import deploying, keeping
 from flows.config import build
+from flows.server import Server
 from tests.servers import PrefectServer, wait_for
 
 PROJECT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ class Files:
     """A `prefect.yaml` that changes."""
 
     def __init__(self, folder: Path, server: PrefectServer) -> None:
-        self._file, self._api = folder / "prefect.yaml", f"{server.address}/api"
+        self._file, self._server = folder / "prefect.yaml", Server(server.address)
         self.said = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
 
     def __getitem__(self, name: str) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Files:
 
     def deploy(self, **options: Any) -> list[str]:
         self._file.write_text(yaml.safe_dump(self.said))
-        return deploying.register(self._api, **options)
+        return deploying.register(self._server, **options)
 
 
 @pytest.fixture
