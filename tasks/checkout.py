@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -127,11 +128,14 @@ class _Git:
         Raises:
             Refused: the status is another than the `fine` ones.
         """
-        program = shutil.which("git")
+        # Without what is relative: git would be sought in the working tree.
+        path = os.pathsep.join(filter(os.path.isabs, os.environ.get("PATH", os.defpath).split(os.pathsep)))
+        program = shutil.which("git", path=path)
         if program is None:
             raise Refused("git is not installed")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "SSH_"))}
         environment |= {
+            "PATH": path,
             "GIT_DIR": str(self.place),
             "GIT_WORK_TREE": str(self.top),
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -185,7 +189,17 @@ def _asking(place: Path, top: Path) -> _Git:
     _copy(common / "shallow", place / "shallow", _LARGEST_TEXT)
     for file in (theirs / "index", *theirs.glob("sharedindex.*")):
         _copy(file, place / file.name, _LARGEST_INDEX)
+    head = (place / "HEAD").read_bytes()
+    own = (common / os.fsdecode(head.removeprefix(b"ref: ").strip()),) if head.startswith(b"ref: ") else ()
+    _check_regular([common / "packed-refs", *own, *(common / "objects").glob("pack/*")])
     return git
+
+
+def _check_regular(files: Iterable[Path]) -> None:
+    """Git would wait for ever for what a FIFO does not say."""
+    for file in files:
+        if os.path.lexists(file) and not file.is_file():
+            raise Refused(f"{file} is no regular file")
 
 
 def _git_directory(top: Path) -> Path:
@@ -221,7 +235,7 @@ def _quoted(path: bytes) -> bytes:
 
 def _read(top: Path, git: _Git) -> Checkout | None:
     settings = _settings(git)
-    if settings.get("core.bare") in ("", "true", "yes", "on", "1"):
+    if settings.get("core.bare", "no").lower() in ("", "true", "yes", "on", "1"):
         if (git.theirs / "index").exists() and git.theirs == git.common:
             raise Refused("core.bare is set, though it has an index")
         if git.theirs == git.common:
@@ -232,6 +246,7 @@ def _read(top: Path, git: _Git) -> Checkout | None:
     names = dict.fromkeys(entry.name for entry in entries)  # an unmerged file stands there several times
     submodules = dict.fromkeys(entry.name for entry in entries if entry.mode == _SUBMODULE)
     commit, tree = _commit(git)
+    _check_regular(top / os.fsdecode(folder) / ".gitattributes" for folder in _folders(names))
     changed = set(git.ask("ls-files", "--modified", "-z", *git.sparse).split(b"\0")[:-1])
     dirty = bool(commit) and bool(changed - submodules.keys() or _tree(entries, len(tree)) != tree)
     return Checkout(
@@ -311,10 +326,22 @@ def _check_name(name: bytes) -> None:
         raise Refused(f"its index names {os.fsdecode(name)!r}, which is no file of a working tree")
 
 
+def _folders(names: Iterable[bytes]) -> set[bytes]:
+    """The folders that these names lie in, at every level; the top is the empty name."""
+    folders = set[bytes]()
+    for name in names:
+        while name and (name := name.rpartition(b"/")[0]) not in folders:
+            folders.add(name)
+    return folders
+
+
 def _commit(git: _Git) -> tuple[str, bytes]:
     """The commit and its tree; empty before the first one."""
     commit = git.ask("rev-parse", "--verify", "--quiet", "HEAD", fine=(0, 1)).strip().decode()
-    return commit, git.ask("rev-parse", "--verify", f"{commit}^{{tree}}").strip() if commit else b""
+    if not commit:
+        return "", b""
+    # As it is written: a clone without trees does not know what it says.
+    return commit, git.ask("cat-file", "commit", commit).split(b"\n", 1)[0].removeprefix(b"tree ")
 
 
 def _tree(entries: list[_Entry], digits: int) -> bytes:
@@ -324,7 +351,9 @@ def _tree(entries: list[_Entry], digits: int) -> bytes:
     """
     if not all(entry.is_merged for entry in entries):
         return b""
-    lines: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    lines: dict[bytes, list[tuple[bytes, bytes]]] = {
+        folder: [] for folder in (b"", *_folders(entry.name.removesuffix(b"/") for entry in entries))
+    }
     """By folder: what is in it, each with what it is sorted by."""
 
     def put(name: bytes, mode: bytes, identifier: bytes) -> None:
@@ -333,16 +362,10 @@ def _tree(entries: list[_Entry], digits: int) -> bytes:
         lines[above].append((last + b"/" if mode == _FOLDER else last, line))
 
     for entry in entries:
-        above = entry.name.removesuffix(b"/")
-        while above:
-            above = above.rpartition(b"/")[0]
-            if above in lines:
-                break
-            lines[above] = []
         put(entry.name.removesuffix(b"/"), entry.mode, entry.id)
     identifier = b""
-    for folder in sorted(lines or {b"": []}, key=lambda name: (name.count(b"/"), name), reverse=True):
-        content = b"".join(line for _, line in sorted(lines.get(folder, [])))
+    for folder in sorted(lines, key=lambda name: (name.count(b"/"), name), reverse=True):
+        content = b"".join(line for _, line in sorted(lines[folder]))
         identifier = _ALGORITHMS[digits](b"tree %d\0" % len(content) + content).hexdigest().encode()
         if folder:
             put(folder, _FOLDER, identifier)

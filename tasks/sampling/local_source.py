@@ -241,6 +241,8 @@ def _rules(items: list[_Item], checkouts: Mapping[Path, Path]) -> dict[str, Call
 def _joined(rule: Callable[[_Item], str], items: list[_Item], checkouts: Mapping[Path, Path]) -> Callable[[_Item], str]:
     """A rule that keeps the same file of one repository together, in whichever checkouts of it."""
     several = {first for top, first in checkouts.items() if top != first}
+    if not several:
+        return rule
     same, names = Groups(), dict[str, str]()
     for item in items:
         top = item.found.top

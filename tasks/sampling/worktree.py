@@ -65,7 +65,8 @@ class Finder:
         if is_file:
             yield (files or {}).get(root) or Found(root)
             return
-        below = [found for path, found in (files or {}).items() if path.is_relative_to(root)]
+        inside = f"{root}{os.sep}".replace("//", "/")
+        below = [found for path, found in (files or {}).items() if str(path).startswith(inside)]
         yield from below
         if files is None or not (below or os.path.lexists(root / ".git")):
             yield from self._plain(root)

@@ -270,8 +270,8 @@ def test_an_altered_export_is_built_again_and_said_so(
 @pytest.mark.parametrize(
     ("change", "before_training"),
     [
-        ("sampling.seed=1", "≡ preflight, ✓ sampling, ✓ tokenization, ≡ quantization"),
-        ("training.learning_rate=0.01", "≡ preflight, ≡ sampling, ≡ tokenization, ≡ quantization"),
+        ("sampling.seed=1", "≡ preflight, ✓ sampling, ✓ kept, ✓ tokenization, ≡ quantization"),
+        ("training.learning_rate=0.01", "≡ preflight, ≡ sampling, ≡ kept, ≡ tokenization, ≡ quantization"),
     ],
 )
 def test_what_comes_before_training_runs_only_if_it_changed(

@@ -186,9 +186,11 @@ def damage(repository: Path, how: str) -> None:
     elif how == "dangling":
         place.rename(repository / "elsewhere")
         place.symlink_to("/nowhere")
-    elif how == "FIFO":
-        (place / "index").unlink()
-        os.mkfifo(place / "index")
+    elif how.startswith("FIFO "):
+        (repository / how.removeprefix("FIFO ")).unlink(missing_ok=True)
+        os.mkfifo(repository / how.removeprefix("FIFO "))
+    elif how == "no ref":
+        (place / "HEAD").write_text("x\n")
     elif how == "huge":
         os.truncate(place / "index", 1 << 40)
     elif how == "commit":
@@ -216,7 +218,15 @@ def damage(repository: Path, how: str) -> None:
         ("objects", "objects"),
         ("empty", "HEAD"),
         ("dangling", "cannot be read"),
-        ("FIFO", "FIFO"),
+        ("FIFO .git/index", "FIFO"),
+        ("FIFO .git/HEAD", "HEAD"),
+        ("FIFO .git/config", "FIFO"),
+        ("FIFO .git/packed-refs", "packed-refs"),
+        ("FIFO .git/refs/heads/main", "main"),
+        ("FIFO .git/shallow", "FIFO"),
+        ("FIFO .git/objects/pack/pack-1.idx", "pack-1"),
+        ("FIFO pkg/.gitattributes", "gitattributes"),
+        ("no ref", "not a git repository"),
         ("huge", "larger"),
         ("commit", "git"),
     ],
@@ -244,6 +254,27 @@ def test_an_index_that_names_what_is_not_below_is_refused(repository: Path, name
     (repository / ".git" / "index").write_bytes(content + sha1(content).digest())
     with pytest.raises(checkout.Refused):
         checkout.read(repository)
+
+
+@pytest.mark.parametrize("options", [("--filter=blob:none",), ("--filter=tree:0", "--no-checkout"), ("--depth=1",)])
+def test_what_a_clone_lacks_is_not_fetched(tmp_path: Path, repository: Path, options: tuple[str, ...]) -> None:
+    commit(repository, {"c.py": "c = 1\n"})
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", *options, f"file://{repository}", "clone")
+    name = git(repository, "rev-parse", "HEAD")
+    repository.rename(tmp_path / "away")
+    before = everything_in(tmp_path / "clone")
+    found = read(tmp_path / "clone")
+    assert everything_in(tmp_path / "clone") == before and found.commit.removesuffix("-dirty") == name
+    assert bool(found.tracked) != ("--no-checkout" in options)
+
+
+def test_a_program_called_git_in_a_working_tree_is_not_run(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "git").write_text(f"#!/bin/sh\ntouch {repository}/pwned\n")
+    (repository / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f".::{os.environ['PATH']}")
+    monkeypatch.chdir(repository)
+    assert set(read(repository).tracked) == set(FILES) and not (repository / "pwned").exists()
 
 
 def test_checkouts_of_one_repository_are_known_by_what_they_share(tmp_path: Path, repository: Path) -> None:
