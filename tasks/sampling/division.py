@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.errors import InputError
+from artifacts.progress import SILENT, Progress
 from tasks.contamination import Document, Item, documents, find
 from tasks.sampling.pool import Pool
 from tasks.sampling.split import held_out, same_repository
@@ -35,7 +36,7 @@ class Division:
     """Files of theirs that belong to neither side, by their sha256: they stand in a training file."""
 
 
-def divide(pool: Pool, share: float, seed: int) -> Division:
+def divide(pool: Pool, share: float, seed: int, progress: Progress = SILENT) -> Division:
     """Hold out about `share` of the files, none of which stands in a training file.
 
     Raises:
@@ -50,7 +51,7 @@ def divide(pool: Pool, share: float, seed: int) -> Division:
         if tied and 2 * sum(sizes[name] for name in chosen) > sum(sizes.values()):
             break  # what is left to hold out is what the others are copies of
         sides = Division(frozenset(repo for repo in repositories if same_repository(repo) in chosen))
-        copies = _copies(pool, sides.held_out)
+        copies = _copies(pool, sides.held_out, progress)
         left = sum(sizes[name] for name in chosen) - len(copies)
         if left > most:
             best, most = Division(sides.held_out, frozenset(copies)), left
@@ -82,7 +83,7 @@ def different_repositories(pool: Pool) -> int:
 
 
 def standing_in(pool: Pool, training: Path) -> set[bytes]:
-    """The files, by their sha256, that stand in the training side of another sample."""
+    """The files, by their sha256, that stand in the training files of another sample."""
     return {bytes.fromhex(one.item) for one in find(documents(training), _items(pool, frozenset(pool.repositories())))}
 
 
@@ -93,12 +94,17 @@ def _sizes(repositories: dict[str, int]) -> Counter[str]:
     return sizes
 
 
-def _copies(pool: Pool, aside: frozenset[str]) -> dict[bytes, str]:
+def _copies(pool: Pool, aside: frozenset[str], progress: Progress) -> dict[bytes, str]:
     """The held-out files that stand in a training file, each with its repository."""
-    training = (
-        Document(file.sha256.hex(), file.content.decode()) for file in pool.files() if file.row.repo not in aside
-    )
-    found = {bytes.fromhex(one.item) for one in find(training, _items(pool, aside))}
+    progress.begin("looking for copies", pool.chosen(), "files")
+
+    def training() -> Iterator[Document]:
+        for number, file in enumerate(pool.files(), 1):
+            if file.row.repo not in aside:
+                yield Document(file.sha256.hex(), file.content.decode())
+            progress.update(number)
+
+    found = {bytes.fromhex(one.item) for one in find(training(), _items(pool, aside))}
     return {file.sha256: file.row.repo for file in pool.files() if file.sha256 in found}
 
 

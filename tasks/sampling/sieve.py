@@ -19,6 +19,8 @@ _GENERATED = (
     "generated automatically",
     "this file is generated",
 )
+_LFS = b"version https://git-lfs.github.com/spec/v1"
+"""Begins what is there of a file whose contents were not fetched."""
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 _NOT_ALPHABETIC = re.compile(r"[\W\d_]+")
 # StarCoder2 (arXiv:2402.19173), 2.2, "Encoded data filter"; possessive, so that they stay linear on hostile input.
@@ -84,6 +86,8 @@ class Sieve:
             return "content", "cannot be read"
         if self._quality.max_bytes is not None and len(content) > self._quality.max_bytes:
             return "content", "too large"
+        if content.startswith(_LFS):
+            return "content", "pointer of Git LFS"
         if b"\0" in content:
             return "content", "NUL bytes"
         try:

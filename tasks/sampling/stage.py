@@ -51,7 +51,7 @@ def run_sampling(
     """
     with _chosen(config, workdir, progress, mapper) as (source, pool, tally):
         _check(config, pool, tally)
-        sides = division.divide(pool, config.held_out, config.seed)
+        sides = division.divide(pool, config.held_out, config.seed, progress)
         tally.drop("copies", "near-copy of a training file", len(sides.copies))
         return _write(source, pool, sides, tally, workdir)
 

@@ -106,7 +106,7 @@ class Finder:
         if nested:
             log.warning(
                 "%d git repositories below %s are not tracked by it, so nothing of them is taken (%s): add them to "
-                "sampling.source.paths to take them",
+                "the source's `paths` to take them",
                 len(nested),
                 root,
                 _some(sorted(nested)),
@@ -127,8 +127,8 @@ class Finder:
             raise InputError(
                 str(refusal),
                 field="sampling.source.paths",
-                remedy="mend the repository, leave the folder out, or take all of its files, ignored ones too, with "
-                "sampling.source.tracked_only=false",
+                remedy="mend the repository, leave the folder out, or take all of its files, ignored ones too: set the "
+                "source's `tracked_only` to false",
             ) from refusal
 
 

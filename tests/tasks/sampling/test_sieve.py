@@ -64,10 +64,12 @@ def test_broken_contents_are_dropped_with_their_reason(sample: Sample, tmp_path:
         (code / f"part{number}" / "good.py").write_text(record["content"])
     (code / "part0" / "latin.py").write_bytes("name = 'Grüße'\n".encode("latin-1"))
     (code / "part0" / "nul.py").write_bytes(b"x = 1\0\n")
+    (code / "part0" / "pointer.py").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\n")
     (code / "part0" / "blank.py").write_text(" \n\n")
     (code / "part0" / "huge.py").write_bytes(b"a" * 50_000_000)
     result = sample(source={"kind": "local", "paths": [str(code)]})
-    assert dropped(result, "content") == {"not UTF-8": 1, "NUL bytes": 1, "empty": 1, "too large": 1}
+    reasons = ("not UTF-8", "NUL bytes", "pointer of Git LFS", "empty", "too large")
+    assert dropped(result, "content") == dict.fromkeys(reasons, 1)
     assert {row["path"].split("/")[-1] for row in everything(result)} == {"good.py"}
 
 
