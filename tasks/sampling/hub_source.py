@@ -15,14 +15,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from artifacts import digest
 from artifacts.errors import InputError
+from artifacts.reading import blamed_on
 from tasks import hub
 from tasks.sampling.candidates import Portion, Row
 from tasks.sampling.configuration import HubSource, SamplingConfig
-from tasks.sampling.tables import BATCH, TableShape, as_bytes, cells_of, check_columns, json_lines, record_batch
+from tasks.sampling.json_lines import ENDINGS, json_lines
+from tasks.sampling.parquet_rows import REMEDY, batches, check_file, options
+from tasks.sampling.tables import TableShape, as_bytes, cells_of, record_batch
 
 if TYPE_CHECKING:
     from pyarrow import parquet
@@ -74,9 +78,9 @@ class OpenHubSource:
             yield from sorted(groups, key=lambda each: self._rank(f"{each.shard.name}:{each.number}"))
             for name in group:
                 if name not in parquet_files:
-                    with self._data.file(name) as file:
+                    with self._data.file(name) as file, blamed_on(Path(name), field=_FIELD, remedy=REMEDY):
                         stream = io.BufferedReader(file, _JSON_BUFFER)
-                        yield from json_lines(cast("IO[bytes]", stream), name, self._data.shape)
+                        yield from json_lines(cast("IO[bytes]", stream), name, file.size, self._data.shape)
 
     @cached_property
     def _commit(self) -> str:
@@ -86,7 +90,7 @@ class OpenHubSource:
     @cached_property
     def _files(self) -> list[str]:
         names = [entry.rfilename for entry in self._info(self._commit).siblings or ()]
-        known = [name for name in names if name.endswith((".parquet", ".jsonl", ".jsonl.gz"))]
+        known = [name for name in names if name.endswith((".parquet", *ENDINGS))]
         found = [name for name in known if fnmatchcase(name, self._source.files)]
         if not found:
             raise InputError(
@@ -110,15 +114,11 @@ class OpenHubSource:
         )
 
     def _open(self, name: str) -> _Shard:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
-            with self._data.file(name) as file:
-                metadata, size = pq.read_metadata(file), file.size
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{name} is no Parquet file: {error}", field=f"{_FIELD}.files") from error
-        check_columns(self._source.columns, metadata.schema.to_arrow_schema().names, name)
+        with blamed_on(Path(name), field=f"{_FIELD}.files", remedy=REMEDY), self._data.file(name) as file:
+            metadata, size = pq.read_metadata(file), file.size
+            check_file(metadata, None, self._data.shape, name)
         return _Shard(self._data, name, size, metadata)
 
     def _rank(self, name: str) -> bytes:
@@ -201,13 +201,10 @@ class _RowGroup:
         return self
 
     def _batches(self, columns: list[str], *, pre_buffer: bool, buffer_size: int) -> Iterator[Any]:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         shard = self.shard
+        settings = options() | {"pre_buffer": pre_buffer, "buffer_size": buffer_size}
         with shard.data.file(shard.name, shard.size) as file:
-            reader = pq.ParquetFile(file, metadata=shard.metadata, pre_buffer=pre_buffer, buffer_size=buffer_size)
-            try:
-                yield from reader.iter_batches(BATCH, row_groups=[self.number], columns=columns, use_threads=False)
-            except pa.ArrowInvalid as error:
-                raise InputError(f"{shard.name} is damaged: {error}", field=f"{_FIELD}.files") from error
+            reader = pq.ParquetFile(file, metadata=shard.metadata, **settings)
+            yield from batches(reader, columns, shard.name, [self.number])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from artifacts import digest
 from artifacts.errors import InputError
+from artifacts.reading import opened
 from tasks.sampling.configuration import TableSource
-from tasks.sampling.tables import BATCH, Records, TableShape, check_columns, json_lines, record_batch
+from tasks.sampling.json_lines import ENDINGS, json_lines
+from tasks.sampling.parquet_rows import REMEDY, batches, check_file, options
+from tasks.sampling.tables import Records, TableShape, record_batch
 
 _FIELD = "sampling.source.paths"
+_MOST_HOLES = 0.5
+"""Share of a file that may be holes."""
 
 
 class OpenTableSource:
@@ -28,7 +34,7 @@ class OpenTableSource:
         self._shape = TableShape(source.columns, source.language, revision="")
         self.states_licenses = source.columns.license is not None
         for path in source.paths:
-            _check_path(path)
+            _check(path)
 
     def describe(self) -> str:
         return "table: " + ", ".join(path.name for path in self._source.paths)
@@ -47,34 +53,43 @@ class OpenTableSource:
         return dict(sorted((digest.of_file(path), path) for path in self._source.paths))
 
     def _parquet(self, path: Path) -> Iterator[Records]:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
-            with pq.ParquetFile(path, memory_map=True) as file:
-                check_columns(self._source.columns, file.schema_arrow.names, path.name)
-                columns = [self._source.columns.content, *self._shape.facts]
-                for batch in file.iter_batches(BATCH, columns=columns, use_threads=False):
-                    yield record_batch(batch, self._shape)
-        except pa.ArrowException as error:
-            raise InputError(
-                f"{path} cannot be read as Parquet: {error}", field=_FIELD, remedy="check that the file is complete"
-            ) from error
+        with opened(path, field=_FIELD, remedy=REMEDY) as stream, pq.ParquetFile(stream, **options()) as file:
+            check_file(file.metadata, stream, self._shape, path.name)
+            columns = [self._source.columns.content, *self._shape.facts]
+            for batch in batches(file, columns, path.name):
+                yield record_batch(batch, self._shape)
 
     def _json(self, path: Path) -> Iterator[Records]:
-        try:
-            with path.open("rb") as stream:
-                yield from json_lines(stream, path.name, self._shape)
-        except (EOFError, OSError) as error:
-            raise InputError(
-                f"{path} cannot be read: {error}", field=_FIELD, remedy="check that it is complete"
-            ) from error
+        with opened(path, field=_FIELD, remedy=REMEDY) as stream:
+            yield from json_lines(stream, path.name, os.fstat(stream.fileno()).st_size, self._shape)
 
 
-def _check_path(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"{path} is no file", field=_FIELD, remedy=f"name files; {Path.cwd()} is the current folder")
-    if not path.name.endswith((".parquet", ".jsonl", ".jsonl.gz")):
+def _check(path: Path) -> None:
+    """Refuse what is no table before any of it is read."""
+    if not path.name.endswith((".parquet", *ENDINGS)):
         raise InputError(
             f"{path} is neither Parquet nor JSON lines", field=_FIELD, remedy="convert it to .parquet or .jsonl"
         )
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist", field=_FIELD, remedy=f"name files; {Path.cwd()} is the current folder"
+        )
+    with opened(path, field=_FIELD, remedy="name a file of rows") as stream:
+        if _holes(stream.fileno()) > _MOST_HOLES:
+            raise ValueError("most of it is holes that nothing was ever written to")
+
+
+def _holes(descriptor: int) -> float:
+    """The share of a file that takes no room on the disk, because nothing was written there."""
+    size = os.fstat(descriptor).st_size
+    data, place = 0, 0
+    try:
+        while place < size:
+            begin = os.lseek(descriptor, place, os.SEEK_DATA)
+            place = os.lseek(descriptor, begin, os.SEEK_HOLE)
+            data += place - begin
+    except OSError:  # no data behind the place, or a file system that does not tell
+        pass
+    return 1 - data / size if size else 0

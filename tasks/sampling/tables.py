@@ -1,14 +1,11 @@
-"""Rows of tables (Parquet record batches, JSON lines) as rows of source files."""
+"""Rows of tables as rows of source files."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import InputError
 from tasks.sampling.candidates import Row
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
 
 BATCH = 256
 """Rows that are in memory at once."""
-_LONGEST_LINE = 64 * 1024 * 1024
-"""Bytes of one JSON line; longer ones are skipped without being kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class TableShape:
             license=_license(values.get(self.columns.license or "")),
             language=language,
             revision=self.revision,
-            size=size if isinstance(size, int) else None,
+            size=size if type(size) is int and size >= 0 else None,
         )
 
     @property
@@ -101,19 +96,6 @@ class Records:
         return self.shape.row(record, place)
 
 
-def json_lines(stream: IO[bytes], name: str, shape: TableShape) -> Iterator[Records]:
-    """The rows of a JSON-lines file. A line that is no JSON object becomes None."""
-    lines = _lines(cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if name.endswith(".gz") else stream)
-    checked = False
-    while block := list(islice(lines, BATCH)):
-        records = [_record(line) for line in block]
-        first = next((record for record in records if record is not None), None)
-        if first is not None and not checked:
-            check_columns(shape.columns, first, name)
-            checked = True
-        yield Records(shape, records)
-
-
 def record_batch(batch: pa.RecordBatch, shape: TableShape) -> Records:
     """A record batch as rows; text is taken as bytes, so that broken UTF-8 reaches the filters instead of raising."""
     cells = {name: cells_of(batch.column(name)) for name in batch.schema.names}
@@ -126,32 +108,18 @@ def cells_of(column: pa.Array) -> list[Any]:
 
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return cells_of(column.dictionary_decode())
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        column = column.cast(pa.large_binary() if pa.types.is_large_string(kind) else pa.binary())
+        # the entries of a dictionary are shared, not copied for every row
+        entries = cells_of(column.dictionary)
+        return [None if index is None else entries[index] for index in column.indices.to_pylist()]
+    for is_text, as_binary in (
+        (pa.types.is_string, pa.binary),
+        (pa.types.is_large_string, pa.large_binary),
+        (pa.types.is_string_view, pa.binary_view),
+    ):
+        if is_text(kind):
+            column = column.cast(as_binary())
     cells: list[Any] = column.to_pylist()
     return cells
-
-
-def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
-    """The lines of a stream, None for one that is too long."""
-    while line := stream.readline(_LONGEST_LINE):
-        if line.endswith(b"\n") or len(line) < _LONGEST_LINE:
-            yield line
-            continue
-        while (rest := stream.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
-            pass
-        yield None
-
-
-def _record(line: bytes | None) -> dict[str, Any] | None:
-    if line is None:
-        return None
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def as_bytes(value: Any) -> bytes | None:
@@ -167,9 +135,12 @@ def as_bytes(value: Any) -> bytes | None:
 
 
 def _text(value: Any) -> str | None:
+    """A cell that names something; numbers may, for repositories have ids."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return None if value is None else str(value).encode("utf-8", "replace").decode()
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _license(value: Any) -> str:
