@@ -50,7 +50,7 @@ def run_sampling(
         TransientError: the hub does not deliver.
     """
     with _chosen(config, workdir, progress, mapper) as (source, pool, tally):
-        _check(config, pool, tally)
+        _check(config, source, pool, tally)
         sides = division.divide(pool, config.held_out, config.seed, progress)
         tally.drop("copies", "near-copy of a training file", len(sides.copies))
         return _write(source, pool, sides, tally, workdir)
@@ -114,8 +114,14 @@ def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Pr
     return tally
 
 
-def _check(config: SamplingConfig, pool: Pool, tally: Tally) -> None:
+def _check(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally) -> None:
     repositories = pool.repositories()
+    if not tally.rows:
+        raise InputError(
+            f"the source holds no rows ({source.describe()})",
+            field="sampling.source",
+            remedy="name another file, or write rows into this one",
+        )
     if not repositories:
         raise InputError(
             f"nothing of the source is left: {tally.in_words()}",
@@ -182,7 +188,7 @@ def run_kept(
         copies = division.standing_in(pool, sample.path / "train.parquet")
         tally.drop("copies", "near-copy of a training file", len(copies))
         pool.remove(copies)
-        _check(config, pool, tally)
+        _check(config, source, pool, tally)
         sides = division.divide_by_repository(pool, config.held_out, config.seed)
         return KeptSample(**dict(_write(source, pool, sides, tally, workdir)))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from artifacts import digest
 from artifacts.errors import InputError
-from artifacts.reading import opened
+from artifacts.reading import blamed_on, opened
 from tasks.sampling.configuration import TableSource
 from tasks.sampling.json_lines import ENDINGS, json_lines
 from tasks.sampling.parquet_rows import REMEDY, batches, check_file, options
@@ -50,7 +50,11 @@ class OpenTableSource:
     @cached_property
     def _digests(self) -> dict[str, Path]:
         """The files by digest and in its order: a file that is named twice counts once."""
-        return dict(sorted((digest.of_file(path), path) for path in self._source.paths))
+        digests = []
+        for path in self._source.paths:
+            with blamed_on(path, field=_FIELD, remedy=REMEDY):
+                digests.append((digest.of_file(path), path))
+        return dict(sorted(digests))
 
     def _parquet(self, path: Path) -> Iterator[Records]:
         import pyarrow.parquet as pq

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sysconfig
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def code(tmp_path: Path) -> Path:
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
     """Runs sampling in a new folder: a mapper, and keyword arguments as in `SamplingConfig`."""
-    numbers = iter(range(100))
+    numbers = count()
 
     def run(mapper: Mapper = HERE, **settings: Any) -> DatasetSample:
         workdir = tmp_path / f"sample-{next(numbers)}"

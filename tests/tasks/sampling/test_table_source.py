@@ -41,7 +41,8 @@ def test_missing_column_is_named_with_the_existing_ones(sample: Sample, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("none.parquet", "does not exist"), ("t.csv", "neither Parquet"), ("bad.parquet", "cannot be read")]
+    ("name", "words"),
+    [("none.parquet", "does not exist"), ("t.csv", "neither Parquet"), ("bad.parquet", "cannot be read")],
 )
 def test_unusable_files_are_refused(name: str, words: str, sample: Sample, tmp_path: Path) -> None:
     if not name.startswith("none"):
