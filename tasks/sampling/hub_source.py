@@ -25,7 +25,7 @@ from tasks import hub
 from tasks.sampling.candidates import Portion, Row
 from tasks.sampling.configuration import HubSource, SamplingConfig
 from tasks.sampling.json_lines import ENDINGS, json_lines
-from tasks.sampling.parquet_rows import REMEDY, batches, check_file, options
+from tasks.sampling.parquet_rows import REMEDY, batches, check_schema, options
 from tasks.sampling.tables import TableShape, as_bytes, cells_of, record_batch
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class OpenHubSource:
 
         with blamed_on(Path(name), field=f"{_FIELD}.files", remedy=REMEDY), self._data.file(name) as file:
             metadata, size = pq.read_metadata(file), file.size
-            check_file(metadata, None, self._data.shape, name)
+            check_schema(metadata, self._source.columns, name)
         return _Shard(self._data, name, size, metadata)
 
     def _rank(self, name: str) -> bytes:
@@ -207,4 +207,4 @@ class _RowGroup:
         settings = options() | {"pre_buffer": pre_buffer, "buffer_size": buffer_size}
         with shard.data.file(shard.name, shard.size) as file:
             reader = pq.ParquetFile(file, metadata=shard.metadata, **settings)
-            yield from batches(reader, columns, shard.name, [self.number])
+            yield from batches(reader, columns, shard.name, groups=[self.number])

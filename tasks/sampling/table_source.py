@@ -12,7 +12,7 @@ from artifacts.errors import InputError
 from artifacts.reading import blamed_on, opened
 from tasks.sampling.configuration import TableSource
 from tasks.sampling.json_lines import ENDINGS, json_lines
-from tasks.sampling.parquet_rows import REMEDY, batches, check_file, options
+from tasks.sampling.parquet_rows import REMEDY, batches, options, rows_at_once
 from tasks.sampling.tables import Records, TableShape, record_batch
 
 _FIELD = "sampling.source.paths"
@@ -44,8 +44,10 @@ class OpenTableSource:
         return digest.of_json(list(self._digests))
 
     def portions(self) -> Iterator[Records]:
-        for path in self._digests.values():
-            yield from self._parquet(path) if path.suffix == ".parquet" else self._json(path)
+        files = list(self._digests.values())
+        rows = rows_at_once([path for path in files if path.suffix == ".parquet"], self._source.columns)
+        for path in files:
+            yield from self._parquet(path, rows[path]) if path in rows else self._json(path)
 
     @cached_property
     def _digests(self) -> dict[str, Path]:
@@ -56,13 +58,12 @@ class OpenTableSource:
                 digests.append((digest.of_file(path), path))
         return dict(sorted(digests))
 
-    def _parquet(self, path: Path) -> Iterator[Records]:
+    def _parquet(self, path: Path, rows: int) -> Iterator[Records]:
         import pyarrow.parquet as pq
 
         with opened(path, field=_FIELD, remedy=REMEDY) as stream, pq.ParquetFile(stream, **options()) as file:
-            check_file(file.metadata, stream, self._shape, path.name)
             columns = [self._source.columns.content, *self._shape.facts]
-            for batch in batches(file, columns, path.name):
+            for batch in batches(file, columns, path.name, rows=rows):
                 yield record_batch(batch, self._shape)
 
     def _json(self, path: Path) -> Iterator[Records]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from artifacts.errors import InputError
-from tasks.sampling import SamplingConfig, json_lines, parquet_rows, source_fingerprint
+from tasks.sampling import SamplingConfig, json_lines, source_fingerprint
 from tests.tasks.sampling import bad_tables
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import dropped, everything
@@ -63,16 +63,18 @@ def test_damaged_parquet_is_refused(case: str, sample: Sample, tmp_path: Path) -
     assert "t.parquet" in str(refusal(sample, tmp_path / "t.parquet"))
 
 
-@pytest.mark.parametrize("case", bad_tables.PARQUET_REFUSED)
-def test_parquet_without_text_or_without_bounds_is_refused(
-    case: str, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parquet_rows, "_UNPACKED", 1 << 24)  # the true limit takes half a minute to write
+SLOW_TO_WRITE = {"a giant cell": pytest.mark.slow}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=SLOW_TO_WRITE.get(case, ())) for case in bad_tables.PARQUET_REFUSED]
+)
+def test_parquet_without_text_or_without_bounds_is_refused(case: str, sample: Sample, tmp_path: Path) -> None:
     table, options, word = bad_tables.PARQUET_REFUSED[case]
     bad_tables.parquet(tmp_path / "t.parquet", table(), **options)
     started = time.monotonic()
     assert word in str(refusal(sample, tmp_path / "t.parquet"))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string", "binary", "large_binary", "string_view", "dictionary"])
@@ -135,11 +137,12 @@ def outcomes(sample: Sample, folder: Path, seeds: range) -> Counter[str]:
 
 
 def test_tables_damaged_by_chance(sample: Sample, tmp_path: Path) -> None:
-    counts = outcomes(sample, tmp_path, range(60))
-    assert counts["read"] >= 10 and counts["refused"] >= 20
+    counts = outcomes(sample, tmp_path, range(12))
+    assert counts["read"] >= 3 and counts["refused"] >= 5
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_many_tables_damaged_by_chance(sample: Sample, tmp_path: Path) -> None:
-    counts = outcomes(sample, tmp_path, range(1000, 2500))
-    assert counts["read"] >= 250 and counts["refused"] >= 500
+    counts = outcomes(sample, tmp_path, range(1200, 1500))  # 1316 ends a process that reads of its chunks
+    assert counts["read"] >= 60 and counts["refused"] >= 100
