@@ -9,21 +9,32 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from artifacts import paths
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"a number is needed here, not {str(value).lower()}")
+    return value
+
+
+NUMBER = BeforeValidator(_no_truth_value)
+"""Last in an annotation: bounds that come after it are kept, but not described."""
+Whole = Annotated[int, NUMBER]
+Real = Annotated[float, NUMBER]
+Seed = Annotated[int, Field(ge=0, lt=2**32), NUMBER]
 """Of random numbers."""
-Share = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
-Threads = Annotated[int, Field(ge=1, le=1024)]
+Share = Annotated[float, Field(ge=0, le=1), NUMBER]
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400), NUMBER]
+Threads = Annotated[int, Field(ge=1, le=1024), NUMBER]
 """Or processes, or other work at a time."""
-Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Steps = Annotated[int, Field(ge=1, le=10_000_000), NUMBER]
 """Of the optimizer."""
-Batch = Annotated[int, Field(ge=1, le=65_536)]
+Batch = Annotated[int, Field(ge=1, le=65_536), NUMBER]
 """Sequences that are computed together."""
-Tokens = Annotated[int, Field(le=1 << 22)]
+Tokens = Annotated[int, Field(le=1 << 22), NUMBER]
 """Of one text, prompt or answer. How few there may be says the setting."""
-Items = Annotated[int, Field(le=10_000_000)]
+Items = Annotated[int, Field(le=10_000_000), NUMBER]
 """Files, chunks, prompts: what is taken of a source or put to a model. How few there may be says the setting."""
-Size = Annotated[int, Field(ge=1, le=1 << 40)]
+Size = Annotated[int, Field(ge=1, le=1 << 40), NUMBER]
 """Bytes, or characters."""
 
 
@@ -31,9 +42,17 @@ def _checked(value: Any) -> Any:
     return paths.check(str(value)) if isinstance(value, (str, Path)) else value
 
 
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("a blank text names nothing; leave the setting out")
+    return value
+
+
 GivenPath = Annotated[str, AfterValidator(paths.check)]
 """A path, or a name that may be one."""
 GivenFile = Annotated[Path, BeforeValidator(_checked)]
+Name = Annotated[str, AfterValidator(_not_blank)]
+"""Of something that is kept elsewhere."""
 
 
 class Config(BaseModel):

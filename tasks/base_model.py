@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from artifacts import digest, reading
-from artifacts.configuration import Config, GivenPath
+from artifacts.configuration import Config, GivenPath, Name
 from artifacts.errors import InputError
 from artifacts.installation import PROJECT
 from artifacts.progress import SILENT, Progress
@@ -59,7 +59,7 @@ class ModelConfig(Config):
 
     name: GivenPath = "codellama/CodeLlama-7b-Instruct-hf"
     """A repository on the hub, or a folder with `config.json`, weights and tokenizer."""
-    revision: str | None = None
+    revision: Name | None = None
     """Branch, tag or commit of a hub repository; it is resolved to a commit when the run starts."""
 
 

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TypeVar
 
 from pydantic import model_validator
 
-from artifacts.configuration import Config, Threads, Unkeyed
+from artifacts.configuration import Config, Name, Threads, Unkeyed
 from artifacts.errors import InputError
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class WorkersConfig(Config):
     running Dask cluster (needs `pip install codetune[dask]`)."""
     count: Threads = Unkeyed(4)
     """Threads or processes; with `dask`, parts under way at once: twice the cluster's threads keep it busy."""
-    address: str | None = Unkeyed(None)
+    address: Name | None = Unkeyed(None)
     """`dask` only: the scheduler, as in `tcp://10.0.0.5:8786`."""
 
     @model_validator(mode="after")

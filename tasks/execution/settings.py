@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from artifacts.configuration import Config, Seconds, Threads, Unkeyed
+from artifacts.configuration import Config, Seconds, Threads, Unkeyed, Whole
 
 
 class ExecutionConfig(Config):
@@ -12,7 +12,7 @@ class ExecutionConfig(Config):
 
     seconds: Seconds = 10
     """Wall clock that one program and its test may take."""
-    memory_mib: int = Field(1024, ge=64, le=1 << 20)
+    memory_mib: Whole = Field(1024, ge=64, le=1 << 20)
     """Memory of a program, and of its test."""
     workers: Threads | None = Unkeyed(None)
     """Programs at a time; one per processor if null."""

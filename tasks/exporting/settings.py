@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from artifacts.configuration import Config, Tokens
+from artifacts.configuration import Config, Real, Tokens
 from artifacts.schema import Quantization
 
 
@@ -15,13 +15,13 @@ class ExportingConfig(Config):
     """Whether to write the whole model in fp16, adapter merged in, beside the adapter."""
     quantization: Quantization = "int8"
     """What the base weights were quantized to in training: the adapter is compared on the same."""
-    max_shard_gb: float = Field(2.0, ge=1e-6, le=1e6)
+    max_shard_gb: Real = Field(2.0, ge=1e-6, le=1e6)
     """Size above which the merged weights go to another file, 10⁹ bytes. A larger single tensor has its own file."""
     positions: Tokens = Field(512, ge=1)
     """Token positions of held-out text at which logits are compared."""
-    adapter_bound: float = Field(1e-4, ge=0, le=1000)
+    adapter_bound: Real = Field(1e-4, ge=0, le=1000)
     """How far a logit of the reloaded adapter may be from the trained model's, on the same quantized base."""
-    merged_tolerance: float = Field(0.004, ge=0, le=1)
+    merged_tolerance: Real = Field(0.004, ge=0, le=1)
     """How far a logit of the merged model may be from that of unquantized base and adapter, as a share of the largest
     logit; on a GPU five times as far. Rounding a weight to fp16 once changes it by up to 0.0005 of its value, and
     errors add up over the layers."""

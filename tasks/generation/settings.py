@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from artifacts.configuration import Batch, Config, GivenPath, Items, Seed, Threads, Tokens, Unkeyed
+from artifacts.configuration import Batch, Config, GivenPath, Items, Real, Seed, Threads, Tokens, Unkeyed
 from artifacts.schema import Quantization
 
 
@@ -33,7 +33,7 @@ class GenerationConfig(Config):
     -multi-line or -random-span (from the hub; `name@revision` pins one), or the path of a file of such problems."""
     functional_tokens: Tokens = Field(512, ge=16)
     """Longest answer to a problem of a functional suite, in tokens; most end by the suite's rules before."""
-    repeated: float = Field(1.0, gt=0, le=1)
+    repeated: Real = Field(1.0, gt=0, le=1)
     """Share of chunks and prompts, of each suite evenly from first to last, that the base model is put through a second
     time: the noise floor."""
     batch_size: Batch = 32

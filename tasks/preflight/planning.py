@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from artifacts.configuration import Config
+from artifacts.configuration import NUMBER, Config, Real, Whole
 from artifacts.errors import InputError, PreflightRefused
 from artifacts.schema import Engine, Plan
 from tasks.preflight.fused_memory import FusedMemory
@@ -45,12 +45,14 @@ class PreflightConfig(Config):
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     """Arithmetic of forward and backward pass. `auto`: fp16 for int8 weights; else bf16 on GPUs that have it (compute
     capability 8.0) and fp16 on others. A CPU always computes in fp32."""
-    gpu_memory_gib: float | None = Field(default_factory=_cap_from_environment, gt=0, le=100_000, validate_default=True)
+    gpu_memory_gib: Annotated[float, Field(gt=0, le=100_000), NUMBER] | None = Field(
+        default_factory=_cap_from_environment, validate_default=True
+    )
     """What the run may take of the card, GiB, to leave room for others or to stand for a smaller card (a T4 gives
     14.56). Default: the environment variable CODETUNE_GPU_MEMORY_GIB, else the whole card."""
-    headroom: float = Field(0.04, ge=0, lt=1)
+    headroom: Real = Field(0.04, ge=0, lt=1)
     """Share of that memory that the predicted peak must leave free."""
-    cpu_max_parameters: int = Field(500_000_000, gt=0, le=10**12)
+    cpu_max_parameters: Whole = Field(500_000_000, gt=0, le=10**12)
     """Largest model, in parameters, that is trained without a GPU: with 500M a step of 1,024 tokens takes about 12 s
     on 2 cores."""
 

@@ -8,7 +8,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from artifacts.configuration import Config, GivenFile, GivenPath, Items, Seed, Share, Size, Unkeyed
+from artifacts.configuration import (
+    NUMBER,
+    Config,
+    GivenFile,
+    GivenPath,
+    Items,
+    Name,
+    Real,
+    Seed,
+    Share,
+    Size,
+    Unkeyed,
+    Whole,
+)
 from tasks.sampling.languages import LANGUAGES, known
 
 PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT", "Unlicense")
@@ -106,19 +119,19 @@ class HubSource(Config):
 
     kind: Literal["hub"] = "hub"
     """A data set of the hub."""
-    dataset: str
+    dataset: Name
     """`owner/name`."""
-    revision: str | None = None
+    revision: Name | None = None
     """Branch, tag or commit; resolved to a commit when the run starts."""
-    files: str = "*.parquet"
+    files: Name = "*.parquet"
     """Glob pattern of the files to draw from; `*` matches slashes too."""
     columns: Columns = Columns()
     """Where the rows keep what."""
     language: str | None = None
     """Language of rows for which neither a column nor a path tells it."""
-    shards: int = Field(3, ge=1, le=100_000)
+    shards: Whole = Field(3, ge=1, le=100_000)
     """Files over which the sample is spread; more are opened only when these do not give enough."""
-    attempts: int = Unkeyed(6, ge=1, le=1000)
+    attempts: Whole = Unkeyed(6, ge=1, le=1000)
     """Tries of a request in a row without a byte of progress before the hub is given up."""
 
     _check_language = field_validator("language")(lambda name: name and _known_language(name))
@@ -129,11 +142,11 @@ class GithubCodeSource(Config):
 
     kind: Literal["github-code"] = "github-code"
     """The hub's `codeparrot/github-code`."""
-    revision: str = "b5661e6b17396364b2bcf8e68977b0d28e1ebd19"
+    revision: Name = "b5661e6b17396364b2bcf8e68977b0d28e1ebd19"
     """Commit of the data set."""
-    shards: int = Field(3, ge=1, le=100_000)
+    shards: Whole = Field(3, ge=1, le=100_000)
     """Shards over which the sample is spread; more are opened only when these do not give enough."""
-    attempts: int = Unkeyed(6, ge=1, le=1000)
+    attempts: Whole = Unkeyed(6, ge=1, le=1000)
     """Tries of a request in a row without a byte of progress before the hub is given up."""
 
     def as_hub(self) -> HubSource:
@@ -159,7 +172,7 @@ class QualityFilters(Config):
     """Longest file, bytes. Bounds memory too: longer files are not even read where their size is known."""
     max_line_length: Size | None = 1000
     """Longest line, characters."""
-    max_mean_line_length: float | None = Field(100.0, ge=1, le=1 << 40)
+    max_mean_line_length: Annotated[float, Field(ge=1, le=1 << 40), NUMBER] | None = 100.0
     """Mean length of a line, characters."""
     min_alphanumeric: Share | None = 0.25
     """Least share of letters and digits among all characters."""
@@ -167,7 +180,7 @@ class QualityFilters(Config):
     """Least share of letters among all characters."""
     drop_generated: bool = True
     """Drop files whose first five lines say that they were generated."""
-    max_encoded_run: int | None = Field(1024, ge=64, le=1 << 40)
+    max_encoded_run: Annotated[int, Field(ge=64, le=1 << 40), NUMBER] | None = 1024
     """Longest stretch of base64, hexadecimal or escaped data, characters."""
     max_encoded_share: Share | None = 0.5
     """Largest share of such data in the file."""
@@ -187,7 +200,7 @@ class SamplingConfig(Config):
     `A AND B` both; `unknown` is a licence of its own. Local sources are never filtered."""
     quality: QualityFilters = QualityFilters()
     """What a file must be like."""
-    held_out: float = Field(0.1, gt=0, le=0.5)
+    held_out: Real = Field(0.1, ge=0.001, le=0.5)
     """Share of the files that is held out, by whole repositories."""
     seed: Seed = 0
     """Decides which files are taken and which repositories are held out."""

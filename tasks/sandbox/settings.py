@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from artifacts.configuration import Config, Seconds, Threads
+from artifacts.configuration import Config, Seconds, Threads, Whole
 from artifacts.errors import StageError
 
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "idlelib", "ensurepip", "turtledemo"}
@@ -52,13 +52,13 @@ class Limits(Config):
 
     seconds: Seconds = 10
     """Wall clock; processor time is limited to a second more."""
-    memory_mib: int = Field(1024, ge=64, le=1 << 20)
+    memory_mib: Whole = Field(1024, ge=64, le=1 << 20)
     """Address space of each of the two processes."""
-    file_mib: int = Field(16, ge=1, le=1 << 20)
+    file_mib: Whole = Field(16, ge=1, le=1 << 20)
     """Size of one file."""
-    scratch_mib: int = Field(64, ge=1, le=1 << 20)
+    scratch_mib: Whole = Field(64, ge=1, le=1 << 20)
     """All files of the scratch folder together, open and mapped ones that have no name included."""
-    descriptors: int = Field(64, ge=16, le=1024)
+    descriptors: Whole = Field(64, ge=16, le=1024)
     """Open files."""
     threads: Threads = 32
     """Threads of the program."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from artifacts.configuration import Batch, Config, Seed, Steps, Threads, Unkeyed
+from artifacts.configuration import Batch, Config, Real, Seed, Steps, Threads, Unkeyed, Whole
 from artifacts.errors import InputError
 from artifacts.schema import Quantization
 
@@ -21,11 +21,11 @@ Tracker = Literal["tensorboard", "wandb", "mlflow"]
 class LoraSettings(Config):
     """Low-rank adapters: the only weights that are trained."""
 
-    r: int = Field(8, ge=1, le=1024)
+    r: Whole = Field(8, ge=1, le=1024)
     """Rank of the two small matrices beside every adapted layer."""
-    alpha: int = Field(16, ge=1, le=65_536)
+    alpha: Whole = Field(16, ge=1, le=65_536)
     """The adapter's output is scaled by alpha / r."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: Real = Field(0.0, ge=0, lt=1)
     """Share of an adapter's inputs that is dropped in training; little use in runs that see each text once."""
     target_modules: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("q_proj", "v_proj"), min_length=1)
     """Names of the linear layers that get an adapter, or ends of their dotted names (`self_attn.q_proj`);
@@ -66,19 +66,19 @@ class TrainingConfig(Config):
     engine: Literal["auto", "stock", "fused"] = Unkeyed("auto")
     """Who computes: `fused` is codetune's own forward and backward pass, many times faster on a GPU; `stock` leaves it
     to transformers, PEFT and bitsandbytes as they are. `auto`: `fused` on a GPU for the models that it knows."""
-    learning_rate: float = Field(2e-4, ge=1e-9, le=1)
+    learning_rate: Real = Field(2e-4, ge=1e-9, le=1)
     """Highest learning rate, reached after the warm-up."""
     max_steps: Steps = 200
     """Optimizer steps in all."""
-    warmup_steps: int = Field(10, ge=0, le=10_000_000)
+    warmup_steps: Whole = Field(10, ge=0, le=10_000_000)
     """Optimizer steps in which the learning rate rises from zero; fewer than `max_steps`."""
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the learning rate falls after the warm-up."""
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit"] = "adamw_torch_fused"
     """The optimizer, by transformers' name."""
-    weight_decay: float = Field(0.0, ge=0, le=1)
+    weight_decay: Real = Field(0.0, ge=0, le=1)
     """Weight decay of the adapter's weights."""
-    max_grad_norm: float = Field(1.0, ge=1e-3, le=1e6)
+    max_grad_norm: Real = Field(1.0, ge=1e-3, le=1e6)
     """Gradients are scaled down to this norm."""
     seed: Seed = 42
     """Decides the order of the chunks, the first weights of the adapter and dropout."""
@@ -88,7 +88,7 @@ class TrainingConfig(Config):
     """Optimizer steps between checkpoints: what a killed run may lose."""
     trackers: tuple[Tracker, ...] = Unkeyed(("tensorboard",))
     """Who is told about every step. `wandb` and `mlflow` need their package and their own settings."""
-    grace_seconds: float = Unkeyed(60.0, ge=0, le=86_400)
+    grace_seconds: Real = Unkeyed(60.0, ge=0, le=86_400)
     """How long a cancelled run may take to write its checkpoint before it is killed."""
 
     @model_validator(mode="after")
