@@ -354,7 +354,7 @@ def test_every_command_takes_every_name_of_a_model(
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(yaml.safe_dump(build("demo", changes).model_dump(mode="json")))
     folder, opened = Path(first["exporting"]["path"]), Store(store)
-    (candidate,) = [one for one in Registry(opened.registry).candidates().values() if one.model.endswith(folder.name)]
+    candidate, *_ = [one for one in Registry(opened.registry).candidates().values() if one.model.endswith(folder.name)]
     assert cli.guarded(["promote", str(recipe), "--reason", "x", "--store", str(store)]) == 0
     for name in ("v1", "1", "champion", candidate.id, folder.name[:8], candidate.model, str(recipe), str(folder)):
         assert naming.folder_of(name, opened) == folder
