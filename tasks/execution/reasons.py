@@ -13,7 +13,7 @@ _NAMES = {
     "timeout": "timed out",
     "memory": "out of memory",
 }
-_EXCEPTION = re.compile(r"([A-Z]\w*)(: |$| at )")
+_EXCEPTION = re.compile(r"(\w+)(: |$| at )")
 
 
 def reason(verdict: Verdict) -> str:

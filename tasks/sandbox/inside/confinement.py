@@ -152,10 +152,15 @@ def _limits(settings: dict[str, Any]) -> str:
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_MEMLOCK, 0, 0),
     ):
-        ceiling = resource.getrlimit(kind)[1]
-        allowed = (value if ceiling == resource.RLIM_INFINITY else min(value, ceiling) for value in (soft, hard))
-        resource.setrlimit(kind, tuple(allowed))  # type: ignore[arg-type]
+        _lower(kind, soft, hard)
     return f"{settings['seconds']:g} s, {settings['memory'] >> 20} MiB memory, {settings['file'] >> 20} MiB a file"
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    """Set a limit, to what is allowed already if that is less."""
+    ceiling = resource.getrlimit(kind)[1]
+    allowed = [value if ceiling == resource.RLIM_INFINITY else min(value, ceiling) for value in (soft, hard)]
+    resource.setrlimit(kind, (allowed[0], allowed[1]))
 
 
 def _leave_root(settings: dict[str, Any], *, keep_reading: bool) -> str:
@@ -164,7 +169,7 @@ def _leave_root(settings: dict[str, Any], *, keep_reading: bool) -> str:
         _capabilities(0)  # those that a namespace of its own brings
         if not settings["counted"]:
             return "not root"
-        resource.setrlimit(resource.RLIMIT_NPROC, (threads + 2, threads + 2))  # the two other processes count, too
+        _lower(resource.RLIMIT_NPROC, threads + 2, threads + 2)  # the two other processes count, too
         return f"not root, {threads} threads"
     reading = settings["private"]
     if reading and not keep_reading:
@@ -175,7 +180,7 @@ def _leave_root(settings: dict[str, Any], *, keep_reading: bool) -> str:
     os.setresgid(settings["group"], settings["group"], settings["group"])
     os.setresuid(user, user, user)
     _capabilities(_CAP_DAC_READ_SEARCH if reading else 0)
-    resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))
+    _lower(resource.RLIMIT_NPROC, threads, threads)
     return f"user {user}, {threads} threads, " + (
         "one capability, to reach the interpreter" if reading else "no capabilities"
     )
