@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
@@ -35,6 +36,10 @@ class _Root:
     name: str
     """Unlike the names of the other roots."""
     is_stdlib: bool
+
+    def below(self, path: Path) -> PurePosixPath:
+        """A path below it; the file's name when it is that file."""
+        return PurePosixPath(path.relative_to(self.path).as_posix() if path != self.path else path.name)
 
 
 @dataclass(frozen=True)
@@ -196,13 +201,14 @@ def _items(roots: list[_Root], source: LocalSource) -> list[_Item]:
     items: dict[Path, _Item] = {}
     for root in roots:
         # An environment may lie in a working tree; what was installed into it is no part of that.
-        for found in (plain if root.is_stdlib or is_installed(root.path) else finder).files_below(root.path):
-            below = PurePosixPath(
-                found.path.relative_to(root.path).as_posix() if found.path != root.path else root.path.name
-            )
-            if not any(fnmatchcase(below.as_posix(), pattern) for pattern in source.exclude):
-                items.setdefault(found.path, _Item(root, found, below))
+        where = plain if root.is_stdlib or is_installed(root.path) else finder
+        for found in where.files_below(root.path, partial(_excluded, root, source.exclude)):
+            items.setdefault(found.path, _Item(root, found, root.below(found.path)))
     return list(items.values())
+
+
+def _excluded(root: _Root, patterns: tuple[str, ...], path: Path) -> bool:
+    return any(fnmatchcase(root.below(path).as_posix(), pattern) for pattern in patterns)
 
 
 def _checkouts(items: list[_Item]) -> dict[Path, Path]:

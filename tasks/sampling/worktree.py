@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,37 +53,45 @@ class Finder:
         self._tracked: dict[Path, dict[Path, Found] | None] = {}
         """Files of each working tree and its submodules."""
 
-    def files_below(self, root: Path) -> Iterator[Found]:
+    def files_below(self, root: Path, excluded: Callable[[Path], bool] = lambda path: False) -> Iterator[Found]:
         """The files below a folder, or the file itself. Symbolic links are not followed; in a git working tree (also
         one that the folder only lies in, provided that something below it is tracked) only tracked files count.
+
+        Args:
+            root: the folder or file.
+            excluded: says of a path below it whether it is not wanted. A repository whose `.git` is not is not read.
 
         Raises:
             InputError: git cannot read a repository.
         """
         is_file = root.is_file()
         files = self._of(root.parent if is_file else root)
-        if is_file:
-            yield (files or {}).get(root) or Found(root)
-            return
+        below = [(files or {}).get(root) or Found(root)] if is_file else self._below(root, files, excluded)
+        yield from (found for found in below if not excluded(found.path))
+
+    def _below(
+        self, root: Path, files: Mapping[Path, Found] | None, excluded: Callable[[Path], bool]
+    ) -> Iterable[Found]:
         inside = f"{root}{os.sep}".replace("//", "/")
         below = [found for path, found in (files or {}).items() if str(path).startswith(inside)]
-        yield from below
         if files is None or not (below or os.path.lexists(root / ".git")):
-            yield from self._plain(root)
-            return
+            return self._plain(root, excluded)
         if not below:
             log.warning("git tracks no file of %s, so nothing of it is taken: `git add` what is to be", root)
-        self._tell_of_nested(root, files)
+        self._tell_of_nested(root, files, excluded)
+        return below
 
-    def _plain(self, root: Path) -> Iterator[Found]:
+    def _plain(self, root: Path, excluded: Callable[[Path], bool]) -> Iterator[Found]:
         waiting = [root]
         while waiting:  # no recursion: folders may be nested deeper than Python's stack
             here = waiting.pop()
             if here != root and self._tracked_only and os.path.lexists(here / ".git"):
+                if excluded(here / ".git"):
+                    continue
                 files = self._of(here)
                 if files is not None:
                     yield from files.values()
-                    self._tell_of_nested(here, files)
+                    self._tell_of_nested(here, files, excluded)
                     continue
             folders, names = _listed(here)
             if here != root and _holds_litter(folders, names):
@@ -91,14 +99,15 @@ class Finder:
             waiting += (here / name for name in reversed(folders) if not _is_litter(name))
             yield from (Found(here / name) for name in names)
 
-    def _tell_of_nested(self, root: Path, files: Mapping[Path, Found]) -> None:
+    def _tell_of_nested(self, root: Path, files: Mapping[Path, Found], excluded: Callable[[Path], bool]) -> None:
         """Say which repositories lie in a working tree without belonging to it: not tracked, they are not taken."""
         known = self._roots | {found.top for found in files.values()}
         nested, waiting = [], [root]
         while waiting:
             here = waiting.pop()
             if here != root and here not in known and os.path.lexists(here / ".git"):
-                nested.append(here)
+                if not excluded(here / ".git"):
+                    nested.append(here)
                 continue
             folders, names = _listed(here)
             if not _holds_litter(folders, names):

@@ -67,6 +67,17 @@ def test_clones_in_a_working_tree_are_counted_and_taken_when_named(
     assert taken.count("n.py") == 2 and not caplog.text
 
 
+def test_an_excluded_repository_is_not_asked(mine: Path) -> None:
+    broken = commit(mine.parent / "broken", {"b.py": "b = 1\n"})
+    (broken / ".git" / "HEAD").unlink()
+    source = LocalSource(paths=(str(mine.parent),))
+    with pytest.raises(InputError, match="broken"):
+        OpenLocalSource(source, ("Python",))
+    opened = OpenLocalSource(source.model_copy(update={"exclude": ("broken/*",)}), ("Python",))
+    rows = [row.path for portion in opened.portions() for row in portion.rows() if row.language]
+    assert rows == ["mine/a.py", "mine/pkg/b.py"]
+
+
 def test_submodules_are_repositories_of_their_own(mine: Path, caplog: pytest.LogCaptureFixture) -> None:
     library = commit(mine.parent / "library", {"l.py": "l = 1\n"})
     git(mine, "submodule", "--quiet", "add", str(library), "here")
