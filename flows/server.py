@@ -8,18 +8,18 @@ One that is started here is closed (`flows/door.py`): it wants a key that its ow
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Event, Thread, main_thread
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -64,7 +64,8 @@ def start() -> Server:
     if answers(USUAL):
         if access.has_key(USUAL, key := access.own_key()):
             return Server(USUAL, key)
-        if _is_own(urlsplit(USUAL).port):  # another person of this machine may listen there, too
+        # Another person of this machine may listen there, too.
+        if _is_own(urlsplit(USUAL).port) and not refuses(USUAL, PREFECT_API_AUTH_STRING.value()):
             return Server(USUAL)
     return Temporary()
 
@@ -157,7 +158,12 @@ class Server:
         key = self._key or PREFECT_API_AUTH_STRING.value()
         if not key and access.is_here(self.address) and access.has_key(self.address, own := access.own_key()):
             key = self._key = own
-        check_password(self.address, key)
+        if refuses(self.address, key):
+            raise InputError(
+                f"the Prefect server at {self.address} asks for {'another' if key else 'a'} password",
+                field="PREFECT_API_AUTH_STRING",
+                remedy=f"set it to what the server was started with; `codetune up` keeps that in {access.place()}",
+            )
         try:
             with temporary_settings({PREFECT_API_URL: f"{self.address}/api", PREFECT_API_AUTH_STRING: key}):
                 yield
@@ -226,7 +232,8 @@ class Temporary(Server):
             starts = 0 if self._answered else starts + 1
             if starts == STARTS:
                 self._failure = why_it_ended(_end_of(self._said), status, AGAIN)
-                _thread.interrupt_main()
+                # As Ctrl-C does, in whatever it waits; what it asks from now on fails at once.
+                signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
                 return
             log.warning("the Prefect server ended with status %d; starting it again", status)
             self._answered, self._process = False, self._launch()
@@ -278,30 +285,16 @@ def answers(address: str) -> bool:
         return False
 
 
-def check_password(address: str, key: str | None) -> None:
-    """See that a server takes the key.
-
-    Raises:
-        InputError: it asks for another one.
-    """
-    plain = urlsplit(address).scheme == "http"
+def refuses(address: str, key: str | None) -> bool:
+    """Whether a server asks for another password than this one, or for any."""
     user, _, password = (key or "").partition(":")
+    plain, here = urlsplit(address).scheme == "http", access.is_here(address)
+    asked = f"{address}/api/admin/version"
+    auth = (user, password) if key else None
     try:
-        answer = httpx.get(
-            f"{address}/api/admin/version",
-            auth=(user, password) if key else None,
-            timeout=10,
-            verify=not plain,
-            trust_env=not access.is_here(address),
-        )
+        return httpx.get(asked, auth=auth, timeout=10, verify=not plain, trust_env=not here).status_code == 401
     except httpx.HTTPError:
-        return  # whoever uses it says so
-    if answer.status_code == 401:
-        raise InputError(
-            f"the Prefect server at {address} asks for {'another' if key else 'a'} password",
-            field="PREFECT_API_AUTH_STRING",
-            remedy=f"set it to what the server was started with; `codetune up` keeps that in {access.place()}",
-        )
+        return False  # whoever uses it says what is wrong
 
 
 _CAUSES = (

@@ -27,7 +27,7 @@ SMALL = [
     "generation.line_prompts=2",
     "generation.fim_prompts=2",
     "generation.block_prompts=0",
-    "evaluation.resamples=200",
+    "evaluation.resamples=2000",
 ]
 
 
@@ -66,6 +66,7 @@ def test_a_run_imports_nothing_from_there_and_outlives_its_server(elsewhere: dic
         )
     try:
         until(lambda: "✓ sampling" in said.read_text() or run.poll() is not None)
+        assert run.poll() is None, said.read_text()
         below = psutil.Process(run.pid).children()
         (server,) = [one for one in below if "flows.serve" in one.cmdline()]
         server.kill()
