@@ -6,9 +6,11 @@ It knows nothing of models or suites. `docs/evaluation.md` says what is guarante
 from __future__ import annotations
 
 import os
+import resource
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 from artifacts import private
 from artifacts.errors import StageError
@@ -20,6 +22,8 @@ from tasks.sandbox.settings import Limits
 __all__ = ["Limits", "Outcome", "Program", "Protection", "Verdict", "check", "probe", "run"]
 
 DEFAULT_LIMITS = Limits()
+_FILES_EACH = 10
+"""Open files while a program starts or ends: pipes, folders."""
 
 
 def check(*, allow_weak: bool = False, how: str = "--allow-weak-sandbox") -> Protection:
@@ -56,7 +60,13 @@ def run(
     """
     check(allow_weak=allow_weak)
     private.remove_left_behind(PREFIX)
-    return _judged(iter(programs), limits, workers or len(os.sched_getaffinity(0)))
+    return _judged(iter(programs), limits, _possible(workers or len(os.sched_getaffinity(0))))
+
+
+def _possible(workers: int) -> int:
+    """As many at a time, or fewer if this process may not open the files that those take."""
+    free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(list(Path("/proc/self/fd").iterdir()))
+    return max(1, min(workers, free // _FILES_EACH))
 
 
 def _judged(programs: Iterator[Program], limits: Limits, workers: int) -> Iterator[Verdict]:

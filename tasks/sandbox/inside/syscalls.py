@@ -19,7 +19,7 @@ _NUMBERS = """
 read 0 63, write 1 64, close 3 57, stat 4 -, fstat 5 80, lstat 6 -, poll 7 -, lseek 8 62, mmap 9 222,
 mprotect 10 226, munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139,
 pread64 17 67, pwrite64 18 68, readv 19 65, writev 20 66, access 21 -, pipe 22 -, select 23 -, sched_yield 24 124,
-mremap 25 216, msync 26 227, madvise 28 233, dup 32 23, dup2 33 -, pause 34 -, nanosleep 35 101,
+mremap 25 216, msync 26 227, dup 32 23, dup2 33 -, pause 34 -, nanosleep 35 101,
 getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172, shutdown 48 210, exit 60 93, wait4 61 260, uname 63 160,
 fsync 74 82, fdatasync 75 83, ftruncate 77 46, getdents 78 -, getcwd 79 17, chdir 80 49, fchdir 81 50,
 rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -, unlink 87 -, symlink 88 -, readlink 89 -, umask 95 166,
@@ -44,6 +44,8 @@ _CONDITIONAL: dict[str, tuple[tuple[int, int | None], list[_Conditions]]] = {  #
     "openat": ((257, 56), [[(2, _UNNAMED, 0)]]),
     # Not F_SETOWN, which has the kernel send signals, nor what locks.
     "fcntl": ((72, 25), [[(1, 0xFFFFFFFF, command)] for command in (0, 1, 2, 3, 4, 1030)]),
+    # Of what memory allocators ask for: other advice moves parts of shared files in and out of memory.
+    "madvise": ((28, 233), [[(2, 0xFFFFFFFF, advice)] for advice in (4, 8, 14, 15)]),
     "clone": ((56, 220), [[(0, _THREAD | _NAMESPACES, _THREAD)]]),
     "prlimit64": ((302, 261), [[(0, 0xFFFFFFFF, 0)]]),
     # A pair of streams reaches nobody else: event loops wake themselves with it. Datagrams could be addressed.

@@ -110,6 +110,8 @@ SIGNS = {
     "times": "os.utime({path!r})",
     "what is in memory": "b = ctypes.create_string_buffer(9); p = ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p)\n"
     "ctypes.CDLL(None).mincore(p.value & ~4095, 4096, b) == 0 or 1 / 0",
+    "out of memory": "p = ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p)\n"
+    "ctypes.CDLL(None).madvise(ctypes.c_void_p(p.value & ~4095), ctypes.c_size_t(4096), 21) == 0 or 1 / 0",
     "memory of the machine": "ctypes.CDLL(None).sysinfo(ctypes.create_string_buffer(512)) == 0 or 1 / 0",
     "room on disks": "os.statvfs({path!r})",
 }

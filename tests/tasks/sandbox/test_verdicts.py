@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import pytest
 
 from artifacts.errors import StageError
@@ -49,6 +52,16 @@ def test_what_never_ends_is_stopped_and_said() -> None:
 def test_changed_arguments_and_callbacks_reach_the_test() -> None:
     test = "given = [3, 1]\nassert double(given, lambda x: -x) is None\nassert given == [3, 1, -7]"
     assert judged("def double(a, f): a.append(f(7))", test).passed
+
+
+def test_with_few_open_files_fewer_are_judged_at_a_time() -> None:
+    program = Program(id="p", source="def double(x): return x * 2", test=TEST, entry_point="double")
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, usual[1]))
+    try:
+        assert all(one.passed for one in sandbox.run([program] * 20, workers=20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
 def test_below_the_floor_nothing_runs_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
