@@ -27,7 +27,6 @@ from artifacts.store import Store
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
 from flows import forms
 from flows.config import PipelineConfig
-from flows.discretion import forget_secrets
 from flows.notification import explain, notify
 from flows.stages import StageName
 from tasks import (
@@ -110,8 +109,8 @@ def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, e
     flow_run_name=forms.name_after(lambda parameters: parameters["config"].recipe or "finetune"),
     persist_result=False,
     on_completion=[notify],
-    on_failure=[forget_secrets, notify],
-    on_crashed=[forget_secrets, notify],
+    on_failure=[notify],
+    on_crashed=[notify],
     on_cancellation=[notify],
 )
 def finetune(

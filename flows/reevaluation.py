@@ -24,8 +24,7 @@ from artifacts.schema import (
 from artifacts.store import Damaged, Store
 from artifacts.verdicts import GateDecision, Ruling
 from flows import forms
-from flows.config import PipelineConfig, refuse_secrets
-from flows.discretion import forget_secrets
+from flows.config import PipelineConfig
 from flows.finetune import check_sandbox, failures_told, functional, locate
 from flows.naming import place_of
 from flows.notification import notify
@@ -56,8 +55,8 @@ class Reevaluation(Record):
     flow_run_name=forms.name_after(lambda parameters: parameters["model"]),
     persist_result=False,
     on_completion=[notify],
-    on_failure=[forget_secrets, notify],
-    on_crashed=[forget_secrets, notify],
+    on_failure=[notify],
+    on_crashed=[notify],
     on_cancellation=[notify],
 )
 def reevaluate(model: str, config: PipelineConfig, suites: list[str] | None = None) -> Reevaluation:
@@ -70,7 +69,6 @@ def reevaluate(model: str, config: PipelineConfig, suites: list[str] | None = No
             humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line, -random-span, or the path of a file.
     """
     with failures_told():
-        refuse_secrets({"model": model, "suites": suites})
         return _reevaluate(model, forms.as_chosen(config), suites)
 
 

@@ -115,7 +115,7 @@ class Executions(Handle):
     stopped: int = 0
     """Programs among those run that passed after they had raised `StopIteration` into the test."""
     notes: tuple[str, ...] = ()
-    """Tests that no program can pass, and passes that say little, in sentences."""
+    """Problems that were left out, and passes that say little, in sentences."""
 
     @property
     def summary(self) -> str:

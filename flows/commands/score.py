@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
 from artifacts.errors import InputError
@@ -14,7 +17,7 @@ from flows.commands.options import SECONDS, THREADS, Json, given_path
 
 if TYPE_CHECKING:
     from artifacts.schema import Protection
-    from tasks.functional import Scores
+    from tasks.functional import Scores, Suite
     from tasks.sandbox import Verdict
 
 _USUAL = (1, 10, 100)
@@ -24,13 +27,16 @@ def score(
     suite: Annotated[
         str,
         Parameter(
-            help="humaneval, humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line or -random-span; "
-            "or a file of such problems (.jsonl, .jsonl.gz, .parquet)."
+            help="humaneval, humaneval+, mbpp, mbpp-sanitized, mbpp+, humaneval-infilling-single-line, -multi-line or "
+            "-random-span; or a file of such problems (.jsonl, .jsonl.gz, .json, .parquet)."
         ),
     ],
     *,
     completions: Annotated[
-        Path, Parameter(converter=given_path, help="A JSON Lines file with rows `task_id, completion`.")
+        Path,
+        Parameter(
+            converter=given_path, help="A file with rows `task_id, completion`, or EvalPlus's `task_id, solution`."
+        ),
     ],
     k: Annotated[
         str | None, Parameter(name="--k", help="Which pass@k: 1,10. Default: of 1, 10 and 100 those that can be told.")
@@ -38,6 +44,9 @@ def score(
     seconds: Annotated[
         float, Parameter(validator=SECONDS, help="Wall clock that one program and its test may take.")
     ] = 10,
+    memory: Annotated[
+        int, Parameter(validator=Number(gte=64, lte=1 << 20), help="MiB of address space that each of both may use.")
+    ] = 1024,
     workers: Annotated[
         int | None, Parameter(validator=THREADS, help="Programs at a time. Default: one per processor.")
     ] = None,
@@ -49,18 +58,24 @@ def score(
     """Run completions against a suite's tests in the sandbox: pass@k."""
     from tasks import functional, sandbox
 
-    limits = sandbox.Limits(seconds=seconds)
+    limits = sandbox.Limits(seconds=seconds, memory_mib=memory)
     wanted = _numbers(k)
     problems = functional.suite(suite)
     rows = functional.read_completions(completions, problems)
-    fewest = min(sum(row.task_id == problem.task_id for row in rows) for problem in problems.problems)
+    fewest = min(Counter(row.task_id for row in rows).values())
     functional.check_tries(wanted or [], fewest)
     protection = sandbox.check(allow_weak=allow_weak_sandbox)
+    left_out = functional.unsound(problems, limits, workers, allow_weak=allow_weak_sandbox)
+    rows = [row for row in rows if row.task_id not in left_out]
+    if not rows:
+        raise InputError(functional.in_words(problems.name, left_out), field="suite", remedy="name another suite")
     verdicts = list(functional.check(problems, rows, limits, workers, allow_weak=allow_weak_sandbox))
     scores = functional.score(verdicts, wanted or [k for k in _USUAL if k <= fewest])
     if as_json:
-        print(json.dumps(_as_json(problems.name, problems.fingerprint, scores, protection)))
+        print(json.dumps(_as_json(problems, left_out, scores, protection)))
     else:
+        if left_out:
+            print(functional.in_words(problems.name, left_out), file=sys.stderr)
         _show(problems.name, scores, protection)
     return 0
 
@@ -74,10 +89,11 @@ def _numbers(text: str | None) -> list[int] | None:
         raise InputError(f"{text!r} is no list of numbers", field="--k", remedy="write --k 1,10") from error
 
 
-def _as_json(name: str, fingerprint: str, scores: Scores, protection: Protection) -> dict[str, object]:
+def _as_json(suite: Suite, left_out: dict[str, str], scores: Scores, protection: Protection) -> dict[str, object]:
     return {
-        "suite": name,
-        "fingerprint": fingerprint,
+        "suite": suite.name,
+        "fingerprint": suite.fingerprint,
+        "left_out": left_out,
         **{f"pass@{k}": value for k, value in scores.pass_at.items()},
         "problems": scores.problems,
         "completions": scores.completions,
@@ -96,17 +112,11 @@ def _as_json(name: str, fingerprint: str, scores: Scores, protection: Protection
 
 
 def _show(name: str, scores: Scores, protection: Protection) -> None:
-    from rich.table import Table
-
     console = Console(highlight=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False)
-    for column in ("task", "verdict", "why"):
-        table.add_column(column, overflow="fold")
-    for one in scores.verdicts:
-        if not one.passed or one.stopped:
-            table.add_row(*_row(one))
-    if table.row_count:
-        console.print(table)
+    rows = [_row(one) for one in scores.verdicts if not one.passed or one.stopped]
+    task, outcome = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    for row in rows:  # a table of rich's takes a millisecond a row, and there may be as many as completions
+        print(f"{row[0]:<{task}}  {row[1]:<{outcome}}  {row[2]}".rstrip())
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in scores.outcomes.items())
     console.print(f"\n{name}: {scores.problems:,} problems, {scores.completions:,} completions: {outcomes}")
     if scores.stopped:
@@ -120,7 +130,9 @@ def _show(name: str, scores: Scores, protection: Protection) -> None:
 
 
 def _row(verdict: Verdict) -> tuple[str, str, str]:
-    from rich.markup import escape
-
     why = "raised StopIteration" if verdict.stopped else verdict.detail
-    return escape(verdict.id), verdict.outcome, escape(why)
+    return _printable(verdict.id), verdict.outcome, _printable(why)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

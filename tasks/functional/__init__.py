@@ -4,7 +4,11 @@ problems    a problem, a suite, the rules by which completions end, the instruct
 reading     suite files in the forms that their authors publish
 published   suites by name, from the hub
 comparing   tests by comparing with a reference solution
+oracles     when an answer counts as right there
+inputs      arguments that JSON cannot write
+rows        the rows of a file
 scoring     completions → verdicts → pass@k
+soundness   problems that say nothing of a model
 """
 
 from tasks.functional.problems import (
@@ -19,6 +23,7 @@ from tasks.functional.problems import (
 from tasks.functional.published import PUBLISHED, suite
 from tasks.functional.reading import read_suite
 from tasks.functional.scoring import Completion, Scores, check, check_tries, pass_at_k, read_completions, score
+from tasks.functional.soundness import in_words, unsound
 
 __all__ = [
     "PUBLISHED",
@@ -31,6 +36,7 @@ __all__ = [
     "check_tries",
     "completion_of_answer",
     "ended",
+    "in_words",
     "instruct_prompt",
     "pass_at_k",
     "read_completions",
@@ -38,4 +44,5 @@ __all__ = [
     "score",
     "stop",
     "suite",
+    "unsound",
 ]

@@ -29,6 +29,8 @@ class _Place:
 PUBLISHED = {
     "humaneval": _Place("openai/openai_humaneval", ()),
     "humaneval+": _Place("evalplus/humanevalplus", ()),
+    "mbpp": _Place("google-research-datasets/mbpp", ("full/",)),
+    "mbpp-sanitized": _Place("google-research-datasets/mbpp", ("sanitized/",)),
     "mbpp+": _Place("evalplus/mbppplus", ()),
     "humaneval-infilling-single-line": _Place("loubnabnl/humaneval_infilling", ("SingleLine",)),
     "humaneval-infilling-multi-line": _Place("loubnabnl/humaneval_infilling", ("MultiLine",)),

@@ -1,23 +1,22 @@
 """Suite files in the forms that their authors publish: HumanEval, HumanEval-Infilling, EvalPlus, MBPP and MBPP+.
 
-JSON Lines, plain or gzipped, or Parquet as the hub has it. Each row says by its fields which form it has.
+Each row says by its fields which form it has. Suites of other languages are told apart and refused.
 """
 
 from __future__ import annotations
 
 import ast
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterator
+import builtins
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from artifacts.errors import InputError
 from tasks.functional.comparing import comparing_test, reference
+from tasks.functional.inputs import restored
 from tasks.functional.problems import Problem, Suite
-
-_REMEDY = "mend the file, or take the original one from where it is published"
+from tasks.functional.rows import REMEDY, rows_of
 
 
 def read_suite(path: Path, name: str | None = None) -> Suite:
@@ -35,70 +34,31 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
             raise InputError(
                 f"{place}: the task_id {problem.task_id!r} stands in {lines[problem.task_id]} already",
                 field=str(path),
-                remedy=_REMEDY,
+                remedy=REMEDY,
             )
         problems[problem.task_id], lines[problem.task_id] = problem, place
     if not problems:
-        raise InputError("there is no problem in this file", field=str(path), remedy=_REMEDY)
+        raise InputError("there is no problem in this file", field=str(path), remedy=REMEDY)
     return Suite(name=name or path.name.split(".")[0], problems=tuple(problems.values()))
 
 
-def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a JSON Lines or Parquet file, each with its place in words; empty lines are passed over.
-
-    Raises:
-        InputError: the file cannot be read, or a row is no JSON object.
-    """
-    if not path.is_file():
-        raise InputError("there is no such file", field=str(path), remedy="name a .jsonl, .jsonl.gz or .parquet file")
-    if path.suffix == ".parquet":
-        yield from _parquet(path)
-        return
-    try:
-        yield from _json_lines(path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"the file cannot be read: {error}", field=str(path), remedy=_REMEDY) from error
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rb") if packed else path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"line {number} is no JSON: {error}", field=str(path), remedy=_REMEDY) from error
-            if not isinstance(row, dict):
-                raise InputError(f"line {number} is no JSON object", field=str(path), remedy=_REMEDY)
-            yield f"line {number} of {path.name}", row
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"this is no Parquet file: {error}", field=str(path), remedy=_REMEDY) from error
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"row {number} of {path.name}", row
-
-
 def _problem(row: dict[str, Any], place: str) -> Problem:
+    if language := _other_language(row):
+        raise InputError(
+            f"{place} is of a suite for {language}; only programs in Python are run",
+            field="suite",
+            remedy="name a suite in Python: HumanEval, MBPP, their extended forms, or HumanEval-Infilling",
+        )
     form = next((form for needed, form in _FORMS if needed <= row.keys()), _human_eval)
     problem = form(_Fields(row, place))
     for field in ("prompt", "suffix", "test", "canonical_solution", "prelude"):
         text = getattr(problem, field) or ""
         if "\0" in text:
-            raise InputError(f"{place} has NUL bytes, which no Python source can have", field=field, remedy=_REMEDY)
+            raise InputError(f"{place} has NUL bytes, which no Python source can have", field=field, remedy=REMEDY)
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{place} cannot be written as UTF-8: {error}", field=field, remedy=_REMEDY) from error
+            raise InputError(f"{place} cannot be written as UTF-8: {error}", field=field, remedy=REMEDY) from error
     return problem
 
 
@@ -116,18 +76,22 @@ class _Fields:
         value: list[Any] = self._of(name, list, "a list", None)
         return value
 
+    def inputs(self, name: str) -> list[Any]:
+        """Lists of arguments; EvalPlus writes `{}` for none."""
+        return [] if self.row.get(name) == {} else self.items(name)
+
     def task_id(self) -> str:
         value = self.row.get("task_id")
         if type(value) is int:  # MBPP numbers its problems
             return f"Mbpp/{value}"
         if value == "":
-            raise InputError(f"{self.place} has an empty one", field="task_id", remedy=_REMEDY)
+            raise InputError(f"{self.place} has an empty one", field="task_id", remedy=REMEDY)
         return self.text("task_id")
 
     def name(self, name: str) -> str:
         value = self.text(name)
         if not value.isidentifier():
-            raise InputError(f"{self.place}: {value!r} is no name of a function", field=name, remedy=_REMEDY)
+            raise InputError(f"{self.place}: {value!r} is no name of a function", field=name, remedy=REMEDY)
         return value
 
     def _of(self, name: str, kind: type, words: str, default: Any) -> Any:
@@ -135,9 +99,9 @@ class _Fields:
         if value is None and default is not None:
             return default
         if value is None:
-            raise InputError(f"{self.place} lacks this field", field=name, remedy=_REMEDY)
+            raise InputError(f"{self.place} lacks this field", field=name, remedy=REMEDY)
         if not isinstance(value, kind):
-            raise InputError(f"{self.place}: {words} is needed, not {value!r:.50}", field=name, remedy=_REMEDY)
+            raise InputError(f"{self.place}: {words} is needed, not {value!r:.50}", field=name, remedy=REMEDY)
         return value
 
 
@@ -160,31 +124,36 @@ def _human_eval(fields: _Fields) -> Problem:
 def _eval_plus(fields: _Fields) -> Problem:
     prompt, entry = fields.text("prompt"), fields.name("entry_point")
     solution = fields.text("canonical_solution")
-    inputs = [*fields.items("base_input"), *fields.items("plus_input")]
+    task_id = fields.task_id()
+    try:
+        inputs = restored(task_id, [*fields.inputs("base_input"), *fields.inputs("plus_input")])
+    except ValueError as error:
+        raise InputError(f"{fields.place}: {error}", field="plus_input", remedy=REMEDY) from error
     return Problem(
-        task_id=fields.task_id(),
+        task_id=task_id,
         prompt=prompt,
         canonical_solution=solution,
         prelude=reference(prompt + solution, entry),
-        test=comparing_test(entry, inputs, fields.row.get("atol") or 0),
+        test=comparing_test(task_id, entry, inputs, fields.row.get("atol") or 0),
         entry_point=entry,
     )
 
 
 def _mbpp(fields: _Fields) -> Problem:
     asserts = [text for text in fields.items("test_list") if isinstance(text, str)]
-    entry = _called(asserts)
+    solution = fields.text("code", "")
+    entry = _tested(solution, asserts)
     if entry is None:
-        raise InputError(f"{fields.place}: no assertion calls a function", field="test_list", remedy=_REMEDY)
+        raise InputError(f"{fields.place}: no assertion calls a function", field="test_list", remedy=REMEDY)
     words = fields.text("prompt" if "prompt" in fields.row else "text")
-    imports = "\n".join(fields.row.get("test_imports") or ())
+    # Setup may make objects of the program's own classes, so it is a part of the test: there the program's names are.
     setup = fields.text("test_setup_code", "")
     return Problem(
         task_id=fields.task_id(),
         prompt=f'"""\n{words}\n{asserts[0]}\n"""\n',
-        canonical_solution=fields.text("code", ""),
-        prelude=f"{imports}\n{setup}\n",
-        test=fields.text("test", "\n".join(asserts)),
+        canonical_solution=solution,
+        prelude="\n".join([*(fields.row.get("test_imports") or ()), ""]),
+        test=(f"{setup}\n" if setup else "") + fields.text("test", "\n".join(asserts)),
         entry_point=entry,
     )
 
@@ -206,16 +175,53 @@ def _compiling(*sources: str) -> str:
     return ""
 
 
-def _called(asserts: list[str]) -> str | None:
-    """The function that assertions test: the one called in all of them that is not built in."""
-    import builtins
+def _tested(solution: str, asserts: Sequence[str]) -> str | None:
+    """The function that assertions test: of those that the solution defines, the outermost one that all of them call.
+    Its name may be that of a built-in (`sum`). Without a solution that says, the one that is not built in."""
+    called = [names for text in asserts if (names := _calls(text))]
+    if not called:
+        return None
+    in_all = [name for name in called[0] if all(name in names for names in called)] or called[0]
+    defined = _defined(solution)
+    candidates = [name for name in in_all if defined.get(name) == "function"] or [
+        name for name in in_all if name in defined
+    ]
+    return next(iter([*candidates, *(name for name in in_all if not hasattr(builtins, name))]), None)
 
-    names: set[str] | None = None
-    for text in asserts:
-        try:
-            calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
-        except (SyntaxError, ValueError):
-            continue
-        found = {call.func.id for call in calls if isinstance(call.func, ast.Name)} - set(dir(builtins))
-        names = found if names is None else names & found or names
-    return min(names) if names else None
+
+def _calls(text: str) -> list[str]:
+    """The names that are called, the outermost first."""
+    try:
+        nodes = ast.walk(ast.parse(text))
+        return [node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def _defined(source: str) -> dict[str, str]:
+    """What the top level of a program binds: `function` or `other`."""
+    found: dict[str, str] = {}
+    for node in ast.parse(_compiling(source)).body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found[node.name] = "function"
+        elif isinstance(node, ast.ClassDef):
+            found[node.name] = "other"
+        elif isinstance(node, ast.Assign):  # `name = lambda …`
+            kind = "function" if isinstance(node.value, ast.Lambda) else "other"
+            found |= {target.id: kind for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+_LANGUAGE = re.compile(
+    r"(?i)(cpp|c\+\+|java|javascript|js|go|rust|typescript|ts|csharp|php|ruby|kotlin|scala|swift|perl)/"
+)
+
+
+def _other_language(row: dict[str, Any]) -> str | None:
+    """The language of a row in the forms of HumanEval-X and HumanEvalPack (`Rust/0`), MultiPL-E and MBXP (`language`),
+    when it is not Python."""
+    stated = row.get("language", "python")
+    if isinstance(stated, str) and stated.lower() not in ("python", "py", "python3", "en"):
+        return stated
+    prefix = _LANGUAGE.match(str(row.get("task_id", "")))
+    return prefix[1] if prefix else None

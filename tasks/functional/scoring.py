@@ -14,7 +14,7 @@ from artifacts.errors import InputError
 from artifacts.schema import Record
 from tasks import sandbox
 from tasks.functional.problems import Suite
-from tasks.functional.reading import rows_of
+from tasks.functional.rows import rows_of
 
 
 class Completion(Record):
@@ -22,6 +22,8 @@ class Completion(Record):
 
     task_id: str
     completion: Annotated[str, SkipValidation]  # JSON can hold what is no text: that is its verdict
+    is_program: bool = False
+    """It is the whole program, prompt included, and not what comes after the prompt."""
 
 
 class Scores(Record):
@@ -39,7 +41,8 @@ class Scores(Record):
 
 
 def read_completions(path: Path, suite: Suite) -> list[Completion]:
-    """Rows `task_id, completion`, as human-eval writes them; other fields are passed over.
+    """Rows `task_id, completion`, as human-eval writes them, or `task_id, solution`, whole programs, as EvalPlus does;
+    other fields are passed over. MBPP's numbers count as ids.
 
     Raises:
         InputError: the file is not in order, names a problem that the suite has not, or leaves one out.
@@ -47,7 +50,11 @@ def read_completions(path: Path, suite: Suite) -> list[Completion]:
     found = []
     known = {problem.task_id for problem in suite.problems}
     for place, row in rows_of(path):
-        for field in ("task_id", "completion"):
+        is_program = "completion" not in row and "solution" in row
+        answer = "solution" if is_program else "completion"
+        if type(row.get("task_id")) is int:
+            row["task_id"] = f"Mbpp/{row['task_id']}"
+        for field in ("task_id", answer):
             if not isinstance(row.get(field), str):
                 what = "lacks this field" if row.get(field) is None else "has something else than text here"
                 raise InputError(f"{place} {what}", field=field, remedy="write rows of `task_id, completion`")
@@ -57,7 +64,7 @@ def read_completions(path: Path, suite: Suite) -> list[Completion]:
                 field="task_id",
                 remedy="score the completions with the suite that they were made for",
             )
-        found.append(Completion(task_id=row["task_id"], completion=row["completion"]))
+        found.append(Completion(task_id=row["task_id"], completion=row[answer], is_program=is_program))
     missing = known - {one.task_id for one in found}
     if missing:
         raise InputError(
@@ -86,7 +93,7 @@ def check(
     programs = (
         sandbox.Program(
             id=one.task_id,
-            source=problems[one.task_id].program(one.completion),
+            source=one.completion if one.is_program else problems[one.task_id].program(one.completion),
             test=problems[one.task_id].test,
             entry_point=problems[one.task_id].entry_point,
             prelude=problems[one.task_id].prelude,

@@ -98,6 +98,8 @@ def _tried(program: Program, test: dict[str, str]) -> tuple[str, str]:
     except Exception as error:
         if isinstance(error, MemoryError):
             return "memory", "no memory left"
+        if isinstance(error, TimeoutError) and error is not program.failure:
+            return "timeout", str(error)  # the test's own clock
         return "error", _described(error) + (f" at {line}" if (line := _where(error, test["test"])) else "")
     return "passed", ""
 

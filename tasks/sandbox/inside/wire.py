@@ -1,12 +1,15 @@
 """Values between test and program as JSON: what arrives is plain data, whatever the sender made of itself.
 
 Each value of a type with an own mark travels as `[mark, …]`: `l`ist, `t`uple, `s`et, `f`rozenset, `d`ictionary,
-`b`ytes, `c`omplex, `r`ange; `o` stands for an object that stays with the sender, `y` for one that the receiver has
-sent before.
+`b`ytes, `c`omplex, `r`ange, `i`nteger beyond 64 bits (in hexadecimal: a million decimal digits take seconds), built-in
+`T`ype, numpy `n`umbers, and the library's `D`ecimal, `F`raction, `U`serList and de`q`ue. They are made again as what
+they are, so that `==` is Python's own; of a class of the program's nothing is taken over. `o` stands for an object that
+stays with the sender, `y` for one that the receiver has sent before.
 """
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 from collections.abc import Callable
@@ -60,10 +63,22 @@ class Channel:
 
 
 _SCALARS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (int, int.__int__),
+    (int, lambda value: plain if -(2**63) <= (plain := int.__int__(value)) < 2**63 else ["i", hex(plain)]),
     (float, float.__float__),
     (str, str.__str__),
 )
+_TYPES = {name: value for name, value in vars(builtins).items() if isinstance(value, type)}
+_LIBRARY: dict[tuple[str, str], Callable[[Any, Callable[[Any], Any]], list[Any]]] = {
+    ("decimal", "Decimal"): lambda value, refer: ["D", str(value)],
+    ("fractions", "Fraction"): lambda value, refer: ["F", hex(value.numerator), hex(value.denominator)],
+    ("collections", "UserList"): lambda value, refer: ["U", *(encode(item, refer) for item in value.data)],
+    ("collections", "deque"): lambda value, refer: ["q", value.maxlen, *(encode(item, refer) for item in value)],
+    ("builtins", "dict_keys"): lambda value, refer: ["s", *(encode(item, refer) for item in value)],
+    ("builtins", "dict_items"): lambda value, refer: ["s", *(encode(item, refer) for item in value)],
+}
+_INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_NUMBERS = _INTEGERS | {"bool", "float16", "float32", "float64", "complex64", "complex128"}
+"""Types of what numpy arrays hold that travel as arrays; others become lists."""
 _COLLECTIONS: tuple[tuple[Any, str], ...] = ((list, "l"), (tuple, "t"), (set, "s"), (frozenset, "f"))
 
 
@@ -79,14 +94,22 @@ def encode(value: Any, refer: Callable[[Any], Any]) -> Any:
             return [mark, *(encode(item, refer) for item in kind.__iter__(value))]
     if isinstance(value, dict):
         return ["d", *([encode(key, refer), encode(item, refer)] for key, item in dict.items(value))]
-    if isinstance(value, bytes):
+    if isinstance(value, (bytes, bytearray)):
         return ["b", bytes(value).hex()]
     if isinstance(value, complex):
         return ["c", value.real, value.imag]
     if isinstance(value, range):
         return ["r", value.start, value.stop, value.step]
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return encode(value.tolist(), refer)
+    if isinstance(value, type) and _TYPES.get(value.__name__) is value:
+        return ["T", value.__name__]
+    kind = type(value)
+    if library := _LIBRARY.get((kind.__module__, kind.__qualname__)):
+        return library(value, refer)
+    if kind.__module__ == "numpy" and hasattr(value, "tolist"):
+        items = encode(value.tolist(), refer)
+        if kind.__name__ == "ndarray" and (numbers := str(value.dtype)) in _NUMBERS:
+            return ["n", numbers, list(value.shape), items]
+        return items
     return refer(value)
 
 
@@ -102,12 +125,51 @@ def decode(data: Any, resolve: Callable[[list[Any]], Any]) -> Any:
         return data
     try:
         return _MARKS[data[0]](data[1:], resolve) if data[0] in _MARKS else resolve(data)
-    except (TypeError, ValueError, IndexError, KeyError, RecursionError) as error:
+    except (TypeError, ValueError, IndexError, KeyError, RecursionError, ArithmeticError, AttributeError) as error:
         raise Broken("an answer that is no value") from error
 
 
 def _items(data: list[Any], resolve: Callable[[list[Any]], Any]) -> list[Any]:
     return [decode(item, resolve) for item in data]
+
+
+def _array(data: list[Any], resolve: Callable[[list[Any]], Any]) -> Any:
+    numbers, shape, items = data
+    values = decode(items, resolve)
+    try:
+        import numpy as np
+    except ImportError:
+        return values
+    if numbers not in _NUMBERS:
+        raise Broken("an array of something else than numbers")
+    return np.array(values, dtype=numbers).reshape(shape)
+
+
+def _decimal(data: list[Any], resolve: Callable[[list[Any]], Any]) -> Any:
+    from decimal import Decimal, InvalidOperation
+
+    try:
+        return Decimal(data[0])
+    except InvalidOperation as error:
+        raise ValueError(data[0]) from error
+
+
+def _fraction(data: list[Any], resolve: Callable[[list[Any]], Any]) -> Any:
+    from fractions import Fraction
+
+    return Fraction(int(data[0], 16), int(data[1], 16))
+
+
+def _deque(data: list[Any], resolve: Callable[[list[Any]], Any]) -> Any:
+    from collections import deque
+
+    return deque(_items(data[1:], resolve), data[0])
+
+
+def _user_list(data: list[Any], resolve: Callable[[list[Any]], Any]) -> Any:
+    from collections import UserList
+
+    return UserList(_items(data, resolve))
 
 
 _MARKS: dict[str, Callable[[list[Any], Callable[[list[Any]], Any]], Any]] = {
@@ -119,4 +181,11 @@ _MARKS: dict[str, Callable[[list[Any], Callable[[list[Any]], Any]], Any]] = {
     "b": lambda data, resolve: bytes.fromhex(data[0]),
     "c": lambda data, resolve: complex(data[0], data[1]),
     "r": lambda data, resolve: range(*data),
+    "i": lambda data, resolve: int(data[0], 16),
+    "T": lambda data, resolve: _TYPES[data[0]],
+    "n": _array,
+    "D": _decimal,
+    "F": _fraction,
+    "U": _user_list,
+    "q": _deque,
 }

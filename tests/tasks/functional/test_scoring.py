@@ -89,12 +89,23 @@ def test_the_command_prints_one_object(tmp_path: Path, capsys: pytest.CaptureFix
     assert "NUL" in said["verdicts"][3]["detail"]
 
 
-def test_a_test_that_never_ends_is_a_verdict_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    suite = write(tmp_path / "s.jsonl", row(test="def check(candidate):\n    while True: pass\n"))
-    made = write(tmp_path / "c.jsonl", {"task_id": "T/0", "completion": "    return x * 2\n"})
-    assert guarded(["score", str(suite), "--completions", str(made), "--seconds", "1", "--json"]) == 0
-    (verdict,) = json.loads(capsys.readouterr().out.splitlines()[-1])["verdicts"]
-    assert (verdict["outcome"], verdict["detail"]) == ("timeout", "the test itself did not end in time")
+def test_problems_that_say_nothing_of_a_model_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    endless = row(1, test="def check(candidate):\n    while True: pass\n")
+    vacuous = row(2, test="def check(candidate):\n    candidate(1)\n")
+    wrong = row(3, canonical_solution="    return x * 3\n")
+    suite = write(tmp_path / "s.jsonl", row(0), endless, vacuous, wrong)
+    made = [{"task_id": f"T/{number}", "completion": "    return x * 2\n"} for number in range(4)]
+    completions = write(tmp_path / "c.jsonl", *made)
+    assert guarded(["score", str(suite), "--completions", str(completions), "--seconds", "1", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["left_out"].keys() == {"T/1", "T/2", "T/3"}
+    assert (said["problems"], said["pass@1"], [one["task_id"] for one in said["verdicts"]]) == (1, 1.0, ["T/0"])
+
+
+def test_a_suite_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    suite = write(tmp_path / "s.jsonl", row(canonical_solution="    return None\n"))
+    completions = write(tmp_path / "c.jsonl", {"task_id": "T/0", "completion": ""})
+    assert guarded(["score", str(suite), "--completions", str(completions)]) == 2
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,16 @@ FORGERIES = {
     "equal number": "class E(int):\n    __eq__ = lambda *a: True\ndef attack(): return E(1)",
     "equal text": "class E(str):\n    __eq__ = lambda *a: True\ndef attack(): return E()",
     "equal list": "class E(list):\n    __eq__ = lambda *a: True\ndef attack(): return E()",
+    "equal fraction": "from fractions import Fraction\nclass E(Fraction):\n    __eq__ = lambda *a: True\n"
+    "    __hash__ = None\ndef attack(): return E(1)",
+    "equal user list": "from collections import UserList\nclass E(UserList):\n    __eq__ = lambda *a: True\n"
+    "def attack(): return E()",
+    "equal by another's name": "class E:\n    __eq__ = lambda *a: True\n    data = ()\n"
+    "E.__module__, E.__qualname__ = 'collections', 'UserList'\ndef attack(): return E()",
+    "equal number in hexadecimal": SEND + "def attack():\n    send({'value': ['i', 'right']})",
+    "equal array": SEND + "def attack():\n    send({'value': ['n', 'object', [1], ['l', 'right']]})",
+    "equal type": "class E(type):\n    __eq__ = lambda *a: True\n    __hash__ = None\n"
+    "class int(metaclass=E): pass\ndef attack(): return int",
     "equal within": "class E:\n    __eq__ = lambda *a: True\ndef attack(): return [E()]",
     "assertion": "import builtins\nclass AssertionError(BaseException): pass\nbuiltins.AssertionError = AssertionError\n"
     "def attack(): pass",
