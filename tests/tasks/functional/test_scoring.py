@@ -167,3 +167,14 @@ def test_what_is_no_text_and_what_stops_loops_is_said(tmp_path: Path, capsys: py
     ]
     assert guarded(["score", str(suite), "--completions", str(made)]) == 0
     assert "StopIteration" in capsys.readouterr().out
+
+
+def test_memory_is_bounded_as_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = write(tmp_path / "s.jsonl", row())
+    greedy = "    kept = bytearray(300 << 20)\n    return x * 2\n"
+    made = write(tmp_path / "c.jsonl", {"task_id": "T/0", "completion": greedy})
+    said = []
+    for memory in ("256", "1024"):
+        assert guarded(["score", str(suite), "--completions", str(made), "--memory", memory, "--json"]) == 0
+        said += json.loads(capsys.readouterr().out.splitlines()[-1])["verdicts"]
+    assert [one["outcome"] for one in said] == ["memory", "passed"]
