@@ -11,6 +11,7 @@ It runs that engine, and adds what a run needs on a machine where everything may
 
 from __future__ import annotations
 
+import logging
 import os
 import runpy
 import select
@@ -50,6 +51,8 @@ def main() -> int:
     run, end = UUID(variables["PREFECT__FLOW_RUN_ID"]), End()
     try:
         end.follow_worker(variables.get("PREFECT__CONTROL_PORT"))
+        for name in ("prefect.flow_runs", ENGINE):
+            logging.getLogger(name).addFilter(_is_news)
         status = _run_engine()
         if status.code and not end.reason and _lost_server(status) and _has_not_begun(run):
             os.execve(sys.executable, [sys.executable, "-P", "-m", "flows.deployed"], variables)
@@ -64,6 +67,12 @@ def main() -> int:
     processes.end_within(LAST_WORDS)
     _report(run, end.reason or ORPHANED)
     return 0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record says more than that the engine has met what the run's state tells."""
+    said = record.getMessage()
+    return not (said.startswith(("Engine execution", "Execution")) and " exception" in said)
 
 
 def _run_engine() -> SystemExit:

@@ -43,6 +43,7 @@ def apply(*, quiet: bool) -> None:
     defaults |= _flatten(tomllib.loads((PROJECT / "prefect.toml").read_text(encoding="utf-8")))
     if quiet:
         defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS"] = "flows.sentences.Sentences"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     if _COMPILED not in os.environ:

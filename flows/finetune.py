@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 
 from artifacts import faults
@@ -26,8 +24,10 @@ from artifacts.schema import (
 from artifacts.store import Store
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
 from flows import forms
+from flows.commands.options import check_stages
 from flows.config import PipelineConfig
-from flows.notification import explain, notify
+from flows.failures import told
+from flows.notification import notify
 from flows.stages import StageName
 from tasks import (
     base_model,
@@ -106,8 +106,9 @@ def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, e
 
 @flow(
     name="finetune",
-    flow_run_name=forms.name_after(lambda parameters: parameters["config"].recipe or "finetune"),
+    flow_run_name=forms.name_after(lambda parameters: forms.recipe_of(parameters.get("config")) or "finetune"),
     persist_result=False,
+    validate_parameters=False,  # `as_chosen` does, and says what to do
     on_completion=[notify],
     on_failure=[notify],
     on_crashed=[notify],
@@ -115,7 +116,7 @@ def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, e
 )
 def finetune(
     config: PipelineConfig = REFERENCE, refresh: list[StageName] | None = None, onward: StageName | None = None
-) -> RunSummary:
+) -> RunSummary | State[RunSummary]:
     """Adapt a code model to a body of code and prove what it learned.
 
     Args:
@@ -123,11 +124,12 @@ def finetune(
         refresh: stages to run again even if nothing changed.
         onward: a stage to run again even if nothing changed, with everything that follows from it.
     """
-    with failures_told():
-        return _finetune(forms.as_chosen(config), refresh, onward)
+    return told(lambda: _finetune(forms.as_chosen(config), refresh, onward))
 
 
 def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None) -> RunSummary:
+    check_stages(refresh or [], "refresh")
+    check_stages([onward] if onward else [], "onward")
     store = Store.from_environment()
     with faults.in_words(store.place):
         return _through(store, config, refresh, onward)
@@ -165,25 +167,6 @@ def _overview(outcomes: list[policy.Outcome], report: RunReport, event: Event) -
     verdict = f"**{report.verdict}**\n\nThe model: {ruling}. {' '.join(event.reasons)}"
     where = f"The whole report is one HTML file: `{report.path / 'report.html'}`"
     return Section("overview", "The run", (Text(verdict), Table(("stage", "", "took", "result"), rows), Text(where)))
-
-
-@contextmanager
-def failures_told() -> Iterator[None]:
-    """Say on the run itself why it failed."""
-    try:
-        with discreet():
-            yield
-    except Exception as error:
-        dashboard.publish("run", [_failure(error)])
-        raise
-
-
-def _failure(error: Exception) -> Section:
-    """What a person needs to hear, on the run itself."""
-    said = explain(error)
-    where = f"`{said['field']}`: " if said["field"] else ""
-    text = f"**What is wrong**\n\n{where}{said['problem']}\n\n**What to do**\n\n{said['remedy'] or 'See the log.'}"
-    return Section("failure", "Why the run failed", (Text(text),))
 
 
 class Results(NamedTuple):

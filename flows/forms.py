@@ -41,8 +41,18 @@ def is_generated(name: str) -> bool:
     return len(words) == 2 and set(words) <= _words()
 
 
-def as_chosen(config: PipelineConfig) -> PipelineConfig:
-    """The configuration that the person who filled in the form meant; the run's parameters are made to say so, too."""
+def recipe_of(config: PipelineConfig | dict[str, Any] | None) -> str | None:
+    """The recipe of a flow's parameter."""
+    return config.get("recipe") if isinstance(config, dict) else getattr(config, "recipe", None)
+
+
+def as_chosen(given: PipelineConfig | dict[str, Any]) -> PipelineConfig:
+    """The configuration that the person who filled in the form meant; the run's parameters are made to say so, too.
+
+    Raises:
+        InputError: what is given is none.
+    """
+    config = given if isinstance(given, PipelineConfig) else of(given)
     run, deployment = runtime.flow_run.id, runtime.deployment.id
     if not run or not deployment:
         return config

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from prefect import flow
+from prefect import State, flow
 
 from artifacts import faults
 from artifacts.errors import InputError
@@ -25,7 +25,8 @@ from artifacts.store import Damaged, Store
 from artifacts.verdicts import GateDecision, Ruling
 from flows import forms
 from flows.config import PipelineConfig
-from flows.finetune import check_sandbox, failures_told, functional, locate
+from flows.failures import told
+from flows.finetune import check_sandbox, functional, locate
 from flows.naming import place_of
 from flows.notification import notify
 from tasks import evaluation, execution, gate, generation, sampling
@@ -54,12 +55,15 @@ class Reevaluation(Record):
     name="evaluate",
     flow_run_name=forms.name_after(lambda parameters: parameters["model"]),
     persist_result=False,
+    validate_parameters=False,  # `as_chosen` does, and says what to do
     on_completion=[notify],
     on_failure=[notify],
     on_crashed=[notify],
     on_cancellation=[notify],
 )
-def reevaluate(model: str, config: PipelineConfig, suites: list[str] | None = None) -> Reevaluation:
+def reevaluate(
+    model: str, config: PipelineConfig, suites: list[str] | None = None
+) -> Reevaluation | State[Reevaluation]:
     """Judge an export again, on the data that it was made with.
 
     Args:
@@ -68,8 +72,7 @@ def reevaluate(model: str, config: PipelineConfig, suites: list[str] | None = No
         suites: functional suites to judge it by instead of the settings' (`generation.functional`): humaneval,
             humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line, -random-span, or the path of a file.
     """
-    with failures_told():
-        return _reevaluate(model, forms.as_chosen(config), suites)
+    return told(lambda: _reevaluate(model, forms.as_chosen(config), suites))
 
 
 def _reevaluate(model: str, config: PipelineConfig, suites: list[str] | None) -> Reevaluation:
