@@ -79,7 +79,7 @@ def use_store(store: Path | None) -> None:
     disks.folder_of(os.environ.get("CODETUNE_STORE") or "store")
 
 
-def check_stages(names: list[str], option: str) -> None:
+def check_stages(names: Sequence[str], option: str) -> None:
     """Refuse what is no stage.
 
     Raises:

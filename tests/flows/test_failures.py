@@ -1,4 +1,4 @@
-"""How failures reach a person: the state's sentence, no traceback in a terminal, and nothing written beside the store."""
+"""How failures reach a person: the sentence of a state, no traceback in a terminal, no record beside the store."""
 
 from __future__ import annotations
 
