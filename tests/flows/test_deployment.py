@@ -417,6 +417,13 @@ def test_a_failed_run_says_what_to_do(page: Any, up: Up, failed: FlowRun) -> Non
     page.get_by_text("choose among").first.wait_for()
 
 
+def test_the_terminal_reads_sentences_and_nothing_is_kept_beside_the_store(up: Up, failed: FlowRun) -> None:
+    said = up.said.read_text()
+    assert "choose among" in said and "Traceback" not in said and "unexpected exception" not in said
+    assert failed.state and "choose among" in str(failed.state.message) and failed.state.data is None
+    assert not (up.said.parent / "storage").exists()
+
+
 def begun(page: Any, press: Callable[[], None]) -> UUID:
     """The run that pressing a button begins. A person presses again when the server is busy, as SQLite's may be."""
     while True:
