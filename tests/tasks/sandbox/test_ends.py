@@ -10,6 +10,7 @@ import pytest
 from tasks import sandbox
 from tasks.sandbox import Program, jails, settings
 from tests.tasks.sandbox.attacks import attacked
+from tests.tasks.sandbox.messages import programs
 from tests.tasks.sandbox.ordinary import ordinary
 from tests.tasks.sandbox.test_forgery import SEND
 
@@ -95,6 +96,14 @@ print(json.dumps([told, [*private.temporary_root().glob("codetune-sandbox-*")]])
 """
     told, left = json.loads(ordinary(code))
     assert len(told) == 12 and "passed" not in told and left == []
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_no_message_of_a_programs_own_making_is_more_than_a_verdict(count: int) -> None:
+    told = list(sandbox.run(programs(count, count), sandbox.Limits(seconds=3)))
+    assert [one.id for one in told] == [str(number) for number in range(count)]
+    assert {one.outcome for one in told} <= {"error", "failed", "memory", "timeout", "killed"}
+    assert all(one.detail.replace("\n", "").isprintable() for one in told)
 
 
 CAUGHT = {
