@@ -88,8 +88,9 @@ class LocalSource(Config):
     with files. Two that hold the same file of one git repository, as two checkouts of it do, count as one. `auto` takes
     the first of these that gives at least two, of which the largest holds at most half the files."""
     exclude: tuple[str, ...] = ()
-    """Glob patterns of paths below one of `paths` to leave out: `test/*`, `*/generated/*`, `*_pb2.py`. `*` matches
-    slashes too. Version control, caches, virtual environments and installed packages are always left out."""
+    """Patterns of what to leave out, as in a `.gitignore`, relative to each of `paths`: `test/`, `generated/*.py`,
+    `!generated/kept.py`. Version control, caches, environments, builds and installed packages are always left out of
+    folders that are no git repositories."""
     license: str | None = None
     """Licence of all of it (SPDX); None to recognize it from `SPDX-License-Identifier` in files, from licence texts and
     manifests, `unknown` where there is nothing."""

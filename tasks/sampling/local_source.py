@@ -8,15 +8,17 @@ import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from artifacts import digest
 from artifacts.errors import InputError
+from artifacts.paths import shown
+from artifacts.reading import blamed_on, opened
 from tasks.sampling.candidates import Carried, Row
 from tasks.sampling.configuration import PACKAGE, STANDARD_LIBRARY, LocalSource
+from tasks.sampling.excluding import Excluded
 from tasks.sampling.languages import language_of
 from tasks.sampling.licences import Licences
 from tasks.sampling.split import Groups
@@ -57,6 +59,7 @@ class OpenLocalSource:
 
     Args:
         languages: files in these count when repositories are told apart and when contents are compared.
+        max_bytes: longer files are not read.
 
     Raises:
         InputError: a path does not exist, or there is no file below any.
@@ -65,13 +68,13 @@ class OpenLocalSource:
     states_licenses = False
     samples = False
 
-    def __init__(self, source: LocalSource, languages: tuple[str, ...]) -> None:
-        self._source, self._languages = source, frozenset(languages)
+    def __init__(self, source: LocalSource, languages: tuple[str, ...], max_bytes: int | None = None) -> None:
+        self._source, self._languages, self._max_bytes = source, frozenset(languages), max_bytes
         self._licences = Licences()
-        items = _items(_roots(source.paths), source)
+        items, self._left_out = _items(_roots(source.paths), source)
         if not items:
             raise InputError(
-                f"there are no files below {', '.join(source.paths)}",
+                f"there are no files below {', '.join(source.paths)}{self._without()}",
                 field=_FIELD,
                 remedy="name folders with code; in git repositories only tracked files count; check `exclude`",
             )
@@ -84,20 +87,36 @@ class OpenLocalSource:
         self._rule = rule
 
     def describe(self) -> str:
-        names = ", ".join(
-            name if name == STANDARD_LIBRARY else _place(name).resolve().name for name in self._source.paths
-        )
+        places = (name if name == STANDARD_LIBRARY else _place(name).resolve().name for name in self._source.paths)
+        names = ", ".join(map(_printable, places))
         repositories = len({row.repo for row, _ in self._counted})
-        return f"local: {names} ({repositories} repositories, told apart by {self._rule})"
+        return f"local: {names} ({repositories} repositories, told apart by {self._rule}{self._without()})"
+
+    def _without(self) -> str:
+        """What is not taken, with the number of folders or files."""
+        parts = [f"{kind} {count:,}" for kind, count in sorted(self._left_out.items())]
+        return f"; left out: {', '.join(parts)}" if parts else ""
 
     def fingerprint(self) -> str:
-        """Over names, licences, revisions and contents of the files in the configured languages; no absolute paths."""
-        facts = [[row.repo, row.path, row.license, row.revision, _digest(path)] for row, path in self._counted]
-        return digest.of_json(facts)
+        """Over names, licences, revisions and contents of the files in the configured languages, and over what a sample
+        says of the source besides: a sample that is reused says what is true now. No absolute paths."""
+        facts = [
+            [row.repo, row.path, row.license, row.revision, self._digest(row, path)] for row, path in self._counted
+        ]
+        others = Counter(row.language or "" for row, _ in self._files if row.language not in self._languages)
+        return digest.of_json([facts, sorted(others.items()), self.describe()])
 
     def portions(self) -> Iterator[_Files]:
         for start in range(0, len(self._files), _PORTION):
-            yield _Files(self._files[start : start + _PORTION])
+            yield _Files(self._files[start : start + _PORTION], self._max_bytes)
+
+    def _digest(self, row: Row, path: Path) -> str:
+        if self._max_bytes is not None and row.size is not None and row.size > self._max_bytes:
+            return "too large"  # it is not read, whatever it holds
+        try:
+            return digest.of_file(path) if path.is_file() else "gone"
+        except OSError:
+            return "unreadable"
 
     def _tell_apart(self, items: list[_Item]) -> tuple[str, Callable[[_Item], str]]:
         """The rule that says what a repository is, by name and as a function."""
@@ -136,6 +155,7 @@ class _Files:
     """Some files, read one at a time."""
 
     files: Sequence[tuple[Row, Path]]
+    max_bytes: int | None = None
 
     def rows(self) -> Sequence[Row]:
         return [row for row, _ in self.files]
@@ -144,9 +164,11 @@ class _Files:
         for number in wanted:
             path = self.files[number][1]
             try:
-                yield path.read_bytes()
-            except OSError as error:
-                log.warning("cannot read %s: %s", path, error.strerror or error)
+                # One byte more than may be tells that a file has grown; it may also have become something else.
+                with opened(path) as file:
+                    yield file.read(-1 if self.max_bytes is None else self.max_bytes + 1)
+            except InputError as error:
+                log.warning("%s", shown(error.problem, 500))
                 yield None
 
     def portable(self, wanted: Callable[[Row | None], bool]) -> Carried:
@@ -161,12 +183,12 @@ def _roots(paths: Iterable[str]) -> list[_Root]:
     for name in paths:
         is_stdlib = name == STANDARD_LIBRARY
         path = _place(name)
-        if not path.exists():
-            raise InputError(
-                f"{name} does not exist",
-                field=_FIELD,
-                remedy=f"name folders or files; {Path.cwd()} is the current folder",
-            )
+        remedy = f"name folders or files; {shown(str(Path.cwd()), 200)} is the current folder"
+        with blamed_on(path, field=_FIELD, remedy=remedy):
+            if not path.exists():
+                raise InputError(f"{name} does not exist", field=_FIELD, remedy=remedy)
+            if not path.is_dir() and not path.is_file():
+                raise InputError(f"{name} is no folder and no file", field=_FIELD, remedy=remedy)
         places[path.resolve()] = is_stdlib
     names = _short_names(places)
     return [
@@ -192,8 +214,13 @@ def _place(name: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _items(roots: list[_Root], source: LocalSource) -> list[_Item]:
-    """Each file once, though roots may overlap: it belongs to the first that holds it."""
+def _items(roots: list[_Root], source: LocalSource) -> tuple[list[_Item], Counter[str]]:
+    """Each file once, though roots may overlap: it belongs to the first that holds it. And what is left out, by kind.
+
+    Raises:
+        InputError: a pattern of `exclude` is none.
+    """
+    excluded = Excluded(source.exclude)
     finder, plain = (
         Finder((root.path for root in roots), tracked_only=tracked_only)
         for tracked_only in (source.tracked_only, False)
@@ -202,13 +229,19 @@ def _items(roots: list[_Root], source: LocalSource) -> list[_Item]:
     for root in roots:
         # An environment may lie in a working tree; what was installed into it is no part of that.
         where = plain if root.is_stdlib or is_installed(root.path) else finder
-        for found in where.files_below(root.path, partial(_excluded, root, source.exclude)):
+        for found in where.files_below(root.path, partial(_excluded, root, excluded)):
             items.setdefault(found.path, _Item(root, found, root.below(found.path)))
-    return list(items.values())
+    if not all(root.is_stdlib or is_installed(root.path) for root in roots):  # those differ from version to version
+        excluded.tell_of_unused()
+    left_out = finder.left_out + plain.left_out
+    if excluded.count:
+        left_out["excluded files"] = excluded.count
+    return list(items.values()), left_out
 
 
-def _excluded(root: _Root, patterns: tuple[str, ...], path: Path) -> bool:
-    return any(fnmatchcase(root.below(path).as_posix(), pattern) for pattern in patterns)
+def _excluded(root: _Root, excluded: Excluded, path: Path) -> bool:
+    # a repository that is left out is asked about by the name of git's folder in it
+    return excluded.has(root.below(path).as_posix(), counts=path.name != ".git")
 
 
 def _checkouts(items: list[_Item]) -> dict[Path, Path]:
@@ -284,10 +317,3 @@ def _size(item: _Item) -> int | None:
         return item.found.path.stat().st_size
     except OSError:
         return None
-
-
-def _digest(path: Path) -> str:
-    try:
-        return digest.of_file(path)
-    except OSError:
-        return "unreadable"

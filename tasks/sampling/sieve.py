@@ -19,6 +19,17 @@ _GENERATED = (
     "generated automatically",
     "this file is generated",
 )
+"""Words in the first five lines."""
+_MARKED = re.compile(
+    r"^\W*(?:rem\b|dnl\b)?\W*(?:"
+    r"code generated\b|(?:this (?:file|code|module)|file) (?:was|is|has been)\b.{0,40}\bgenerated\b"
+    r"|.{0,60}\bgenerated (?:by|from|with|using)\b.*\bdo not (?:edit|modify|change)\b|.*(?<![\w@-])@generated\b"
+    r")",
+    re.IGNORECASE,
+)
+"""A line of a comment that says it, as Go's convention and GitHub's linguist have it; licences may stand before it."""
+_NO_EDIT = re.compile(r"^\W*(?:.{0,40}\W)?do not (?:edit|modify)\b", re.IGNORECASE)
+_COMMENT = re.compile(r"^\s*(?:#|//|/\*|\*|--|;|%|<!--|\(\*|\{-|'|\"{3}|'{3}|rem\b|dnl\b|@rem\b)", re.IGNORECASE)
 _LFS = b"version https://git-lfs.github.com/spec/v1"
 """Begins what is there of a file whose contents were not fetched."""
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
@@ -119,9 +130,17 @@ def _long_lines(text: str, quality: QualityFilters) -> bool:
 
 
 def _generated(text: str, quality: QualityFilters) -> bool:
-    # Only this much is looked at: the first five lines may hold the whole file.
-    head = "".join(lines_of(text[:10_000])[:5]).lower()
-    return quality.drop_generated and any(words in head for words in _GENERATED)
+    if not quality.drop_generated:
+        return False
+    # Only this much is looked at: the first lines may hold the whole file.
+    lines = lines_of(text[:10_000])
+    first = "".join(lines[:5]).lower()
+    comments = [line[:1000] for line in lines[:40] if _COMMENT.match(line)]
+    return (
+        any(words in first for words in _GENERATED)
+        or any(_NO_EDIT.search(line[:1000]) for line in lines[:5] if _COMMENT.match(line))
+        or any(_MARKED.search(line) for line in comments)
+    )
 
 
 def _not_alphanumeric(text: str, quality: QualityFilters) -> bool:

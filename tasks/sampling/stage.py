@@ -77,7 +77,7 @@ def open_source(config: SamplingConfig) -> OpenSource:
     if isinstance(source, LocalSource):
         from tasks.sampling.local_source import OpenLocalSource
 
-        return OpenLocalSource(source, config.languages)
+        return OpenLocalSource(source, config.languages, config.quality.max_bytes)
     if isinstance(source, TableSource):
         from tasks.sampling.table_source import OpenTableSource
 
@@ -166,7 +166,7 @@ def _write(source: OpenSource, pool: Pool, sides: Division, tally: Tally, workdi
 STAGE = Stage(
     name="sampling",
     needs_card=False,
-    version=3,
+    version=4,
     run=run_sampling,
     produces=DatasetSample,
     sections=sections,

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.errors import InputError
+from artifacts.paths import shown
 from tasks import checkout
 from tasks.checkout import Checkout
+from tasks.sampling import litter
 
 log = logging.getLogger(__name__)
 
-_INSTALLED = frozenset({"site-packages", "dist-packages", "node_modules", "__pypackages__"})
-_LITTER = _INSTALLED | {"__pycache__"}
 _SHOWN = 3
 """Folders that a warning names."""
 
@@ -52,6 +53,8 @@ class Finder:
         self._roots, self._tracked_only = frozenset(roots), tracked_only
         self._tracked: dict[Path, dict[Path, Found] | None] = {}
         """Files of each working tree and its submodules."""
+        self.left_out: Counter[str] = Counter()
+        """Folders of plain sources that were not taken, by kind."""
 
     def files_below(self, root: Path, excluded: Callable[[Path], bool] = lambda path: False) -> Iterator[Found]:
         """The files below a folder, or the file itself. Symbolic links are not followed; in a git working tree (also
@@ -82,9 +85,9 @@ class Finder:
         return below
 
     def _plain(self, root: Path, excluded: Callable[[Path], bool]) -> Iterator[Found]:
-        waiting = [root]
+        waiting: list[tuple[Path, list[str]]] = [(root, [])]
         while waiting:  # no recursion: folders may be nested deeper than Python's stack
-            here = waiting.pop()
+            here, beside = waiting.pop()
             if here != root and self._tracked_only and os.path.lexists(here / ".git"):
                 if excluded(here / ".git"):
                     continue
@@ -93,10 +96,13 @@ class Finder:
                     yield from files.values()
                     self._tell_of_nested(here, files, excluded)
                     continue
-            folders, names = _listed(here)
-            if here != root and _holds_litter(folders, names):
+            folders, names = self._listed(here)
+            inside = folders + names
+            if here != root and (kind := litter.kind_of(here, inside, beside)):
+                self.left_out[kind] += 1
+                log.debug("%s is left out (%s)", here, kind)
                 continue
-            waiting += (here / name for name in reversed(folders) if not _is_litter(name))
+            waiting += ((here / name, inside) for name in reversed(folders))
             yield from (Found(here / name) for name in names)
 
     def _tell_of_nested(self, root: Path, files: Mapping[Path, Found], excluded: Callable[[Path], bool]) -> None:
@@ -109,9 +115,9 @@ class Finder:
                 if not excluded(here / ".git"):
                     nested.append(here)
                 continue
-            folders, names = _listed(here)
+            folders, names = self._listed(here)
             if not _holds_litter(folders, names):
-                waiting += (here / name for name in folders if not _is_litter(name))
+                waiting += (here / name for name in folders if litter.by_name(name) is None)
         if nested:
             log.warning(
                 "%d git repositories below %s are not tracked by it, so nothing of them is taken (%s): add them to "
@@ -120,6 +126,23 @@ class Finder:
                 root,
                 _some(sorted(nested)),
             )
+
+    def _listed(self, folder: Path) -> tuple[list[str], list[str]]:
+        """Names of a folder's folders and regular files, without links."""
+        folders, names = [], []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
+                    elif entry.is_file(follow_symlinks=False):
+                        names.append(entry.name)
+        except OSError as error:
+            if not self.left_out["folders that cannot be listed"]:
+                what = shown(str(folder), 200)
+                log.warning("cannot list %s, so nothing below it is taken: %s", what, error.strerror or error)
+            self.left_out["folders that cannot be listed"] += 1
+        return sorted(folders), sorted(names)
 
     def _of(self, folder: Path) -> dict[Path, Found] | None:
         """What the working tree tracks that a folder lies in; None where there is none."""
@@ -143,7 +166,7 @@ class Finder:
 
 def is_installed(folder: Path) -> bool:
     """Whether a package manager put it there."""
-    return not _INSTALLED.isdisjoint(folder.parts)
+    return not litter.INSTALLED.isdisjoint(folder.parts)
 
 
 def _tracked(top: Path) -> dict[Path, Found] | None:
@@ -180,31 +203,11 @@ def _tracked(top: Path) -> dict[Path, Found] | None:
     return files
 
 
-def _listed(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of a folder's folders and regular files, without links."""
-    folders, names = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
-                elif entry.is_file(follow_symlinks=False):
-                    names.append(entry.name)
-    except OSError as error:
-        log.warning("cannot list %s, so nothing below it is taken: %s", folder, error.strerror or error)
-    return sorted(folders), sorted(names)
-
-
 def _is_file(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except (OSError, ValueError):  # not there, or no name of this file system
         return False
-
-
-def _is_litter(name: str) -> bool:
-    """Whether a folder of this name holds nobody's code, or code of others."""
-    return name in _LITTER or name.startswith(".")
 
 
 def _holds_litter(folders: list[str], names: list[str]) -> bool:

@@ -108,9 +108,13 @@ def test_fingerprint_follows_contents_not_places(tmp_path: Path, code: Path) -> 
 
     before = fingerprint(code)
     moved = code.rename(tmp_path / "elsewhere") and (tmp_path / "elsewhere").rename(tmp_path / "deep-code")
-    (moved / "notes.txt").write_text("no code")
     (tmp_path / "x").mkdir()
     assert fingerprint(moved.rename(tmp_path / "x" / "code")) == before
+    (tmp_path / "x" / "code" / "notes.txt").write_text("no code")
+    noted = fingerprint(tmp_path / "x" / "code")
+    assert noted != before, "a sample counts the files that it does not take, too"
+    (tmp_path / "x" / "code" / "notes.txt").write_text("no code either")
+    assert fingerprint(tmp_path / "x" / "code") == noted
     (tmp_path / "x" / "code" / "textwrap.py").write_text("changed = True\n")
     assert fingerprint(tmp_path / "x" / "code") != before
     assert "paths" not in str(SamplingConfig.model_validate({"source": {"kind": "local", "paths": ["x"]}}).keyed())
