@@ -90,6 +90,8 @@ def settle() -> None:
         if before:
             before.flush()
         setattr(sys, name, stream)
+    if codecs.lookup(sys.stdout.encoding).name != "utf-8":  # nor may it end a process that this one starts
+        os.environ["PYTHONIOENCODING"] = f"{sys.stdout.encoding}:backslashreplace"
 
 
 def lost() -> OSError | None:

@@ -23,6 +23,12 @@ def given_path(_: Any, tokens: Sequence[Token]) -> Path:
     return Path(paths.check(tokens[0].value)).expanduser()
 
 
+def not_blank(_: Any, value: str | None) -> None:
+    """Of an option that has another default than nothing: a blank one is a mistake."""
+    if value is not None and not value.strip():
+        raise ValueError("It is blank: leave the option out for its default.")
+
+
 SECONDS = Number(gt=0, lte=7 * 86_400)
 """Bounds of numbers on the command line: those of the settings, but `artifacts.configuration` takes long to load."""
 THREADS = Number(gte=1, lte=1024)

@@ -23,18 +23,25 @@ from rich.console import Console
 
 from artifacts.errors import InputError
 from flows import access, deploying, server
-from flows.commands.options import PORTS, use_store
+from flows.commands.options import PORTS, not_blank, use_store
 from flows.services import Services, usual_name
 
 
 def up(
     *,
-    host: Annotated[str | None, Parameter(help="Where the server listens. Default: PREFECT_SERVER_API_HOST.")] = None,
+    host: Annotated[
+        str | None,
+        Parameter(validator=not_blank, help="Where the server listens. Default: PREFECT_SERVER_API_HOST."),
+    ] = None,
     port: Annotated[
         int | None, Parameter(validator=PORTS, help="And its port. Default: PREFECT_SERVER_API_PORT, or 4200.")
     ] = None,
     public_address: Annotated[
-        str | None, Parameter(help="What others call it, http://gpu-box:4200. Default: PREFECT_UI_URL, or this host.")
+        str | None,
+        Parameter(
+            validator=not_blank,
+            help="What others call it, http://gpu-box:4200. Default: PREFECT_UI_URL, or this host.",
+        ),
     ] = None,
 ) -> int:
     """Start server, deployments and a worker here; Ctrl-C ends them.

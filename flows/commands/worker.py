@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from rich.console import Console
 
 from flows import deploying, server
-from flows.commands.options import use_store
+from flows.commands.options import not_blank, use_store
 from flows.services import Services, usual_name
 
 PATIENCE = 10.0
@@ -19,7 +19,8 @@ PATIENCE = 10.0
 def worker(
     *,
     name: Annotated[
-        str | None, Parameter(help="What it is called, each worker by another name. Default: this machine's.")
+        str | None,
+        Parameter(validator=not_blank, help="What it is called, each worker by another name. Default: this machine's."),
     ] = None,
     healthcheck: Annotated[
         bool, Parameter(help="Tell at http://127.0.0.1:8080/health whether it still asks for runs.", negative="")

