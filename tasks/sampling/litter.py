@@ -13,8 +13,10 @@ from pathlib import Path
 INSTALLED = frozenset({"site-packages", "dist-packages", "node_modules", "__pypackages__"})
 _PACKAGES = INSTALLED | {"bower_components", "jspm_packages", "Pods", "elm-stuff", "dist-newstyle"}
 _PACKAGE_INFO = (".egg-info", ".dist-info", ".egg")
-_ENVIRONMENT = "environments"
-_CACHE, _BUILD, _DEPENDENCIES = "caches", "build results", "installed packages"
+_ENVIRONMENT, _BUILD, _DEPENDENCIES = "environments", "build results", "installed packages"
+_CACHE, _HIDDEN = "caches", "hidden folders"
+UNTOLD = frozenset({_CACHE, _HIDDEN})
+"""What comes and goes as programs are used, and nobody misses: it is not counted."""
 _INTERPRETER = re.compile(r"(?:python|pypy)\d(?:\.\d+)?t?")
 _BESIDE: dict[str, tuple[tuple[str, ...], str]] = {
     "target": (("Cargo.toml", "pom.xml", "build.sbt"), _BUILD),
@@ -33,6 +35,7 @@ _INSIDE: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"CACHEDIR.TAG"}), _CACHE),
     (frozenset({"CMakeCache.txt"}), _BUILD),
     (frozenset({"HEAD", "objects", "refs"}), "git's own files"),
+    (frozenset({".locks", ".work", ".runs"}), _CACHE),  # a store of codetune's: it grows with every run
 )
 """What makes a folder litter when all of it is inside."""
 _VENDORED = ("modules.txt", "autoload.php", "bundle")
@@ -69,7 +72,7 @@ def by_name(name: str) -> str | None:
         return _CACHE
     if name in _PACKAGES or name.endswith(_PACKAGE_INFO):
         return _DEPENDENCIES
-    return "hidden folders" if name.startswith(".") else None
+    return _HIDDEN if name.startswith(".") else None
 
 
 def _is_environment(folder: Path, inside: Collection[str]) -> bool:

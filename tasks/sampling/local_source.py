@@ -233,7 +233,7 @@ def _items(roots: list[_Root], source: LocalSource) -> tuple[list[_Item], Counte
             items.setdefault(found.path, _Item(root, found, root.below(found.path)))
     if not all(root.is_stdlib or is_installed(root.path) for root in roots):  # those differ from version to version
         excluded.tell_of_unused()
-    left_out = finder.left_out + plain.left_out
+    left_out = +finder.left_out
     if excluded.count:
         left_out["excluded files"] = excluded.count
     return list(items.values()), left_out

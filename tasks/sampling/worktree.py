@@ -99,8 +99,7 @@ class Finder:
             folders, names = self._listed(here)
             inside = folders + names
             if here != root and (kind := litter.kind_of(here, inside, beside)):
-                self.left_out[kind] += 1
-                log.debug("%s is left out (%s)", here, kind)
+                self.left_out[kind] += kind not in litter.UNTOLD
                 continue
             waiting += ((here / name, inside) for name in reversed(folders))
             yield from (Found(here / name) for name in names)
