@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -34,13 +35,26 @@ def closed_folder(path: Path) -> Path:
     except FileExistsError:
         close_to_others(path)
     else:
-        if shared:
-            path.chmod(stat.S_IMODE(path.stat().st_mode) | stat.S_IWGRP)
+        _change_mode(path, lambda mode: mode | shared)
     return path
 
 
 def close_to_others(path: Path) -> None:
     """Take from a file or folder of ours what others than owner and group may do with it."""
-    found = path.stat()
-    if found.st_mode & stat.S_IRWXO and found.st_uid == os.geteuid():
-        path.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IRWXO)
+    _change_mode(path, lambda mode: mode & ~stat.S_IRWXO)
+
+
+def _change_mode(path: Path, changed: Callable[[int], int]) -> None:
+    """Change the mode of what is ours. A link is passed over: another who may write here could have put it there, to
+    have something else of ours changed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        found = os.fstat(descriptor)
+        mode = stat.S_IMODE(found.st_mode)
+        if changed(mode) != mode and found.st_uid == os.geteuid():
+            os.fchmod(descriptor, changed(mode))
+    finally:
+        os.close(descriptor)
