@@ -110,8 +110,8 @@ def _open(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, mode)
     try:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # who holds it is written over what is in it
+            raise OSError(errno.EINVAL, "it is no regular file with this name alone", str(path))
         if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
             os.fchmod(descriptor, mode)
     except BaseException:

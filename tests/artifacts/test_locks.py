@@ -87,13 +87,16 @@ def test_a_lock_file_of_old_that_others_may_open_is_closed_to_them(tmp_path: Pat
     assert (tmp_path / "lock").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "dangling link", "folder", "pipe"])
 def test_what_is_no_file_of_ours_is_not_followed(tmp_path: Path, kind: str) -> None:
     place, other = tmp_path / "lock", tmp_path / "other"
     match kind:
         case "link":
             other.write_text("mine")
             place.symlink_to(other)
+        case "hard link":
+            other.write_text("mine")
+            place.hardlink_to(other)
         case "dangling link":
             place.symlink_to(other)
         case "folder":
@@ -102,7 +105,7 @@ def test_what_is_no_file_of_ours_is_not_followed(tmp_path: Path, kind: str) -> N
             os.mkfifo(place)
     with pytest.raises(OSError):
         Lock(place, "it").try_acquire()
-    assert (other.read_text() if kind == "link" else not other.exists()) in ("mine", True)
+    assert (other.read_text() if kind in ("link", "hard link") else not other.exists()) in ("mine", True)
 
 
 def test_a_lock_that_was_removed_while_it_was_waited_for_excludes_nobody(tmp_path: Path) -> None:
