@@ -169,6 +169,12 @@ def guarded(arguments: list[str]) -> int:
     except CodetuneError as error:
         errors.print(f"[bold red]error:[/] {_escaped(error)}")
         return error.exit_status
+    except ValueError as error:
+        wrong = environment.wrong_setting(error)
+        if wrong is None:
+            raise
+        errors.print(f"[bold red]error:[/] {_escaped(wrong)}")
+        return wrong.exit_status
     except OSError as error:
         said = faults.explain(error) or faults.unknown(error)
         errors.print(f"[bold red]error:[/] {_escaped(said)}")
@@ -179,15 +185,24 @@ def guarded(arguments: list[str]) -> int:
 
 
 def _run_flow(config: PipelineConfig, again: dict[str, Any], server: Server) -> tuple[RunSummary, str]:
-    from flows.finetune import finetune
+    from flows.finetune import DONE, finetune
     from flows.terminal import Terminal
     from tasks.policy import OBSERVERS
 
-    with server.ready(120 if server.temporary else 10), Terminal() as terminal:
-        terminal.console.print(f"[dim]watch at {server.page('/runs')}[/]")
-        OBSERVERS.set((terminal,))
-        state: Any = finetune(config, **again, return_state=True)
-        return state.result(), str(state.state_details.flow_run_id)
+    done: list[RunSummary] = []
+    DONE.set(done)
+    try:
+        with server.ready(120 if server.temporary else 10), Terminal() as terminal:
+            terminal.console.print(f"[dim]watch at {server.page('/runs')}[/]")
+            OBSERVERS.set((terminal,))
+            state: Any = finetune(config, **again, return_state=True)
+            return state.result(), str(state.state_details.flow_run_id)
+    except Exception as error:
+        if not done:
+            raise
+        said = str(error).partition("\n")[0]
+        errors.print(_plain(f"all is done, but the server at {server.address} was not told: {said}"))
+        return done[0], ""
 
 
 def _say_where(summary: RunSummary, seconds: float, server: Server) -> None:

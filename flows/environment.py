@@ -7,10 +7,12 @@ import logging
 import os
 import re
 import tomllib
+import warnings
 from typing import Any
 from urllib.parse import urlsplit
 
 from artifacts import garbage, private
+from artifacts.errors import InputError
 from artifacts.installation import PROJECT
 from artifacts.redaction import redact_logs
 
@@ -49,6 +51,7 @@ def apply(*, quiet: bool) -> None:
     if _COMPILED not in os.environ:
         os.environ[_COMPILED] = str(private.cache_folder("inductor"))
     spare_loopback()
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")  # who needs it says so
     gc.set_threshold(*garbage.SELDOM)
     redact_logs()
     for package in (
@@ -73,6 +76,28 @@ def spare_loopback() -> None:
         spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
         spared = ",".join(filter(None, [spared, *LOOPBACK]))
         os.environ |= {"no_proxy": spared, "NO_PROXY": spared}  # the lower one goes before where both are read
+
+
+def wrong_setting(error: ValueError) -> InputError | None:
+    """What to say when Prefect cannot be imported because of a setting of this person's; None for another error."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError) or not error.title.endswith("Settings"):
+        return None
+    prefix = re.sub(
+        r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", error.title.removesuffix("Settings")
+    )  # of ServerAPISettings and the like
+    wrong = error.errors(include_url=False, include_context=False)[0]
+    name = "_".join(["PREFECT", *filter(None, [prefix]), *map(str, wrong["loc"])]).upper()
+    if not wrong["loc"]:
+        name = "PREFECT_API_URL"
+    said = wrong["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(wrong["input"], dict) else f" (got {wrong['input']})"
+    return InputError(
+        f"Prefect does not take a setting: {said[:1].lower()}{said[1:]}{given}",
+        field=name,
+        remedy="correct or unset it: variables PREFECT_… and the profile that `prefect config view` shows count",
+    )
 
 
 def _is_usable(proxy: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import partial
 from typing import NamedTuple
 
@@ -104,6 +105,10 @@ def promote(registry: Registry, candidate: Candidate, config: gate.GateConfig, e
     return event
 
 
+DONE: ContextVar[list[RunSummary]] = ContextVar("done", default=[])  # noqa: B039 - a deployed run has no use for it
+"""Gets what became of a run, which is then known even if the server cannot be told."""
+
+
 @flow(
     name="finetune",
     flow_run_name=forms.name_after(lambda parameters: forms.recipe_of(parameters.get("config")) or "finetune"),
@@ -145,9 +150,7 @@ def _through(
         results = pipeline(run, config, locate(config.model))
         candidate = promotion.candidate_of(results.exported, results.decided, results.report, config.recipe)
         event = promote(Registry(store.registry), candidate, config.gate, results.evaluated)
-    dashboard.publish("run", [_overview(run.outcomes, results.report, event)])
-    dashboard.publish_report((results.report.path / "report.md").read_text(encoding="utf-8"))
-    return RunSummary(
+    summary = RunSummary(
         stages={outcome.stage: _summary(outcome) for outcome in run.outcomes},
         report=str(results.report.path / "report.html"),
         model=str(results.exported.path),
@@ -155,6 +158,10 @@ def _through(
         version=event.version,
         reasons=event.reasons,
     )
+    DONE.get().append(summary)
+    dashboard.publish("run", [_overview(run.outcomes, results.report, event)])
+    dashboard.publish_report((results.report.path / "report.md").read_text(encoding="utf-8"))
+    return summary
 
 
 def _overview(outcomes: list[policy.Outcome], report: RunReport, event: Event) -> Section:

@@ -164,8 +164,10 @@ class Server:
                 field="PREFECT_API_AUTH_STRING",
                 remedy=f"set it to what the server was started with; `codetune up` keeps that in {access.place()}",
             )
+        settings = {PREFECT_API_URL: f"{self.address}/api", PREFECT_API_AUTH_STRING: key}
+        variables = {setting.name: value for setting, value in settings.items() if value}
         try:
-            with temporary_settings({PREFECT_API_URL: f"{self.address}/api", PREFECT_API_AUTH_STRING: key}):
+            with temporary_settings(settings), _exported(variables):
                 yield
         except httpx.TransportError as error:
             raise StageError(f"the Prefect server at {self.address} went away", remedy=AGAIN) from error
@@ -283,6 +285,22 @@ def answers(address: str) -> bool:
         return answer.status_code == 200 and answer.json() is True
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return False
+
+
+@contextmanager
+def _exported(variables: dict[str, str]) -> Iterator[None]:
+    """Have the processes that are started meanwhile know variables: those of a pool read Prefect's settings before they
+    are told of a run's."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def refuses(address: str, key: str | None) -> bool:
