@@ -189,6 +189,7 @@ def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReferen
     """Every stage and what it takes. Nothing here looks into a handle but preflight's: whoever only asks what would
     run (`tasks.walking`) does not have the others."""
     cleared = run.stage(preflight.STAGE, config.preflight, model=model, job=config.job())
+    generation.check_context(config.generation, model)
     plan = cleared.plan
     sample = run.stage(sampling.STAGE, config.sampling)
     kept = run.stage(sampling.KEPT, config.kept, sample=sample) if config.kept else None

@@ -20,6 +20,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = Non
     from artifacts.presentation import to_markdown
     from artifacts.progress import SILENT
     from tasks.base_model import locate
+    from tasks.generation import check_context
     from tasks.preflight import STAGE
 
     config.training.check()
@@ -27,6 +28,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = Non
     with tempfile.TemporaryDirectory() as folder:
         model = locate(config.model)
         report = STAGE.run(config.preflight, model=model, job=config.job(), workdir=Path(folder), progress=SILENT)
+        check_context(config.generation, model)
         console = Console(highlight=False)
         for section in STAGE.show(report):
             console.print(Markdown(f"## {section.title}"))

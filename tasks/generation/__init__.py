@@ -17,6 +17,6 @@ the same. The base model goes first, then the base model again, which shows what
 
 from tasks.generation.problems import suites_fingerprint
 from tasks.generation.settings import GenerationConfig
-from tasks.generation.stage import STAGE, run_generation
+from tasks.generation.stage import STAGE, check_context, run_generation
 
-__all__ = ["STAGE", "GenerationConfig", "run_generation", "suites_fingerprint"]
+__all__ = ["STAGE", "GenerationConfig", "check_context", "run_generation", "suites_fingerprint"]

@@ -71,7 +71,7 @@ def run_generation(
             be used; the adapter does not fit the model.
         StageError: a loss is not finite.
     """
-    _check_context(config, model)
+    check_context(config, model)
     tokenizer = load_tokenizer(model.metadata)
     screened = overlaps.screen(sample, kept, problems.suites(config.functional))
     held_out = tokens.path / "held_out.parquet"
@@ -152,7 +152,12 @@ def _choose_items(
     return items, notes
 
 
-def _check_context(config: GenerationConfig, model: ModelReference) -> None:
+def check_context(config: GenerationConfig, model: ModelReference) -> None:
+    """Before hours are spent on what ends in prompts that the model cannot read.
+
+    Raises:
+        InputError: prompts and answers do not fit the model's context.
+    """
     context = context_length(model)
     needed = config.prompt_tokens + suites.answer_tokens("block" if config.block_prompts else "line", config)
     if context is not None and needed > context:

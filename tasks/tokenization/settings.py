@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from artifacts import reading
 from artifacts.configuration import Config, Seed, Share, Size, Tokens, Unkeyed
@@ -39,6 +39,12 @@ class TokenizationConfig(Config):
     """Whether the end-of-text token stands after the last token of a file."""
     batch_bytes: Size = Unkeyed(1 << 20)
     """Text that is tokenized at once, bytes (one file at least). Decides speed and memory."""
+
+    @model_validator(mode="after")
+    def _rearranges(self) -> TokenizationConfig:
+        if self.format == "fim" and self.fim_rate == 0:
+            raise ValueError("a fim_rate of 0 rearranges nothing; raise it, or set format to causal")
+        return self
 
     def keyed(self) -> dict[str, Any]:
         """The fields that decide the bytes; what concerns another format does not."""

@@ -121,6 +121,7 @@ MODEL = [
     Case("a broken configuration", "config.json", [OWN_MODEL], model(file("config.json", b"{"))),
     Case("LoRA on a module that is not there", "query_proj", ["training.lora.target_modules=[query_proj]"]),
     Case("sequences longer than the context", "tokenization.max_length", ["tokenization.max_length=100000"]),
+    Case("prompts longer than the context", "generation.prompt_tokens", ["generation.prompt_tokens=100000"]),
     Case("FIM without FIM tokens", "tokenization.format", [OWN_MODEL, "tokenization.format=fim"], model(without_fim)),
     Case("a model too large for a CPU", "GPU", ["preflight.cpu_max_parameters=1000000"], status=3),
 ]

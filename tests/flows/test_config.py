@@ -188,6 +188,7 @@ MEANINGLESS = [
     "model.name=''",
     "model.revision=' '",
     "training.max_steps=true",
+    "tokenization={format: fim, fim_rate: 0}",
     "workers={runner: dask, address: ''}",
 ]
 
