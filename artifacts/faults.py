@@ -68,11 +68,20 @@ def explain(error: Exception, root: Path | None = None) -> StageError | None:
             field="store",
             remedy=f"remove it, {_ELSEWHERE}",
         )
+    if number == errno.ENOENT and name is None and not _has_current_folder():
+        return StageError("the current folder was removed", remedy="change to another one (`cd`) and run it there")
     if number in (errno.ENOENT, errno.ESTALE) and name is not None and _below(name, root):
         return removed(Path(name).name)
     if isinstance(error, FileNotFoundError) and name is None and root is not None and str(root) in str(error):
         return removed("a file")  # pyarrow and safetensors name it in the text alone
     return None
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(Path.cwd())
+    except FileNotFoundError:
+        return False
 
 
 def unknown(error: OSError) -> StageError:

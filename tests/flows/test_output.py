@@ -139,3 +139,10 @@ def test_a_narrow_terminal_shows_the_steps(width: int) -> None:
 def test_what_counts_nothing_shows_no_zero() -> None:
     for title in ("starting", "judging", "writing the report"):
         assert bar(80, Tick(title, 0, None, "")).replace("━", "").split()[1:] == ["training", *title.split()]
+
+
+def test_a_current_folder_that_was_removed_is_said(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = run(["models"], tmp_path, f'cd {gone} && rmdir {gone} && "$@"', CODETUNE_STORE="")
+    assert done.returncode == 1 and "current folder" in done.stderr and "Traceback" not in done.stderr
