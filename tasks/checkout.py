@@ -27,6 +27,8 @@ from artifacts.errors import InputError
 from artifacts.private import temporary_folder
 from artifacts.reading import read_bytes
 
+PREFIX = "codetune-git-"
+"""Begins the names of the folders in the temporary folder."""
 _SECONDS = 600
 """Longest time that git may take to answer; contents of files whose times changed are read."""
 _LARGEST_INDEX = 1 << 30
@@ -89,7 +91,7 @@ def read(top: Path) -> Checkout | None:
     Raises:
         Refused: git cannot read it, or its index names what is not in it.
     """
-    with temporary_folder("codetune-git-") as place:
+    with temporary_folder(PREFIX) as place:
         return _read_in(place, top)
 
 

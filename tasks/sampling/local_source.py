@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import platform
 import sysconfig
@@ -15,14 +16,14 @@ from pathlib import Path, PurePosixPath
 from artifacts import digest
 from artifacts.errors import InputError
 from artifacts.paths import shown
-from artifacts.reading import blamed_on, opened
+from artifacts.reading import blamed_on
 from tasks.sampling.candidates import Carried, Row
 from tasks.sampling.configuration import PACKAGE, STANDARD_LIBRARY, LocalSource
 from tasks.sampling.excluding import Excluded
 from tasks.sampling.languages import language_of
 from tasks.sampling.licences import Licences
 from tasks.sampling.split import Groups
-from tasks.sampling.worktree import Finder, Found, is_installed
+from tasks.sampling.worktree import Finder, Found, is_installed, opened
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ class OpenLocalSource:
         if self._max_bytes is not None and row.size is not None and row.size > self._max_bytes:
             return "too large"  # it is not read, whatever it holds
         try:
-            return digest.of_file(path) if path.is_file() else "gone"
+            with opened(path) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             return "unreadable"
 
@@ -167,8 +169,8 @@ class _Files:
                 # One byte more than may be tells that a file has grown; it may also have become something else.
                 with opened(path) as file:
                     yield file.read(-1 if self.max_bytes is None else self.max_bytes + 1)
-            except InputError as error:
-                log.warning("%s", shown(error.problem, 500))
+            except OSError as error:
+                log.warning("cannot read %s: %s", shown(str(path), 500), error.strerror or error)
                 yield None
 
     def portable(self, wanted: Callable[[Row | None], bool]) -> Carried:

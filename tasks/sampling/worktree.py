@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
+from artifacts import private
 from artifacts.errors import InputError
 from artifacts.paths import shown
 from tasks import checkout
@@ -50,11 +54,12 @@ class Finder:
     """
 
     def __init__(self, roots: Iterable[Path], *, tracked_only: bool = True) -> None:
+        private.remove_left_behind(checkout.PREFIX)
         self._roots, self._tracked_only = frozenset(roots), tracked_only
         self._tracked: dict[Path, dict[Path, Found] | None] = {}
         """Files of each working tree and its submodules."""
         self.left_out: Counter[str] = Counter()
-        """Folders of plain sources that were not taken, by kind."""
+        """Folders that were not taken, by kind."""
 
     def files_below(self, root: Path, excluded: Callable[[Path], bool] = lambda path: False) -> Iterator[Found]:
         """The files below a folder, or the file itself. Symbolic links are not followed; in a git working tree (also
@@ -118,6 +123,7 @@ class Finder:
             if not _holds_litter(folders, names):
                 waiting += (here / name for name in folders if litter.by_name(name) is None)
         if nested:
+            self.left_out["untracked git repositories"] += len(nested)
             log.warning(
                 "%d git repositories below %s are not tracked by it, so nothing of them is taken (%s): add them to "
                 "the source's `paths` to take them",
@@ -161,6 +167,16 @@ class Finder:
                 remedy="mend the repository, leave the folder out, or take all of its files, ignored ones too: set the "
                 "source's `tracked_only` to false",
             ) from refusal
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """A file that was found, for reading: what has taken its place since, a link or a FIFO, is an `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file any more", str(path))
+        yield file
 
 
 def is_installed(folder: Path) -> bool:

@@ -61,6 +61,8 @@ def test_clones_in_a_working_tree_are_counted_and_taken_when_named(
     for name in ("deps/one", "deps/two"):
         commit(mine / name, {"n.py": "n = 1\n"})
     assert found(mine) == {"a.py", "pkg/b.py"} and "2 git repositories below" in caplog.text
+    source = LocalSource(paths=(str(mine),))
+    assert "untracked git repositories 2" in OpenLocalSource(source, ("Python",)).describe()
     caplog.clear()
     finder = Finder([mine, mine / "deps/one", mine / "deps/two"])
     taken = [file.path.name for name in ("", "deps/one", "deps/two") for file in finder.files_below(mine / name)]
@@ -118,9 +120,9 @@ def test_folders_deeper_than_a_stack_and_a_path(tmp_path: Path, caplog: pytest.L
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "top.py").touch()
     descriptor = os.open(tmp_path / "deep", os.O_RDONLY)
-    for _ in range(2500):
-        os.mkdir("d", dir_fd=descriptor)
-        above, descriptor = descriptor, os.open("d", os.O_RDONLY, dir_fd=descriptor)
+    for _ in range(1400):
+        os.mkdir("dd", dir_fd=descriptor)
+        above, descriptor = descriptor, os.open("dd", os.O_RDONLY, dir_fd=descriptor)
         os.close(above)
     os.close(descriptor)
     assert found(tmp_path / "deep") == {"top.py"} and "cannot list" in caplog.text
@@ -158,3 +160,20 @@ def test_a_new_commit_is_another_source(mine: Path) -> None:
     assert source_fingerprint(config) == before
     (mine / "a.py").write_text("a = 2\n")
     assert source_fingerprint(config) != before
+
+
+@pytest.mark.parametrize("how", ["gone", "link", "FIFO", "folder"])
+def test_what_takes_the_place_of_a_file_meanwhile_is_not_read(mine: Path, how: str) -> None:
+    opened = OpenLocalSource(LocalSource(paths=(str(mine),)), ("Python",))
+    path = mine / "a.py"
+    path.unlink()
+    if how == "link":
+        path.symlink_to(mine / "private" / "secret.py")
+    elif how == "FIFO":
+        os.mkfifo(path)
+    elif how == "folder":
+        path.mkdir()
+    before = opened.fingerprint()
+    (portion,) = opened.portions()
+    rows = [row and row.path for row in portion.rows()]
+    assert dict(zip(rows, portion.contents(range(len(rows))), strict=True))["a.py"] is None and before
