@@ -120,13 +120,15 @@ class _MountAttributes(ctypes.Structure):
 def _file_system(settings: dict[str, Any]) -> str:
     """Mount a file system in memory on the current folder; its size is the kernel's to hold, and it ends with the jail.
 
-    Everything else is made read-only besides: reading leaves no access times that another jail could see.
+    Everything else is made read-only besides, and the kernel's list of processes is covered: neither access times nor
+    threads that come and go tell another jail anything.
     """
     _checked(_libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
     size, files = settings["scratch"], settings["files"]
     flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME)
     options = f"size={size},nr_inodes={files},mode=700".encode()
     _checked(_libc.mount(b"codetune", b".", b"tmpfs", flags, options))
+    _checked(_libc.mount(b"codetune", b"/proc", b"tmpfs", flags, b"size=4k,nr_inodes=1,mode=0"))
     os.chdir(os.getcwd())  # noqa: PTH109 - the same name leads to what was mounted
     said = f"a file system of its own, {size >> 20} MiB"
     try:

@@ -49,7 +49,7 @@ def test_a_secret_outside_stays_unread(way: str, tmp_path: Path) -> None:
 )
 def test_the_systems_files_stay_unread(path: str) -> None:
     verdict = attacked(body(f"return bool(open({path!r}, 'rb').read(1))"))
-    assert verdict.outcome == "error" and "Permission" in verdict.detail, verdict
+    assert verdict.outcome == "error" and verdict.detail.startswith(("PermissionError", "FileNotFoundError")), verdict
 
 
 @pytest.mark.parametrize("folder", ["~", "/", "/etc", "/proc", "/tmp", ".."])
@@ -113,12 +113,15 @@ SIGNS = {
     "out of memory": "p = ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p)\n"
     "ctypes.CDLL(None).madvise(ctypes.c_void_p(p.value & ~4095), ctypes.c_size_t(4096), 21) == 0 or 1 / 0",
     "memory of the machine": "ctypes.CDLL(None).sysinfo(ctypes.create_string_buffer(512)) == 0 or 1 / 0",
+    "threads that come and go": "os.stat(f'/proc/{{os.getppid()}}/task/{{os.getppid()}}')",
     "room on disks": "os.statvfs({path!r})",
 }
 
 
 @pytest.mark.parametrize("way", SIGNS)
-def test_no_word_goes_between_programs_by_what_the_kernel_tells_of_files(way: str) -> None:
+def test_no_word_goes_between_programs_by_what_the_kernel_tells(way: str) -> None:
+    if way.startswith("threads") and "disk" not in probe().layers:
+        pytest.skip("needs mounts")
     assert not attacked(body("import fcntl\n" + SIGNS[way].format(path=os.__file__))).passed
 
 
