@@ -1,6 +1,6 @@
 """Whatever a person writes is taken, or refused with one message: no traceback, no hang, no memory without end.
 
-A few of each kind run always; `slow` runs a thousand and more. A failure names the number, which makes it again.
+A few of each kind run always, twenty thousand with `pytest -m slow`. A failure names the number, which makes it again.
 """
 
 from __future__ import annotations
@@ -75,6 +75,12 @@ def of_lines(numbers: range, folder: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.fixture
+def asked_for(request: pytest.FixtureRequest) -> None:
+    if "slow" not in request.config.option.markexpr:
+        pytest.skip("these take minutes: -m slow")
+
+
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where command lines find what spoils them."""
     (tmp_path / "f").write_bytes(b"x" * 100)
@@ -104,18 +110,21 @@ def test_lines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_for")
 @pytest.mark.parametrize("numbers", MANY, ids=lambda numbers: str(numbers.start))
 def test_many_changes(numbers: range) -> None:
     assert of_changes(numbers).total() == len(numbers)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_for")
 @pytest.mark.parametrize("numbers", MANY[:3], ids=lambda numbers: str(numbers.start))
 def test_many_recipes(numbers: range, tmp_path: Path) -> None:
     assert of_recipes(numbers, tmp_path).total() == len(numbers)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_for")
 @pytest.mark.parametrize("numbers", MANY[:2], ids=lambda numbers: str(numbers.start))
 def test_many_lines(numbers: range, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert of_lines(numbers, folder, capsys).total() == len(numbers)
