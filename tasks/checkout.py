@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -175,16 +176,14 @@ class _Git:
 def _asking(place: Path, top: Path) -> _Git:
     theirs = _git_directory(top)
     common = _common(theirs)
-    if not ((theirs / "HEAD").is_file() and (common / "objects").is_dir()):
-        raise Refused(f"{theirs} lacks HEAD or objects, so it is no git directory")
+    if not ((theirs / "HEAD").is_file() and (common / "objects").is_dir() and (common / "refs").is_dir()):
+        raise Refused(f"{theirs} lacks HEAD, objects or refs, so it is no git directory")
     git = _Git(place, theirs, common, top)
     (place / "objects" / "info").mkdir(parents=True)
     (place / "objects" / "info" / "alternates").write_bytes(_quoted(os.fsencode(common / "objects")) + b"\n")
     for shared in ("refs", "packed-refs", "reftable"):  # links: what is asked here only reads
         if (common / shared).exists():
             (place / shared).symlink_to(common / shared)
-    if not (common / "refs").exists():
-        (place / "refs").mkdir()
     (place / "info").mkdir()
     _copy(theirs / "info" / "sparse-checkout", place / "info" / "sparse-checkout", _LARGEST_TEXT)
     _copy(theirs / "HEAD", place / "HEAD", 4096)
@@ -412,9 +411,10 @@ def _remote(url: str, top: Path) -> str:
     if found := address(url):
         return f"remote {found}"
     place = top / (unquote(url.removeprefix("file://")) if url.startswith("file://") else url)
-    if os.path.lexists(place / ".git"):
-        return _place(_common(_git_directory(place)))
-    for folder in (place, Path(f"{place}.git")):
-        if is_git_directory(folder):
-            return _place(folder.resolve())
+    with suppress(OSError, ValueError, Refused, InputError):  # what is there may be anything; it is not what is read
+        if os.path.lexists(place / ".git"):
+            return _place(_common(_git_directory(place)))
+        for folder in (place, Path(f"{place}.git")):
+            if is_git_directory(folder):
+                return _place(folder.resolve())
     return f"remote {os.path.normpath(place)}"

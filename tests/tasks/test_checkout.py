@@ -216,6 +216,7 @@ def damage(repository: Path, how: str) -> None:
         ("no pointer", "gitdir"),
         ("HEAD", "HEAD"),
         ("objects", "objects"),
+        ("refs", "refs"),
         ("empty", "HEAD"),
         ("dangling", "cannot be read"),
         ("FIFO .git/index", "FIFO"),
@@ -292,6 +293,14 @@ def test_checkouts_of_one_repository_are_known_by_what_they_share(tmp_path: Path
         assert read(tmp_path / name).identity & read(repository).identity, name
         assert not read(tmp_path / name).identity & other
     assert not [key for key in read(tmp_path / "shallow").identity if key.startswith("root")]
+
+
+@pytest.mark.parametrize("url", ["n" * 5000, "../broken", "file:///%00", ":", "", "//", "https://", "a\nb"])
+def test_where_a_repository_was_cloned_from_may_be_anything(repository: Path, url: str) -> None:
+    (repository.parent / "broken").mkdir()
+    (repository.parent / "broken" / ".git").write_text("gitdir: /nowhere")
+    git(repository, "config", "remote.origin.url", url)
+    assert set(read(repository).tracked) == set(FILES)
 
 
 def test_a_bare_repository_is_no_code_but_worktrees_beside_one_are(tmp_path: Path, repository: Path) -> None:
