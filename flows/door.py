@@ -114,10 +114,7 @@ class Door:
         if path.endswith("/ui-settings"):
             status, _, body = await self._ask(scope)
             # Wherever the browser found the page, the API is there too; and the page never asks for a password.
-            settings = json.loads(body) | {
-                "api_url": f"{_scheme(headers, scope)}://{headers['host']}/api",
-                "auth": None,
-            }
+            settings = json.loads(body) | {"api_url": f"{_found_at(headers, scope)}/api", "auth": None}
             return Response(json.dumps(settings), status, media_type="application/json")
         if "text/html" in headers.get("accept", "") and not path.startswith("/api"):
             status, answered, body = await self._ask(scope)
@@ -153,10 +150,12 @@ class Door:
 _NAMED = "`codetune up --public-address` or PREFECT_UI_URL says what it is called"
 
 
-def _scheme(headers: Headers, scope: Scope) -> str:
-    """As the browser sees it: a proxy before this server may speak https."""
-    said = urlsplit(headers.get("referer", "")).scheme
-    return said if said in {"http", "https"} else str(scope["scheme"])
+def _found_at(headers: Headers, scope: Scope) -> str:
+    """Where the browser found the page: a proxy before this server may speak https and call it by another name."""
+    page = urlsplit(headers.get("referer", ""))
+    if page.scheme in {"http", "https"} and page.netloc:
+        return f"{page.scheme}://{page.netloc}"
+    return f"{scope['scheme']}://{headers['host']}"
 
 
 async def _refuse(status: int, reason: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -162,7 +162,7 @@ class Server:
             raise InputError(
                 f"the Prefect server at {self.address} asks for {'another' if key else 'a'} password",
                 field="PREFECT_API_AUTH_STRING",
-                remedy=f"set it to what the server was started with; `codetune up` keeps that in {access.place()}",
+                remedy="set it to what the server was started with: of `codetune up`, PREFECT_HOME/codetune-key",
             )
         settings = {PREFECT_API_URL: f"{self.address}/api", PREFECT_API_AUTH_STRING: key}
         variables = {setting.name: value for setting, value in settings.items() if value}

@@ -25,12 +25,13 @@ import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.client.schemas.sorting import LogSort
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling, Pending, Running, Scheduled
+from prefect.workers.process import ProcessWorker
 
 from flows import deploying, stages
 from flows.config import PipelineConfig, build
@@ -38,6 +39,7 @@ from flows.server import answers
 from tests import records
 from tests.flows import postgres
 from tests.flows.receiver import Receiver
+from tests.flows.test_current_folder import laid_with_traps
 from tests.tasks.training.jobs import is_running
 from tests.waiting import ended_task_runs, flow_run, free_port, import_path, until
 
@@ -155,7 +157,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(port: int) -> list[str]:
-    return [sys.executable, "-c", "from flows.cli import main; main()", "up", "--port", str(port)]
+    return [sys.executable, "-P", "-c", "from flows.cli import main; main()", "up", "--port", str(port)]
 
 
 def clean(**changes: str) -> dict[str, str]:
@@ -173,7 +175,8 @@ def started(project: Path, home: Path, **environment: str) -> Iterator[Up]:
     path = import_path(project)
     settings = clean(PREFECT_HOME=str(home), PYTHONPATH=path, CODETUNE_STORE="results", PWD="/", **card) | environment
     with said.open("w") as file:
-        process = subprocess.Popen(command(port), cwd=project, env=settings, stdout=file, stderr=file, text=True)
+        theirs = laid_with_traps(home / "theirs").parent
+        process = subprocess.Popen(command(port), cwd=theirs, env=settings, stdout=file, stderr=file, text=True)
     up = Up(process, f"http://127.0.0.1:{port}", project, said, card)
     try:
         until(lambda: "the end" in said.read_text() or process.poll() is not None)
@@ -322,6 +325,44 @@ def test_a_schedule_fires_and_its_run_completes(up: Up, scheduled: list[FlowRun]
     assert first.auto_scheduled and first.state is not None and first.state.is_completed(), up.said.read_text()
     manifests = list((up.project / "results").glob("*/*/manifest.json"))
     assert sorted(path.parts[-3] for path in manifests) == sorted(STAGES)
+
+
+def test_nothing_was_imported_from_where_it_was_started(up: Up, scheduled: list[FlowRun]) -> None:
+    assert not (up.said.parent / "theirs" / "marks").exists()
+
+
+def test_a_run_that_names_its_command_is_refused_by_the_worker_too(up: Up, tmp_path: Path) -> None:
+    """Should the pool take such a run, as one that was made before did."""
+    with up.client() as client:
+        demo, closed = client.read_deployment_by_name("finetune/demo"), client.read_work_pool("gpu").base_job_template
+        opened = ProcessWorker.get_default_base_job_template()
+        client.update_work_pool("gpu", WorkPoolUpdate(base_job_template=opened))
+        try:
+            variables = [
+                {"command": f"touch {tmp_path / 'mark'}"},
+                {"env": {"PYTHONSTARTUP": "x"}},
+                {"working_dir": "/"},
+            ]
+            runs = [client.create_flow_run_from_deployment(demo.id, job_variables=one).id for one in variables]
+            states = [up.ended(run).state for run in runs]
+        finally:
+            client.update_work_pool("gpu", WorkPoolUpdate(base_job_template=closed))
+    for state in states:
+        assert state is not None and state.is_crashed() and "job_variables" in (state.message or ""), state
+    assert not (tmp_path / "mark").exists()
+
+
+def test_prefects_own_command_finds_the_server_by_the_profile(up: Up) -> None:
+    command = [
+        Path(sys.executable).with_name("prefect"),
+        "--profile",
+        "codetune",
+        "deployment",
+        "inspect",
+        "finetune/demo",
+    ]
+    done = subprocess.run(command, env=clean(PREFECT_HOME=str(up.said.parent)), capture_output=True, text=True)
+    assert done.returncode == 0 and "flows.finetune.finetune" in done.stdout, done.stderr
 
 
 def test_the_next_one_finds_everything_in_the_store(up: Up, scheduled: list[FlowRun]) -> None:

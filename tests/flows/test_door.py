@@ -28,6 +28,7 @@ from tests.flows.receiver import Receiver
 from tests.waiting import free_port, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PUBLIC = "https://gpu.example.org"
 COMMAND = ["/usr/bin/python3", "-c", "print(open(__import__('sys').argv[1]).read())"]
 
 
@@ -49,7 +50,7 @@ def closed(home: Path) -> Iterator[server.Server]:
     with (home / "server.log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(home))
         patch.delenv("PREFECT_API_DATABASE_CONNECTION_URL", raising=False)
-        process = server.launch(address, key, output=log.fileno())
+        process = server.launch(address, key, output=log.fileno(), public=PUBLIC)
     there = server.Server(address, key)
     try:
         until(there.answers)
@@ -84,6 +85,8 @@ def test_nobody_is_let_in_without_the_key(closed: server.Server) -> None:
         ("Host", "127.0.0.1@evil.example", 421),
         ("Host", "", 421),
         ("Host", "[", 421),
+        ("Origin", PUBLIC, 200),
+        ("Host", "gpu.example.org", 200),
         ("Host", "localhost:1", 200),
         ("Host", "LOCALHOST.", 200),
         ("Host", "[::1]:4200", 200),
@@ -96,9 +99,23 @@ def test_other_sites_and_other_names_are_turned_away(closed: server.Server, name
         assert httpx.get(closed.address + path, headers=headers).status_code == status, path
 
 
+def test_the_page_finds_the_api_wherever_it_was_found(closed: server.Server) -> None:
+    """By its public address, also behind a proxy that speaks https and tells another `Host`."""
+    asked = [
+        {},
+        {"Host": "gpu.example.org"},
+        {"Host": "gpu.example.org", "Referer": f"{PUBLIC}/x"},
+        {"Referer": f"{PUBLIC}/"},
+    ]
+    found = [httpx.get(f"{closed.address}/ui-settings", headers=headers).json()["api_url"] for headers in asked]
+    assert found == [f"{closed.address}/api", "http://gpu.example.org/api", f"{PUBLIC}/api", f"{PUBLIC}/api"]
+    told = server.Server(closed.address, "key", PUBLIC).variables
+    assert told["PREFECT_UI_URL"] == PUBLIC and told["PREFECT_API_URL"] == f"{closed.address}/api"
+
+
 def test_no_origin_is_told_that_it_may_ask(closed: server.Server) -> None:
     preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    for origin, allowed in (("http://evil.example", None), (closed.address, closed.address)):
+    for origin, allowed in (("http://evil.example", None), (PUBLIC, PUBLIC)):
         answer = httpx.options(f"{closed.address}/api/flow_runs/filter", headers={**preflight, "Origin": origin})
         assert answer.headers.get("access-control-allow-origin") == allowed
 
