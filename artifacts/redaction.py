@@ -1,31 +1,34 @@
 """The one place that keeps secrets out of what is said: logs, errors, reports, manifests, the ledger.
 
-A secret is the value of an environment variable that holds one by its name (`HF_TOKEN`, `*_API_KEY`, …) or, if that is
-an address, its path alone, which is what libraries quote; the password in any address of the environment; what looks
-like a token of the hub; an `Authorization` header; and the credentials or the secret parameters of a URL. Settings that
-hold a secret are pydantic's `SecretStr`, which shows itself as stars, and `Unkeyed`, so that they stand in no key and
-no manifest.
+A secret is what looks like one (`artifacts.credentials`), and the value of an environment variable that holds one by
+its name (`HF_TOKEN`, `*_API_KEY`, …) or, if that is an address, its path alone, which is what libraries quote; and the
+password in any address of the environment. Settings hold none: they would stand in Prefect's database, in manifests
+and in the report (`flows.config` refuses them).
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import traceback
+from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+from artifacts import credentials
 
 STARS = "**********"
 _SHORTEST = 8
 """A shorter value is no secret worth the name, and would be found in ordinary words."""
-_NAMES = re.compile(r"TOKEN$|SECRET|PASSWORD|API_KEY$|ACCESS_KEY|CREDENTIAL|WEBHOOK|AUTH_STRING$", re.IGNORECASE)
-_HEADER = re.compile(r"(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token)\s+)?)[^\s'\",}]+", re.IGNORECASE)
-_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-# Without the scheme before it: to look for one in the base64 of a report's pictures took 0.6 s.
-_CREDENTIALS = re.compile(r"(://)[^\s/@'\"]+@")
-_PARAMETER = re.compile(r"([?&](?:[a-z_-]*(?:token|key|secret|signature|password|sig))=)[^&\s'\"]+", re.IGNORECASE)
+_NAMES = re.compile(
+    r"TOKEN$|SECRET|PASSWORD|PASSWD|PASSPHRASE|_PWD$|API_?KEY$|ACCESS_KEY|PRIVATE_KEY|ACCOUNT_KEY|CREDENTIAL|WEBHOOK"
+    r"|AUTH_STRING$",
+    re.IGNORECASE,
+)
 
 
 def redact(text: str) -> str:
@@ -33,22 +36,36 @@ def redact(text: str) -> str:
     for name, value in os.environ.items():
         for secret in _secrets_of(name, value):
             text = text.replace(secret, STARS)
-    text = _HEADER.sub(rf"\1{STARS}", text)
-    text = _HUB_TOKEN.sub(STARS, text)
-    text = _CREDENTIALS.sub(rf"\1{STARS}@", text)
-    return _PARAMETER.sub(rf"\1{STARS}", text)
+    kept, end = [], 0
+    for found in sorted(credentials.find(text)):
+        if found.start >= end:
+            kept += [text[end : found.start], STARS]
+        end = max(end, found.end)
+    return "".join([*kept, text[end:]])
 
 
 @lru_cache(maxsize=1024)
 def _secrets_of(name: str, value: str) -> tuple[str, ...]:
     """What of an environment variable must not be said, the longest first."""
-    found = {value, quote(value, safe="")} if _NAMES.search(name) else set()
+    found = _written(value) if _NAMES.search(name) else set()
     if "://" in value:
         if found:
             found.add(value.partition("://")[2].partition("/")[2])
         password = _password(value)
-        found |= {password, unquote(password)}
+        found |= _written(password) | _written(unquote(password))
     return tuple(sorted((one for one in found if len(one) >= _SHORTEST), key=len, reverse=True))
+
+
+def _written(secret: str) -> set[str]:
+    """The ways in which an address, JSON or Python write it."""
+    return {
+        secret,
+        quote(secret, safe=""),
+        quote(secret),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        repr(secret)[1:-1],
+    }
 
 
 def _password(address: str) -> str:
@@ -56,6 +73,32 @@ def _password(address: str) -> str:
         return urlsplit(address).password or ""
     except ValueError:
         return ""  # no address after all
+
+
+def without_secrets(value: Any, name: str = "") -> Any:
+    """The same of a JSON value that has this name."""
+    if isinstance(value, str):
+        return STARS if _told_by_name(name, value) else redact(value)
+    if isinstance(value, dict):
+        return {redact(str(part)): without_secrets(one, str(part)) for part, one in value.items()}
+    return [without_secrets(one, name) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def secret_settings(value: Any, name: str = "") -> Iterator[str]:
+    """The dotted names of what holds a secret in a JSON value of this name."""
+    if isinstance(value, dict):
+        for part, one in value.items():
+            yield from secret_settings(one, f"{name}.{redact(str(part))}" if name else redact(str(part)))
+    elif isinstance(value, (list, tuple)):
+        for number, one in enumerate(value):
+            yield from secret_settings(one, f"{name}.{number}")
+    elif isinstance(value, (str, Path)) and without_secrets(str(value), name.rpartition(".")[2]) != str(value):
+        yield name
+
+
+def _told_by_name(name: str, value: str) -> bool:
+    assigned = f"{name}={value}"
+    return redact(assigned) not in (assigned, f"{name}={redact(value)}")
 
 
 def redact_logs() -> None:

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from artifacts.configuration import Config, Unkeyed
 from artifacts.errors import InputError
 from artifacts.paths import shown
+from artifacts.redaction import secret_settings
 from flows import recipes
 from flows.recipes import text
 from tasks.base_model import ModelConfig
@@ -72,6 +73,7 @@ class PipelineConfig(Config):
         name = settings.get("recipe")
         if isinstance(name, str):
             settings = recipes.merge(recipes.load(name), settings)
+        refuse_secrets(settings)
         return _with_quantization(settings)
 
     def job(self) -> JobShape:
@@ -128,6 +130,20 @@ def explained(error: ValidationError) -> InputError:
         return InputError(problem, field=field, remedy=_remedy(faults[0]))
     listed = "".join(f"\n  - {field}: {problem}" for field, problem in lines)
     return InputError(f"{len(lines)} settings cannot be used:{listed}", remedy=_remedy(faults[0]))
+
+
+def refuse_secrets(settings: Any) -> None:
+    """Refuse settings that would be stored in clear: by Prefect, in manifests, in the report.
+
+    Raises:
+        InputError: names the first. Not a ValueError: what pydantic makes of one quotes the value.
+    """
+    for name in secret_settings(settings):
+        raise InputError(
+            "it holds a secret (a password, a key, a token), and settings are stored in clear",
+            field=name,
+            remedy="put it into the environment of the process that does the work, as HF_TOKEN for the hub",
+        )
 
 
 def _with_quantization(settings: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
 from flows import forms
 from flows.commands.options import check_stages
 from flows.config import PipelineConfig
+from flows.discretion import forget_secrets
 from flows.failures import told
 from flows.notification import notify
 from flows.stages import StageName
@@ -115,8 +116,8 @@ DONE: ContextVar[list[RunSummary]] = ContextVar("done", default=[])  # noqa: B03
     persist_result=False,
     validate_parameters=False,  # `as_chosen` does, and says what to do
     on_completion=[notify],
-    on_failure=[notify],
-    on_crashed=[notify],
+    on_failure=[forget_secrets, notify],
+    on_crashed=[forget_secrets, notify],
     on_cancellation=[notify],
 )
 def finetune(

@@ -1,4 +1,5 @@
 """A webhook that hears how a run ended: one POST of JSON to the address in `CODETUNE_WEBHOOK`. Unset, nothing is sent.
+Redirects are not followed: an answer other than 2xx means that it was not delivered.
 
 The address is read from the environment of the process that does the work, not from the recipe: most such addresses
 are secrets by themselves, and a run's parameters stand in the dashboard, its settings in manifests and in the report.
@@ -14,9 +15,13 @@ import json
 import logging
 import os
 import time
-import urllib.request
+from base64 import b64encode
 from datetime import UTC, datetime
+from threading import Thread
 from typing import Any, Final
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from artifacts.errors import CodetuneError
 from artifacts.redaction import redact
@@ -26,7 +31,7 @@ log = logging.getLogger(__name__)
 VARIABLE: Final = "CODETUNE_WEBHOOK"
 ATTEMPTS = 3
 TIMEOUT = 5.0
-"""Seconds that the receiver may take for each attempt."""
+"""Seconds for each attempt, from the look-up of the name to the answer's status."""
 PAUSE = 1.0
 """Seconds between two attempts."""
 
@@ -37,7 +42,7 @@ def notify(flow: Any, flow_run: Any, state: Any) -> None:
     address = os.environ.get(VARIABLE)
     if not address:
         return
-    if not address.startswith(("http://", "https://")):
+    if not address.lower().startswith(("http://", "https://")):
         log.warning("nobody was notified: %s is no http address", VARIABLE)
         return
     try:
@@ -81,14 +86,44 @@ def explain(error: Any, fallback: str | None = None) -> dict[str, str | None]:
 
 
 def _post(address: str, body: bytes) -> str:
-    """Why it was not taken; empty when it was. Not by httpx, which logs addresses."""
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"}, method="POST")
+    """Why it was not taken; empty when it was. Not by httpx, which logs addresses.
+
+    In a thread: neither the look-up of a name nor an answer that comes byte by byte keeps to a socket's time-out.
+    Nothing waits for one that is late, and the answer's own contents are never read.
+    """
+    outcome: list[str] = []
+    thread = Thread(target=lambda: outcome.append(_sent(address, body)), name="webhook", daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    return outcome[0] if outcome else f"no answer within {TIMEOUT:g} s"
+
+
+def _sent(address: str, body: bytes) -> str:
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT):
+        parts = urlsplit(address)
+        user, _, host = parts.netloc.rpartition("@")
+        headers = {"Content-Type": "application/json", "User-Agent": "codetune"}
+        if user:
+            headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
+        request = Request(urlunsplit(parts._replace(netloc=host, fragment="")), body, headers, method="POST")
+        # a program of this machine is not reached through a proxy
+        proxies = [ProxyHandler({})] if parts.hostname in ("127.0.0.1", "::1", "localhost") else []
+        with build_opener(_NoRedirects, *proxies).open(request, timeout=TIMEOUT):
             return ""
+    except HTTPError as error:
+        error.close()
+        moved = ", which leads elsewhere; give the address that it leads to" if 300 <= error.code < 400 else ""
+        return f"status {error.code}{moved}"
     except Exception as error:  # its text may quote the address
-        status = getattr(error, "code", None)
-        return f"status {status}" if status else type(error).__name__
+        reason = getattr(error, "reason", None)
+        return type(reason if isinstance(reason, Exception) else error).__name__
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """A redirect would turn the message into a request without one, to a host that nobody named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _recipe(config: Any) -> str | None:

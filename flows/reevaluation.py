@@ -24,7 +24,8 @@ from artifacts.schema import (
 from artifacts.store import Damaged, Store
 from artifacts.verdicts import GateDecision, Ruling
 from flows import forms
-from flows.config import PipelineConfig
+from flows.config import PipelineConfig, refuse_secrets
+from flows.discretion import forget_secrets
 from flows.failures import told
 from flows.finetune import check_sandbox, functional, locate
 from flows.naming import place_of
@@ -57,8 +58,8 @@ class Reevaluation(Record):
     persist_result=False,
     validate_parameters=False,  # `as_chosen` does, and says what to do
     on_completion=[notify],
-    on_failure=[notify],
-    on_crashed=[notify],
+    on_failure=[forget_secrets, notify],
+    on_crashed=[forget_secrets, notify],
     on_cancellation=[notify],
 )
 def reevaluate(
@@ -76,6 +77,7 @@ def reevaluate(
 
 
 def _reevaluate(model: str, config: PipelineConfig, suites: list[str] | None) -> Reevaluation:
+    refuse_secrets({"model": model, "suites": suites})
     if suites is not None:
         asked = config.generation.model_copy(update={"functional": tuple(suites)})
         config = config.model_copy(update={"generation": asked})

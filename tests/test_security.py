@@ -26,7 +26,7 @@ from artifacts.errors import InputError, StageError
 from artifacts.ledger import Ledger
 from artifacts.redaction import STARS, redact, redact_logs
 from flows import environment
-from flows.config import build
+from flows.config import PipelineConfig, build
 from flows.finetune import finetune
 from tasks import base_model, preflight
 from tasks.base_model import ModelConfig, locate
@@ -291,6 +291,32 @@ def test_no_secret_of_a_librarys_error_gets_out(
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     said = [state.message, caplog.text, json.dumps(receiver.received), kept.decode(errors="replace"), records]
     assert not [text for text in said if SECRET in text or WEBHOOK in text]
+
+
+LEAKY = [
+    {"reporting": {"title": "ghp_16C7e42F292c6912E7710c838347Ae178B4a"}},
+    {"workers": {"runner": "dask", "address": f"tcp://me:{SECRET}@10.0.0.5:8786"}},
+    {"sampling": {"source": {"kind": "local", "paths": [f"https://me:{SECRET}@host/x.git"], "nosuch": SECRET}}},
+    {"nosuch": {"hf_token": "swordfish-and-more"}},
+]
+
+
+@pytest.mark.parametrize("settings", LEAKY)
+def test_a_secret_among_the_settings_is_refused_and_forgotten(
+    settings: dict[str, Any], prefect_server: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a run is started from the dashboard: the server has its parameters before anybody looks at them."""
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    redact_logs()
+    state: Any = finetune({"recipe": "demo", **settings}, return_state=True)
+    assert state.is_failed() and isinstance(state.result(raise_on_failure=False), InputError)
+    with closing(sqlite3.connect(prefect_server)) as database:
+        records = "\n".join(database.iterdump())
+    for secret in (SECRET, "ghp_16C7e42F292c6912E7710c838347Ae178B4a", "swordfish-and-more"):
+        assert secret not in records and secret not in caplog.text and secret not in state.message
+    with pytest.raises(InputError) as caught:
+        PipelineConfig.model_validate({"recipe": "demo", **settings})
+    assert STARS not in str(caught.value) and "environment" in str(caught.value)
 
 
 def logged(records: Path, run: Any) -> str:

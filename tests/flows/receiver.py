@@ -11,9 +11,9 @@ SECRET = "s3cret-part"
 
 
 class Receiver:
-    """A webhook's receiver that answers with `status`, or not at all when it is 0."""
+    """A webhook's receiver that answers with `status` (a redirect to `location`), or not at all when it is 0."""
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, status: int = 200, location: str | None = None) -> None:
         received: list[dict[str, Any]] = []
         self.received, self.released = received, threading.Event()
         released = self.released
@@ -25,6 +25,13 @@ class Receiver:
                     released.wait()
                     return
                 self.send_response(status)
+                if location:
+                    self.send_header("Location", location)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                received.append({"got": self.path})
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *args: object) -> None: ...

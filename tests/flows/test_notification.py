@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import flow
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed
 
 from artifacts.errors import InputError
 from flows import notification
@@ -99,3 +106,84 @@ def test_without_an_address_nothing_is_sent(
     monkeypatch.delenv(notification.VARIABLE)
     assert run(lambda: "fine").is_completed()
     assert not receiver.received
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_not_delivered(
+    status: int, receive: Callable[[int], Receiver], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = receive(200)
+    here = Receiver(status, location=elsewhere.address)
+    monkeypatch.setenv(notification.VARIABLE, here.address)
+    assert run(lambda: "fine").is_completed()
+    here.close()
+    assert not elsewhere.received and len(here.received) == notification.ATTEMPTS
+    assert f"status {status}" in caplog.text and SECRET not in caplog.text
+
+
+ENDLESS = {
+    "a status that drips": lambda client: [client.send(b"H"), time.sleep(0.2)],
+    "headers that drip": lambda client: [client.send(b"HTTP/1.1 200 OK\r\nX: "), [drip(client) for _ in range(40)]],
+    "interim answers without end": lambda client: [client.send(b"HTTP/1.1 100 Go on\r\n\r\n") for _ in range(10**6)],
+    "a body without end": lambda client: client.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 10**7),
+}  # fmt: skip
+
+
+def drip(client: socket.socket) -> None:
+    time.sleep(0.2)
+    client.send(b"x")
+
+
+@pytest.mark.parametrize("how", ENDLESS)
+def test_an_endless_answer_holds_up_no_run(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                Thread(target=serve, args=(client,), daemon=True).start()
+
+    def serve(client: socket.socket) -> None:
+        with suppress(OSError), client:
+            client.recv(65536)
+            ENDLESS[how](client)
+
+    monkeypatch.setattr(notification, "TIMEOUT", 0.5)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        Thread(target=answer, daemon=True).start()
+        started = time.monotonic()
+        problem = notification._post(f"http://[::1]:{server.getsockname()[1]}/{SECRET}", b"{}")
+        assert time.monotonic() - started < 2
+        assert (problem == "") is (how == "a body without end") and SECRET not in problem
+
+
+BROKEN = {
+    "nothing listens": ("http://127.0.0.1:1/x", {}),
+    "no such name": ("http://no-such-host.invalid/x", {}),
+    "a proxy that is not there": ("http://hooks.invalid/x", {"http_proxy": "http://127.0.0.1:1"}),
+    "a SOCKS proxy": ("https://hooks.invalid/x", {"https_proxy": "socks5://127.0.0.1:1"}),
+    "no TLS": ("https://127.0.0.1:{port}/x", {}),
+    "a file": ("file:///etc/passwd", {}),
+    "no port": ("http://127.0.0.1:http/x", {}),
+    "no address": ("http://[::1/x", {}),
+    "a line end in it": ("http://127.0.0.1:{port}/x\r\nHost: y", {}),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_whatever_is_wrong_with_the_address_is_one_line(
+    what: str, receive: Callable[[int], Receiver], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, variables = BROKEN[what]
+    receiver = receive(200)
+    monkeypatch.setenv(notification.VARIABLE, address.format(port=receiver.server.server_port))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    notification.notify(None, FlowRun(name="demo", flow_id=uuid4(), parameters={}), Completed(message="fine"))
+    lines = [record for record in caplog.records if record.name == notification.__name__]
+    assert len(lines) == 1 and "nobody was notified" in lines[0].getMessage() and not receiver.received
+
+
+def test_a_password_in_the_address_is_sent_as_one(receive: Callable[[int], Receiver]) -> None:
+    receiver = receive(200)
+    address = receiver.address.replace("http://", "http://me:p%40ss@")
+    assert notification._post(address, b"{}") == "" and receiver.received == [{}]

@@ -1,0 +1,302 @@
+"""What looks like a secret in a text: the one list of patterns, for what is said and for what is read.
+
+Tokens that a service marks by a prefix are those of `detect-secrets`, and below them those that it lacks. What has no
+form of its own is known by where it stands: behind a name that promises a secret, in an `Authorization` header, before
+the `@` of an address.
+
+Everything here takes time in proportion to the text: what is tried at a place is bounded, and patterns of places are
+tried only where a word stands that they need.
+What is not covered: a secret that stands in a text by itself, looks like any other word, and is in no variable of the
+environment (`artifacts.redaction` knows those).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from typing import NamedTuple
+
+
+class Found(NamedTuple):
+    """A stretch of a text that looks like a secret."""
+
+    start: int
+    end: int
+    kind: str
+    """What it looks like, in words: `GitHub token`, `password in an address`."""
+
+
+def find(text: str) -> Iterator[Found]:
+    """Everything that looks like a secret; stretches may overlap."""
+    for match in _tokens().finditer(text):
+        yield Found(*match.span(), _KINDS[match.lastgroup or ""])
+    flat = text.encode("ascii", "replace").lower()  # as long as the text, and quick to search
+    for place in _PLACES:
+        for anchor in place.anchors:
+            at = flat.find(anchor)
+            while at >= 0:
+                behind = place.after.match(text, at)
+                if behind and place.fits(text, at, behind["secret"]):
+                    yield Found(*behind.span("secret"), place.kind)
+                at = flat.find(anchor, at + 1)
+
+
+# --- tokens that are known by their form ----------------------------------------------------------------------
+
+# Left out: those that know a secret only by a name before it, which are below, those that find ordinary words, and
+# one that takes time in proportion to the square of the text.
+_DETECTORS = (
+    "aws:AWSKeyDetector",
+    "azure_storage_key:AzureStorageKeyDetector",
+    "discord:DiscordBotTokenDetector",
+    "github_token:GitHubTokenDetector",
+    "gitlab_token:GitLabTokenDetector",
+    "mailchimp:MailchimpDetector",
+    "pypi_token:PypiTokenDetector",
+    "sendgrid:SendGridDetector",
+    "slack:SlackDetector",
+    "square_oauth:SquareOAuthDetector",
+    "stripe:StripeDetector",
+    "telegram_token:TelegramBotTokenDetector",
+    "twilio:TwilioKeyDetector",
+)
+# A private key, also one whose end is missing or whose line ends are written `\n`.
+_BREAK = r"(?:\s|\\[nr])"
+_KEY_HEADER = r"(?:Proc-Type|DEK-Info|Version|Comment):[^\n\\]{0,200}"
+_PRIVATE_KEY = (
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+    rf"(?:(?:{_BREAK}|[\"'+,]){{0,80}}+(?:[A-Za-z0-9+/=]{{16,}}+|{_KEY_HEADER}))*+"
+    rf"(?:{_BREAK}{{0,80}}+[A-Za-z0-9+/=]{{0,15}}{_BREAK}{{0,80}}-----END [A-Z0-9 ]{{0,40}}-----)?"
+)
+_MORE = {
+    "private key": _PRIVATE_KEY,
+    "age key": r"AGE-SECRET-KEY-1[0-9A-Z]{20,}",
+    "Hugging Face token": r"hf_(?:[A-Za-z0-9-]{16,}|(?=[\w-]{0,40}?\d)(?=[\w-]{0,40}?[A-Z])[\w-]{20,})"
+    r"|api_org_[A-Za-z0-9]{20,}",
+    "GitHub token": r"gh[opusr]_[A-Za-z0-9_]{20,}|github_pat_[A-Za-z0-9_]{20,}",
+    "GitLab token": r"gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas|ffct)-[\w-]{16,}",
+    "AWS key": r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[0-9A-Z]{12,}",
+    "Slack token": r"xox[abeoprs](?:[.-][A-Za-z0-9-]{4,})+|xapp-\d-[A-Za-z0-9-]{10,}",
+    "webhook's address": r"hooks\.slack\.com/(?:services|workflows|triggers)/[\w/+-]+"
+    r"|(?:ptb\.|canary\.)?discord(?:app)?\.com/api/(?:v\d+/)?webhooks/[\w/-]+"
+    r"|[\w-]{1,80}\.webhook\.office\.com/[\w/@-]+|outlook\.office\.com/webhook/[\w/@-]+",
+    "JSON Web Token": r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)*+",
+    "Google key": r"AIza[\w-]{30,}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}",
+    "Stripe key": r"[rs]k_(?:live|test|prod)_[0-9A-Za-z]{10,}|whsec_[A-Za-z0-9+/=]{20,}",
+    "OpenAI or Anthropic key": r"sk-(?=[\w-]{0,40}?\d)[\w-]{20,}|sess-[A-Za-z0-9]{30,}",
+    "npm token": r"npm_[A-Za-z0-9]{30,}",
+    "PyPI token": r"pypi-AgE[\w-]{16,}",
+    "Prefect key": r"pn[ub]_[A-Za-z0-9]{20,}",
+    "Weights & Biases key": r"wandb_v1_[A-Za-z0-9_]{20,}",
+    "Docker token": r"dckr_[a-z]{3}_[\w-]{20,}",
+    "DigitalOcean token": r"do[opr]_v1_[a-f0-9]{40,}",
+    "Databricks token": r"dapi[a-f0-9]{32}(?:-\d+)?",
+    "Groq, Replicate, xAI or Perplexity key": r"gsk_[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{30,}|xai-[A-Za-z0-9]{30,}"
+    r"|pplx-[A-Za-z0-9]{30,}",
+    "Vault token": r"hv[sbr]\.[\w-]{20,}",
+    "Shopify token": r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}",
+    "Atlassian token": r"AT(?:ATT3|CTT3|BB)[\w=-]{20,}",
+    "Grafana token": r"gl(?:c|sa)_[\w+/=]{30,}",
+    "other service's token": r"sntry[su]_[\w+/=-]{30,}|lin_api_[A-Za-z0-9]{30,}|ntn_[A-Za-z0-9]{40,}"
+    r"|fig[dou]_[\w-]{30,}|PMAK-[a-f0-9]{24}-[a-f0-9]{34}|rubygems_[a-f0-9]{48}|lsv2_[a-z]{2}_[\w-]{30,}"
+    r"|tskey-[\w-]{16,}|dp\.[a-z]{2,5}\.[A-Za-z0-9]{40,}|pscale_[a-z]{2,5}_[\w.-]{30,}|cio[A-Za-z0-9]{32}"
+    r"|nfp_[A-Za-z0-9]{30,}|EAACEdEose0cBA[A-Za-z0-9]+|oy2[a-z0-9]{43}|ATATT[\w=-]{30,}",
+}
+_KINDS: dict[str, str] = {}
+
+
+@cache
+def _tokens() -> re.Pattern[str]:
+    """All of them as one pattern, which passes over a text once. None begins within a word: a digest is no token."""
+    kinds: dict[str, list[str]] = {kind: [pattern] for kind, pattern in _MORE.items()}
+    for place in _DETECTORS:
+        module, _, name = place.partition(":")
+        detector = getattr(import_module(f"detect_secrets.plugins.{module}"), name)
+        for regex in detector.denylist:
+            if "aws." not in regex.pattern:  # by the name before it, which is below
+                flags = "i" if regex.flags & re.IGNORECASE else ""
+                tail = "" if regex.pattern.endswith((r"(?!\w)", "+")) else r"[\w+/=-]{0,200}"
+                pattern = f"(?{flags}:{regex.pattern}){tail}"
+                kinds.setdefault(detector.secret_type, []).append(pattern)
+    named = []
+    for number, (kind, patterns) in enumerate(kinds.items()):
+        _KINDS[f"kind{number}"] = kind
+        named.append(f"(?P<kind{number}>{'|'.join(patterns)})")
+    return re.compile(rf"(?<![A-Za-z0-9])(?=[A-Za-z0-9]{{2}}|-----BEGIN)(?:{'|'.join(named)})")
+
+
+# --- secrets that are known by where they stand ---------------------------------------------------------------
+
+_BEFORE = 100
+"""Characters before an anchor that are looked at."""
+
+
+class _Place(NamedTuple):
+    """A secret by what stands before it."""
+
+    kind: str
+    anchors: tuple[bytes, ...]
+    """Words in lower case, one of which is there."""
+    before: re.Pattern[str] | None
+    """What ends where the anchor begins."""
+    after: re.Pattern[str]
+    """What begins there; its group `secret` is the secret."""
+
+    def fits(self, text: str, at: int, secret: str) -> bool:
+        """Whether what stands before it, and the secret itself, are of this kind."""
+        if self.kind == _BASIC and not _is_user_and_password(secret):
+            return False
+        return not self.before or bool(self.before.search(text, max(0, at - _BEFORE), at))
+
+
+def _places(kind: str, anchors: str, before: str, *after: str) -> list[_Place]:
+    ending = re.compile(rf"(?:{before})\Z", re.IGNORECASE) if before else None
+    names = tuple(anchors.encode().split())
+    return [_Place(kind, names, ending, re.compile(pattern)) for pattern in after]
+
+
+_FILLED_IN = r"(?:\*{3}|\.{3}|[xX]{3}|<|\{|\$[\w{(]|%[({s]|#\{|\[)"
+"""How a value begins that is hidden already, or stands for another."""
+_SECRET_WORD = r"(?i:pass(?:word|wd|wort|phrase|code)|pwd|secret|credentials?|token|(?:[a-z]{2,9}_?)?key)"
+_WORD = (
+    r"(?:None|True|False|null|nil|undefined|true|false|str|bytes|int|float|bool|any|Any|Optional|Union|SecretStr"
+    r"|string|String|required|missing|invalid|wrong|expired|incorrect|empty|unset|set|given|needed|not|is|are|the|and"
+    r"|was|has|must|will|can|may|for|from|with|when|that|this|your|you|value|instead|option|environ(?:ment)?|self|cls"
+    r"|os|settings|config|args|kwargs|getpass|input|request|data|params|options|read|error|failed|denied|none|wanted)"
+)
+"""A word of prose or of code where a value would stand."""
+_IDENTIFIER = rf"(?:(?:[A-Za-z]\w{{0,40}}[._])?{_SECRET_WORD}|(?:self|cls|os|args|config|settings|request)\.[\w.]+)"
+_ENDS = r"(?![\w@#$%^*+/=-])"
+_VALUE = rf"(?!{_FILLED_IN})(?!(?:{_WORD}|{_IDENTIFIER}){_ENDS})[^\s\"'`,;&<>(){{}}\[\]|\\]"
+_CALL = r"(?![(\[{])"
+_QUOTE = r"[bBrRuU]{0,2}\\{0,2}(?P<quote>[\"'`])"
+_IN_QUOTES = rf"(?!{_FILLED_IN})(?:\\[^\"'`]|(?!(?P=quote))[^\\\r\n])"
+# The name's own end, and not what tells of a secret without holding it.
+_NAME = (
+    r"[a-zA-Z]{3,24}+(?:_string)?"
+    r"(?!(?:s|[_-]?(?i:file|path|dir|name|field|len|length|size|policy|type|prompt|reset|manager|store|required|env"
+    r"|var|url|uri|count|hint|error|label|regex|pattern|validator|hasher|form|view|id|version|index|word|able)s?)\b)"
+    r"(?:[_-]?[A-Za-z0-9]{1,12})?\\{0,2}[\"'`]?\]?"
+)
+_ANNOTATED = r"[ \t]{0,3}:[ \t]{0,3}[A-Za-z_][\w.\[\] |]{0,40}?[ \t]{0,3}=(?!=)"
+_ASSIGNED = (
+    # password="…", {'password': b'…'}, password: str = "…", ("password", "…"), --password "…"
+    rf"{_NAME}(?:{_ANNOTATED}|\s{{0,4}}(?:=>|:=|[=!]==?|[:=,]|%3[aAdD]|(?<=[\"'\w]) ))\s{{0,4}}{_QUOTE}"
+    rf"(?P<secret>{_IN_QUOTES}{{2,500}})(?=\\{{0,2}}(?P=quote))",
+    # password=…, PASSWORD=…, password%3D…
+    rf"{_NAME}(?:=>|:=|=(?!=)|%3[dD])(?P<secret>{_VALUE}{{3,500}}+){_CALL}",
+    # password: …, password = …: what might be a variable or a word of a sentence is none
+    rf"{_NAME}[ \t]{{0,8}}(?::|=>|:=|=(?!=)|%3[aA])[ \t]{{0,8}}"
+    r"(?=[A-Za-z._]{0,100}+[^\sA-Za-z._,;:(\[{)\]}\"'\\]|(?<=: )[A-Za-z._]{3,100}+[ \t]*(?:[\r\n]|\Z))"
+    rf"(?P<secret>{_VALUE}{{3,500}}+){_CALL}",
+    # <password>…</password>
+    r"[a-zA-Z]{3,24}+>(?P<secret>[^<>\s][^<>\r\n]{2,300})</",
+)
+_IN_HEADER = (
+    rf"[a-zA-Z]{{3,24}}+\\{{0,2}}[\"'`]?\s{{0,4}}[:=,]\s{{0,4}}{_QUOTE}(?P<secret>{_IN_QUOTES}{{2,2000}})",
+    r"[a-zA-Z]{3,24}+\\{0,2}[\"'`]?\s{0,4}[:=]\s{0,4}(?![bBrRuU]{0,2}\\{0,2}[\"'`])"
+    r"(?:(?i:bearer|token|basic|negotiate|ntlm|api-?key|key|jwt|dpop|scram-[\w-]{1,20})\s{1,4})?"
+    r"(?P<secret>(?i:digest|hawk|oauth|signature|aws4-[\w-]{1,20}|vapid|mac)\s[^\r\n]{1,4000}|[^\s'\",;}\]]{1,4000})",
+)
+_BASIC = "basic authentication"
+
+_PLACES = (
+    *_places(
+        "secret by its name",
+        "password passwd passwort passphrase passcode pwd secret credential auth_string",
+        "",
+        *_ASSIGNED,
+    ),
+    *_places(
+        "secret by its name",
+        "key",
+        r"(?:api|access|auth|private|account|client|encryption|signing|license|service|db|database|master|shared"
+        r"|session|storage|secret|subscription|application|consumer|deploy|ssh|write|admin)[_-]?",
+        *_ASSIGNED,
+    ),
+    *_places(
+        "secret by its name",
+        "token",
+        r"(?:access|auth|authorization|refresh|id|api|bearer|session|bot|oauth|private|personal|deploy|security|csrf"
+        r"|xsrf|hf|hub|hugging_?face|github|gh|gitlab|npm|pypi|slack|wandb|app|user|service|job|ci)[_-]?",
+        *_ASSIGNED,
+    ),
+    # token=…, "token": "…": a name that is an ordinary word
+    *_places(
+        "token by its name",
+        "token auth",
+        "",
+        r"[a-zA-Z]{3,24}+\\{0,2}[\"'`]?\]?\s{0,4}(?:=>|:=|[=!]==?|[:=,]|%3[aAdD])\s{0,4}[bBrRuU]?\\{0,2}[\"'`]?"
+        r"(?=[\w.~+/-]{0,200}?\d)(?=[\w.~+/-]{0,200}?[A-Za-z])(?P<secret>[\w.~+/-]{12,500}+=*)(?![(\[])",
+    ),
+    *_places(
+        "secret on a command line",
+        "password passwd passphrase pwd secret key token credential",
+        r"--?(?:[a-z]{1,20}-){0,3}",
+        rf"[a-z]{{3,24}}+[ \t]+(?!-|[A-Z_]+\b)(?P<secret>{_VALUE}{{3,500}}+)",
+    ),
+    *_places(
+        "secret on a command line",
+        "-u --user --proxy-user",
+        r"\s|^",
+        r"-[a-z-]{1,12}+[ \t=]+[\"']?[\w.@+-]{1,64}:(?P<secret>[^\s'\"]{2,200})",
+    ),
+    *_places(
+        "secret by its name", "password", r"\blogin\s{1,4}\S{1,80}\s{1,4}", r"password\s{1,4}(?P<secret>\S{1,200})"
+    ),
+    *_places(
+        "secret parameter of an address",
+        "token key secret signature password passwd pwd sig auth code credential",
+        r"[?&;][\w.-]{0,40}",
+        r"[a-zA-Z]{3,24}+=(?P<secret>[^&\s'\"<>]{1,2000})",
+    ),
+    *_places("authorization header", "authorization", r"(?:proxy-|x-[a-z]{1,20}-)?", *_IN_HEADER),
+    *_places(
+        "authorization header",
+        "key token",
+        r"\b(?:x-api-|x-[a-z]{1,20}-|private-|job-|x-auth-|x-amz-security-|ocp-apim-subscription-)",
+        *_IN_HEADER,
+    ),
+    *_places(
+        "bearer token",
+        "bearer",
+        r"(?<![a-z])",
+        r"[a-zA-Z]{3,24}+[ \t]{1,4}(?!\*)(?=[\w.~+/-]{0,200}?[\d._~+/-])(?P<secret>[\w.~+/-]{12,4000}=*)",
+    ),
+    *_places(_BASIC, "basic", r"(?<![a-z])", r"[a-zA-Z]{3,24}+[ \t]{1,4}(?P<secret>[A-Za-z0-9+/]{6,400}={0,2})"),
+    *_places(
+        "cookie",
+        "cookie",
+        "",
+        r"[a-zA-Z]{3,24}+\\{0,2}[\"'`]?\s{0,4}[:,]\s{0,4}[\"'`]?(?P<secret>[\w.-]{1,80}=[^\r\n\"'`]{4,4000})",
+    ),
+    # me:pass@word/with@any@host, token@host; then percent-encoded, and without a scheme
+    *_places(
+        "password in an address",
+        "://",
+        "",
+        r"://(?P<secret>[^\s/@:'\"<>]{0,256}:(?!\d{1,5}(?:[/?#]|$))[^\s'\"<>]{1,256})@(?=[^\s@'\"<>/]|$)",
+        r"://(?!(?:git|hg|svn|anonymous|ftp)@)(?P<secret>[^\s/@:'\"<>]{1,512})@",
+    ),
+    *_places("password in an address", "%3a%2f%2f", "", r"(?i:%3a%2f%2f)(?P<secret>[^\s/@'\"<>&]{1,512}?)(?i:%40)"),
+    *_places(
+        "password in an address",
+        ":",
+        r"(?<![\w.+/:@-])(?!(?:mailto|to|cc|bcc|from|author|email|e-mail|mail|contact|by|sha256|sha512)\b)[\w.+-]{1,64}",
+        r":(?!//)(?P<secret>[^\s'\"<>@:/]{3,128})@(?!sha\d)(?=(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,}\b|localhost\b"
+        r"|\d{1,3}(?:\.\d{1,3}){3}\b|[\w-]{1,63}:\d{2,5}\b)",
+    ),
+)
+
+
+def _is_user_and_password(encoded: str) -> bool:
+    """Whether it is base64 of `user:password`, and no word that follows `Basic`."""
+    try:
+        decoded = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return b":" in decoded and decoded.isascii() and decoded.decode().isprintable()
