@@ -42,6 +42,7 @@ _DARK = {INK: "#e3e8ed", MUTED: "#9aa6b2", GRID: "#323a43", PAPER: "#181c21", BA
 _DARK[ACCENT] = "#f0984a"
 
 _STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a name with a dollar sign is no formula
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same outlines on every machine
     "font.size": 9.0,

@@ -11,15 +11,23 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-_CODE = re.compile(r"(^```.*?^```[^\n]*$|(?<![`\\])`[^`\n]+`(?!`))", re.MULTILINE | re.DOTALL)
-_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+from artifacts.escaping import code, fenced, inert, quoted
 
 
 @dataclass(frozen=True)
 class Text:
-    """Markdown: paragraphs, lists, emphasis, fenced code."""
+    """Markdown: paragraphs, lists, emphasis, `code`. What others wrote goes in by `quoted` or `code` of
+    `artifacts.escaping`; links and pictures are shown as they are written."""
 
     markdown: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines of code, or of anything that keeps its columns."""
+
+    text: str
+    language: str = "text"
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Figure:
         return f"data:{mime};base64,{base64.b64encode(self.image).decode()}"
 
 
-Block = Text | Table | Figure
+Block = Text | Code | Table | Figure
 
 
 @dataclass(frozen=True)
@@ -59,26 +67,35 @@ class Section:
 
 
 def to_markdown(block: Block) -> str:
-    """A block as GitHub-flavoured Markdown. Text quotes what others wrote, names of files for one: it loads nothing."""
+    """A block as GitHub-flavoured Markdown that loads nothing."""
     match block:
         case Text(markdown):
             return inert(markdown)
+        case Code(text, language):
+            return fenced(text, language)
         case Figure():
-            return f"![{block.alt}]({block.data_uri})"
+            return f"![{quoted(block.alt)}]({block.data_uri})"
         case Table(columns, rows, caption):
             lines = [_row(columns), _row(("---",) * len(columns)), *(_row(row) for row in rows)]
             return "\n".join(lines) + (f"\n\n{inert(caption)}" if caption else "")
 
 
-def inert(markdown: str) -> str:
-    """Markdown without tags and images: whoever renders it asks no other host. Code stays as it is."""
-    parts = _CODE.split(markdown)
-    parts[::2] = [_TAG.sub("&lt;", part).replace("![", "!\\[") for part in parts[::2]]
-    return "".join(parts)
+def code_of(cell: str) -> str | None:
+    """The code that a cell holds and nothing else, between backticks."""
+    found = re.fullmatch(r"`([^`]+)`", cell)
+    return found and found[1]
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(inert(cell).replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
+    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def _cell(cell: str) -> str:
+    if cell == "---":
+        return cell
+    if held := code_of(cell):
+        return code(held).replace("|", "\\|")
+    return "<br>".join(map(quoted, cell.split("\n")))
 
 
 def duration(seconds: float) -> str:

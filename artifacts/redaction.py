@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from artifacts import credentials
+from artifacts.escaping import visible
 
 STARS = "**********"
 _SHORTEST = 8
@@ -102,7 +103,8 @@ def _told_by_name(name: str, value: str) -> bool:
 
 
 def redact_logs() -> None:
-    """Have every log record of this process redacted where it is made, so before any handler sees it."""
+    """Have every log record of this process redacted where it is made, so before any handler sees it, and what acts on
+    a terminal spelled out."""
     make = logging.getLogRecordFactory()
     if getattr(make, "redacts", False):
         return
@@ -110,11 +112,11 @@ def redact_logs() -> None:
     def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
         said = _message(record)
-        if said is not None and (clean := redact(said)) != said:
+        if said is not None and (clean := visible(redact(said))) != said:
             record.msg, record.args = clean, None
         if record.exc_info and record.exc_info[1]:
             trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
-            if (clean := redact(trace)) != trace:
+            if (clean := visible(redact(trace))) != trace:
                 record.exc_info, record.exc_text = None, clean
         return record
 

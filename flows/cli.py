@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
-from rich.console import Console
+from rich.text import Text
 
 from artifacts import faults
 from artifacts.errors import CodetuneError, discreet
@@ -25,6 +25,7 @@ from artifacts.garbage import leave
 from artifacts.installation import PACKAGES
 from flows import environment, output, processes
 from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure
+from flows.output import Console
 from flows.stages import STAGES
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def main() -> NoReturn:
     environment.apply(quiet=True)
     status = guarded(sys.argv[1:])
     if reason := output.lost():
-        errors.print(f"[bold red]error:[/] standard output cannot be written: {reason.strerror}")
+        _say_error(f"standard output cannot be written: {reason.strerror}")
         status = status or 1
     processes.end_within(LAST_WORDS)
     leave(status)
@@ -167,7 +168,7 @@ def guarded(arguments: list[str]) -> int:
     except CycloptsError:
         return 2  # cyclopts has said what is wrong
     except CodetuneError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(error)}")
+        _say_error(str(error))
         return error.exit_status
     except ValueError as error:
         wrong = environment.wrong_setting(error)
@@ -177,7 +178,7 @@ def guarded(arguments: list[str]) -> int:
         return wrong.exit_status
     except OSError as error:
         said = faults.explain(error) or faults.unknown(error)
-        errors.print(f"[bold red]error:[/] {_escaped(said)}")
+        _say_error(str(said))
         return said.exit_status
     except KeyboardInterrupt:
         errors.print("interrupted; run the same command again to continue")
@@ -208,23 +209,17 @@ def _run_flow(config: PipelineConfig, again: dict[str, Any], server: Server) -> 
 def _say_where(summary: RunSummary, seconds: float, server: Server) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n[bold]done in {seconds:.0f} s[/]")
-    console.print(f"  report     {summary.report}")
-    console.print(f"  model      {summary.model}")
-    console.print(f"  verdict    {_verdict(summary)}")
+    console.print(f"  report     {summary.report}", markup=False)
+    console.print(f"  model      {summary.model}", markup=False)
+    console.print(f"  verdict    {_verdict(summary)}", markup=False)
     command = os.path.relpath(Path(sys.executable).with_name("codetune"))
-    console.print(f"  dashboard  {f'{command} up' if server.temporary else server.page('/runs')}")
+    console.print(f"  dashboard  {f'{command} up' if server.temporary else server.page('/runs')}", markup=False)
 
 
 def _verdict(summary: RunSummary) -> str:
     version = f", v{summary.version}" if summary.version else ""
-    return _plain(f"{summary.verdict}{version}: {' '.join(summary.reasons)}")
+    return f"{summary.verdict}{version}: {' '.join(summary.reasons)}"
 
 
-def _escaped(error: CodetuneError) -> str:
-    return _plain(str(error))
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def _say_error(problem: str) -> None:
+    errors.print(Text.assemble(("error:", "bold red"), " ", problem))

@@ -14,6 +14,7 @@ from prefect import State
 from prefect.states import Failed
 
 from artifacts.errors import CodetuneError, discreet
+from artifacts.escaping import code, quoted, visible
 from artifacts.presentation import Section, Text
 from flows.notification import explain
 from tasks import dashboard
@@ -32,12 +33,13 @@ def told(work: Callable[[], T]) -> T | State[T]:
             log.error("this is a fault of codetune or of a library", exc_info=error)
         dashboard.publish("run", [_section(error)])
         said = str(error) if isinstance(error, CodetuneError) else f"{type(error).__name__}: {error}"
-        return Failed(message=said, data=error)
+        return Failed(message=visible(said), data=error)
 
 
 def _section(error: Exception) -> Section:
     """What a person needs to hear, on the run itself."""
     said = explain(error)
-    where = f"`{said['field']}`: " if said["field"] else ""
-    text = f"**What is wrong**\n\n{where}{said['problem']}\n\n**What to do**\n\n{said['remedy'] or 'See the log.'}"
+    where = f"{code(said['field'])}: " if said["field"] else ""
+    problem, remedy = quoted(said["problem"]), quoted(said["remedy"] or "See the log.")
+    text = f"**What is wrong**\n\n{where}{problem}\n\n**What to do**\n\n{remedy}"
     return Section("failure", "Why the run failed", (Text(text),))

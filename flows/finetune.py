@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from artifacts import faults
 from artifacts.errors import discreet
+from artifacts.escaping import code, quoted
 from artifacts.presentation import Section, Table, Text
 from artifacts.registry import Registry
 from artifacts.schema import (
@@ -172,8 +173,8 @@ def _overview(outcomes: list[policy.Outcome], report: RunReport, event: Event) -
         for one in outcomes
     )
     ruling = "held" if event.kind == "hold" else f"promoted, v{event.version}"
-    verdict = f"**{report.verdict}**\n\nThe model: {ruling}. {' '.join(event.reasons)}"
-    where = f"The whole report is one HTML file: `{report.path / 'report.html'}`"
+    verdict = f"**{quoted(report.verdict)}**\n\nThe model: {ruling}. {quoted(' '.join(event.reasons))}"
+    where = f"The whole report is one HTML file: {code(report.path / 'report.html')}"
     return Section("overview", "The run", (Text(verdict), Table(("stage", "", "took", "result"), rows), Text(where)))
 
 

@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from artifacts.errors import CodetuneError
+from artifacts.escaping import visible
 from artifacts.redaction import redact
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,19 @@ def message(flow_run: Any, state: Any) -> dict[str, Any]:
     }
     if state.is_completed():
         verdict = getattr(result, "verdict", None)
-        return {**said, "verdict": verdict, "reasons": list(getattr(result, "reasons", ()))}
-    return {**said, "error": explain(result, state.message)}
+        said |= {"verdict": verdict, "reasons": list(getattr(result, "reasons", ()))}
+    else:
+        said["error"] = explain(result, state.message)
+    return {name: _plain(value) for name, value in said.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The same without secrets, and with what acts on a terminal spelled out."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return visible(redact(value)) if isinstance(value, str) else value
 
 
 def explain(error: Any, fallback: str | None = None) -> dict[str, str | None]:

@@ -11,7 +11,13 @@ import io
 import locale
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import rich.console
+from rich.segment import Segment
+
+from artifacts.escaping import visible
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -38,6 +44,23 @@ _SPELLED = {
     "²": "^2",
     "½": "1/2",
 }
+
+
+class Console(rich.console.Console):
+    """Where a person reads. What others wrote (names of files, errors, answers) acts on no terminal: control characters
+    are spelled out, whatever they are part of, and nothing is a link."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"highlight": False, "emoji": False, **settings})
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """See `rich.console.Console`."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                plain = segment.style.update_link(None) if segment.style and segment.style.link else segment.style
+                yield Segment(visible(segment.text), plain)
 
 
 class _Sink(io.FileIO):

@@ -20,11 +20,11 @@ import psutil
 from filelock import FileLock, Timeout
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_HOME
-from rich.console import Console
 
 from artifacts.errors import InputError
 from artifacts.installation import home
 from flows import deploying, notification, processes, server
+from flows.output import Console
 from flows.processes import Service
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import cast
 
-from rich.console import Console, ConsoleRenderable, Group
+from rich.console import ConsoleRenderable, Group
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
@@ -17,6 +17,7 @@ from rich.text import Text
 from rich.traceback import Traceback
 
 from artifacts.progress import Tick
+from flows.output import Console
 from tasks.dashboard import amount_of, describe, readings_of
 from tasks.policy import Outcome
 
@@ -79,7 +80,7 @@ class Terminal:
         how = "cached" if outcome.state == "cached" else f"{outcome.seconds:.1f} s"
         again = f" [dim](continued at step {outcome.handle.resumed_from})[/]" if outcome.state == "resumed" else ""  # type: ignore[attr-defined]
         summary = escape(outcome.handle.summary)
-        self.console.print(f"{MARKS[outcome.state]} {outcome.stage:<13} {how:>8}   {summary}{again}")
+        self.console.print(f"{MARKS[outcome.state]} {escape(outcome.stage):<13} {how:>8}   {summary}{again}")
 
 
 class _Bars(Progress):

@@ -22,6 +22,7 @@ from prefect.artifacts import (
 from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
 from artifacts import digest
+from artifacts.escaping import quoted
 from artifacts.presentation import Figure, Section, to_markdown
 from artifacts.progress import Listener, Tick
 from artifacts.redaction import redact
@@ -41,9 +42,9 @@ def publish(stage: str, sections: list[Section]) -> None:
         figures = [block for block in section.blocks if isinstance(block, Figure)]
         try:
             if text:
-                create_markdown_artifact(redact(text), key=key, description=section.title)
+                create_markdown_artifact(redact(text), key=key, description=quoted(section.title))
             for number, figure in enumerate(figures, start=1):
-                create_image_artifact(figure.data_uri, key=f"{key}-figure-{number}", description=figure.alt)
+                create_image_artifact(figure.data_uri, key=f"{key}-figure-{number}", description=quoted(figure.alt))
         except Exception as error:
             log.warning("the dashboard did not take “%s”: %s", section.title, error)
             return
@@ -116,10 +117,10 @@ class _Bar:
         percent = 100 * (tick.fraction or 0.0)
         try:
             if self._artifact is None:
-                created = create_progress_artifact(percent, key=self._key, description=describe(tick))
+                created = create_progress_artifact(percent, key=self._key, description=quoted(describe(tick)))
                 self._artifact = created if isinstance(created, UUID) else None
             else:
-                update_progress_artifact(self._artifact, percent, description=describe(tick))
+                update_progress_artifact(self._artifact, percent, description=quoted(describe(tick)))
         except Exception as error:
             log.debug("the dashboard did not take the progress of %s: %s", self._key, error)
         return tick

@@ -93,9 +93,10 @@ LINES_SHOWN = 6
 
 def _show(question: Question, answers: Answers, truth: str | None) -> None:
     """What stands before the gap, both answers side by side with their differences marked, and the truth."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from flows.output import Console
 
     console = Console(highlight=False)
     before = question.before.rstrip("\n").split("\n")[-LINES_SHOWN:]

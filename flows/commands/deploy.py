@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from flows import deploying, server
+from flows.output import Console
 
 
 def deploy(

@@ -85,10 +85,10 @@ def _run(model: str, config: PipelineConfig, suites: list[str] | None, server: A
 
 def _show(result: Reevaluation) -> None:
     """Both questions' figures, and what the gate would say."""
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from artifacts.presentation import Figure, to_markdown
+    from flows.output import Console
     from tasks.evaluation import STAGE
 
     console = Console(highlight=False)
@@ -97,6 +97,6 @@ def _show(result: Reevaluation) -> None:
             console.print(Markdown(f"## {section.title}"))
             for block in section.blocks:
                 if not isinstance(block, Figure):
-                    console.print(Markdown(to_markdown(block)))
+                    console.print(Markdown(to_markdown(block), hyperlinks=False))
     console.print(f"the gate would say: {result.verdict}. {' '.join(result.reasons)}", markup=False)
     console.print(f"  evaluation  {result.evaluation}", markup=False, soft_wrap=True)

@@ -6,9 +6,9 @@ import json
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from flows.commands.options import Json, Model, StorePath, use_store
+from flows.output import Console
 
 
 def lineage(

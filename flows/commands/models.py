@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.markup import escape
 
 from artifacts import paths
 from artifacts.errors import InputError
 from flows.commands.options import Json, Model, StorePath, use_store
+from flows.output import Console
 
 if TYPE_CHECKING:
     from artifacts.registry import Registry

@@ -14,11 +14,11 @@ def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = Non
     The plan, the time and the memory that are expected, what is too little. It runs no stage.
     """
     config = configure(recipe, changes, store)
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from artifacts.presentation import to_markdown
     from artifacts.progress import SILENT
+    from flows.output import Console
     from tasks.base_model import locate
     from tasks.generation import check_context
     from tasks.preflight import STAGE
@@ -33,5 +33,5 @@ def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = Non
         for section in STAGE.show(report):
             console.print(Markdown(f"## {section.title}"))
             for block in section.blocks:
-                console.print(Markdown(to_markdown(block)))
+                console.print(Markdown(to_markdown(block), hyperlinks=False))
     return 0

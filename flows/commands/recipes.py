@@ -18,10 +18,10 @@ def list_recipes(
 
         print(json.dumps(PipelineConfig.model_json_schema(), indent=1))
         return 0
-    from rich.console import Console
     from rich.table import Table
 
     from flows import recipes
+    from flows.output import Console
 
     table = Table(box=None, pad_edge=False)
     table.add_column("recipe", style="bold", no_wrap=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
 
 from artifacts.errors import InputError
 from flows.commands.options import SECONDS, THREADS, Json, given_path
+from flows.output import Console
 
 if TYPE_CHECKING:
     from artifacts.schema import Protection
@@ -118,7 +118,8 @@ def _show(name: str, scores: Scores, protection: Protection) -> None:
     for row in rows:  # a table of rich's takes a millisecond a row, and there may be as many as completions
         print(f"{row[0]:<{task}}  {row[1]:<{outcome}}  {row[2]}".rstrip())
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in scores.outcomes.items())
-    console.print(f"\n{name}: {scores.problems:,} problems, {scores.completions:,} completions: {outcomes}")
+    counts = f"{scores.problems:,} problems, {scores.completions:,} completions: {outcomes}"
+    console.print(f"\n{name}: {counts}", markup=False)
     if scores.stopped:
         console.print(
             f"{scores.stopped:,} of those that passed raised StopIteration: it can end a loop of the test before its"

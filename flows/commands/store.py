@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from flows.commands.options import RUNS, Json, StorePath, use_store
+from flows.output import Console
 
 if TYPE_CHECKING:
     from artifacts.ledger import RunRecord

@@ -19,11 +19,11 @@ from prefect.settings import (
     PREFECT_SERVER_API_HOST,
     PREFECT_SERVER_API_PORT,
 )
-from rich.console import Console
 
 from artifacts.errors import InputError
 from flows import access, deploying, server
 from flows.commands.options import PORTS, not_blank, use_store
+from flows.output import Console
 from flows.services import Services, usual_name
 
 

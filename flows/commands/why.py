@@ -43,7 +43,7 @@ def why(
     if as_json:
         print(json.dumps(explanation.model_dump(mode="json")))
         return 0
-    from rich.console import Console
+    from flows.output import Console
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for line in told(explanation):

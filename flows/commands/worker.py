@@ -6,10 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from prefect.client.orchestration import get_client
-from rich.console import Console
 
 from flows import deploying, server
 from flows.commands.options import not_blank, use_store
+from flows.output import Console
 from flows.services import Services, usual_name
 
 PATIENCE = 10.0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from artifacts import figures
+from artifacts.escaping import visible
 from artifacts.presentation import Figure
 from artifacts.schema import Metric
 from tasks.evaluation.words import interval, is_share
@@ -45,7 +46,7 @@ def _panel(axes: Axes, metrics: Sequence[Metric]) -> None:
             marker = "]" if metric.better == "lower" else "["
             axes.plot([bound], [row], marker=f"${marker}$", color=figures.MUTED, markersize=9, linestyle="")
     axes.set_yticks(
-        range(len(metrics)), [metric.title.replace(" loss, nats per token", ": loss") for metric in metrics]
+        range(len(metrics)), [visible(metric.title.replace(" loss, nats per token", ": loss")) for metric in metrics]
     )
     axes.set_ylim(len(metrics) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -85,7 +86,7 @@ def _against(axes: Axes, pairs: Sequence[tuple[Metric, Metric]]) -> None:
             axes.plot([end * scale for end in kept.gain], [y, y], color=colour, linewidth=1.6)
         if learned.gain:
             axes.plot([x, x], [end * scale for end in learned.gain], color=colour, linewidth=1.6)
-        label = learned.title.partition(": ")[2] or "loss"
+        label = visible(learned.title.partition(": ")[2]) or "loss"
         axes.plot([x], [y], "o", color=colour, markersize=6, label=label)
         if kept.margin is not None and len(pairs) == 1:
             axes.axvline(-kept.margin * scale, color=figures.ACCENT, linewidth=1.0, linestyle="--")

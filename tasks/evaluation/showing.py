@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
-from artifacts.presentation import Block, Section, Table, Text
+from artifacts.escaping import code, quoted
+from artifacts.presentation import Block, Code, Section, Table, Text
 from artifacts.schema import Breakdown, Completion, EvaluationReport, Metric, Question
 from tasks.evaluation import plots
 from tasks.evaluation.words import change, figure, in_a_sentence, interval, margin, share, suite_in_words, verdict
@@ -31,11 +31,11 @@ def sections(handle: EvaluationReport) -> list[Section]:
         found.append(_noise(handle))
     found += _breakdowns(handle)
     if handle.notes:
-        notes = Text("\n".join(f"- {note}" for note in handle.notes))
+        notes = Text("\n".join(f"- {quoted(note)}" for note in handle.notes))
         found.append(Section("notes", "What was not measured", (notes,)))
     if handle.samples:
-        texts = tuple(Text(_sample(sample)) for sample in handle.samples)
-        found.append(Section("completions", "Completions side by side", texts))
+        blocks = tuple(block for sample in handle.samples for block in _sample(sample))
+        found.append(Section("completions", "Completions side by side", blocks))
     return found
 
 
@@ -89,7 +89,7 @@ def _functional(handle: EvaluationReport) -> list[Section]:
     """Suite by suite: both models' pass@1, and what became of their programs."""
     metrics = {metric.name: metric for metric in handle.metrics}
     found = [(one, metrics[f"kept_{one.suite}_pass"]) for one in handle.functional]
-    sentences = Text("\n".join(f"- {in_a_sentence(one, metric)}" for one, metric in found))
+    sentences = Text("\n".join(f"- {quoted(in_a_sentence(one, metric))}" for one, metric in found))
     rows = tuple(
         (
             one.suite,
@@ -104,7 +104,7 @@ def _functional(handle: EvaluationReport) -> list[Section]:
     columns = ("suite", "verdict", "base, pass@1", "tuned, pass@1", "gained / lost", "McNemar p")
     caption = (
         "One greedy answer to each problem, run against the suite's test. In brackets Wilson's 95% interval of each"
-        f" model alone; the verdict is that of the paired difference above. Sandbox: {handle.protection}."
+        f" model alone; the verdict is that of the paired difference above. Sandbox: {quoted(handle.protection)}."
     )
     why = tuple(
         (one.suite, reason, f"{one.base.reasons.get(reason, 0):,}", f"{one.tuned.reasons.get(reason, 0):,}")
@@ -199,8 +199,8 @@ def _both(metric: Metric, row: Breakdown) -> tuple[str, str, str]:
     return figure(metric, row.base), figure(metric, row.tuned), change(metric, row.tuned - row.base)
 
 
-def _sample(sample: Completion) -> str:
-    """One item as Markdown: the text around the gap, then truth and both answers."""
+def _sample(sample: Completion) -> tuple[Block, Block]:
+    """One item: where it is, then the text around the gap, truth and both answers."""
     before = sample.prompt.rstrip("\n").split("\n")[-LINES_BEFORE:]
     after = sample.suffix.split("\n")[:LINES_AFTER] if sample.suffix else []
     answers = (("truth", sample.truth), ("base", sample.base), ("tuned", sample.tuned))
@@ -211,6 +211,6 @@ def _sample(sample: Completion) -> str:
     ]
     context = [f"{'':5} │ {line}" for line in before], [f"{'':5} │ {line}" for line in after]
     body = "\n".join([*context[0], *lines, *context[1]])
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", body)), default=0))
     what = suite_in_words(sample.kind).capitalize()
-    return f"**{what}** in `{sample.repo}`, `{sample.path}` ({sample.chosen})\n\n{fence}text\n{body}\n{fence}"
+    where = f"**{quoted(what)}** in {code(sample.repo)}, {code(sample.path)} ({sample.chosen})"
+    return Text(where), Code(body)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from artifacts.escaping import quoted
 from artifacts.presentation import Section, Table, Text
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import Executions, Generations, Protection
@@ -144,7 +145,7 @@ def sections(handle: Executions) -> list[Section]:
         rows.append(("passed by raising StopIteration", f"{handle.stopped:,}"))
     held = Table(("layer", "how"), tuple(handle.protection.layers.items()))
     blocks = [Table(("programs that the models wrote", ""), tuple(rows)), held]
-    problem = [Text(f"**Weak**: {handle.protection.problem}")] if handle.protection.problem else []
+    problem = [Text(f"**Weak**: {quoted(handle.protection.problem)}")] if handle.protection.problem else []
     return [Section("execution", "Programs in the sandbox", (*problem, *blocks))]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from artifacts.escaping import code, fenced, quoted, visible
 from artifacts.schema import Checkpoint, DatasetSample, Plan, Quantization, Record, TokenizedDataset
 from tasks.base_model import ModelReference
 from tasks.exporting.adapter import Adapter
@@ -36,14 +39,14 @@ class Ingredients(Record):
 
 def write_card(made: Ingredients, form: Form, folder: Path) -> None:
     """Write `README.md`, with equal bytes for equal ingredients: no times, no speeds."""
-    title = _short(made.model.name)
+    title = quoted(_short(made.model.name))
     heading = f"# {title}, adapted" + (" (LoRA adapter)" if form == "adapter" else "")
     parts = [
         _front_matter(made, form),
         heading,
         _introduction(made, form),
         "## How to load it",
-        f"```python\n{loading_lines(_base_name(made), made.model.revision, form)}\n```",
+        fenced(loading_lines(_base_name(made), made.model.revision, form), "python"),
         "## Data",
         _data(made.sample, made.tokens),
         "## Training",
@@ -57,44 +60,73 @@ def loading_lines(base: str, revision: str | None, form: Form, folder: str = "."
     if form == "merged":
         return (
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'model = AutoModelForCausalLM.from_pretrained("{folder}", dtype="auto", device_map="auto")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
+            f'model = AutoModelForCausalLM.from_pretrained({_literal(folder)}, dtype="auto", device_map="auto")\n'
+            f"tokenizer = AutoTokenizer.from_pretrained({_literal(folder)})"
         )
-    at = f', revision="{revision}"' if revision else ""
+    at = f", revision={_literal(revision)}" if revision else ""
+    base, folder = _literal(base), _literal(folder)
     return (
         "from peft import PeftModel\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{base}"{at}, dtype="auto", device_map="auto")\n'
-        f'model = PeftModel.from_pretrained(base, "{folder}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{base}"{at})'
+        f'base = AutoModelForCausalLM.from_pretrained({base}{at}, dtype="auto", device_map="auto")\n'
+        f"model = PeftModel.from_pretrained(base, {folder})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({base}{at})"
     )
+
+
+def _literal(text: str) -> str:
+    """A string as Python reads it, in double quotes, whatever is in it."""
+    return visible(json.dumps(text, ensure_ascii=False))
 
 
 def _front_matter(made: Ingredients, form: Form) -> str:
     """Metadata as the hub reads it: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
-    lines = [f"library_name: {'peft' if form == 'adapter' else 'transformers'}", "pipeline_tag: text-generation"]
+    import yaml
+
+    told: dict[str, Any] = {"library_name": "peft" if form == "adapter" else "transformers"}
+    told["pipeline_tag"] = "text-generation"
     if made.model.revision:
-        lines.append(f"base_model: {made.model.name}")
-    lines += [*_license(made.base), "tags:", "- code", "- lora", "- codetune"]
-    return "---\n" + "\n".join(lines) + "\n---"
+        told["base_model"] = visible(made.model.name)
+    told |= {**_license(made.base), "tags": ["code", "lora", "codetune"]}
+    return f"---\n{yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=1000)}---"
 
 
-def _license(base: Path) -> list[str]:
-    """The licence lines of the base model's own card: what is derived from it stands under the same."""
+_LICENSE_FIELDS = {
+    "license": re.compile(r"[\w.+ ()-]{1,100}"),
+    "license_name": re.compile(r"[\w.+ ()-]{1,100}"),
+    "license_link": re.compile(r"(?:https?://[\w.-]+(?:/[\w.~/%+-]*)?|[\w./-]+)"),
+}
+"""What the hub reads of a licence, and the form that it has: pages and tools show it as it stands."""
+
+
+def _license(base: Path) -> dict[str, str]:
+    """The licence by the base model's own card: what is derived from it stands under the same."""
+    import yaml
+
     card = base / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
     if not text.startswith("---\n"):
-        return []
+        return {}
     front = text[4:].split("\n---", 1)[0]
-    return [line for line in front.splitlines() if line.startswith(("license:", "license_name:", "license_link:"))]
+    # line by line: the rest may be of any form
+    lines = [line for line in front.splitlines() if line.startswith(tuple(f"{name}:" for name in _LICENSE_FIELDS))]
+    try:
+        told = yaml.safe_load("\n".join(lines)) or {}
+    except yaml.YAMLError:
+        return {}
+    return {
+        name: told[name]
+        for name, form in _LICENSE_FIELDS.items()
+        if isinstance(told.get(name), str) and form.fullmatch(told[name])
+    }
 
 
 def _introduction(made: Ingredients, form: Form) -> str:
-    revision = f" at revision `{made.model.revision}`" if made.model.revision else ""
+    revision = f" at revision {code(made.model.revision)}" if made.model.revision else ""
     what = "A LoRA adapter for" if form == "adapter" else "The fp16 weights, adapter merged in, of"
     checked = "the trained model on the same base" if form == "adapter" else "the unquantized base with the adapter"
     return (
-        f"{what} `{made.model.name}`{revision}, adapted to {made.sample.source}. "
+        f"{what} {code(made.model.name)}{revision}, adapted to {quoted(made.sample.source)}. "
         f"Loaded again and compared with {checked} on held-out text before it was published."
     )
 
@@ -147,7 +179,7 @@ def _learning_rate(checkpoint: Path) -> float:
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value.replace('|', '/')} |" for name, value in rows)])
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {quoted(value)} |" for name, value in rows)])
 
 
 def _counts(counts: Mapping[str, int]) -> str:

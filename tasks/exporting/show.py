@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from artifacts.presentation import Section, Table, Text
+from artifacts.escaping import code, quoted
+from artifacts.presentation import Code, Section, Table, Text
 from artifacts.schema import Comparison, ExportedModel
 from tasks.exporting.adapter import CONFIG
 from tasks.exporting.card import Form, loading_lines
@@ -17,8 +18,12 @@ def sections(handle: ExportedModel) -> list[Section]:
         rows.append(_row("merged, fp16", handle, "merged", handle.merged_bytes, handle.merged_comparison))
     columns = ("export", "folder in it", "size", "largest difference of a logit", "allowed", "positions")
     caption = "; ".join(_against(handle))
-    place = Text(f"In `{handle.path}`")
-    blocks = (place, Table(columns, tuple(rows), caption[:1].upper() + caption[1:] + "."), Text(_lines(handle)))
+    place = Text(f"In {code(handle.path)}")
+    blocks = (
+        place,
+        Table(columns, tuple(rows), quoted(caption[:1].upper() + caption[1:] + ".")),
+        Code(_lines(handle), "python"),
+    )
     return [Section("model", "Exported model", blocks)]
 
 
@@ -37,7 +42,7 @@ def _lines(handle: ExportedModel) -> str:
     settings = json.loads((handle.path / "adapter" / CONFIG).read_text(encoding="utf-8"))
     base, revision = settings["base_model_name_or_path"], settings.get("revision")
     lines = loading_lines(base, revision, form, "FOLDER").replace('"FOLDER"', "folder")
-    return f'```python\nfolder = "{handle.path / form}"\n\n{lines}\n```'
+    return f"folder = {json.dumps(str(handle.path / form), ensure_ascii=False)}\n\n{lines}"
 
 
 def _bytes(size: int) -> str:

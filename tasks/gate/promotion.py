@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 
 from artifacts import digest
+from artifacts.escaping import quoted
 from artifacts.intervals import verdict
 from artifacts.presentation import Section, Text
 from artifacts.registry import RESULTS, Registry, now
@@ -114,7 +115,7 @@ def _by_metric(found: Sequence[Result]) -> dict[str, dict[str, Result]]:
 
 def sections(event: Event) -> list[Section]:
     """For the dashboard: what became of the model."""
-    reasons = "\n".join(f"- {reason}" for reason in event.reasons)
+    reasons = "\n".join(f"- {quoted(reason)}" for reason in event.reasons)
     return [Section("outcome", "Promotion", (Text(f"**{in_words(event)}**\n\n{reasons}"),))]
 
 

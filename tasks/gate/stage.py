@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from artifacts.escaping import quoted
 from artifacts.presentation import Section, Table, Text
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import EvaluationReport, Generations, Metric
@@ -105,7 +106,7 @@ def sections(decision: GateDecision) -> list[Section]:
         "A figure that does not decide can only object, by being worse. A model that is worse by the margin passes a"
         " deciding figure in about 2.5 of 100 cases, as simulated; more often where whole repositories fail together."
     )
-    reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
+    reasons = "\n".join(f"- {quoted(reason)}" for reason in decision.reasons)
     table = Table(("", "asked whether it", "verdict", "decides", "finding", "beside it"), rows, caption)
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 

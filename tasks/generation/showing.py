@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from artifacts.escaping import quoted
 from artifacts.presentation import Block, Section, Table, Text
 from artifacts.schema import Generations
 
@@ -23,7 +24,7 @@ def sections(handle: Generations) -> list[Section]:
         ]
     blocks: list[Block] = [Table(("base, base again and tuned", ""), tuple(rows))]
     if handle.notes:
-        blocks.append(Text("\n".join(f"- {note}" for note in handle.notes)))
+        blocks.append(Text("\n".join(f"- {quoted(note)}" for note in handle.notes)))
     found = [Section("generations", "What the models were put through", tuple(blocks))]
     return [*found, _contamination(handle)] if handle.looked_at else found
 
@@ -33,7 +34,9 @@ def _contamination(handle: Generations) -> Section:
     said = "; ".join(
         f"{_NAMES.get(domain, domain)}: {counts[domain]:,} of {total:,}" for domain, total in handle.looked_at.items()
     )
-    text = f"Looked for in the training data, and left out where most of it stands in one training file. {said}."
+    text = (
+        f"Looked for in the training data, and left out where most of it stands in one training file. {quoted(said)}."
+    )
     rows = tuple(
         (_NAMES.get(one.domain, one.domain), f"`{one.item}`", one.kind, f"`{one.document}`", f"{one.share:.0%}")
         for one in handle.contaminated[:MOST_OVERLAPS]

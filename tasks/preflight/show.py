@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from artifacts.escaping import quoted
 from artifacts.presentation import Section, Table, Text, duration
 from artifacts.schema import Plan, Prediction, PreflightReport
 
@@ -13,7 +14,7 @@ def sections(handle: PreflightReport) -> list[Section]:
     """One section: what the job will run on and how."""
     plan = Table(("plan", ""), plan_rows(handle.plan))
     prediction = Table(("predicted", ""), prediction_rows(handle.prediction))
-    blocks = (Text(f"Machine: **{handle.machine}**"), plan, prediction, _checks(handle))
+    blocks = (Text(f"Machine: **{quoted(handle.machine)}**"), plan, prediction, _checks(handle))
     return [Section("plan", "Machine and plan", blocks)]
 
 

@@ -1,7 +1,7 @@
 """Blocks and chapters → one HTML page that needs nothing but itself.
 
 Text from data sets and models reaches this page: Jinja escapes whatever a template prints, Markdown is rendered with
-HTML and images switched off, and the page's own content security policy forbids scripts and any request.
+HTML, links and images switched off, and the page's own content security policy forbids scripts and any request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from artifacts import presentation
-from artifacts.presentation import Block, Figure, Table, inert
+from artifacts.escaping import inert, quoted, visible
+from artifacts.presentation import Block, Figure, Table, code_of
 from tasks.reporting.chapters import Chapter
 from tasks.reporting.verdict import Answer, KeyFigure, Tone
 
@@ -38,18 +39,18 @@ class Page:
 
 def to_html(page: Page) -> str:
     """The page as a document: equal pages give equal text."""
-    return _environment().get_template("report.html.j2").render(page=page)
+    return visible(_environment().get_template("report.html.j2").render(page=page))
 
 
 def to_markdown(page: Page) -> str:
     """The page as Markdown with its pictures, for the dashboard; samples side by side are for the HTML alone."""
-    answers = [f"**{answer.question}** {answer.sentence}" for answer in page.answers]
+    answers = [f"**{answer.question}** {quoted(answer.sentence)}" for answer in page.answers]
     rows = tuple((one.label, one.value, one.note) for one in page.figures)
-    lines = [f"# {page.title}", page.subtitle, *answers, _markdown_of(Table(("", "", ""), rows))]
+    lines = [f"# {quoted(page.title)}", quoted(page.subtitle), *answers, _markdown_of(Table(("", "", ""), rows))]
     for chapter in page.chapters:
-        lines += [f"## {chapter.title}"] if chapter.sections else []
+        lines += [f"## {quoted(chapter.title)}"] if chapter.sections else []
         for section in chapter.sections:
-            lines += [f"### {section.title}", *map(_markdown_of, section.blocks)]
+            lines += [f"### {quoted(section.title)}", *map(_markdown_of, section.blocks)]
     return "\n\n".join(lines)
 
 
@@ -60,18 +61,18 @@ def _markdown_of(block: Block) -> str:
 
 def markdown_to_html(text: str) -> Markup:
     """Markdown as HTML. What looks like HTML in it is shown, not obeyed; images are not loaded."""
-    return Markup(_markdown().render(text))
+    return Markup(_markdown().render(inert(text)))
 
 
 def inline_to_html(text: str) -> Markup:
     """One line of Markdown, for captions."""
-    return Markup(_markdown().renderInline(text))
+    return Markup(_markdown().renderInline(inert(text)))
 
 
 def cell_to_html(cell: str) -> Markup:
     """A cell as it stands; one that is wholly in backticks, as code. Cells quote file names: no Markdown in them."""
-    code = re.fullmatch(r"`([^`]+)`", cell)
-    return Markup("<code>{}</code>").format(code[1]) if code else escape(cell)
+    code = code_of(cell)
+    return Markup("<code>{}</code>").format(code) if code else escape(cell)
 
 
 def numeric_columns(table: Table) -> list[bool]:
@@ -86,7 +87,7 @@ def _is_number(cell: str) -> bool:
 
 @cache
 def _markdown() -> MarkdownIt:
-    return MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    return MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link", "autolink"])
 
 
 @cache

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from artifacts.configuration import Config
+from artifacts.escaping import code, quoted
 from artifacts.presentation import Section, Table, Text
 from artifacts.progress import Progress
 from artifacts.schema import (
@@ -116,5 +117,5 @@ def sections(handle: RunReport) -> list[Section]:
     """For the dashboard: the verdict, the key figures, and where the page is."""
     figures = json.loads((handle.path / "figures.json").read_text(encoding="utf-8"))
     table = Table(("", "", ""), tuple((one["label"], one["value"], one["note"]) for one in figures))
-    where = f"The whole report is one HTML file: `{handle.path / 'report.html'}`"
-    return [Section("verdict", "Outcome", (Text(f"**{handle.verdict}**"), table, Text(where)))]
+    where = f"The whole report is one HTML file: {code(handle.path / 'report.html')}"
+    return [Section("verdict", "Outcome", (Text(f"**{quoted(handle.verdict)}**"), table, Text(where)))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from artifacts.escaping import quoted
 from artifacts.presentation import Section, Table, Text
 from artifacts.schema import DatasetSample, FunnelStep, KeptSample, SplitSize
 
@@ -29,7 +30,7 @@ def sections(sample: DatasetSample) -> list[Section]:
         "Every file that was read, and where it left.",
     )
     blocks = (
-        Text(f"Source: **{sample.source}**"),
+        Text(f"Source: **{quoted(sample.source)}**"),
         funnel,
         _sides(sample),
         _counts("Language", sample.languages),

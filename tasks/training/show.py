@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from artifacts import figures
+from artifacts.escaping import quoted
 from artifacts.presentation import Figure, Section, Table, Text
 from artifacts.schema import Checkpoint
 
@@ -37,7 +38,7 @@ def sections(checkpoint: Checkpoint) -> list[Section]:
     )
     if checkpoint.resumed_from is not None:
         text += f" The run was interrupted and continued from step {checkpoint.resumed_from}."
-    text += "".join(f" {fallback.capitalize()}." for fallback in checkpoint.fallbacks)
+    text += "".join(f" {quoted(fallback.capitalize())}." for fallback in checkpoint.fallbacks)
     blocks = (
         Text(text),
         Figure(_loss_curve(columns), "svg", f"training loss per step, ends at {checkpoint.last_loss:.3f}", NOISE),

@@ -63,7 +63,7 @@ def test_the_gate_rests_on_it(solved: Generations, report: EvaluationReport, tmp
 
 def test_what_there_is_to_see(report: EvaluationReport) -> None:
     shown = {section.key: "\n".join(map(to_markdown, section.blocks)) for section in STAGE.show(report)}
-    assert "pass@1 of the base: 10 of 12, 83.3% [55.2%, 95.3%]" in shown["functional"]
+    assert "pass@1 of the base: 10 of 12, 83.3% \\[55.2%, 95.3%\\]" in shown["functional"]
     assert "Sandbox: strong" in shown["functional"] and "small: pass@1" in shown["kept"]
     assert "| small | exception: KeyError | 1 | 0 |" in shown["reasons"]
 

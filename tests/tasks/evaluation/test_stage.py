@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from artifacts.presentation import Block, Figure, Table, Text, to_markdown
+from artifacts.presentation import Block, Code, Figure, Table, to_markdown
 from artifacts.schema import EvaluationReport, ExportedModel, Generations
 from artifacts.store import Store
 from tasks.evaluation import STAGE, EvaluationConfig, run_evaluation
@@ -138,5 +138,5 @@ def test_what_there_is_to_see(shown: dict[str, tuple[Block, ...]]) -> None:
     noise, languages = shown["noise"][0], shown["languages"][0]
     assert isinstance(noise, Table) and {row[2] for row in noise.rows} == {"0"}
     assert isinstance(languages, Table) and languages.rows[0][0] == "Python"
-    text = shown["completions"][0]
-    assert isinstance(text, Text) and "tuned │ " in to_markdown(text)
+    text = shown["completions"][1]
+    assert isinstance(text, Code) and "tuned │ " in to_markdown(text)
