@@ -174,7 +174,7 @@ def guarded(arguments: list[str]) -> int:
         wrong = environment.wrong_setting(error)
         if wrong is None:
             raise
-        errors.print(f"[bold red]error:[/] {_escaped(wrong)}")
+        _say_error(str(wrong))
         return wrong.exit_status
     except OSError as error:
         said = faults.explain(error) or faults.unknown(error)
@@ -202,7 +202,7 @@ def _run_flow(config: PipelineConfig, again: dict[str, Any], server: Server) -> 
         if not done:
             raise
         said = str(error).partition("\n")[0]
-        errors.print(_plain(f"all is done, but the server at {server.address} was not told: {said}"))
+        errors.print(f"all is done, but the server at {server.address} was not told: {said}", markup=False)
         return done[0], ""
 
 

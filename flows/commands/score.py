@@ -115,8 +115,9 @@ def _show(name: str, scores: Scores, protection: Protection) -> None:
     console = Console(highlight=False, soft_wrap=True)
     rows = [_row(one) for one in scores.verdicts if not one.passed or one.stopped]
     task, outcome = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
-    for row in rows:  # a table of rich's takes a millisecond a row, and there may be as many as completions
-        print(f"{row[0]:<{task}}  {row[1]:<{outcome}}  {row[2]}".rstrip())
+    # one text: a table of rich's takes a millisecond a row, and there may be as many rows as completions
+    lines = "\n".join(f"{row[0]:<{task}}  {row[1]:<{outcome}}  {row[2]}".rstrip() for row in rows)
+    console.print(lines, markup=False, end="\n" if lines else "")
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in scores.outcomes.items())
     counts = f"{scores.problems:,} problems, {scores.completions:,} completions: {outcomes}"
     console.print(f"\n{name}: {counts}", markup=False)
