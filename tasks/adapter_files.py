@@ -27,13 +27,18 @@ REMEDY = "copy the whole folder again, or run the training again"
 _KEY = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?")
 _NAME = re.compile(r"[\w.]+")
 _HIGHEST_RANK = 1 << 16
-_READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "use_rslora")
+_READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern")
 _MEANS_NOTHING_HERE = (
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),  # the weights say which layers
-    *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),  # how training began
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),  # how training began
     *("megatron_core", "qalora_group_size", "runtime_config", "ensure_weight_tying"),
 )
+_VALUES: dict[str, tuple[Any, ...]] = {
+    "task_type": ("CAUSAL_LM", None),
+    "use_rslora": (True, False, None),
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),  # others alter the base's weights
+}
 _NOTHING = (None, False, "none", 0)
 
 
@@ -144,6 +149,9 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     dropout = settings.get("lora_dropout") or 0
     if not _is_number(dropout) or not 0 <= dropout < 1:
         _refuse(path, f"its lora_dropout is {str(dropout)[:40]}, which is no share")
+    for name, values in _VALUES.items():
+        if not isinstance(settings.get(name), bool | str | None) or settings.get(name) not in values:
+            _refuse(path, f"its {name} is {str(settings[name])[:40]!r}")
     for name, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_number)):
         pattern = settings.get(name) or {}
         if not isinstance(pattern, dict) or not all(map(fits, pattern.values())):
@@ -151,7 +159,9 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         if wrong := [key for key in pattern if not _NAME.fullmatch(key)]:
             _refuse(path, f"its {name} has the expression {wrong[0][:60]!r}; only names of layers are taken")
     for name, value in settings.items():
-        if name not in (*_READ, *_MEANS_NOTHING_HERE) and not (value in _NOTHING or value == {} or value == []):
+        if name not in (*_READ, *_VALUES, *_MEANS_NOTHING_HERE) and not (
+            value in _NOTHING or value == {} or value == []
+        ):
             _refuse(path, f"it sets {name[:60]} to {str(value)[:60]}, which only other versions or kinds know")
 
 

@@ -56,11 +56,12 @@ def _one_of(*values: str) -> Rule:
 _LAYERS, _HEADS, _WIDTH, _EXPERTS = _count(1, 1000), _count(1, 4096), _count(1, 1 << 20), _count(0, 4096)
 _POSITIONS, _PIECES, _IDS = _count(1, 1 << 28), _count(1, 1 << 24), _count(0, 1 << 24)
 _FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
-_TEXT: Rule = (lambda value: isinstance(value, str), "a text")
+_TEXT: Rule = (lambda value: isinstance(value, str) and len(value) < 4096 and value.isprintable(), "a line of text")
 _OBJECT: Rule = (lambda value: isinstance(value, dict), "an object")
 _TEXTS: Rule = (lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of texts")
+_TOKEN: Rule = (lambda value: type(value) is int, "the number of a token")
 _TOKENS: Rule = (
-    lambda value: all(type(one) is int for one in (value if isinstance(value, list) else [value])),
+    lambda value: value != [] and all(type(one) is int for one in (value if isinstance(value, list) else [value])),
     "the number of a token, or a list of them",
 )
 
@@ -74,19 +75,26 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("sliding_window", "max_window_layers"), _IDS),
     "vocab_size": _PIECES,
     "num_labels": _EXPERTS,
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), _TOKENS),
+    **dict.fromkeys(("bos_token_id", "pad_token_id"), _TOKEN),
+    "eos_token_id": _TOKENS,
     **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mlp_bias", "use_cache", "use_sliding_window"), _FLAG),
     **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"), _number(1e-30, 1)),
     **dict.fromkeys(("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"), _number(0, 1)),
-    "initializer_range": _number(0, 100),
+    "initializer_range": _number(0, 1),
     "rope_theta": _number(1e-6, 1e30),
-    **dict.fromkeys(("rope_scaling", "rope_parameters", "text_config"), _OBJECT),
+    **dict.fromkeys(("rope_scaling", "rope_parameters", "text_config", "auto_map"), _OBJECT),
     **dict.fromkeys(("dtype", "torch_dtype"), _one_of(*_TYPES)),
     **dict.fromkeys(("model_type", "_name_or_path", "transformers_version"), _TEXT),
     "architectures": _TEXTS,
     "pretraining_tp": _count(1, 1024),
 }
 """Fields that decide sizes or arithmetic, by the names that families give them."""
+_OPTIONAL = frozenset(
+    {"num_key_value_heads", "head_dim", "bos_token_id", "eos_token_id", "pad_token_id", "rope_scaling"}
+    | {"sliding_window", "dtype", "torch_dtype", "_name_or_path", "transformers_version"}
+)
+"""Fields that may be null."""
+_FRACTIONS = ("rms_norm_eps", "initializer_range", "attention_dropout")
 _LLAMA_NEEDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
@@ -104,12 +112,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def check_ids(path: Path, size: int | None) -> None:
+    """The tokens that a `generation_config.json` names are in a vocabulary of that size.
+
+    Raises:
+        InputError: one is not.
+    """
+    settings = reading.read_object(path, limit=LARGEST, field=FIELD, remedy=REMEDY)
+    named = {name: settings.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    problem = next(_senseless(named), None) or next(_ids_outside(named, size), None)
+    if problem:
+        raise InputError(f"{path} does not go with the model: {problem}", field=FIELD, remedy=REMEDY)
+
+
 def is_plain(config: Mapping[str, Any]) -> bool:
     """Whether it is known of every field what it does: a model of which nothing needs to be tried."""
     known = {*_RULES, "hidden_act"} - {"text_config"}
-    return config["model_type"] in LLAMA_LIKE and known.issuperset(
-        name for name, value in config.items() if value is not None
-    )
+    empty = {name for name, value in config.items() if value is None}
+    whole = {name for name in _FRACTIONS if type(config.get(name)) is int}  # transformers tells 0 from 0.0
+    return config["model_type"] in LLAMA_LIKE and known.issuperset(config) and _OPTIONAL.issuperset(empty) and not whole
 
 
 def vocabulary_size(config: Mapping[str, Any]) -> int | None:
@@ -155,16 +176,19 @@ def _problems(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _senseless(config)
     if config.get("text_config"):
         yield from _senseless(config["text_config"])
-    if config.get("quantization_config"):
+    if config.get("quantization_config") not in (None, {}):
         yield "its weights are quantized already; name the model as it was before"
     if config["model_type"] in LLAMA_LIKE:
         yield from _llama_problems(config)
-    yield from _ids_outside(config)
+    yield from _ids_outside(config, vocabulary_size(config))
 
 
 def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
+    by_layer = config.get("model_type") not in LLAMA_LIKE  # other families may give a list, one value for each layer
     for name, (fits, wanted) in _RULES.items():
         value = config.get(name)
+        if by_layer and isinstance(value, list) and value and all(map(fits, value)):
+            continue
         if value is not None and not fits(value):
             yield (
                 f"{name} is {str(value)[:60]!r}, not {wanted}"
@@ -207,8 +231,7 @@ def _rope_problems(name: str, rope: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} has {part} = {str(value)[:60]}, which is no positive number"
 
 
-def _ids_outside(config: Mapping[str, Any]) -> Iterator[str]:
-    size = vocabulary_size(config)
+def _ids_outside(config: Mapping[str, Any], size: int | None) -> Iterator[str]:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = config.get(name)
         ids = value if isinstance(value, list) else [] if value is None else [value]

@@ -23,7 +23,7 @@ from artifacts.installation import PROJECT
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import Record
 from tasks import hub
-from tasks.architecture import LLAMA_LIKE, llama_weights, read_config
+from tasks.architecture import LLAMA_LIKE, check_ids, llama_weights, read_config, vocabulary_size
 from tasks.safetensors_files import FLOATS, StoredTensor, read_header
 
 _FIELD = "model.name"
@@ -48,6 +48,7 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 """Any of these sets of files makes a tokenizer."""
+_OBJECTS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _AGAIN = "download or copy the model again (with Git LFS: `git lfs pull`)"
 PATIENCE = hub.Patience()
@@ -146,6 +147,7 @@ def _locate_in(folder: Path, name: str) -> ModelReference:
     names = [path.name for path in folder.iterdir() if path.is_file()]
     _check_files(name, names)
     _check_config(name, folder)
+    _check_metadata(folder)
     _check_weights(ModelReference(name=name, revision=None, fingerprint="", metadata=folder))
     counted = [file for file in names if file.endswith((".safetensors", ".json", ".model", ".txt", ".jinja"))]
     return ModelReference(name=name, revision=None, fingerprint=digest.of_files(folder, counted), metadata=folder)
@@ -168,6 +170,7 @@ def _locate_on_hub(config: ModelConfig) -> ModelReference:
     # By the configured revision, so that the cache learns which commit it stands for and can be used offline.
     folder = _snapshot(name, config.revision, _METADATA)
     _check_config(name, folder)
+    _check_metadata(folder)
     fingerprint = digest.of_json({"repository": name, "commit": folder.name})
     model = ModelReference(name=name, revision=folder.name, fingerprint=fingerprint, metadata=folder)
     if names is not None or any(folder.glob(_WEIGHTS[0])):
@@ -230,6 +233,25 @@ def _check_files(name: str, files: list[str]) -> None:
         )
     if not any(set(wanted).issubset(files) for wanted in _TOKENIZERS):
         raise InputError(f"{name} has no tokenizer", field=_FIELD, remedy="add tokenizer.json or tokenizer.model to it")
+
+
+def _check_metadata(folder: Path) -> None:
+    """What the libraries read besides: of a size that can be read, and objects where they expect objects."""
+    for path in sorted(folder.iterdir()):
+        large = path.is_file() and path.stat().st_size > reading.MOST_BYTES
+        if large and path.suffix in (".json", ".txt", ".model", ".jinja"):
+            raise InputError(
+                f"{path} has {path.stat().st_size:,} bytes, more than any file of its kind",
+                field=_FIELD,
+                remedy=_AGAIN,
+            )
+        if path.is_file() and path.suffix == ".jinja":
+            reading.read_text(path, field=_FIELD, remedy=_AGAIN)
+    for name in _OBJECTS:
+        if (folder / name).is_file():
+            reading.read_object(folder / name, field=_FIELD, remedy=_AGAIN)
+    if (folder / "generation_config.json").is_file():
+        check_ids(folder / "generation_config.json", vocabulary_size(read_config(folder)))
 
 
 def _check_config(name: str, folder: Path) -> None:

@@ -100,8 +100,6 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
             ignore_mismatched_sizes=True,  # refused by the caller, by name
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError) as error:
-        raise _unusable(folder, next(iter(str(error).splitlines()), type(error).__name__)) from error
     except RuntimeError as error:
         # transformers catches what goes wrong while it quantizes, logs it and raises this in its place
         if "conversion of the weights" not in str(error):
@@ -111,6 +109,8 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
             field="training.quantization",
             remedy="mostly the card's memory runs out: free it of other processes, or use nf4",
         ) from error
+    except Exception as error:  # the libraries have many kinds for a folder that they cannot use
+        raise _unusable(folder, next(iter(str(error).splitlines()), type(error).__name__)) from error
     return model, loading
 
 

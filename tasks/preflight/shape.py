@@ -132,10 +132,6 @@ def describe(folder: Path) -> dict[str, Any]:
 _REMEDY = "name a causal language model in the form of transformers"
 
 
-def _unreadable(problem: str) -> InputError:
-    return InputError(problem, field=FIELD, remedy=_REMEDY)
-
-
 def llama_shape(config: dict[str, Any]) -> ModelShape:
     """The shape of one of `LLAMA_LIKE`, from what its `config.json` says."""
     hidden, layers, mlp = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
@@ -184,7 +180,11 @@ def _built_shape(folder: Path, raw: dict[str, Any]) -> ModelShape:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
-        raise _unreadable(f"transformers cannot build a {raw['model_type']} model ({_first_line(error)})") from error
+        raise InputError(
+            f"{folder / 'config.json'} describes no model that transformers can build ({_first_line(error)})",
+            field=FIELD,
+            remedy=_REMEDY,
+        ) from error
     head = model.get_output_embeddings()
     linears = Counter(
         (_without_numbers(name), *_linear_size(module), not isinstance(module, torch.nn.Linear))

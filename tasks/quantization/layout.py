@@ -120,8 +120,10 @@ def _replaced(base: Path, quantization: Literal["int8", "nf4"]) -> Any:
             raise unusable(base, "it is quantized already")
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise unusable(base, str(error).splitlines()[0]) from error
+    except (InputError, RuntimeError):
+        raise
+    except Exception as error:  # the library has many kinds for a folder that it cannot use
+        raise unusable(base, next(iter(str(error).splitlines()), type(error).__name__)) from error
     quantizer = AutoHfQuantizer.from_config(quantization_config(quantization, torch.float32), pre_quantized=False)
     quantizer.preprocess_model(model, device_map={"": "cpu"})
     return model

@@ -93,6 +93,11 @@ def load_tokenizer(folder: Path) -> CodeTokenizer:
     Raises:
         InputError: there is none, it cannot be read, or it is of another kind than the two known.
     """
+    with reading.blamed_on(folder / "tokenizer.json", field=_FIELD, remedy=_REMEDY):
+        return _load(folder)
+
+
+def _load(folder: Path) -> CodeTokenizer:
     from tokenizers import Tokenizer
 
     config = folder / "config.json"
@@ -116,10 +121,8 @@ def load_tokenizer(folder: Path) -> CodeTokenizer:
     special = {name: index for name, index in special.items() if size is None or index < size}
     bos = special.get(_name(settings.get("bos_token")))
     written = json.dumps(description)
-    with reading.blamed_on(folder / "tokenizer.json", field=_FIELD, remedy=_REMEDY):
-        rust = Tokenizer.from_str(written)
     return CodeTokenizer(
-        rust=rust,
+        rust=Tokenizer.from_str(written),
         pieces=_pieces(vocabulary, kept, special, byte_level),
         ids=special,
         bos=None if settings.get("add_bos_token") is False else bos,
@@ -250,7 +253,43 @@ def _raw(tokenizer: CodeTokenizer, ids: Iterable[int]) -> bytes:
     return b"".join([pieces[index] for index in ids if index < size])
 
 
-# --- reading tokenizer.json -----------------------------------------------------------------------------------
+# --- reading tokenizer.json and what is beside it ---------------------------------------------------------------
+
+
+def _is_token(value: Any) -> bool:
+    return value is None or isinstance(value.get("content") if isinstance(value, dict) else value, str)
+
+
+def _are_tokens(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and None not in value and all(map(_is_token, value)))
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool | None)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | None)
+
+
+_SETTINGS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys((f"{role}_token" for role in ("bos", "eos", "unk", "pad", "sep", "cls", "mask")), _is_token),
+    **dict.fromkeys((f"{role}_token" for role in ("prefix", "middle", "suffix", "eot", "fill")), _is_token),
+    **dict.fromkeys(("add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces"), _is_flag),
+    **dict.fromkeys(("legacy", "suffix_first", "use_default_system_prompt", "split_special_tokens"), _is_flag),
+    **dict.fromkeys(("tokenizer_class", "errors", "name_or_path"), _is_text),
+    "chat_template": lambda value: (
+        _is_text(value) or (isinstance(value, list) and all(isinstance(one, dict) for one in value))
+    ),
+    "model_max_length": lambda value: value is None or (type(value) in (int, float) and value > 0),
+    "sp_model_kwargs": lambda value: value is None or value == {},
+    **dict.fromkeys(("padding_side", "truncation_side"), lambda value: value in (None, "left", "right")),
+    "additional_special_tokens": _are_tokens,
+    "added_tokens_decoder": lambda value: (
+        value is None or (isinstance(value, dict) and all(map(str.isdecimal, value)) and _are_tokens([*value.values()]))
+    ),
+}
+"""Settings of tokenizers, and whether a value can be one. Of others only transformers knows what they do."""
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -273,6 +312,9 @@ def _malformed(description: dict[str, Any]) -> Iterator[str]:
     if not isinstance(model, dict):
         yield "it has no model"
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    dropout = model.get("dropout") if isinstance(model, dict) else None
+    if dropout is not None and not (type(dropout) in (int, float) and 0 <= dropout <= 1):
+        yield f"its dropout is {str(dropout)[:40]}"
     if isinstance(vocabulary, list):
         if not all(isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) for one in vocabulary):
             yield "its vocabulary is no list of pieces with their scores"
@@ -352,18 +394,29 @@ def try_out(folder: Path) -> None:
     if _has_expression(_read_description(folder).get("pre_tokenizer")):
         bounded.ask(
             "tasks.tokenization.vocabulary:encode_trials",
-            folder,
+            folder / "tokenizer.json",
             field=_FIELD,
             remedy="use a model whose tokenizer.json splits text in linear time, as published ones do",
             seconds=TRIAL_SECONDS,
         )
+    path = folder / "tokenizer_config.json"
+    if path.exists() and not _SETTINGS.keys() >= reading.read_object(path, field=_FIELD).keys():
+        bounded.ask("tasks.tokenization.vocabulary:load_trial", path, field=_FIELD, remedy=_REMEDY)
 
 
-def encode_trials(folder: Path) -> None:
+def load_trial(path: Path) -> None:
+    """Whether transformers can use a tokenizer, as training will. Imports it."""
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
+
+
+def encode_trials(path: Path) -> None:
     """Long runs of few characters, which an expression that tries every division of them never comes to the end of."""
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(path.parent)
     units = (*"aA1_ \t\n.'-é中\u0301", "ab", "a1", "a ", " \n", "a.")
-    encode_batch(tokenizer, [unit * TRIAL_LENGTH + end for unit in units for end in ("", "!", "a", " ", "\0")])
+    texts = [unit * TRIAL_LENGTH + end for unit in units for end in ("", "!", "a", " ", "\0")]
+    tokenizer.rust.encode_batch_fast(texts, add_special_tokens=False)
 
 
 def _has_expression(part: Any) -> bool:
@@ -378,6 +431,10 @@ def _settings(folder: Path) -> dict[str, Any]:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).exists():
             found = reading.read_object(folder / name, field=_FIELD, remedy=_REMEDY)
+            wrong = [key for key, fits in _SETTINGS.items() if key in found and not fits(found[key])]
+            if wrong:
+                problem = f"its {wrong[0]} is {str(found[wrong[0]])[:60]}"
+                raise InputError(f"{folder / name} cannot be used: {problem}", field=_FIELD, remedy=_REMEDY)
             settings.update({key: value for key, value in found.items() if value is not None})
     return settings
 

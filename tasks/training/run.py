@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from artifacts.errors import InputError
+from artifacts.reading import blamed_on
 from tasks.libraries import import_bitsandbytes
 from tasks.loading import load_base, silence_peft
 from tasks.training import ranks
@@ -90,6 +91,8 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     batches = Batches(Path(spec.data), size=config.effective_batch, steps=config.max_steps, seed=config.seed)
     model = load_base(Path(spec.model), config.quantization, spec.plan)
     _check_targets(model, config.lora.target_modules)
+    with blamed_on(Path(spec.model, "tokenizer_config.json"), field="model.name"):
+        tokenizer = AutoTokenizer.from_pretrained(spec.model, local_files_only=True, trust_remote_code=False)
     callbacks: list[Any] = [Reporter(sender, stop)]
     if "tensorboard" in config.trackers and ranks.rank() == 0:
         callbacks.append(EventFiles(workdir / RESULT / "tensorboard"))
@@ -101,7 +104,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
         model=model,
         args=_arguments(spec, workdir),
         train_dataset=batches.dataset(),
-        processing_class=AutoTokenizer.from_pretrained(spec.model, local_files_only=True, trust_remote_code=False),
+        processing_class=tokenizer,
         # every micro-batch has the same shape: max_length is the only multiple of it that a chunk needs
         data_collator=DataCollatorForLanguageModeling(pad_token_id=FILLER, pad_to_multiple_of=tokens.max_length),
         peft_config=_lora(spec),

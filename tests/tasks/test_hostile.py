@@ -1,0 +1,119 @@
+"""Whatever is wrong with a model or an adapter ends, soon, in one message that names it; or it is used as it is."""
+
+from __future__ import annotations
+
+import random
+import resource
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import InputError
+from artifacts.reading import blamed_on
+from tasks import completing
+from tasks.base_model import ModelConfig, locate
+from tasks.completing import Question
+from tasks.loading import load_base
+from tasks.preflight import JobShape
+from tasks.preflight.run import check_model
+from tests.tasks import hostile
+from tests.tasks.generation.world import PLAN
+from tests.tasks.hostile import Damage
+
+Case = tuple[str, Damage]
+SECONDS = 60
+"""Of computing for one input, children's included; mostly it is a tenth of one. What waits ends by pytest."""
+MEMORY = 3 << 30
+"""Bytes that this process may have in all."""
+WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors")
+FACTORS = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hostile.base(tmp_path_factory.mktemp("whole") / "model")
+
+
+@pytest.fixture(scope="module")
+def export(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hostile.adapter(tmp_path_factory.mktemp("export"), whole)
+
+
+def use_model(folder: Path) -> None:
+    """What happens to it before training: found, judged, and its weights read."""
+    from transformers import AutoTokenizer
+
+    model = locate(ModelConfig(name=str(folder)))
+    check_model(model, JobShape(max_length=64))
+    load_base(folder, "none", PLAN)
+    with blamed_on(folder):  # as training does
+        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def use_export(folder: Path) -> None:
+    completing.complete(folder, Question("def add("), new_tokens=2, quantization="none")
+
+
+def outcomes(cases: Iterable[Case], source: Path, folder: Path, use: Callable[[Path], None]) -> Counter[str]:
+    """How many were refused and accepted. Anything else that is raised is a failure, and so is a wait."""
+    found: Counter[str] = Counter()
+    for name, damage in cases:
+        damage(hostile.copy(source, folder))
+        began = computed()
+        try:
+            use(folder)
+            found["accepted"] += 1
+        except InputError as error:
+            found["refused"] += 1
+            assert error.field and error.remedy and len(str(error)) < 2_000, name
+            assert str(folder) in error.problem or str(folder.name) in error.problem, (name, error.problem)
+        except BaseException as error:
+            raise AssertionError(f"{name}: {error!r}") from error
+        assert computed() - began < SECONDS, name
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10 < MEMORY, name
+    return found
+
+
+def computed() -> float:
+    """Seconds of this process and those that it started."""
+    return sum(one.ru_utime + one.ru_stime for one in map(resource.getrusage, WHOSE))
+
+
+def some(cases: Iterator[Case], count: int) -> list[Case]:
+    """Another seed than the whole table's order, the same in every run."""
+    return random.Random(20).sample(list(cases), count)
+
+
+def test_models_as_they_are_and_a_few_that_cannot_be(whole: Path, export: Path, tmp_path: Path) -> None:
+    use_model(whole)
+    use_export(export)
+    assert outcomes(some(hostile.models(), 40), whole, tmp_path / "model", use_model)["refused"] > 20
+    assert outcomes(some(hostile.adapters(), 40), export, tmp_path / "export", use_export)["refused"] > 20
+
+
+EXPLODING = [name for name in hostile.TOKENIZER if "explodes" in name]
+
+
+@pytest.mark.parametrize("name", ["an id of 10^9", "merges of unknown pieces", EXPLODING[0]])
+def test_tokenizers_that_take_for_ever_or_everything(name: str, whole: Path, tmp_path: Path) -> None:
+    case = (name, hostile.change("tokenizer.json", hostile.TOKENIZER[name]))
+    assert outcomes([case], whole, tmp_path / "model", use_model) == {"refused": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_models_by_the_hundred(whole: Path, tmp_path: Path) -> None:
+    found = outcomes(hostile.models(), whole, tmp_path / "model", use_model)
+    found += outcomes(hostile.noise(FILES, 300, 7), whole, tmp_path / "model", use_model)
+    assert found["refused"] > 700
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_adapters_by_the_hundred(export: Path, tmp_path: Path) -> None:
+    found = outcomes(hostile.adapters(), export, tmp_path / "export", use_export)
+    found += outcomes(hostile.noise(FACTORS, 150, 7), export, tmp_path / "export", use_export)
+    assert found["refused"] > 350
