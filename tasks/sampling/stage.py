@@ -205,8 +205,8 @@ def _settings_of_kept() -> Iterator[None]:
     try:
         yield
     except CodetuneError as error:
-        if error.field and error.field.startswith("sampling."):
-            error.field = "kept." + error.field.removeprefix("sampling.")
+        if error.field and error.field.split(".")[0] == "sampling":
+            error.field = "kept" + error.field.removeprefix("sampling")
         raise
 
 

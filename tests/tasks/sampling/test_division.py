@@ -120,3 +120,15 @@ def test_the_retention_sample_has_no_copies_of_training_files(tmp_path: Path, sa
     training = learned.path / "train.parquet"
     assert not any(find(documents(training), files(workdir / f"{side}.parquet")) for side in ("train", "held_out"))
     assert sum(dropped(found, "copies").values()) >= 4 and len(everything(found)) >= 4
+
+
+def test_a_retention_sample_of_nothing_but_copies_is_refused_under_its_name(tmp_path: Path, sample: Sample) -> None:
+    one, two = tree(tmp_path / "one", "abcd"), tree(tmp_path / "two", "efgh")
+    source = {"kind": "local", "paths": [str(one), str(two)], "repositories": "path"}
+    learned = sample(source=source, held_out=0.5)
+    aside = rows(learned, "train")[0]["repo"]
+    (tmp_path / "kept").mkdir()
+    config = SamplingConfig.model_validate({"source": {"kind": "local", "paths": [str(tmp_path / aside)]}})
+    with pytest.raises(InputError, match="near-copy of a training file 4") as refusal:
+        KEPT.run(config, sample=learned, workdir=tmp_path / "kept")
+    assert refusal.value.field == "kept"
