@@ -56,6 +56,8 @@ def cache_folder(name: str) -> Path:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 - never raises
     folder = caches / "codetune" / name
     with suppress(OSError):
+        if not caches.is_absolute():  # a user without a home, as in some containers
+            raise FileNotFoundError(caches)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder, _FOLDER)
         try:

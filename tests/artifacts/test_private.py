@@ -110,6 +110,10 @@ def test_what_is_compiled_and_run_lies_in_a_folder_of_the_users_own(
     mine = private.cache_folder("x")
     assert mine == tmp_path / "cache" / "codetune" / "x" and stat.S_IMODE(mine.stat().st_mode) == 0o700
     mine.rmdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
+    assert private.cache_folder("x").parent == tmp_path and not (tmp_path / "~").exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "elsewhere").mkdir()
     mine.symlink_to(tmp_path / "elsewhere")
     for other in (private.cache_folder("x"), private.cache_folder("x")):
