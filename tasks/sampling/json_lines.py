@@ -54,11 +54,8 @@ def json_lines(stream: IO[bytes], name: str, size: int, shape: TableShape) -> It
     Raises:
         InputError: it is no JSON lines, or no row has one of the columns that are asked for.
     """
-    most = None
-    if name.endswith(".gz"):
-        stream = cast("IO[bytes]", io.BufferedReader(gzip.GzipFile(fileobj=stream)))
-        most = max(_UNPACKED, _RATIO * size)
-    _check_format(stream, name)
+    most = max(_UNPACKED, _RATIO * size) if name.endswith(".gz") else None
+    stream = check_format(stream, name)
     rows = records = 0
     columns: dict[str, None] = {}
     wanted = {column for column in shape.columns.model_dump().values() if column is not None}
@@ -85,7 +82,14 @@ def json_lines(stream: IO[bytes], name: str, size: int, shape: TableShape) -> It
         check_columns(shape.columns, columns, name)
 
 
-def _check_format(stream: IO[bytes], name: str) -> None:
+def check_format(stream: IO[bytes], name: str) -> IO[bytes]:
+    """The same file, unpacked where its name says so and without a byte order mark.
+
+    Raises:
+        InputError: by its beginning it is something else.
+    """
+    if name.endswith(".gz"):
+        stream = cast("IO[bytes]", io.BufferedReader(gzip.GzipFile(fileobj=stream)))
     head = cast("io.BufferedReader", stream).peek(8192)[:8192]
     for magic, what, remedy in _FORMATS:
         if head.startswith(magic):
@@ -100,6 +104,7 @@ def _check_format(stream: IO[bytes], name: str) -> None:
         _refuse(name, "is one JSON array, not JSON lines", "make a line of each of its objects: `jq -c '.[]' FILE`")
     if start.split(b"\n")[0].strip() == b"{":
         _refuse(name, "has its objects over several lines", "make a line of each object: `jq -c . FILE`")
+    return stream
 
 
 def _is_row(head: bytes) -> bool:

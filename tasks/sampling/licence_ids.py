@@ -34,7 +34,9 @@ def spdx_list() -> SpdxData:
 def _licensing() -> Licensing:
     from license_expression import get_spdx_licensing
 
-    return get_spdx_licensing()
+    licensing = get_spdx_licensing()
+    licensing.parse("MIT")  # it makes its tables at first use, which threads must not see half made
+    return licensing
 
 
 @cache

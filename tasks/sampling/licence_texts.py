@@ -47,6 +47,13 @@ _EXCEPTIONS = (
     ("GPL-3.0-only", "gcc runtime library exception version 3 1", "GCC-exception-3.1"),
 )
 """Exceptions that are granted in the same text as the licence."""
+_NARROWING = frozenset(
+    (
+        *("noncommercial", "commercial", "commercially", "academic", "educational", "evaluation", "nonprofit"),
+        *("personal", "prohibited", "forbidden", "military", "evil", "unethical", "except"),
+    )
+)
+"""Words that no copy of a licence has more of than the licence."""
 _COMMONS_CLAUSE = "commons clause license condition"
 RESTRICTED = "LicenseRef-scancode-commons-clause"
 """A condition that takes from the licence beside it; SPDX has no id for it."""
@@ -102,7 +109,8 @@ def _full_texts(words: list[str]) -> set[str]:
     matches = [match for each in near if (match := _densest(each, left))]
     while matches:
         best = _best(matches)
-        found.add(best.text.name)
+        if not _is_narrowed(best, words):
+            found.add(best.text.name)
         # the words of this licence are spoken for, and what shared them is looked for elsewhere
         for place in range(best.start, best.end):
             left[place] = None if left[place] in best.text.trigrams else left[place]
@@ -140,6 +148,13 @@ def _best(matches: Sequence[_Match]) -> _Match:
     varied = [match for match in matches if best.text.name.startswith(match.text.name + "-")]
     plain = max(varied, key=lambda match: match.score, default=best)
     return plain if best.score - plain.score <= _CLOSE * len(best.text.trigrams) else best
+
+
+def _is_narrowed(match: _Match, words: list[str]) -> bool:
+    """Whether words that take rights away were put into a licence, so that it is another one."""
+    more = Counter(words[match.start : match.end + 2])
+    more.subtract(_words(spdx_list().texts[match.text.name]))
+    return any(more[word] > 0 for word in _NARROWING)
 
 
 def _notices(said: str) -> set[str]:

@@ -200,6 +200,7 @@ def _read(file: Path, most: int) -> str:
         if not file.is_file():
             return ""
         with file.open("rb") as stream:
-            return stream.read(most).decode("utf-8", "replace")
+            data = stream.read(most)
+            return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
     except OSError:
         return ""

@@ -11,7 +11,7 @@ from artifacts import digest
 from artifacts.errors import InputError
 from artifacts.reading import blamed_on, opened
 from tasks.sampling.configuration import TableSource
-from tasks.sampling.json_lines import ENDINGS, json_lines
+from tasks.sampling.json_lines import ENDINGS, check_format, json_lines
 from tasks.sampling.parquet_rows import REMEDY, batches, options, rows_at_once
 from tasks.sampling.tables import Records, TableShape, record_batch
 
@@ -84,6 +84,8 @@ def _check(path: Path) -> None:
     with opened(path, field=_FIELD, remedy="name a file of rows") as stream:
         if _holes(stream.fileno()) > _MOST_HOLES:
             raise ValueError("most of it is holes that nothing was ever written to")
+        if path.suffix != ".parquet":
+            check_format(stream, path.name)
 
 
 def _holes(descriptor: int) -> float:

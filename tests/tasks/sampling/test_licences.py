@@ -108,6 +108,10 @@ SEVERAL: dict[str, tuple[dict[str, str], str]] = {
         {"LICENSE": "“Commons Clause” License Condition v1.0\n\n" + text_of("Apache-2.0")},
         "Apache-2.0 AND LicenseRef-scancode-commons-clause",
     ),
+    "a permission that was narrowed": (
+        {"LICENSE": text_of("MIT").replace("free of charge", "free of charge and for non-commercial purposes")},
+        "unknown",
+    ),
     "REUSE": ({"LICENSES/MIT.txt": text_of("MIT"), "LICENSES/CC0-1.0.txt": "…"}, "CC0-1.0 AND MIT"),
     "REUSE.toml": (
         {"REUSE.toml": 'version = 1\n[[annotations]]\npath = "src/**"\nSPDX-License-Identifier = "EPL-2.0"\n'},
