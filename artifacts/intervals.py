@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 Better = Literal["lower", "higher"]
-Verdict = Literal["learned", "kept", "unclear", "worse"]
+Verdict = Literal["improved", "non-inferior", "inconclusive", "regressed"]
 
 
 def improvement(low: float, high: float, better: Better) -> tuple[float, float]:
@@ -14,26 +14,39 @@ def improvement(low: float, high: float, better: Better) -> tuple[float, float]:
 
 
 def verdict(
-    low: float | None, high: float | None, *, better: Better, margin: float, floor: float | None = None
+    low: float | None,
+    high: float | None,
+    *,
+    better: Better,
+    margin: float,
+    floor: float | None = None,
+    base: float | None = None,
 ) -> Verdict:
-    """`learned`: the interval of the improvement lies above zero; `kept`: it and the floor lie above −margin; `worse`:
-    below zero and not kept; else, or without an interval, `unclear`.
+    """`improved`: the interval of the improvement lies above zero; `non-inferior`: it and the floor lie above −margin,
+    and the base has the margin to lose; `regressed`: below zero and not non-inferior; else, or without an interval,
+    `inconclusive`.
 
-    A 95 % interval leaves 2.5 % on either side: a model that is worse by the margin or more is called `kept` in
+    A 95 % interval leaves 2.5 % on either side: a model that is worse by the margin or more is called `non-inferior` in
     about 2.5 of 100 cases (simulated: docs/evaluation.md).
 
     Args:
         low, high: the 95 % interval of tuned − base.
         margin: the loss that counts as none, in the unit of the figure, at least 0.
         floor: of outcomes, the floor that `tasks.statistics` gives them.
+        base: of a share, the base's: who solves next to nothing has nothing to lose.
     """
     if margin < 0:
         raise ValueError(f"a margin is at least 0, not {margin}")
     if low is None or high is None:
-        return "unclear"
+        return "inconclusive"
     least, most = improvement(low, high, better)
     if least > 0:
-        return "learned"
+        return "improved"
     if min(least, least if floor is None else floor) > -margin:
-        return "kept"
-    return "worse" if most < 0 else "unclear"
+        return "inconclusive" if base is not None and cannot_lose(base, margin) else "non-inferior"
+    return "regressed" if most < 0 else "inconclusive"
+
+
+def cannot_lose(base: float, margin: float) -> bool:
+    """Whether a base with this share of successes has too few of them for a loss of the margin to be seen."""
+    return margin > 0 and base <= margin

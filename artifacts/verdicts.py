@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
 
 from artifacts.intervals import Verdict
 from artifacts.schema import Handle, Record
 
 Ruling = Literal["promote", "hold"]
+_EARLIER = {"learned": "improved", "kept": "non-inferior", "unclear": "inconclusive", "worse": "regressed"}
+"""The words of records that an earlier version wrote."""
 
 
 class Judgement(Record):
@@ -17,9 +21,9 @@ class Judgement(Record):
     title: str
     question: Literal["learned", "kept"]
     """What the figure is asked: whether the model learned this code, or kept what it could do."""
-    verdict: Verdict
+    verdict: Annotated[Verdict, BeforeValidator(lambda word: _EARLIER.get(word, word))]
     decides: bool
-    """Whether a promotion rests on it. What does not decide can only object: when it is worse."""
+    """Whether a promotion rests on it. What does not decide can only object, by having regressed."""
     finding: str
     """The interval and the margin in words."""
     beside: str = ""

@@ -212,7 +212,7 @@ def kept(design: Design, margin: float, studies: int) -> dict[str, Any]:
     for name, effect in (("worse by the margin", -margin), ("no difference", 0.0)):
         found = [compared(draw(design, effect, rng), seed) for seed in range(studies)]
         said = [verdict(one.low, one.high, better="higher", margin=margin, floor=one.floor) for one in found]
-        shares[name] = round(sum(one in ("kept", "learned") for one in said) / studies, 4)
+        shares[name] = round(sum(one in ("non-inferior", "improved") for one in said) / studies, 4)
     return {**asdict(design), "margin": margin, **shares, "studies": studies}
 
 

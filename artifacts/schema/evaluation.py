@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from artifacts.intervals import Better, Verdict, improvement, verdict
+from artifacts.intervals import Better, Verdict, cannot_lose, improvement, verdict
 from artifacts.schema.base import Handle, Quantization, Record
 from artifacts.schema.generation import Domain, GenerationSpeed
 
@@ -39,7 +39,7 @@ class Metric(Record):
     clusters: int
     """Repositories, or parent problems, that the interval's draws took or left out."""
     floor: float | None = None
-    """Of outcomes that are 0 or 1: a more careful lower end, which `kept` is judged by beside the interval."""
+    """Of outcomes that are 0 or 1: a more careful lower end, which `non-inferior` is judged by beside the interval."""
 
     @property
     def interval(self) -> str:
@@ -58,7 +58,13 @@ class Metric(Record):
     @property
     def verdict(self) -> Verdict:
         """What the interval says against the margin."""
-        return verdict(self.low, self.high, better=self.better, margin=self.margin or 0.0, floor=self.floor)
+        base = self.base if self.better == "higher" else None
+        return verdict(self.low, self.high, better=self.better, margin=self.margin or 0.0, floor=self.floor, base=base)
+
+    @property
+    def nothing_to_lose(self) -> bool:
+        """Whether the base has too few successes for a loss of the margin to be seen."""
+        return self.better == "higher" and cannot_lose(self.base, self.margin or 0.0)
 
 
 class Completion(Record):
@@ -166,7 +172,8 @@ class EvaluationReport(Handle):
     def summary(self) -> str:
         loss = self.metric("loss")
         kept = self.judged("kept")
-        judged = f"; kept {sum(one.verdict in ('kept', 'learned') for one in kept)} of {len(kept)}" if kept else ""
+        shown = sum(one.verdict in ("non-inferior", "improved") for one in kept)
+        judged = f"; {shown} of {len(kept)} non-inferior elsewhere" if kept else ""
         change = f"difference {loss.difference:+.4f} {loss.interval}"
         return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{judged}"
 

@@ -138,6 +138,7 @@ def _rows(store: Store, registry: Registry) -> list[dict[str, Any]]:
                 "recorded": candidate.recorded,
                 "recipe": candidate.recipe,
                 "verdicts": {one.metric: one.verdict for one in candidate.decision.judgements if one.decides},
+                "titles": {one.metric: one.title for one in candidate.decision.judgements if one.decides},
                 "outcome": _outcome(event),
                 "reasons": event.reasons if event else (),
                 "path": str(store.place / candidate.model),
@@ -156,7 +157,9 @@ def _outcome(event: Event | None) -> str:
 def _lines(row: dict[str, Any]) -> list[str]:
     version = f"v{row['version']}" if row["version"] else "held"
     name = f"{version} (champion)" if row["champion"] else version
-    verdicts = ", ".join(f"{metric} {verdict}" for metric, verdict in row["verdicts"].items())
+    verdicts = ", ".join(
+        f"{row['titles'].get(metric, metric)}: {verdict}" for metric, verdict in row["verdicts"].items()
+    )
     moment = row["recorded"][:16].replace("T", " ")
     return [
         f"{name}  {row['id']}  {moment}  {row['recipe']}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -75,7 +74,7 @@ def score(
         print(json.dumps(_as_json(problems, left_out, scores, protection)))
     else:
         if left_out:
-            print(functional.in_words(problems.name, left_out), file=sys.stderr)
+            Console(stderr=True, soft_wrap=True, markup=False).print(functional.in_words(problems.name, left_out))
         _show(problems.name, scores, protection)
     return 0
 

@@ -14,7 +14,12 @@ from tasks.evaluation.words import interval, is_share
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"learned": figures.TUNED, "kept": figures.TUNED, "worse": figures.ACCENT, "unclear": figures.BASE}
+COLOURS = {
+    "improved": figures.TUNED,
+    "non-inferior": figures.TUNED,
+    "regressed": figures.ACCENT,
+    "inconclusive": figures.BASE,
+}
 
 
 def forest(metrics: Sequence[Metric]) -> Figure:

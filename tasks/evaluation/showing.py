@@ -68,10 +68,11 @@ def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
 def _caption(handle: EvaluationReport, question: Question) -> str:
     if question == "kept":
         return (
-            "From outside what was trained on. `kept`: the whole interval lies above minus the margin that was fixed"
-            " before the run, and so does the floor, a more careful lower end for what is right or wrong; `unclear`: it"
-            " does not, and loss is not shown either. “Could see”: the difference that such a comparison shows in 80 of"
-            " 100 cases. Items: of how many repositories, or parent problems."
+            "From outside what was trained on. `non-inferior`: the whole interval lies above minus the margin that was"
+            " fixed before the run, and so does the floor, a more careful lower end for what is right or wrong;"
+            " `inconclusive`: it does not, or the base solves too little for a loss of the margin to be seen, and loss"
+            " is not shown either. “Could see”: the difference that such a comparison shows in 80 of 100 cases. Items:"
+            " of how many repositories, or parent problems."
         )
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
     caption = (

@@ -36,7 +36,8 @@ def interval(metric: Metric) -> str:
 
 def verdict(metric: Metric) -> str:
     """What the interval says to the question that was asked."""
-    return "kept, and better" if metric.question == "kept" and metric.verdict == "learned" else metric.verdict
+    few = metric.nothing_to_lose and metric.verdict == "inconclusive"
+    return f"{metric.verdict}: too little to lose" if few else metric.verdict
 
 
 def margin(metric: Metric) -> str:
@@ -55,11 +56,13 @@ def share(found: Share, problems: int) -> str:
 def in_a_sentence(found: FunctionalResult, metric: Metric) -> str:
     """What a functional suite says: how many problems each model solved, and whether that was kept."""
     said = {
-        "learned": "the tuned model solves more than its base",
-        "kept": "the tuned model kept what its base solves",
-        "worse": "the tuned model lost some of what its base solves",
-        "unclear": "whether the tuned model kept what its base solves cannot be said",
+        "improved": "the tuned model solves more than its base",
+        "non-inferior": "the tuned model kept what its base solves",
+        "regressed": "the tuned model lost some of what its base solves",
+        "inconclusive": "whether the tuned model kept what its base solves cannot be said",
     }[metric.verdict]
+    if metric.nothing_to_lose and metric.verdict == "inconclusive":
+        said += f": it solves too few for a loss of {margin(metric).partition(',')[0]} to be seen"
     return (
         f"{found.suite}: {said}. pass@1 of the base: {share(found.base, found.problems)}; of the tuned model: "
         f"{share(found.tuned, found.problems)}. Difference {change(metric, metric.difference)}, 95% interval"

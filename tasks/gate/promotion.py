@@ -77,7 +77,7 @@ def compare(
             )
         said, finding = _versus(old, new, metric, config)
         reasons.append(f"{metric.title}: {finding}.")
-        if said not in ("learned", "kept"):
+        if said not in ("improved", "non-inferior"):
             ruling = "hold"
     outcome = "not worse than" if ruling == "promote" else "not shown to be as good as"
     return ruling, (f"On the same items it is {outcome} the champion, {champion.name}.", *reasons)
@@ -101,8 +101,7 @@ def _versus(old: dict[str, Result], new: dict[str, Result], metric: Metric, conf
         margin = config.tolerance * max(0.0, gain)
     said = verdict(found.low, found.high, better=metric.better, margin=margin, floor=found.floor)
     low, high = (f"{end:+.4f}" if end is not None else "?" for end in (found.low, found.high))
-    words = {"learned": "better", "kept": "not worse", "unclear": "unclear", "worse": "worse"}[said]
-    return said, f"{words}, {found.base:.4f} → {found.tuned:.4f}, 95 % interval [{low}, {high}], margin {margin:.4g}"
+    return said, f"{said}, {found.base:.4f} → {found.tuned:.4f}, 95 % interval [{low}, {high}], margin {margin:.4g}"
 
 
 def _by_metric(found: Sequence[Result]) -> dict[str, dict[str, Result]]:

@@ -17,7 +17,7 @@ class GateConfig(Config):
     measured holds the model."""
     decided_by: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("loss", "kept_loss", "*_pass"), min_length=1)
     """Metrics that a promotion rests on, by name or pattern (`*_pass`: the functional suites). The others can only
-    object, by being worse. Few: of twenty figures, one is beyond its 95 % interval by chance."""
+    object, by having regressed. Few: of twenty figures, one is beyond its 95 % interval by chance."""
     tolerance: Real = Field(0.25, ge=0, lt=1)
     """What a challenger may lose of what the champion gained, on held-out figures, as a share: at 0.25 it is not worse
     when the interval of their difference leaves out a loss of a quarter of the champion's gain over its base. Elsewhere

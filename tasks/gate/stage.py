@@ -43,6 +43,7 @@ def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> J
     """What one figure says. `found`: the results that it was made of, for what stands beside it."""
     margin = metric.margin or 0.0
     floor = "" if metric.floor is None or metric.margin is None else f", floor {metric.floor:+.4f}"
+    few = ", too little to lose at the base" if metric.nothing_to_lose else ""
     interval = f", 95 % interval {metric.interval}" if metric.gain else f" {metric.interval}"
     return Judgement(
         metric=metric.name,
@@ -50,7 +51,7 @@ def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> J
         question=metric.question,
         verdict=metric.verdict,
         decides=any(fnmatch(metric.name, pattern) for pattern in config.decided_by),
-        finding=f"difference {metric.difference:+.4f}{interval}, margin {margin:g}{floor}",
+        finding=f"difference {metric.difference:+.4f}{interval}, margin {margin:g}{floor}{few}",
         beside=beside(metric, [result for result in found if result.metric == metric.name]),
     )
 
@@ -74,9 +75,9 @@ def decide(judgements: Sequence[Judgement], config: GateConfig) -> tuple[Ruling,
     figure is worse."""
     against = [reason for question in config.requires for reason in _objections(question, judgements)]
     against += [
-        f"{one.title} is worse ({one.finding})."
+        f"{one.title} regressed ({one.finding})."
         for one in judgements
-        if one.verdict == "worse" and not (one.decides and one.question in config.requires)
+        if one.verdict == "regressed" and not (one.decides and one.question in config.requires)
     ]
     if against:
         return "hold", tuple(against)
@@ -85,12 +86,12 @@ def decide(judgements: Sequence[Judgement], config: GateConfig) -> tuple[Ruling,
 
 
 def _objections(question: str, judgements: Sequence[Judgement]) -> list[str]:
-    enough = ("learned",) if question == "learned" else ("learned", "kept")
+    enough = ("improved",) if question == "learned" else ("improved", "non-inferior")
     deciding = [one for one in judgements if one.question == question and one.decides]
     if not deciding:
         return [f"Whether the tuned model {ASKED[question]} was not measured."]
     return [
-        f"That the tuned model {ASKED[question]} is not shown: {one.title} is {one.verdict} ({one.finding})."
+        f"That the tuned model {ASKED[question]} is not shown: {one.title}: {one.verdict} ({one.finding})."
         for one in deciding
         if one.verdict not in enough
     ]
@@ -103,12 +104,13 @@ def sections(decision: GateDecision) -> list[Section]:
         for one in decision.judgements
     )
     caption = (
-        "A figure that does not decide can only object, by being worse. A model that is worse by the margin passes a"
-        " deciding figure in about 2.5 of 100 cases, as simulated; more often where whole repositories fail together."
+        "A figure that does not decide can only object, by having regressed. A model that is worse by the margin"
+        " passes a deciding figure in about 2.5 of 100 cases, as simulated; more often where whole repositories fail"
+        " together."
     )
     reasons = "\n".join(f"- {quoted(reason)}" for reason in decision.reasons)
     table = Table(("", "asked whether it", "verdict", "decides", "finding", "beside it"), rows, caption)
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
-STAGE = Stage(name="gate", version=4, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)
+STAGE = Stage(name="gate", version=5, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)

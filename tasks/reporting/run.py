@@ -26,7 +26,7 @@ from artifacts.verdicts import GateDecision
 from tasks.reporting.chapters import chapters
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import Page, to_html, to_markdown
-from tasks.reporting.verdict import answers_of, key_figures, tone_of
+from tasks.reporting.verdict import answers_of, key_figures, of_the_gate, tone_of
 
 
 class ReportingConfig(Config):
@@ -86,11 +86,15 @@ def show_all(run: RunResults) -> dict[str, list[Section]]:
 def compose(config: ReportingConfig, run: RunResults, shown: dict[str, list[Section]]) -> Page:
     """The page as data."""
     answers = answers_of(run.evaluation)
+    tone = tone_of(answers)
+    if run.decision:  # whatever the figures say one by one, the verdict is the gate's
+        answers = [judged := of_the_gate(run.decision), *answers]
+        tone = judged.tone
     return Page(
         title=config.title,
         subtitle=_subtitle(run),
         answers=answers,
-        tone=tone_of(answers),
+        tone=tone,
         figures=key_figures(run),
         chapters=chapters(run, shown),
     )

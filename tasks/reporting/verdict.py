@@ -7,11 +7,17 @@ from typing import Literal
 
 from artifacts.presentation import duration
 from artifacts.schema import EvaluationReport, Metric
+from artifacts.verdicts import GateDecision
 from tasks.evaluation.words import is_share
 from tasks.reporting.inputs import RunResults
 
 Tone = Literal["good", "bad", "neutral"]
-TONES: dict[str, Tone] = {"learned": "good", "kept": "good", "worse": "bad", "unclear": "neutral"}
+TONES: dict[str, Tone] = {
+    "improved": "good",
+    "non-inferior": "good",
+    "regressed": "bad",
+    "inconclusive": "neutral",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,18 @@ class KeyFigure:
     tone: Tone = "neutral"
 
 
+def of_the_gate(decision: GateDecision) -> Answer:
+    """What was decided, which the figures' answers below give the reasons for."""
+    held = decision.ruling == "hold"
+    tone: Tone = "good" if not held else "bad" if _regressed(decision) else "neutral"
+    said = "Held" if held else "Passed"
+    return Answer("Does it pass the gate?", f"{said}: {' '.join(decision.reasons)}", tone)
+
+
+def _regressed(decision: GateDecision) -> bool:
+    return any(one.verdict == "regressed" for one in decision.judgements)
+
+
 def answers_of(evaluation: EvaluationReport) -> list[Answer]:
     """Did it learn this code, and did it keep what it could do?"""
     return [learned(evaluation), kept(evaluation)]
@@ -41,8 +59,10 @@ def answers_of(evaluation: EvaluationReport) -> list[Answer]:
 def learned(evaluation: EvaluationReport) -> Answer:
     """Judged by the loss on held-out repositories."""
     loss = evaluation.metric("loss")
-    sentence = _learned(loss)
-    return Answer("Did it learn this code?", sentence, TONES[loss.verdict])
+    lost = [one for one in evaluation.judged("learned") if one.verdict == "regressed" and one is not loss]
+    but = "; ".join(f"{one.title} {signed(one)} {interval(one)}" for one in lost)
+    sentence = _learned(loss) + (f" But it regressed elsewhere on this code: {but}." if but else "")
+    return Answer("Did it learn this code?", sentence, "bad" if lost else TONES[loss.verdict])
 
 
 def _learned(loss: Metric) -> str:
@@ -53,13 +73,13 @@ def _learned(loss: Metric) -> str:
             f"Whether the tuned model learned cannot be said: its held-out loss is {size} "
             f"{_direction(loss)} the base model's, but {_repositories(loss)} cannot give an interval."
         )
-    if loss.verdict == "unclear":
+    if loss.verdict == "inconclusive":
         return (
             f"No learning shown: the held-out loss changed by {loss.difference:+.3f} nats per token, "
             f"and the 95% interval [{low:+.3f}, {high:+.3f}] over {_repositories(loss)} includes zero."
         )
     ends = sorted((abs(low), abs(high)))
-    did = "The tuned model learned" if loss.verdict == "learned" else "The tuned model got worse"
+    did = "The tuned model improved" if loss.verdict == "improved" else "The tuned model regressed"
     return (
         f"{did}: its loss on held-out code is {size} {_direction(loss)} the base model's "
         f"(95% interval {ends[0]:.3f} to {ends[1]:.3f}, {_repositories(loss)})."
@@ -72,27 +92,31 @@ def kept(evaluation: EvaluationReport) -> Answer:
     judged = [
         one
         for one in evaluation.judged("kept")
-        if one.name == "kept_loss" or one.name.endswith("_pass") or one.verdict == "worse"
+        if one.name == "kept_loss" or one.name.endswith("_pass") or one.verdict == "regressed"
     ]
     question = "Did it keep what it could do?"
     if not judged:
         return Answer(question, "Not asked: there was neither a kept sample nor a functional suite.", "neutral")
     by_verdict = {
         verdict: [one for one in judged if one.verdict == verdict]
-        for verdict in ("learned", "kept", "unclear", "worse")
+        for verdict in ("improved", "non-inferior", "inconclusive", "regressed")
     }
-    if by_verdict["worse"]:
-        lost = "; ".join(f"{_plain(one)} {signed(one)} {interval(one)}" for one in by_verdict["worse"])
+    if by_verdict["regressed"]:
+        lost = "; ".join(f"{_plain(one)} {signed(one)} {interval(one)}" for one in by_verdict["regressed"])
         return Answer(question, f"Something was lost outside the tuned code: {lost}.", "bad")
-    if not by_verdict["unclear"]:
+    if not by_verdict["inconclusive"]:
         return Answer(question, f"The tuned model kept what it could do: {_all_within(judged)}.", "good")
     unclear = "; ".join(
-        f"{_plain(one)} {signed(one)} {interval(one)}{_floor(one)} against a margin of {_margin(one)}"
-        for one in by_verdict["unclear"]
+        f"{_plain(one)} {signed(one)} {interval(one)}{_floor(one)} against a margin of {_margin(one)}{_why(one)}"
+        for one in by_verdict["inconclusive"]
     )
-    surely = ", ".join(_plain(one) for one in [*by_verdict["learned"], *by_verdict["kept"]])
+    surely = ", ".join(_plain(one) for one in [*by_verdict["improved"], *by_verdict["non-inferior"]])
     shown = f"{surely[0].upper()}{surely[1:]} held within the margin, but it" if surely else "It"
     return Answer(question, f"{shown} cannot be said of everything: {unclear}.", "neutral")
+
+
+def _why(metric: Metric) -> str:
+    return f" (the base's {show(metric, metric.base)} leave too little to lose)" if metric.nothing_to_lose else ""
 
 
 def _all_within(judged: list[Metric]) -> str:

@@ -235,7 +235,7 @@ def run_row(text: str) -> dict[str, Any]:
 
 def model_row(text: str) -> dict[str, Any]:
     texts = dict.fromkeys(("version", "id", "recorded", "recipe", "outcome", "path"), text)
-    return {**texts, "champion": True, "verdicts": {text: text}, "reasons": [text]}
+    return {**texts, "champion": True, "verdicts": {text: text}, "titles": {text: text}, "reasons": [text]}
 
 
 def in_terminal(text: str) -> None:

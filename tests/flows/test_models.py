@@ -16,7 +16,7 @@ from flows import cli
 
 EXACT = Comparison(against="", largest_difference=0, bound=0, positions=0)
 JUDGEMENT = Judgement(
-    metric="loss", title="Held-out loss", question="learned", verdict="learned", decides=True, finding="well below"
+    metric="loss", title="Held-out loss", question="learned", verdict="improved", decides=True, finding="well below"
 )
 
 
@@ -65,7 +65,7 @@ def test_versions_are_listed_and_with_all_the_held_models_too(
 ) -> None:
     found = listed(store, capsys)
     assert found["champion"] == 1 and [row["path"] for row in found["models"]] == [str(exports[0])]
-    assert found["models"][0]["verdicts"] == {"loss": "learned"}
+    assert found["models"][0]["verdicts"] == {"loss": "improved"}
     held = listed(store, capsys, "--all")["models"][1]
     assert (held["version"], held["outcome"], held["path"]) == (None, "held by the gate", str(exports[1]))
     assert codetune(store, "models", "--all") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from artifacts.schema import (
     TokenizedDataset,
     TokenizedSplit,
 )
+from artifacts.verdicts import GateDecision
+from tasks.gate import GateConfig
+from tasks.gate.stage import decide, judge
 from tasks.reporting import ReportingConfig, sections
 from tasks.reporting.comparison import compare
 from tasks.reporting.inputs import RunResults
@@ -184,8 +188,8 @@ def test_equal_runs_give_equal_pages() -> None:
 @pytest.mark.parametrize(
     ("loss", "tone", "says"),
     [
-        (_loss(-0.02, -0.012), "good", "learned: its loss on held-out code is 0.016 nats per token lower"),
-        (_loss(0.01, 0.03, 0.02), "bad", "got worse: its loss on held-out code is 0.020 nats per token higher"),
+        (_loss(-0.02, -0.012), "good", "improved: its loss on held-out code is 0.016 nats per token lower"),
+        (_loss(0.01, 0.03, 0.02), "bad", "regressed: its loss on held-out code is 0.020 nats per token higher"),
         (_loss(-0.02, 0.004), "neutral", "No learning shown"),
         (_loss(None, None, clusters=1), "neutral", "1 held-out repository cannot give an interval"),
     ],
@@ -210,6 +214,23 @@ def test_whether_it_learned_is_what_the_interval_says(loss: Metric, tone: str, s
 def test_whether_it_kept_what_it_could_is_what_the_margin_says(kept: Metric | None, tone: str, says: str) -> None:
     _, answer = answers_of(_evaluation(kept=kept))
     assert says in answer.sentence and answer.tone == tone
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ruling", "tone"), [(-0.2, -0.1, "hold", "bad"), (-0.01, 0.1, "promote", "good")]
+)
+def test_the_verdict_at_the_top_is_the_gates(low: float, high: float, ruling: str, tone: str, tmp_path: Path) -> None:
+    """A held model has no green answer at the top because some of its figures are good."""
+    changes = {"name": "line_edit_similarity", "title": "Next line", "better": "higher", "low": low, "high": high}
+    similarity = _loss(low, high).model_copy(update=changes)
+    evaluation = _evaluation(kept=_kept(-0.01, 0.03))
+    evaluation = evaluation.model_copy(update={"metrics": (*evaluation.metrics, similarity)})
+    judgements = tuple(judge(one, GateConfig()) for one in evaluation.metrics)
+    decided, reasons = decide(judgements, GateConfig())
+    decision = GateDecision(ruling=decided, reasons=reasons, judgements=judgements)
+    page = compose(ReportingConfig(), replace(_run(evaluation), decision=decision), _shown())
+    assert (decided, page.tone, page.answers[0].tone) == (ruling, tone, tone)
+    assert page.answers[1].tone == tone and (ruling == "promote" or "Next line regressed" in page.answers[0].sentence)
 
 
 def test_the_page_is_as_good_as_its_worst_answer() -> None:

@@ -50,14 +50,17 @@ def test_another_margin_judges_otherwise_and_runs_nothing(
     solved: Generations, executed: Executions, report: EvaluationReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.sandbox.run", None)
-    wide = judge(solved, executed, tmp_path, margins=Margins(functional=0.9))
-    assert report.metric("kept_small_pass").verdict == "unclear" and wide.metric("kept_small_pass").verdict == "kept"
+    wide = judge(solved, executed, tmp_path, margins=Margins(functional=0.5))
+    assert (
+        report.metric("kept_small_pass").verdict == "inconclusive"
+        and wide.metric("kept_small_pass").verdict == "non-inferior"
+    )
 
 
 def test_the_gate_rests_on_it(solved: Generations, report: EvaluationReport, tmp_path: Path) -> None:
     decision = run_gate(GateConfig(), generations=solved, evaluation=report, workdir=tmp_path)
     (said,) = [one for one in decision.judgements if one.metric == "kept_small_pass"]
-    assert said.decides and decision.ruling == "hold" and "small: pass@1 is unclear" in " ".join(decision.reasons)
+    assert said.decides and decision.ruling == "hold" and "small: pass@1: inconclusive" in " ".join(decision.reasons)
     assert "base 10 of 12" in said.beside and "1 gained, 2 lost, McNemar p = 1" in said.beside
 
 

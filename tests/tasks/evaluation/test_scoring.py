@@ -60,7 +60,7 @@ def test_figures_exist_for_what_was_measured() -> None:
     found = by_name([], [completion(item, "line", "wrong", "truth") for item in range(12)])
     assert list(found) == ["line_exact_match", "line_edit_similarity"]
     exact, similarity = (measure.metric(CONFIG) for measure in found.values())
-    assert (exact.base, exact.tuned, exact.verdict) == (0, 1, "learned")
+    assert (exact.base, exact.tuned, exact.verdict) == (0, 1, "improved")
     assert similarity.items == similarity.clusters == 12
 
 
@@ -68,12 +68,12 @@ def test_perplexity_follows_from_the_loss() -> None:
     losses = [chunk(n, 20.0 + n, 15.0 + n % 3) for n in range(9)]
     loss, perplexity = (measure.metric(CONFIG) for measure in by_name(losses, []).values())
     assert perplexity.base == pytest.approx(math.exp(loss.base))
-    assert loss.verdict == perplexity.verdict == "learned" and loss.better == "lower"
+    assert loss.verdict == perplexity.verdict == "improved" and loss.better == "lower"
 
 
 @pytest.mark.parametrize(
     ("lost", "margin", "verdict"),
-    [(0.1, 0.05, "kept"), (1.0, 0.05, "worse"), (1.0, 0.2, "kept"), (-1.0, 0.0, "learned")],
+    [(0.1, 0.05, "non-inferior"), (1.0, 0.05, "regressed"), (1.0, 0.2, "non-inferior"), (-1.0, 0.0, "improved")],
 )
 def test_kept_means_that_the_whole_loss_lies_below_the_margin(lost: float, margin: float, verdict: str) -> None:
     """A tenth of `lost` nats per token are lost on every chunk, give or take a little."""

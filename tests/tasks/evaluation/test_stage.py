@@ -33,13 +33,13 @@ def report(good: Generations, tmp_path_factory: pytest.TempPathFactory) -> Evalu
 def test_an_adapter_that_knows_the_text_has_learned(report: EvaluationReport) -> None:
     verdicts = {metric.name: metric.verdict for metric in report.metrics if metric.question == "learned"}
     learned = ("loss", "perplexity", "line_exact_match", "line_edit_similarity")
-    assert {name: verdicts[name] for name in learned} == dict.fromkeys(learned, "learned")
+    assert {name: verdicts[name] for name in learned} == dict.fromkeys(learned, "improved")
     assert report.metric("loss").difference < -0.5 and report.metric("line_exact_match").tuned > 0.3
     assert report.metric("line_exact_match").items == 16 and report.metric("loss").clusters == 8
 
 
 def test_what_it_forgot_is_seen(report: EvaluationReport) -> None:
-    assert report.metric("kept_loss").verdict == "worse" and report.metric("kept_loss").difference > 0.05
+    assert report.metric("kept_loss").verdict == "regressed" and report.metric("kept_loss").difference > 0.05
     assert {metric.name for metric in report.metrics if metric.question == "kept"} >= {
         "kept_loss",
         "kept_line_exact_match",
@@ -48,13 +48,13 @@ def test_what_it_forgot_is_seen(report: EvaluationReport) -> None:
 
 
 def test_a_wider_margin_judges_otherwise_from_the_same_files(good: Generations, tmp_path: Path) -> None:
-    assert judge(good, tmp_path, margins=Margins(loss=10)).metric("kept_loss").verdict == "kept"
+    assert judge(good, tmp_path, margins=Margins(loss=10)).metric("kept_loss").verdict == "non-inferior"
 
 
 def test_an_adapter_of_noise_is_worse(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
     settings = {"line_prompts": 0, "fim_prompts": 0, "block_prompts": 0}
     report = judge(world.generate(small_world, noise, tmp_path / "made", **settings), tmp_path)
-    assert report.metric("loss").verdict == report.metric("kept_loss").verdict == "worse"
+    assert report.metric("loss").verdict == report.metric("kept_loss").verdict == "regressed"
     assert [metric.name for metric in report.metrics] == ["loss", "perplexity", "kept_loss", "kept_perplexity"]
     assert "generation.fim_prompts is 0" in " ".join(report.notes)
 
@@ -130,8 +130,8 @@ def test_every_figure_by_repository(report: EvaluationReport, shown: dict[str, t
 
 def test_what_there_is_to_see(shown: dict[str, tuple[Block, ...]]) -> None:
     learned, kept = shown["learned"][0], shown["kept"][0]
-    assert isinstance(learned, Table) and learned.rows[0][1] == "learned"
-    assert isinstance(kept, Table) and (kept.rows[0][6], kept.rows[0][1]) == ("0.05", "worse")
+    assert isinstance(learned, Table) and learned.rows[0][1] == "improved"
+    assert isinstance(kept, Table) and (kept.rows[0][6], kept.rows[0][1]) == ("0.05", "regressed")
     forest, against = shown["differences"]
     assert isinstance(forest, Figure) and b"<svg" in forest.image and "Held-out loss" in forest.alt
     assert isinstance(against, Figure) and b"<svg" in against.image

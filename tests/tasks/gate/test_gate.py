@@ -53,15 +53,15 @@ def test_learned_and_kept_is_promoted() -> None:
 @pytest.mark.parametrize(
     ("metrics", "said"),
     [
-        ([metric("loss", -0.03, 0.01), metric("kept_loss", -0.01, 0.01)], "learned this code is not shown: loss is"),
-        ([metric(), metric("kept_loss", -0.01, 0.06)], "kept what it could do is not shown: kept_loss is unclear"),
-        ([metric(), metric("kept_loss"), metric("mbpp_pass", -0.1, -0.06)], "mbpp_pass is worse"),
+        ([metric("loss", -0.03, 0.01), metric("kept_loss", -0.01, 0.01)], "learned this code is not shown: loss:"),
+        ([metric(), metric("kept_loss", -0.01, 0.06)], "kept what it could do is not shown: kept_loss: inconclusive"),
+        ([metric(), metric("kept_loss"), metric("mbpp_pass", -0.1, -0.06)], "mbpp_pass: regressed"),
         ([metric()], "kept what it could do was not measured"),
         (
             [metric("loss", None, None), metric("kept_loss")],
-            "loss is unclear (difference -0.0200 (too few repositories for an interval), margin 0.05)",
+            "loss: inconclusive (difference -0.0200 (too few repositories for an interval), margin 0.05)",
         ),
-        ([metric(), metric("kept_loss"), metric("line_exact_match", -0.2, -0.1)], "line_exact_match is worse"),
+        ([metric(), metric("kept_loss"), metric("line_exact_match", -0.2, -0.1)], "line_exact_match regressed"),
     ],
 )
 def test_what_holds_a_model_is_said(metrics: list[Metric], said: str) -> None:
@@ -106,12 +106,12 @@ def settle(registry: Registry, folder: Path, name: str, found: list[Result], mar
 @pytest.mark.parametrize(
     ("shift", "margin", "kind", "said"),
     [
-        (-0.02, 0.0, "promote", "not worse than the champion, v1. loss: better, 1.9000 → 1.8"),
-        (0.02, 0.05, "promote", "loss: not worse"),
-        (0.02, 0.0, "hold", "not shown to be as good as the champion, v1. loss: worse"),
-        (0.08, 0.05, "hold", "loss: worse"),
-        (0.02, None, "promote", "loss: not worse, 1.9000 → 1.9200, 95 % interval [+0.0199, +0.0201], margin 0.025."),
-        (0.03, None, "hold", "loss: worse"),  # 0.1 was gained, a quarter of it may be lost
+        (-0.02, 0.0, "promote", "not worse than the champion, v1. loss: improved, 1.9000 → 1.8"),
+        (0.02, 0.05, "promote", "loss: non-inferior"),
+        (0.02, 0.0, "hold", "not shown to be as good as the champion, v1. loss: regressed"),
+        (0.08, 0.05, "hold", "loss: regressed"),
+        (0.02, None, "promote", "loss: non-inferior, 1.9000 → 1.9200, 95 % interval [+0.0199, +0.0201], margin 0.025."),
+        (0.03, None, "hold", "loss: regressed"),  # 0.1 was gained, a quarter of it may be lost
     ],
 )
 def test_a_challenger_must_not_be_worse(
@@ -168,4 +168,4 @@ def test_the_decision_is_shown() -> None:
     ruling, reasons = decide([judge(metric(), CONFIG)], CONFIG)
     (section,) = sections(GateDecision(ruling=ruling, reasons=reasons, judgements=(judge(metric(), CONFIG),)))
     text, table = section.blocks
-    assert "**hold**" in text.markdown and table.rows[0][2] == "learned"  # type: ignore[union-attr]
+    assert "**hold**" in text.markdown and table.rows[0][2] == "improved"  # type: ignore[union-attr]
