@@ -38,7 +38,7 @@ def test_an_address_is_refused_as_a_store(
 
 @pytest.mark.parametrize("name", ["store", "/x/y", "a:b", "C:", "~/store"])
 def test_a_path_is_a_path(name: str) -> None:
-    assert disks.folder_of(name) == Path(name)
+    assert disks.folder_of(name) == Path(name).expanduser()
 
 
 @pytest.mark.parametrize(
