@@ -18,13 +18,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from artifacts import variables
 from artifacts.errors import StageError
 
 log = logging.getLogger(__name__)
 
 MOMENT = 30.0
 """Seconds to wait for what is held for moments only."""
-AGES = float(os.environ.get("CODETUNE_WAIT_HOURS") or 24) * 3600
+AGES = (variables.number("CODETUNE_WAIT_HOURS", most=10_000) or 24) * 3600
 """Seconds to wait for another run's work."""
 UNEASY = 2.0
 """Seconds of waiting after which it is said."""

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -31,7 +30,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
-from artifacts import digest, faults
+from artifacts import digest, faults, variables
 from artifacts.configuration import Config
 from artifacts.errors import InputError, PreflightRefused, TransientError, discreet
 from artifacts.ledger import Entry
@@ -49,7 +48,7 @@ H = TypeVar("H", bound=Handle)
 T = TypeVar("T")
 
 RETRIES = 3
-FIRST_DELAY = float(os.environ.get("CODETUNE_RETRY_SECONDS", "5"))
+FIRST_DELAY = variables.number("CODETUNE_RETRY_SECONDS", most=3600) or 5.0
 """Seconds before the first retry; every further one waits twice as long."""
 
 StageState = Literal["ran", "cached", "resumed"]

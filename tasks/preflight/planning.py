@@ -6,13 +6,13 @@ same plan, and with it the same bits. Whether enough is free is checked afterwar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from artifacts import variables
 from artifacts.configuration import NUMBER, Config, Real, Whole
 from artifacts.errors import InputError, PreflightRefused
 from artifacts.schema import Engine, Plan
@@ -24,6 +24,7 @@ from tasks.preflight.shape import ModelShape
 from tasks.preflight.speed import step_seconds
 
 CAP_VARIABLE = "CODETUNE_GPU_MEMORY_GIB"
+MOST_GIB = 100_000
 
 FUSED_CAPABILITY = (7, 5)
 """The oldest cards that the fused engine's kernels were compiled for: T4."""
@@ -33,8 +34,8 @@ UNPACKED_SHARE = 0.8
 they must not be what makes a run fail when other programs or fragments take some of the rest."""
 
 
-def _cap_from_environment() -> Any:
-    return os.environ.get(CAP_VARIABLE) or None
+def _cap_from_environment() -> float | None:
+    return variables.number(CAP_VARIABLE, most=MOST_GIB)
 
 
 class PreflightConfig(Config):
@@ -45,7 +46,7 @@ class PreflightConfig(Config):
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     """Arithmetic of forward and backward pass. `auto`: fp16 for int8 weights; else bf16 on GPUs that have it (compute
     capability 8.0) and fp16 on others. A CPU always computes in fp32."""
-    gpu_memory_gib: Annotated[float, Field(gt=0, le=100_000), NUMBER] | None = Field(
+    gpu_memory_gib: Annotated[float, Field(gt=0, le=MOST_GIB), NUMBER] | None = Field(
         default_factory=_cap_from_environment, validate_default=True
     )
     """What the run may take of the card, GiB, to leave room for others or to stand for a smaller card (a T4 gives

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -217,3 +220,18 @@ def test_text_has_no_nul_whoever_gives_it() -> None:
     for settings in ({"reporting": {"title": "a\0"}}, {"sampling": {"source": {"kind": "local", "paths": ["a\0"]}}}):
         with pytest.raises(ValidationError, match="NUL"):
             PipelineConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize("value", ["abc", "nan", "1e400", "-1", "0"])
+def test_a_number_of_the_environment_is_named_by_its_variable(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CODETUNE_GPU_MEMORY_GIB", value)
+    with pytest.raises(InputError) as caught:
+        build("demo")
+    monkeypatch.delenv("CODETUNE_GPU_MEMORY_GIB")
+    assert caught.value.field == "CODETUNE_GPU_MEMORY_GIB"
+    for name in ("CODETUNE_WAIT_HOURS", "CODETUNE_RETRY_SECONDS"):
+        command = ["-c", "from flows.cli import main; main()", "why", "training", "demo"]
+        done = subprocess.run(
+            [sys.executable, *command], env=os.environ | {name: value}, capture_output=True, text=True
+        )
+        assert done.returncode == 2 and name in done.stderr and "Traceback" not in done.stderr
