@@ -51,6 +51,8 @@ class Checkpoint(Handle):
     steps: int
     tokens: int
     """Tokens trained on, padding not counted."""
+    tokens_at_hand: int | None = None
+    """Of the training data; None in results of an earlier version."""
     first_loss: float
     """Mean training loss of the first tenth of the steps, nats per token."""
     last_loss: float
@@ -70,9 +72,20 @@ class Checkpoint(Handle):
     2 × 2`."""
 
     @property
+    def share_seen(self) -> str:
+        """`1.5% of the training tokens`, `2.3 times the training tokens`; empty where nothing is known of them."""
+        if not self.tokens_at_hand:
+            return ""
+        times = self.tokens / self.tokens_at_hand
+        if times > 1.05:
+            return f"{times:.1f} times the training tokens"
+        return f"{100 * times:.2g}% of the training tokens" if times < 0.995 else "all training tokens once"
+
+    @property
     def summary(self) -> str:
+        seen = f" over {self.share_seen}" if self.share_seen else ""
         return (
-            f"{self.steps} steps, loss {self.first_loss:.3f} → {self.last_loss:.3f}, "
+            f"{self.steps} steps{seen}, loss {self.first_loss:.3f} → {self.last_loss:.3f}, "
             f"{self.tokens_per_second:,.0f} tokens/s, peak {self.peak_memory_gib:.1f} GiB"
         ) + (f"; {self.fallbacks[-1]}" if self.fallbacks else "")
 

@@ -6,17 +6,20 @@ that was fetched once is read without the hub.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts import paths
-from artifacts.errors import InputError
+from artifacts.errors import InputError, TransientError
 from tasks import hub
 from tasks.functional.problems import Suite
 from tasks.functional.reading import read_suite
 
 _FIELD = "suite"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,6 @@ def suite(name_or_path: str) -> Suite:
 
     Raises:
         InputError: no such suite or file, or the file is not in order.
-        TransientError: the hub does not answer.
     """
     path = paths.expanded(name_or_path, _FIELD)
     name, _, revision = name_or_path.lower().partition("@")
@@ -58,15 +60,43 @@ def suite(name_or_path: str) -> Suite:
 
 
 def _fetch(name: str, revision: str) -> Path:
+    from huggingface_hub import constants
+
+    place, patience = PUBLISHED[name], hub.Patience(attempts=2)
+    if _COMMIT.fullmatch(revision) and (found := _here(place, revision)):
+        return found
+    try:
+        return _from_hub(name, revision, patience)
+    except TransientError as error:
+        if found := _here(place, revision):
+            log.warning("%s; what was fetched of it before is taken", error.problem)
+            return found
+        raise _no_hub(name, error.problem) from error
+    except InputError as error:
+        if not constants.HF_HUB_OFFLINE:
+            raise
+        if found := _here(place, revision):
+            return found
+        raise _no_hub(name, error.problem) from error
+
+
+def _no_hub(name: str, problem: str) -> InputError:
+    """Not a fault to wait for: a file does instead of the hub."""
+    return InputError(
+        f"the suite {name} cannot be fetched: {problem}",
+        field=_FIELD,
+        remedy="give its file instead: --suite path/to/HumanEval.jsonl.gz, or generation.functional=[path/to/file]",
+    )
+
+
+def _from_hub(name: str, revision: str, patience: hub.Patience) -> Path:
     from huggingface_hub import hf_hub_download
 
-    place, patience = PUBLISHED[name], hub.Patience()
-    if found := _here(place, revision):
-        return found
+    place = PUBLISHED[name]
     what = f"the data set {place.dataset}"
     info = hub.ask(
         what,
-        lambda: hub.api().dataset_info(place.dataset, revision=revision, timeout=30),
+        lambda: hub.api().dataset_info(place.dataset, revision=revision, timeout=5),
         field=_FIELD,
         patience=patience,
     )
@@ -86,12 +116,10 @@ def _fetch(name: str, revision: str) -> Path:
 
 
 def _here(place: _Place, revision: str) -> Path | None:
-    """The file of a commit that was fetched before: nobody needs to be asked what it is."""
+    """The file of a revision that was fetched before. What a commit is nobody needs to be asked."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if not _COMMIT.fullmatch(revision):
-        return None
     try:
         folder = Path(snapshot_download(place.dataset, repo_type="dataset", revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:

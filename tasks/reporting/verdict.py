@@ -172,6 +172,7 @@ def key_figures(run: RunResults) -> list[KeyFigure]:
     checkpoint, predicted = run.checkpoint, run.preflight.prediction
     seconds = checkpoint.steps * checkpoint.step_seconds
     speed = predicted.tokens_per_second
+    tokens = f"{checkpoint.tokens:,} tokens" + (f", {checkpoint.share_seen}" if checkpoint.share_seen else "")
     return [
         *map(_metric_figure, metrics),
         KeyFigure(
@@ -179,7 +180,7 @@ def key_figures(run: RunResults) -> list[KeyFigure]:
             f"{checkpoint.tokens_per_second:,.0f} tokens/s",
             _speed_note(run.preflight.plan.device, speed),
         ),
-        KeyFigure("Training time", duration(seconds), f"{checkpoint.steps:,} steps, {checkpoint.tokens:,} tokens"),
+        KeyFigure("Training time", duration(seconds), f"{checkpoint.steps:,} steps, {tokens}"),
         KeyFigure("Peak memory", f"{checkpoint.peak_memory_gib:.2f} GiB", f"{predicted.peak_gib:.2f} GiB predicted"),
     ]
 

@@ -56,7 +56,7 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
         return True
     write_adapter(trainer.model, workdir / RESULT / "adapter", spec)
     write_metrics(trainer.records(), workdir / RESULT / "metrics.parquet")
-    sender.send("result", handle=_summary(trainer, start))
+    sender.send("result", handle=_summary(trainer, start) | {"tokens_at_hand": spec.tokens.train.tokens})
     return True
 
 

@@ -38,7 +38,7 @@ from tasks.reporting.comparison import compare
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import cell_to_html, markdown_to_html, numeric_columns, to_html
 from tasks.reporting.run import compose, write
-from tasks.reporting.verdict import answers_of, tone_of
+from tasks.reporting.verdict import answers_of, key_figures, tone_of
 
 HOSTILE = (
     "</code><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\n![x](http://evil.example/y)"
@@ -303,3 +303,13 @@ def test_the_dashboards_report_has_the_pictures_and_loads_nothing_else(tmp_path:
     sources = [attributes["src"] or "" for tag, attributes in _Tags(rendered).tags if "src" in attributes]
     assert len(sources) == 1 and sources[0].startswith("data:image/svg+xml")
     assert "<code>a &lt;b&gt; ![c]</code>" in rendered and "Held-out loss" in rendered
+
+
+@pytest.mark.parametrize(
+    ("at_hand", "says"), [(None, ""), (13_333_333, "1.5% of the"), (200_000, "all training"), (80_000, "2.5 times the")]
+)
+def test_what_share_of_the_tokens_the_steps_saw_is_said(at_hand: int | None, says: str) -> None:
+    run = _run()
+    checkpoint = run.checkpoint.model_copy(update={"tokens_at_hand": at_hand})
+    (figure,) = [one for one in key_figures(replace(run, checkpoint=checkpoint)) if one.label == "Training time"]
+    assert says in checkpoint.summary and says in figure.note and bool(checkpoint.share_seen) is bool(says)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,12 @@ def test_a_published_suite_comes_from_the_hub(tmp_path: Path, monkeypatch: pytes
     assert functional.suite(f"humaneval-infilling-single-line@{'a' * 40}") == pinned == suite  # the hub is gone
     with pytest.raises(InputError, match="no suite 'humanevil'"):
         functional.suite("humanevil")
+
+
+def test_a_hub_out_of_reach_is_said_at_once_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    started = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        functional.suite("mbpp+")
+    assert caught.value.field == "suite" and "--suite path/to/" in str(caught.value.remedy)
+    assert time.monotonic() - started < 8
