@@ -1,5 +1,5 @@
 # The image of compose.yaml: the project with its libraries, for the server and for workers.
-FROM python:3.11-slim
+FROM python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3
 
 # Triton compiles what launches its kernels; git names the revision of local sources.
 RUN apt-get update \
@@ -11,11 +11,10 @@ RUN useradd --create-home codetune \
 WORKDIR /codetune
 
 # The libraries alone first: an edited source does not install them again.
-COPY pyproject.toml constraints.txt ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > /tmp/requirements.txt \
- && pip install --no-cache-dir --constraint constraints.txt --requirement /tmp/requirements.txt
+COPY requirements.txt ./
+RUN pip install --no-cache-dir --no-deps --require-hashes --requirement requirements.txt
 
 COPY . .
-RUN pip install --no-cache-dir --no-deps --editable .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
 USER codetune

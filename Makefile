@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 KILLS ?= 100
 # Without its thirty dependencies: what the tests compare with needs none of them.
-HARNESS := --no-deps lm_eval
+HARNESS := lm_eval
 
 .PHONY: demo up test chaos lint types lock clean
 
@@ -30,28 +30,28 @@ lint: .venv/.dev
 types: .venv/.dev
 	@$(BIN)/mypy
 
-.venv/.run: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "codetune needs Python 3.11 to 3.13; name one with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
-	@echo "installing into .venv (a few minutes, once)"
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+.venv/.run: pyproject.toml requirements.txt
+	@$(PYTHON) tools/install.py
 	@touch $@
 
-.venv/.dev: .venv/.run
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(HARNESS)
+.venv/.dev: .venv/.run requirements-dev.txt
+	@$(PYTHON) tools/install.py --dev
 	@touch $@
 
-# Newest versions within pyproject.toml's bounds, in a fresh environment; look at the tests before you commit the result.
-# Triton stays unpinned: every CUDA build of torch asks for the one that it was made with.
-lock: SHELL := bash
+# What pyproject.toml asks for, in versions that work together, with the hash of every file; look at the tests before you
+# commit the result. `make lock UPGRADE=--upgrade` takes the newest, `UPGRADE='--upgrade-package peft'` one of them.
+UPGRADE ?=
+COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+          --custom-compile-command 'make lock' $(UPGRADE)
 lock:
-	@$(PYTHON) -m venv .venv-lock
-	@.venv-lock/bin/pip install --quiet --constraint <(grep -i '^torch==' constraints.txt) --editable '.[dev]'
-	@.venv-lock/bin/pip install --quiet $(HARNESS)
-	@{ head -1 constraints.txt; .venv-lock/bin/pip freeze --exclude codetune --exclude triton | sed 's/+cpu//' | sort -f; } > constraints.new
-	@mv constraints.new constraints.txt && rm -r .venv-lock
+	@$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
+	@printf 'hatchling\neditables\n' > .venv-lock/build.in
+	@$(COMPILE) pyproject.toml .venv-lock/build.in --output-file requirements.txt
+	@echo $(HARNESS) > .venv-lock/harness.in
+	@$(COMPILE) --no-deps .venv-lock/harness.in --output-file .venv-lock/harness.txt
+	@$(COMPILE) --extra dev pyproject.toml .venv-lock/build.in --constraint requirements.txt --output-file .venv-lock/dev.txt
+	@cat .venv-lock/dev.txt .venv-lock/harness.txt > requirements-dev.txt
+	@rm -r .venv-lock
 
 clean:
 	rm -rf .venv store

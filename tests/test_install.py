@@ -1,0 +1,47 @@
+"""What `tools/install.py` takes of the lock files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import install
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_package_is_pinned_with_hashes(name: str) -> None:
+    packages = dict(install.locked(ROOT / name))
+    assert {"torch", "prefect", "hatchling", "nvidia-cublas"} < packages.keys()
+    assert all("==" in text and "--hash=sha256:" in text for text in packages.values())
+
+
+def test_without_a_driver_nothing_of_the_cuda_build_is_installed() -> None:
+    packages = dict(install.locked(ROOT / "requirements-dev.txt"))
+    kept = install.without_gpu(packages, dev=False)
+    assert {"nvidia-ml-py", "prefect", "transformers"} < kept.keys()
+    gone = packages.keys() - kept.keys()
+    assert {"torch", "triton", "nvidia-cublas"} < gone
+    assert all(name in ("torch", "triton") or name.startswith(("nvidia-", "cuda-")) for name in gone)
+    assert "triton" in install.without_gpu(packages, dev=True)
+
+
+def test_the_pinned_build_requirement_is_the_locked_one() -> None:
+    import tomllib
+
+    (build,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert dict(install.locked(ROOT / "requirements.txt"))["hatchling"].startswith(build)
+
+
+def test_an_environment_that_cannot_be_made_ends_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "install.py", "--into", tmp_path / "file" / "env"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr

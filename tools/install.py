@@ -1,0 +1,126 @@
+"""Install codetune into `.venv`, in the versions and with the hashes of requirements.txt.
+
+Where there is no NVIDIA driver it takes the CPU build of torch: 0.2 GB to download, not 2.5 GB that become 5.7 GB on
+disk. Needs nothing but Python. `make demo` and the others call it first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SUPPORTED = ((3, 11), (3, 14))
+"""The first version of Python that will do, and the first that will not."""
+GPU_LIBRARIES = re.compile(r"(nvidia-(?!ml-py)|cuda-|triton)")
+"""Names of what only the CUDA build of torch needs."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--dev", action="store_true", help="also what the tests need")
+    parser.add_argument("--into", type=Path, default=ROOT / ".venv", help="the environment (default: .venv)")
+    arguments = parser.parse_args()
+    if not SUPPORTED[0] <= sys.version_info[:2] < SUPPORTED[1]:
+        print("codetune needs Python 3.11 to 3.13; name one: make demo PYTHON=python3.11", file=sys.stderr)
+        return 2
+    try:
+        install(arguments.into, dev=arguments.dev)
+    except subprocess.CalledProcessError as error:
+        command = " ".join(map(str, error.cmd))
+        print(f"\ncannot install: {command} ended with status {error.returncode}; the reason is above", file=sys.stderr)
+        return 1
+    return 0
+
+
+def install(place: Path, *, dev: bool) -> None:
+    python = _environment(place)
+    packages = dict(locked(ROOT / ("requirements-dev.txt" if dev else "requirements.txt")))
+    if not _has_driver() and _cpu_torch(python, packages["torch"].split()[0]):
+        packages = without_gpu(packages, dev=dev)
+    _say(f"installing {len(packages)} packages into {place.name}")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(packages.values()))
+        file.flush()
+        # The list is complete, and what is not in it has no hash.
+        _pip(python, "--require-hashes", "--no-deps", "--requirement", file.name)
+    _pip(python, "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+
+
+def _environment(place: Path) -> Path:
+    """The Python of the environment, made if need be."""
+    python = place / "bin" / "python"
+    if not python.exists():
+        _say(f"making {place.name}")
+        if find_spec("ensurepip"):
+            subprocess.run([sys.executable, "-m", "venv", place], check=True)
+        else:  # as in hosted notebooks
+            _pip(Path(sys.executable), "uv")
+            subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", "--seed", place], check=True)
+    return python
+
+
+def locked(file: Path) -> Iterator[tuple[str, str]]:
+    """The name of each package with its requirement, which goes over several lines: one for each hash."""
+    text = "\n".join(line for line in file.read_text().splitlines() if not line.startswith("#"))
+    for requirement in re.findall(r"^\S.*(?:\n[ \t]+.*)*", text, re.MULTILINE):
+        yield re.split(r"[=<>~! \[]", requirement, maxsplit=1)[0].lower(), requirement
+
+
+def without_gpu(packages: dict[str, str], *, dev: bool) -> dict[str, str]:
+    """What remains to be installed beside the CPU build of torch. The tests run kernels in Triton's interpreter."""
+    kept = {"triton"} if dev else set()
+    return {
+        name: text
+        for name, text in packages.items()
+        if name in kept or not (name == "torch" or GPU_LIBRARIES.match(name))
+    }
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _cpu_torch(python: Path, torch: str) -> bool:
+    """Install the CPU build. False where it cannot be had: the usual build runs without a GPU, too."""
+    _say("no NVIDIA driver: installing the CPU build of torch (0.2 GB)")
+    if _try(python, "-m", "pip", "install", "--quiet", "--no-deps", f"{torch}+cpu"):
+        return True
+    # The usual index has no CPU builds; uv knows the one that does.
+    with tempfile.TemporaryDirectory() as folder:
+        backend = ("--torch-backend", "cpu", "--python", str(python), torch)
+        if _try(python, "-m", "pip", "install", "--quiet", "--target", folder, "uv") and _try(
+            str(Path(folder) / "bin" / "uv"), "pip", "install", "--no-deps", *backend
+        ):
+            return True
+    _say("the CPU build cannot be reached: taking the CUDA build of torch, a download of 2.5 GB and 5.7 GB on disk")
+    return False
+
+
+def _try(*command: str | Path) -> bool:
+    return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def _pip(python: Path, *arguments: str) -> None:
+    # On a terminal pip shows what it is at; elsewhere its two hundred lines help nobody.
+    quiet = () if sys.stdout.isatty() else ("--quiet",)
+    subprocess.run([python, "-m", "pip", "install", "--disable-pip-version-check", *quiet, *arguments], check=True)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
