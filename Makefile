@@ -7,7 +7,7 @@ KILLS ?= 100
 # Without its thirty dependencies: what the tests compare with needs none of them.
 HARNESS := lm_eval
 
-.PHONY: demo up test chaos lint types lock clean
+.PHONY: demo up test chaos pictures lint types lock clean
 
 demo: .venv/.run
 	@$(BIN)/codetune run demo
@@ -22,6 +22,10 @@ test: .venv/.dev
 # Breaks runs in every way that docs/reliability.md lists, some of them only as root; fifteen to forty minutes on two cores.
 chaos: .venv/.dev
 	@nice $(BIN)/python -m tests.chaos --kills $(KILLS)
+
+# Those of README.md and docs/, from the demo as it is now; needs Chromium.
+pictures: .venv/.dev
+	@$(BIN)/python -m tools.pictures
 
 lint: .venv/.dev
 	@$(BIN)/ruff check .
