@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
 def test_every_package_is_pinned_with_hashes(name: str) -> None:
-    packages = dict(install.locked(ROOT / name))
+    packages = install.locked(ROOT / name)
     assert {"torch", "prefect", "hatchling", "nvidia-cublas"} < packages.keys()
     assert all("==" in text and "--hash=sha256:" in text for text in packages.values())
 
 
 def test_without_a_driver_nothing_of_the_cuda_build_is_installed() -> None:
-    packages = dict(install.locked(ROOT / "requirements-dev.txt"))
+    packages = install.locked(ROOT / "requirements-dev.txt")
     kept = install.without_gpu(packages, dev=False)
     assert {"nvidia-ml-py", "prefect", "transformers"} < kept.keys()
     gone = packages.keys() - kept.keys()
@@ -34,7 +34,7 @@ def test_the_pinned_build_requirement_is_the_locked_one() -> None:
     import tomllib
 
     (build,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    assert dict(install.locked(ROOT / "requirements.txt"))["hatchling"].startswith(build)
+    assert install.locked(ROOT / "requirements.txt")["hatchling"].startswith(build)
 
 
 def test_an_environment_that_cannot_be_made_ends_in_a_sentence(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def main() -> int:
 
 def install(place: Path, *, dev: bool) -> None:
     python = _environment(place)
-    packages = dict(locked(ROOT / ("requirements-dev.txt" if dev else "requirements.txt")))
+    packages = locked(ROOT / ("requirements-dev.txt" if dev else "requirements.txt"))
     if not _has_driver() and _cpu_torch(python, packages["torch"].split()[0]):
         packages = without_gpu(packages, dev=dev)
     _say(f"installing {len(packages)} packages into {place.name}")
@@ -67,11 +66,15 @@ def _environment(place: Path) -> Path:
     return python
 
 
-def locked(file: Path) -> Iterator[tuple[str, str]]:
-    """The name of each package with its requirement, which goes over several lines: one for each hash."""
+def locked(file: Path) -> dict[str, str]:
+    """The names of the packages with their requirements. Each goes over several lines, one for each hash, and there may
+    be several for one name: for several versions of Python."""
     text = "\n".join(line for line in file.read_text().splitlines() if not line.startswith("#"))
+    found: dict[str, list[str]] = {}
     for requirement in re.findall(r"^\S.*(?:\n[ \t]+.*)*", text, re.MULTILINE):
-        yield re.split(r"[=<>~! \[]", requirement, maxsplit=1)[0].lower(), requirement
+        name = re.split(r"[=<>~! \[]", requirement, maxsplit=1)[0].lower()
+        found.setdefault(name, []).append(requirement)
+    return {name: "\n".join(requirements) for name, requirements in found.items()}
 
 
 def without_gpu(packages: dict[str, str], *, dev: bool) -> dict[str, str]:

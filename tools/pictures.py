@@ -29,7 +29,15 @@ def main() -> int:
     report = json.loads(done.stdout.splitlines()[-1])["report"]
     photograph(chromium, Path(report).resolve().as_uri(), IMAGES / "report.png")
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/flows/test_deployment.py", "-k", "test_the_page_of_a_run_shows_its_artifacts"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "tests/flows/test_deployment.py",
+            "-k",
+            "test_the_page_of_a_run_shows_its_artifacts",
+        ],
         cwd=ROOT,
         env={**os.environ, "CODETUNE_SCREENSHOT": str(IMAGES / "dashboard.png")},
         check=True,

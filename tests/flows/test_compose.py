@@ -130,7 +130,7 @@ def test_the_image_installs_what_the_project_asks_for_in_pinned_versions() -> No
     assert name == "python" and tag.partition("-")[0] in SpecifierSet(PROJECT["requires-python"])
     images = [service["image"] for service in SERVICES.values() if service["image"] != "codetune"]
     assert all(re.fullmatch("sha256:[0-9a-f]{64}", one.partition("@")[2]) for one in [*images, base])
-    locked = dict(install.locked(ROOT / "requirements.txt"))
+    locked = install.locked(ROOT / "requirements.txt")
     assert {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]} <= locked.keys()
     assert all("==" in text and "--hash=sha256:" in text for text in locked.values())
     installs = [shlex.split(line) for line in re.findall(r"pip install ([^&\n]*)", DOCKERFILE)]
