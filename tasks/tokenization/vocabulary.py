@@ -286,7 +286,7 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("padding_side", "truncation_side"), lambda value: value in (None, "left", "right")),
     "additional_special_tokens": _are_tokens,
     "added_tokens_decoder": lambda value: (
-        value is None or (isinstance(value, dict) and all(map(str.isdecimal, value)) and _are_tokens([*value.values()]))
+        isinstance(value, dict) and all(map(str.isdecimal, value)) and _are_tokens([*value.values()])
     ),
 }
 """Settings of tokenizers, and whether a value can be one. Of others only transformers knows what they do."""
