@@ -285,7 +285,7 @@ def test_the_commands_of_the_compose_file_do_their_work(up: Up, tmp_path: Path) 
 def scheduler() -> None:
     """A scheduler that works: Prefect 3.8.8 inserts no runs with SQLAlchemy 2.1, which pyproject.toml rules out."""
     if version("sqlalchemy") >= "2.1":
-        pytest.skip("the installed SQLAlchemy is newer than constraints.txt: install again")
+        pytest.skip("the installed SQLAlchemy is newer than requirements.txt: install again")
 
 
 @pytest.fixture(scope="module")
