@@ -29,7 +29,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from artifacts.errors import InputError, StageError
 from artifacts.installation import PROJECT, home
 from flows import keeping, labour, server
-from flows.config import PipelineConfig
+from flows.config import PipelineConfig, refuse_secrets
 from flows.deployed import ORPHANED, PATIENCE, RESUME
 from flows.processes import own_environment
 
@@ -80,6 +80,7 @@ def register(there: server.Server, *, reset: bool = False) -> list[str]:
     that.
 
     Raises:
+        InputError: the file holds a secret.
         StageError: it does not answer, or refuses something.
     """
     with there.ready(), get_client(sync_client=True) as client:
@@ -90,6 +91,8 @@ def register(there: server.Server, *, reset: bool = False) -> list[str]:
 
 def _deploy_keeping(client: SyncPrefectClient, there: server.Server, reset: bool) -> list[str]:
     files = {one["name"]: one for one in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]}
+    for name, one in files.items():  # before a server keeps any of it
+        refuse_secrets({name: one.get("parameters")})
     memory = keeping.Memory() if reset else keeping.recall(client)
     before = memory.before or {name: keeping.state_of(one) for name, one in _ours(client, files).items()}
     deleted = set() if reset else memory.deployed.keys() - before.keys()

@@ -25,7 +25,7 @@ import torch
 from artifacts.errors import InputError, StageError
 from artifacts.ledger import Ledger
 from artifacts.redaction import STARS, redact, redact_logs
-from flows import environment
+from flows import deploying, environment
 from flows.config import PipelineConfig, build
 from flows.finetune import finetune
 from tasks import base_model, preflight
@@ -340,3 +340,14 @@ def test_server_and_worker_listen_on_loopback_unless_told_otherwise(monkeypatch:
     monkeypatch.setenv(names[0], "0.0.0.0")
     environment.apply(quiet=True)
     assert os.environ[names[0]] == "0.0.0.0"
+
+
+def test_deployments_with_a_secret_are_refused_before_a_server_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"name": "demo", "parameters": {"config": {"model": {"name": f"https://me:{SECRET}@host/x"}}}}
+    (tmp_path / "prefect.yaml").write_text(json.dumps({"deployments": [entry]}))
+    monkeypatch.setattr(deploying, "PROJECT", tmp_path)
+    with pytest.raises(InputError, match=r"^demo\.config\.model\.name: it holds a secret") as caught:
+        deploying._deploy_keeping(None, None, False)  # type: ignore[arg-type]  # neither is asked
+    assert SECRET not in str(caught.value)
