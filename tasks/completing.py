@@ -122,7 +122,11 @@ def complete(folder: Path, question: Question, *, new_tokens: int, quantization:
 
     named = base_of(folder)
     check_finite(read_adapter(folder / "adapter"))  # before anything large is read
-    model = locate(named)
+    try:
+        model = locate(named)
+    except InputError as error:  # whose name is not what the person gave
+        problem = f"the base model of {folder} cannot be used: {error.problem}"
+        raise InputError(problem, field=error.field, remedy=error.remedy) from error
     check_unchanged(model, _recorded(folder))
     tokenizer = usable_tokenizer(model)
     fim = FimTokens.of(tokenizer) if question.after is not None else FimTokens.find(tokenizer)
