@@ -62,9 +62,9 @@ def apply(*, quiet: bool) -> None:
         logging.getLogger(package).setLevel(logging.INFO)
 
 
-def spare_loopback() -> None:
-    """Have nothing of this machine asked through a proxy, and leave out proxies that no client here can use: each
-    would refuse to be made, whomever it is to ask."""
+def spare_loopback(*own: str) -> None:
+    """Have nothing of this machine, nor at its `own` addresses, asked through a proxy. Proxies that no client here can
+    use are left out: each client would refuse to be made, whomever it is to ask."""
     proxies = {name for name in os.environ if name.lower() in _PROXIES and os.environ[name]}
     for name in proxies:
         # Desktops write “socks” and mean the version that everything speaks.
@@ -74,7 +74,7 @@ def spare_loopback() -> None:
             del os.environ[name]
     if proxies:
         spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-        spared = ",".join(filter(None, [spared, *LOOPBACK]))
+        spared = ",".join(filter(None, [spared, *LOOPBACK, *own]))
         os.environ |= {"no_proxy": spared, "NO_PROXY": spared}  # the lower one goes before where both are read
 
 

@@ -25,6 +25,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
+from prefect.context import _temporary_global_settings_context, get_settings_context
+from prefect.events import worker
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_DATABASE_CONNECTION_URL,
@@ -164,10 +166,17 @@ class Server:
                 field="PREFECT_API_AUTH_STRING",
                 remedy="set it to what the server was started with: of `codetune up`, PREFECT_HOME/codetune-key",
             )
+        # Whatever is set, Prefect starts an open server to tell what happened where it sees no address.
+        worker.should_emit_events_to_ephemeral_server = lambda: False
         settings = {PREFECT_API_URL: f"{self.address}/api", PREFECT_API_AUTH_STRING: key}
         variables = {setting.name: value for setting, value in settings.items() if value}
         try:
-            with temporary_settings(settings), _exported(variables):
+            # Prefect's threads know neither this block's settings nor the run's.
+            with (
+                temporary_settings(settings),
+                _temporary_global_settings_context(get_settings_context()),
+                _exported(variables),
+            ):
                 yield
         except httpx.TransportError as error:
             raise StageError(f"the Prefect server at {self.address} went away", remedy=AGAIN) from error

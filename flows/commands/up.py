@@ -21,7 +21,7 @@ from prefect.settings import (
 )
 
 from artifacts.errors import InputError
-from flows import access, deploying, server
+from flows import access, deploying, environment, server
 from flows.commands.options import PORTS, not_blank, use_store
 from flows.output import Console
 from flows.services import Services, usual_name
@@ -53,6 +53,7 @@ def up(
     host = host or PREFECT_SERVER_API_HOST.value()
     port = PREFECT_SERVER_API_PORT.value() if port is None else port
     everywhere = _listens_everywhere(host)
+    environment.spare_loopback(host)
     listening = server.http(host, port)
     address = server.http("::1" if ":" in host else "127.0.0.1", port) if everywhere else listening
     _check_free(host, port, address)

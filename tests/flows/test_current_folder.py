@@ -69,6 +69,8 @@ def test_a_run_imports_nothing_from_there_and_outlives_its_server(elsewhere: dic
         assert run.poll() is None, said.read_text()
         below = psutil.Process(run.pid).children()
         (server,) = [one for one in below if "flows.serve" in one.cmdline()]
+        # Where it sees no address, Prefect starts a server that is open to everybody.
+        assert not [one for one in below if "uvicorn" in one.cmdline()]
         server.kill()
         out = run.communicate()[0]
     finally:

@@ -205,6 +205,7 @@ def up(project: Path, receiver: Receiver, tmp_path_factory: pytest.TempPathFacto
 
 def test_the_projects_file_decides_the_servers_settings(up: Up) -> None:
     settings = up.ask("admin/settings")
+    assert {up.service(one).environ()["DO_NOT_TRACK"] for one in ("server start", "worker start")} == {"1"}
     server = settings["server"]
     assert server["concurrency"]["lease_storage"] == "prefect.server.concurrency.lease_storage.filesystem"
     assert (server["ui"]["v2_enabled"], server["analytics_enabled"]) == (False, False)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import http.server
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +170,21 @@ def test_this_machine_is_not_asked_through_a_proxy(name: str, proxy: str, monkey
         here.shutdown()
     with pytest.raises((httpx.HTTPError, OSError)):  # others still are
         httpx.get("http://elsewhere.invalid", timeout=2)
+
+
+def test_prefect_tells_its_makers_nothing_and_announces_nothing() -> None:
+    unmarked = {name: value for name, value in os.environ.items() if name not in ("DO_NOT_TRACK", "CI")}
+    ask = "from prefect._internal.analytics.enabled import is_telemetry_enabled as on; print(on())"
+    command = [sys.executable, "-c", f"from flows import environment; environment.apply(quiet=True); {ask}"]
+    assert subprocess.check_output(command, env=unmarked, text=True).strip() == "False"
+
+
+def test_a_setting_that_prefect_does_not_take_is_named(tmp_path: Path) -> None:
+    wrong = {"PREFECT_API_URL": "http://[", "PREFECT_SERVER_API_PORT": "abc", "PREFECT_LOGGING_LEVEL": "loud"}
+    for name, value in wrong.items():
+        command = [Path(sys.executable).with_name("codetune"), "worker"]
+        done = subprocess.run(command, env={**os.environ, name: value}, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 2 and f"error: {name}:" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_configured_server_that_is_down_says_what_to_do() -> None:
