@@ -16,9 +16,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import resource
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,15 @@ PREFIX = "codetune-git-"
 """Begins the names of the folders in the temporary folder."""
 _SECONDS = 600
 """Longest time that git may take to answer; contents of files whose times changed are read."""
-_LARGEST_INDEX = 1 << 30
+_LARGEST_INDEX = 1 << 29
+"""Bytes; of a split one, of all its parts."""
+_MEMORY = 4 << 30
+"""Bytes that git may take: a few bytes of an object may stand for any number."""
 _LARGEST_TEXT = 16 << 20
+_STEPS = 5
+"""From a symbolic ref to the next: no more does git follow."""
+_STORES = 100
+"""Of objects that a repository borrows from."""
 _SUBMODULE, _FOLDER = b"160000", b"040000"
 _ALGORITHMS = {40: hashlib.sha1, 64: hashlib.sha256}
 """By digits of an object's name."""
@@ -151,21 +159,25 @@ class _Git:
             "XDG_CONFIG_HOME": str(self.place),
             "LC_ALL": "C",
         }
-        try:
-            done = subprocess.run(
-                [program, *_SETTINGS, *arguments],
-                cwd=self.top,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise Refused(f"git {arguments[0]} took more than {_SECONDS} s") from None
-        if done.returncode not in fine:
-            raise Refused(self._words(done.stderr) or f"git {arguments[0]} ended with status {done.returncode}")
-        return done.stdout
+        with subprocess.Popen(
+            [program, *_SETTINGS, *arguments],
+            cwd=self.top,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                with suppress(ProcessLookupError):  # it has ended already
+                    resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+                said, complaints = process.communicate(timeout=_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise Refused(f"git {arguments[0]} took more than {_SECONDS} s") from None
+            finally:
+                process.kill()
+        if process.returncode not in fine:
+            raise Refused(self._words(complaints) or f"git {arguments[0]} ended with status {process.returncode}")
+        return said
 
     def _words(self, said: bytes) -> str:
         """Git's own, with the name of the repository's files in the place of ours."""
@@ -188,12 +200,36 @@ def _asking(place: Path, top: Path) -> _Git:
     _copy(theirs / "info" / "sparse-checkout", place / "info" / "sparse-checkout", _LARGEST_TEXT)
     _copy(theirs / "HEAD", place / "HEAD", 4096)
     _copy(common / "shallow", place / "shallow", _LARGEST_TEXT)
+    left = _LARGEST_INDEX
     for file in (theirs / "index", *theirs.glob("sharedindex.*")):
-        _copy(file, place / file.name, _LARGEST_INDEX)
-    head = (place / "HEAD").read_bytes()
-    own = (common / os.fsdecode(head.removeprefix(b"ref: ").strip()),) if head.startswith(b"ref: ") else ()
-    _check_regular([common / "packed-refs", *own, *(common / "objects").glob("pack/*")])
+        _copy(file, place / file.name, left)
+        left -= (place / file.name).stat().st_size if (place / file.name).exists() else 0
+    _check_regular(_read_by_git(place / "HEAD", common))
     return git
+
+
+def _read_by_git(head: Path, common: Path) -> Iterator[Path]:
+    """The files of a repository, but for those that are copied, that git opens for what it is asked here."""
+    yield common / "packed-refs"
+    yield from (common / "reftable").glob("*")
+    for _ in range(_STEPS):
+        said = read_bytes(head, limit=4096)
+        if not said.startswith(b"ref:"):
+            break
+        head = common / os.fsdecode(said.removeprefix(b"ref:").strip())
+        yield head
+        if not head.is_file():
+            break
+    waiting, seen = [(common / "objects").resolve()], set[Path]()
+    while waiting and len(seen) < _STORES:
+        objects = waiting.pop()
+        seen.add(objects)
+        alternates = objects / "info" / "alternates"
+        for pattern in ("[0-9a-f][0-9a-f]/*", "pack/*", "info/*", "info/commit-graphs/*"):
+            yield from (file for file in objects.glob(pattern) if file.name != "commit-graphs")
+        lines = read_bytes(alternates, limit=_LARGEST_TEXT).splitlines() if alternates.exists() else []
+        named = {(objects / os.fsdecode(_unquoted(line))).resolve() for line in lines if line[:1] not in (b"", b"#")}
+        waiting += sorted(named - seen)
 
 
 def _check_regular(files: Iterable[Path]) -> None:
@@ -232,6 +268,11 @@ def _copy(source: Path, target: Path, limit: int) -> None:
 def _quoted(path: bytes) -> bytes:
     """As git quotes a path in its files."""
     return b'"' + b"".join(bytes([c]) if 32 <= c < 127 and c not in b'"\\' else b"\\%03o" % c for c in path) + b'"'
+
+
+def _unquoted(line: bytes) -> bytes:
+    quoted = line.startswith(b'"') and line.endswith(b'"')
+    return line[1:-1].decode("unicode_escape").encode("latin-1") if quoted else line
 
 
 def _read(top: Path, git: _Git) -> Checkout | None:

@@ -8,6 +8,7 @@ import stat
 import struct
 from hashlib import sha1
 from pathlib import Path
+from zlib import compress
 
 import pytest
 
@@ -188,7 +189,19 @@ def damage(repository: Path, how: str) -> None:
         place.symlink_to("/nowhere")
     elif how.startswith("FIFO "):
         (repository / how.removeprefix("FIFO ")).unlink(missing_ok=True)
+        (repository / how.removeprefix("FIFO ")).parent.mkdir(exist_ok=True)
         os.mkfifo(repository / how.removeprefix("FIFO "))
+    elif how == "symbolic":
+        (place / "refs" / "heads" / "main").write_text("ref: refs/heads/second\n")
+        os.mkfifo(place / "refs" / "heads" / "second")
+    elif how == "borrowed":
+        (borrowed := repository.parent / "a borrowed one" / "pack").mkdir(parents=True)
+        os.mkfifo(borrowed / "pack-1.idx")
+        (place / "objects" / "info" / "alternates").write_text(f'# theirs\n"{borrowed.parent}"\n')
+    elif how == "bomb":
+        name = git(repository, "rev-parse", "HEAD")
+        (bomb := place / "objects" / name[:2] / name[2:]).unlink()
+        bomb.write_bytes(compress(b"commit 99999999999\0" + bytes(1 << 20)))
     elif how == "no ref":
         (place / "HEAD").write_text("x\n")
     elif how == "huge":
@@ -227,6 +240,13 @@ def damage(repository: Path, how: str) -> None:
         ("FIFO .git/shallow", "FIFO"),
         ("FIFO .git/objects/pack/pack-1.idx", "pack-1"),
         ("FIFO pkg/.gitattributes", "gitattributes"),
+        ("FIFO .git/objects/00/1", "00/1"),
+        ("FIFO .git/objects/info/commit-graph", "commit-graph"),
+        ("FIFO .git/objects/info/commit-graphs/commit-graph-chain", "commit-graph-chain"),
+        ("FIFO .git/objects/info/alternates", "alternates"),
+        ("symbolic", "second"),
+        ("borrowed", "pack-1"),
+        ("bomb", "memory"),
         ("no ref", "not a git repository"),
         ("huge", "larger"),
         ("commit", "git"),
