@@ -14,6 +14,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +32,12 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOCKED = "/locked"
-NO_FRAME = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY"}
+GUARDED = {
+    # Prefect's pages of documentation load scripts of other hosts, which could read the key.
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "connect-src 'self' ws: wss:; form-action 'self'; base-uri 'self'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+}
 _KEEP_KEY = """<script>
 (() => {
   const given = decodeURIComponent((location.hash.match(/^#key=(.*)/) || [])[1] || "");
@@ -90,7 +96,7 @@ class Door:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._is_own(host, scope):
             return await _refuse(421, f"this server is not called {host!r}; {_NAMED}", scope, receive, send)
-        if origin is not None and origin not in {f"http://{host}", f"https://{host}", *self._origins}:
+        if origin is not None and not self._is_ours(origin, host):
             return await _refuse(403, "pages of other sites have no business here", scope, receive, send)
         if scope["type"] == "http" and scope["method"] == "GET" and (answer := await self._own(scope, headers)):
             return await answer(scope, receive, send)
@@ -98,7 +104,8 @@ class Door:
 
     def _is_own(self, host: str, scope: Scope) -> bool:
         try:
-            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+            parts = urlsplit(f"//{host}")
+            name = (parts.hostname or "").rstrip(".") if parts.port != 0 else ""  # no number raises
         except ValueError:
             return False
         return name in self._names or name == (scope.get("server") or ("",))[0]
@@ -110,21 +117,31 @@ class Door:
             asked = path.removeprefix(access.PROOF)[:64]
             return PlainTextResponse(access.proof(self._key, asked, tuple(scope["server"])))
         if path == LOCKED:
-            return HTMLResponse(_LOCKED.format(place=access.place()), headers=NO_FRAME)
+            return HTMLResponse(_LOCKED.format(place=escape(str(access.place()))), headers=GUARDED)
         if path.endswith("/ui-settings"):
             status, _, body = await self._ask(scope)
             # Wherever the browser found the page, the API is there too; and the page never asks for a password.
-            settings = json.loads(body) | {"api_url": f"{_found_at(headers, scope)}/api", "auth": None}
-            return Response(json.dumps(settings), status, media_type="application/json")
+            settings = json.loads(body) | {"api_url": f"{self._found_at(headers, scope)}/api", "auth": None}
+            return Response(json.dumps(settings), status, {"Cache-Control": "no-store"}, "application/json")
         if "text/html" in headers.get("accept", "") and not path.startswith("/api"):
             status, answered, body = await self._ask(scope)
             if answered.get("content-type", "").startswith("text/html"):
                 script = _KEEP_KEY if self._key else ""
                 page = body.decode().replace("<head>", f"<head>{script}", 1)
-                return HTMLResponse(page, status, headers={**NO_FRAME, "Cache-Control": "no-store"})
+                return HTMLResponse(page, status, headers={**GUARDED, "Cache-Control": "no-store"})
             kept = {name: value for name, value in answered.items() if name != "content-length"}
             return Response(body, status, headers=kept)
         return None
+
+    def _found_at(self, headers: Headers, scope: Scope) -> str:
+        """Where the browser found the page: a proxy before this server may speak https and call it by another name. A
+        page of another site may ask, too."""
+        host, page = headers["host"], urlsplit(headers.get("referer", ""))
+        found = f"{page.scheme}://{page.netloc}"
+        return found if self._is_ours(found, host) else f"{scope['scheme']}://{host}"
+
+    def _is_ours(self, origin: str, host: str) -> bool:
+        return origin in {f"http://{host}", f"https://{host}", *self._origins}
 
     async def _ask(self, scope: Scope) -> tuple[int, Headers, bytes]:
         """Prefect's answer as a whole: neither packed nor left out because the browser knows it."""
@@ -148,14 +165,6 @@ class Door:
 
 
 _NAMED = "`codetune up --public-address` or PREFECT_UI_URL says what it is called"
-
-
-def _found_at(headers: Headers, scope: Scope) -> str:
-    """Where the browser found the page: a proxy before this server may speak https and call it by another name."""
-    page = urlsplit(headers.get("referer", ""))
-    if page.scheme in {"http", "https"} and page.netloc:
-        return f"{page.scheme}://{page.netloc}"
-    return f"{scope['scheme']}://{headers['host']}"
 
 
 async def _refuse(status: int, reason: str, scope: Scope, receive: Receive, send: Send) -> None:

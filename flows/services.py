@@ -17,12 +17,12 @@ from subprocess import Popen
 from urllib.parse import quote
 
 import psutil
-from filelock import FileLock, Timeout
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_HOME
 
 from artifacts.errors import InputError
 from artifacts.installation import home
+from artifacts.locks import Lock
 from flows import deploying, notification, processes, server
 from flows.output import Console
 from flows.processes import Service
@@ -59,7 +59,8 @@ class Services:
         address = watched.address
         self._running: list[Service] = []
         # Held while the worker is at work: runs that bear its name are then its own, or those of one that is gone.
-        self._name = FileLock(PREFECT_HOME.value() / f"codetune-worker-{quote(f'{worker} {address}', safe='')}.lock")
+        place = PREFECT_HOME.value() / f"codetune-worker-{quote(f'{worker} {address}', safe='')}.lock"
+        self._name = Lock(place, f"the worker {worker}")
         self._patience = math.inf
         """Seconds that a server may be away: one that runs elsewhere comes back some day."""
 
@@ -89,7 +90,8 @@ class Services:
         self._patience = PATIENCE
 
         def start() -> Popen[bytes]:
-            with log.open("ab") as file:
+            with open(log, "ab", opener=partial(os.open, mode=0o600)) as file:
+                os.fchmod(file.fileno(), 0o600)  # it may say what runs were told
                 return launch(file.fileno())
 
         self._running.append(Service("server", start, log))
@@ -102,14 +104,12 @@ class Services:
         Raises:
             InputError: another worker of this name is at work.
         """
-        try:
-            self._name.acquire(blocking=False)
-        except Timeout as error:
+        if not self._name.try_acquire():
             raise InputError(
                 f"a worker that is called {self._worker} takes runs from {self._server.address} already",
                 field="--name",
                 remedy="end it, or give this one another name: `codetune worker --name …`",
-            ) from error
+            )
         self._close_runs()
         launch = partial(_launch_worker, self._server.variables, self._worker, options)
         self._running.append(Service("worker", launch))

@@ -21,8 +21,10 @@ import websockets
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_HOME, temporary_settings
 
-from artifacts.errors import InputError
+from artifacts.errors import InputError, StageError
 from flows import access, deploying, server
+from flows.output import Console
+from flows.services import Services
 from tests import records
 from tests.flows.receiver import Receiver
 from tests.waiting import free_port, until
@@ -85,6 +87,7 @@ def test_nobody_is_let_in_without_the_key(closed: server.Server) -> None:
         ("Host", "127.0.0.1@evil.example", 421),
         ("Host", "", 421),
         ("Host", "[", 421),
+        ("Host", "127.0.0.1:1, evil.example", 421),
         ("Origin", PUBLIC, 200),
         ("Host", "gpu.example.org", 200),
         ("Host", "localhost:1", 200),
@@ -106,9 +109,11 @@ def test_the_page_finds_the_api_wherever_it_was_found(closed: server.Server) -> 
         {"Host": "gpu.example.org"},
         {"Host": "gpu.example.org", "Referer": f"{PUBLIC}/x"},
         {"Referer": f"{PUBLIC}/"},
+        {"Referer": "http://evil.example/"},
     ]
     found = [httpx.get(f"{closed.address}/ui-settings", headers=headers).json()["api_url"] for headers in asked]
-    assert found == [f"{closed.address}/api", "http://gpu.example.org/api", f"{PUBLIC}/api", f"{PUBLIC}/api"]
+    own = f"{closed.address}/api"
+    assert found == [own, "http://gpu.example.org/api", f"{PUBLIC}/api", f"{PUBLIC}/api", own]
     told = server.Server(closed.address, "key", PUBLIC).variables
     assert told["PREFECT_UI_URL"] == PUBLIC and told["PREFECT_API_URL"] == f"{closed.address}/api"
 
@@ -162,6 +167,19 @@ def test_another_user_reads_neither_key_nor_records(closed: server.Server, home:
         "sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'"
     ).stdout
     assert port in processes and access.own_key().partition(":")[2] not in processes
+
+
+def test_another_user_neither_holds_up_the_worker_nor_reads_the_servers_log(home: Path) -> None:
+    """To have a file open is enough to lock it."""
+    services = Services(server.Server("http://127.0.0.1:1"), "mine", Console())
+    (log := home / "said.log").touch(0o644)
+    with pytest.raises(StageError):
+        services.start_server(lambda _: subprocess.Popen(["true"]), log)
+    services._patience = 0.1
+    with pytest.raises(StageError):  # it has its name, and no server to ask
+        services.start_worker()
+    (lock,) = home.glob("codetune-worker-mine*.lock")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (lock, log)} == {0o600}
 
 
 @pytest.mark.parametrize("way", ["link", "open to others", "a folder", "a pipe"])
@@ -234,6 +252,12 @@ def test_the_printed_address_opens_the_dashboard_and_others_then_do(page: Any, c
     page.get_by_text("Runs").first.wait_for()
     page.wait_for_load_state("networkidle")
     assert "key" not in page.url and statuses and not {401, 403} & {*statuses}
+    asked: list[str] = []
+    page.on("requestfinished", lambda request: asked.append(request.url))
+    page.goto(f"{closed.address}/docs")  # Prefect's own, which would load a script of another host
+    page.wait_for_load_state("networkidle")
+    policy = httpx.get(f"{closed.address}/docs", headers={"Accept": "text/html"}).headers["content-security-policy"]
+    assert "default-src 'self'" in policy and all(url.startswith(closed.address) for url in asked)
     page.goto(f"{closed.address}/deployments#key=codetune:wrong")  # as a page elsewhere may have it opened
     page.get_by_text("Deployments").first.wait_for()
     assert "/deployments" in page.url and page.locator("input[type=password]").count() == 0
