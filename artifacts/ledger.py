@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
-from artifacts import durable
-from artifacts.errors import StageError
+from artifacts import durable, reading
+from artifacts.errors import InputError, StageError
 from artifacts.locks import MOMENT, Lock
 from artifacts.redaction import redact
-from artifacts.schema import Record
+from artifacts.schema import Place, Record
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,12 @@ class RunRecord(Record):
 
     id: str
     recipe: str
-    started: datetime
-    ended: datetime | None = None
+    started: AwareDatetime
+    ended: AwareDatetime | None = None
     state: RunState = "running"
     problem: str = ""
     """Why it failed, for a person."""
-    stages: dict[str, StageRecord] = Field(default_factory=dict)
+    stages: dict[Place, StageRecord] = Field(default_factory=dict)
     """By place in the store (`<stage>/<key>`), in the order of use."""
 
     @property
@@ -103,9 +103,10 @@ class Ledger:
     def read(self, run: str) -> RunRecord | None:
         """The record as it was last written."""
         try:
-            return RunRecord.model_validate_json(self._file(run).read_text(encoding="utf-8"))
-        except (FileNotFoundError, UnicodeDecodeError, ValidationError):
+            record = RunRecord.model_validate_json(reading.read_text(self._file(run)))
+        except (InputError, ValidationError):
             return None
+        return record if record.id == run else None
 
     def write(self, record: RunRecord) -> None:
         """Replace a record, whole or not at all."""

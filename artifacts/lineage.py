@@ -11,7 +11,6 @@ What it cannot find is a forgery of everything that agrees with itself, far from
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -20,12 +19,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from artifacts import digest
-from artifacts.errors import InputError
+from artifacts import digest, reading
+from artifacts.errors import CodetuneError, InputError
 from artifacts.schema import Plan, Record
-from artifacts.store import MANIFEST, Damaged, Manifest, Store
+from artifacts.store import MANIFEST, Damaged, Manifest, Store, read_manifest
 
 LINEAGE = "lineage.json"
+REMEDY = "repeat the `codetune run` that made the model, which builds it again"
+_LARGEST = 1 << 30
+"""Bytes: there is a row for every file that was learned from."""
 ROW = ("split", "repo", "path", "license", "sha256")
 """What is told of each source file."""
 
@@ -48,7 +50,7 @@ def read(model: Path) -> tuple[Path, dict[str, Any]]:
     """The export's folder and its lineage, from that folder, one inside it, or the file.
 
     Raises:
-        InputError: there is none, or it is no JSON object.
+        InputError: there is none, or it is no JSON object that means one thing.
     """
     places = (model, model.parent) if model.is_dir() else (model.parent,)
     folder = next((place for place in places if (place / LINEAGE).is_file()), None)
@@ -56,26 +58,21 @@ def read(model: Path) -> tuple[Path, dict[str, Any]]:
         raise InputError(
             f"{model} has no {LINEAGE}", field="MODEL", remedy="give a folder that `codetune run` exported"
         )
-    try:
-        told = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{LINEAGE} of {folder} cannot be read: {error}", field="MODEL") from error
-    if not isinstance(told, dict):
-        raise InputError(f"{LINEAGE} of {folder} is no JSON object", field="MODEL")
-    return folder, told
+    return folder, reading.read_object(folder / LINEAGE, limit=_LARGEST, field="MODEL", remedy=REMEDY)
 
 
 def check(folder: Path, told: dict[str, Any], store: Store | None) -> list[Finding]:
     """Everything that can be checked, in order; with the store also against what it holds."""
-    same = sealed(told)["seal"] == told.get("seal")
-    findings = [_finding("the seal over the lineage", None if same else "something in it was altered")]
+    findings = []
     try:
+        same = sealed(told)["seal"] == told.get("seal")
+        findings.append(_finding("the seal over the lineage", None if same else "something in it was altered"))
         findings += _check_files(folder, told["model"])
         findings += _check_links(told)
         findings += _check_rows(told)
         if store:
             findings += _check_store(folder, told, store)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OSError, CodetuneError) as error:
         findings.append(_finding("the form of the lineage", f"a part is missing or malformed: {error!r}"))
     return findings
 
@@ -170,7 +167,7 @@ def _check_store(folder: Path, told: dict[str, Any], store: Store) -> Iterator[F
             missing = "not in the store" in str(damage)
             yield Finding(what=what, verdict="not at hand" if missing else "fault", detail=str(damage))
             continue
-        fault = _differs(one, Manifest.model_validate_json((found / MANIFEST).read_text(encoding="utf-8")))
+        fault = _differs(one, read_manifest(found))
         if name == "export" and digest.of_file(found / LINEAGE) != digest.of_file(folder / LINEAGE):
             fault = "its lineage is another one there"
         if name == "sample" and rows_of(found) != told["data"]["rows"]:

@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from artifacts import durable
+from artifacts import durable, reading
 from artifacts.errors import InputError, StageError
 from artifacts.locks import MOMENT, Lock
 from artifacts.paths import shown
@@ -49,7 +49,11 @@ class Registry:
 
     def candidates(self) -> dict[str, Candidate]:
         """All models that were judged, by id, oldest first."""
-        found = [_read(folder / _CANDIDATE, Candidate) for folder in self._candidates.glob("[!.]*")]
+        found = []
+        for folder in self._candidates.glob("[!.]*"):
+            found.append(_read(folder / _CANDIDATE, Candidate))
+            if found[-1].id != folder.name:
+                raise _unusable(folder / _CANDIDATE, f"is of another candidate, {shown(found[-1].id)}")
         return {one.id: one for one in sorted(found, key=lambda one: (one.recorded, one.id))}
 
     def events(self) -> list[Event]:
@@ -61,6 +65,8 @@ class Registry:
         candidates = self.candidates()
         found: dict[int, Version] = {}
         for event in self.events():
+            if event.candidate not in candidates:
+                raise _unusable(self._candidates / event.candidate / _CANDIDATE, "is missing, and an event names it")
             if event.kind != "hold" and event.version is not None and event.version not in found:
                 found[event.version] = Version(
                     number=event.version, candidate=candidates[event.candidate], promoted=event
@@ -233,10 +239,14 @@ def _named(candidate: Candidate, name: str) -> bool:
 
 def _read(path: Path, kind: type[R]) -> R:
     try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
-        raise StageError(
-            f"{path} cannot be read as a record of this version of codetune",
-            field="store",
-            remedy="restore the file, or move the registry's folder away to start a new one",
-        ) from error
+        return kind.model_validate_json(reading.read_text(path))
+    except (InputError, ValidationError) as error:
+        raise _unusable(path, "cannot be read as a record of this version of codetune") from error
+
+
+def _unusable(path: Path, problem: str) -> StageError:
+    return StageError(
+        f"{path} {problem}",
+        field="store",
+        remedy="restore the file, or move the registry's folder away to start a new one",
+    )

@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from pydantic import Field, ValidationError
 
-from artifacts import digest, disks, durable, locks
+from artifacts import digest, disks, durable, locks, reading
 from artifacts.errors import InputError
 from artifacts.ledger import Ledger
 from artifacts.schema import Handle, Record
@@ -228,7 +228,7 @@ class Store:
         folder = self._root / stage / key
         if not folder.exists():
             raise FileNotFoundError(folder)
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         _verify(folder, manifest)
         try:
             return kind.model_validate({**manifest.handle, "path": folder})
@@ -244,7 +244,7 @@ class Store:
         folder = self._root / place
         if not folder.is_dir():
             raise Damaged("it is not in the store")
-        _verify(folder, _read_manifest(folder))
+        _verify(folder, read_manifest(folder))
         return folder
 
     def place_of(self, folder: Path) -> str | None:
@@ -257,7 +257,7 @@ class Store:
 
     def manifest(self, handle: Handle) -> Manifest:
         """The manifest of a published artifact."""
-        return _read_manifest(self._root / handle.place)
+        return read_manifest(self._root / handle.place)
 
     def places(self) -> list[str]:
         """`<stage>/<key>` of all artifacts, whole or not."""
@@ -304,7 +304,7 @@ class Store:
         found = []
         for path in (self._root / stage).glob(f"*/{MANIFEST}"):
             with suppress(Damaged):
-                found.append(_read_manifest(path.parent))
+                found.append(read_manifest(path.parent))
         return sorted(found, key=lambda manifest: str(manifest.provenance.get("finished")), reverse=True)
 
 
@@ -322,12 +322,17 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in an artifact's folder.
+
+    Raises:
+        Damaged: there is none, or it is not what was written.
+    """
+    if not os.path.lexists(folder / MANIFEST):
+        raise Damaged("it has no manifest")
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
-    except FileNotFoundError:
-        raise Damaged("it has no manifest") from None
-    except (ValidationError, UnicodeDecodeError):
+        manifest = Manifest.model_validate_json(reading.read_text(folder / MANIFEST))
+    except (ValidationError, InputError):
         raise Damaged("its manifest cannot be read") from None
     if not manifest.intact:
         raise Damaged("its manifest was altered")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from artifacts.intervals import Verdict
-from artifacts.schema import Handle, Record
+from artifacts.schema import Handle, Place, Record
 
 Ruling = Literal["promote", "hold"]
 _EARLIER = {"learned": "improved", "kept": "non-inferior", "unclear": "inconclusive", "worse": "regressed"}
@@ -50,13 +50,13 @@ class Candidate(Record):
 
     id: str
     """Names it: hex, from the fingerprints of the model and of what was decided."""
-    model: str
+    model: Place
     """Where the store keeps the export: `exporting/<key>`."""
     fingerprint: str
     """Of the export. A model has one version, however often it is judged."""
     recipe: str
     decision: GateDecision
-    report: str
+    report: Place | Literal[""]
     """Where the store keeps the report: `reporting/<key>`."""
     recorded: str
     """When, in UTC, ISO 8601."""

@@ -12,7 +12,7 @@ only: no tensors, no behaviour beyond small sums.
     evaluation  how base and tuned compare, and the report on all of it
 """
 
-from artifacts.schema.base import Engine, Handle, Quantization, Record
+from artifacts.schema.base import Engine, Handle, Place, Quantization, Record
 from artifacts.schema.data import DatasetSample, FunnelStep, KeptSample, SplitSize, TokenizedDataset, TokenizedSplit
 from artifacts.schema.evaluation import (
     Breakdown,
@@ -59,6 +59,7 @@ __all__ = [
     "Metric",
     "Noise",
     "Overlap",
+    "Place",
     "Plan",
     "Prediction",
     "PreflightReport",

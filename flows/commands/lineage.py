@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from artifacts.errors import InputError
 from flows.commands.options import Json, Model, StorePath, use_store
 from flows.output import Console
 
@@ -30,10 +31,19 @@ def lineage(
     use_store(store)
     opened = Store.to_read()
     folder, told = lineages.read(naming.folder_of(model, opened, verify=False))
+    if not check and as_json:
+        print(json.dumps(told))
+        return 0
     if not check:
-        print(json.dumps(told)) if as_json else Console(highlight=False, soft_wrap=True, markup=False).print(
-            *_lines(told), sep="\n"
-        )
+        try:
+            lines = _lines(told)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"{folder / lineages.LINEAGE} is no lineage of this version of codetune: a part is missing or malformed",
+                field="MODEL",
+                remedy=f"{lineages.REMEDY}; `--check` says what was altered",
+            ) from error
+        Console(highlight=False, soft_wrap=True, markup=False).print(*lines, sep="\n")
         return 0
     findings = lineages.check(folder, told, opened)
     faults = [one for one in findings if one.verdict == "fault"]

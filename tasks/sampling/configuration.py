@@ -42,9 +42,12 @@ def _known_language(name: str) -> str:
 
 
 def _licence(name: str) -> str:
-    from tasks.sampling.licence_ids import canonical  # reads a list of 700 licences
+    from tasks.sampling.licence_ids import UNKNOWN, canonical  # reads a list of 700 licences
 
-    return canonical(name)
+    found = canonical(name)
+    if found == UNKNOWN and name.strip().casefold() != UNKNOWN:
+        raise ValueError(f"{name!r:.80} is no licence: write its SPDX id, as in MIT or GPL-2.0-or-later, or `unknown`")
+    return found
 
 
 def _one_or_more(value: Any) -> Any:

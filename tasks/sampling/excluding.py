@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from artifacts.errors import InputError
 
@@ -22,9 +23,11 @@ class Excluded:
         try:
             self._all = GitIgnoreSpec.from_lines(patterns)
             self._unused = {pattern: GitIgnoreSpec.from_lines([pattern.removeprefix("!")]) for pattern in patterns}
-        except ValueError as error:
+        except (ValueError, re.error) as error:
             raise InputError(
-                f"{error}", field="sampling.source.exclude", remedy="write it as in a .gitignore: `build/`, `*_test.py`"
+                f"a pattern cannot be used: {error}",
+                field="sampling.source.exclude",
+                remedy="write it as in a .gitignore: `build/`, `*_test.py`",
             ) from error
         self.count = 0
         """Files that were left out."""

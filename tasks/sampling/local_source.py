@@ -206,7 +206,10 @@ def _place(name: str) -> Path:
         return Path(name).expanduser()
     wanted = name.removeprefix(PACKAGE)
     # a name with dots would import what stands before the last one
-    found = find_spec(wanted) if wanted.isidentifier() else None
+    try:
+        found = find_spec(wanted) if wanted.isidentifier() else None
+    except ValueError:  # what was not imported from anywhere, such as `__main__`
+        found = None
     if found is None or not found.submodule_search_locations:
         raise InputError(
             f"no package that is installed beside codetune is imported as {wanted!r}",

@@ -94,7 +94,7 @@ def test_a_judged_model_stays(store: Store, tmp_path: Path, ruling: Ruling) -> N
     place, other = ended_run(store, 1), ended_run(store, 2)
     decision = GateDecision(ruling=ruling, reasons=(), judgements=())
     judged = Candidate(
-        id="a" * 12, model="", fingerprint="a", recipe="", decision=decision, report=place, recorded=now()
+        id="a" * 12, model="exporting/a", fingerprint="a", recipe="", decision=decision, report=place, recorded=now()
     )
     (tmp_path / "results.parquet").write_text("results")
     registry = Registry(store.registry)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from artifacts.errors import StageError
 from artifacts.registry import Registry, now
 from artifacts.schema import Comparison, ExportedModel
 from artifacts.store import Store
@@ -128,3 +131,61 @@ def test_what_cannot_be_done_is_said(
 def test_a_margin_below_zero_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.guarded(["run", "demo", "--set", "evaluation.margins.loss=-0.1"]) == 2
     assert "evaluation.margins.loss: input should be greater than or equal to 0" in capsys.readouterr().err
+
+
+RECORDS = ("*/*/manifest.json", ".registry/candidates/*/candidate.json", ".registry/events/*.json", ".runs/*.json")
+DAMAGE: dict[str, bytes | None] = {
+    "nothing": b"",
+    "a FIFO": None,
+    "deep": b'{"id":' * 100_000,
+    "a list": b"[]",
+    "5,000 digits": b'{"number": ' + b"9" * 5_000 + b"}",
+    "of another place": b'{"id": "../../x", "model": "../../..", "recipe": "", "started": "2026-01-01T00:00:00"}',
+    "another time": b'{"id": "r1", "recipe": "demo", "started": "2026-01-01T00:00:00"}',
+    "the whole disk": b'{"id": "r1", "recipe": "demo", "started": "2026-01-01T00:00:00Z", "stages": {"../..": {}}}',
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("pattern", RECORDS)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_ends_no_command_with_a_traceback(
+    store: Store, exports: list[Path], pattern: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.ledger.open("r1", "demo").end("completed")
+    path = next(store.place.glob(pattern))
+    data = DAMAGE[damage]
+    path.unlink()
+    path.write_bytes(data) if data is not None else os.mkfifo(path)
+    for command in (["models", "--all"], ["lineage", "v1"], ["promote", "v1", "--reason", "x"], ["runs"]):
+        status = codetune(store, *command)
+        said = capsys.readouterr().err
+        assert status == 0 or (status in (1, 2) and "→" in said), (command, said)
+
+
+def test_an_event_of_a_candidate_that_is_gone_is_named(store: Store, exports: list[Path]) -> None:
+    for folder in (store.registry / "candidates").iterdir():
+        shutil.rmtree(folder)
+    with pytest.raises(StageError, match="candidate.json is missing") as refused:
+        Registry(store.registry).champion()
+    assert refused.value.remedy
+
+
+LINEAGES = {
+    "deep": b'{"model":' * 100_000,
+    "NaN": b'{"seal": NaN}',
+    "infinite": b'{"seal": Infinity}',
+    "empty": b"{}",
+    "a part of another form": b'{"made_by": 7, "data": [], "model": "x", "inputs": null}',
+    "half a character": b'{"seal": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("kind", LINEAGES)
+def test_a_lineage_that_tells_nothing_is_one_message(
+    kind: str, tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lineage.json").write_bytes(LINEAGES[kind])
+    assert codetune(store, "lineage", str(tmp_path)) == 2
+    assert "lineage.json" in (said := capsys.readouterr().err) and "→" in said
+    assert codetune(store, "lineage", str(tmp_path), "--check") in (1, 2)

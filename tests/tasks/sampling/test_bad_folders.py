@@ -166,6 +166,13 @@ def test_patterns_are_those_of_gitignore(patterns: list[str], left: int, code: P
         assert left == 7 or f"excluded files {7 - left}" in source.describe()
 
 
+def test_a_pattern_that_is_none_is_refused(code: Path) -> None:
+    for pattern in ("[z-a].py", "a/[9-0]/"):
+        with pytest.raises(InputError, match="pattern") as refused:
+            opened(code, exclude=["part0/", pattern])
+        assert refused.value.field == "sampling.source.exclude" and refused.value.remedy
+
+
 def test_a_pattern_that_fits_nothing_is_told(code: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         opened(code, exclude=["part0/", "env/", "**/env/**", "*.pyx"])

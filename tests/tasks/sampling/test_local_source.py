@@ -132,5 +132,6 @@ def test_installed_packages_by_the_name_they_are_imported_by(tmp_path: Path) -> 
     opened = OpenLocalSource(source, ("Python",))
     repos = {row.repo for portion in opened.portions() for row in portion.rows()}
     assert repos == {"httpx", "filelock"} and "package:" not in opened.describe()
-    with pytest.raises(InputError, match="is imported as 'no_such_thing'"):
-        OpenLocalSource(LocalSource(paths=("package:no_such_thing",)), ("Python",))
+    for name in ("no_such_thing", "__main__", "sys"):
+        with pytest.raises(InputError, match=f"is imported as '{name}'"):
+            OpenLocalSource(LocalSource(paths=(f"package:{name}",)), ("Python",))
