@@ -39,7 +39,7 @@ def lineage(
             lines = _lines(told)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise InputError(
-                f"{folder / lineages.LINEAGE} is no lineage of this version of codetune: a part is missing or malformed",
+                f"{folder / lineages.LINEAGE} is no lineage of this version: a part is missing or malformed",
                 field="MODEL",
                 remedy=f"{lineages.REMEDY}; `--check` says what was altered",
             ) from error

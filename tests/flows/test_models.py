@@ -166,7 +166,7 @@ def test_a_damaged_record_ends_no_command_with_a_traceback(
 def test_an_event_of_a_candidate_that_is_gone_is_named(store: Store, exports: list[Path]) -> None:
     for folder in (store.registry / "candidates").iterdir():
         shutil.rmtree(folder)
-    with pytest.raises(StageError, match="candidate.json is missing") as refused:
+    with pytest.raises(StageError, match="is missing, and an event names it") as refused:
         Registry(store.registry).champion()
     assert refused.value.remedy
 
