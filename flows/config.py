@@ -175,7 +175,7 @@ def _parse(change: str) -> dict[str, Any]:
 
 
 def _sentence(fault: ErrorDetails) -> tuple[str, str]:
-    field = ".".join(str(part) for part in fault["loc"]) or "configuration"
+    field = ".".join(_written(fault["loc"])) or "configuration"
     message = fault["msg"].removeprefix("Value error, ")
     match fault["type"]:
         case "extra_forbidden":
@@ -201,8 +201,18 @@ def _remedy(fault: ErrorDetails) -> str:
     *parents, wrong = (str(part) for part in fault["loc"])
     known = _fields(PipelineConfig, parents)
     near = difflib.get_close_matches(wrong, known, n=1)
-    guess = f"did you mean {'.'.join([*parents, near[0]])}? " if near else ""
+    guess = f"did you mean {'.'.join(_written((*parents, near[0])))}? " if near else ""
+    if len(_written(fault["loc"])) < len(fault["loc"]) and (
+        kinds := [kind for kind, fields in _SOURCES.items() if wrong in fields]
+    ):
+        guess = f"it is a setting of kind: {' and '.join(kinds)}, which has to be named with it; "
     return f"{guess}settings here are: {', '.join(known)}" if known else f"{guess}remove it"
+
+
+def _written(place: tuple[int | str, ...]) -> tuple[str, ...]:
+    """A place as people write it: behind a source pydantic also says of which kind it is."""
+    names = tuple(map(str, place))
+    return tuple(name for above, name in zip(("", *names), names, strict=False) if (above, name) not in _KINDS)
 
 
 def _fields(model: type[BaseModel], parents: list[str]) -> list[str]:
@@ -223,3 +233,10 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]
+
+
+_SOURCES = {
+    kind.model_fields["kind"].default: kind.model_fields
+    for kind in _models(SamplingConfig.model_fields["source"].annotation)
+}
+_KINDS = {("source", kind) for kind in _SOURCES}

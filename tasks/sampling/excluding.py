@@ -6,8 +6,12 @@ import logging
 import re
 
 from artifacts.errors import InputError
+from artifacts.paths import shown
 
 log = logging.getLogger(__name__)
+
+_STARS = 5
+"""With many a pattern is tried in more ways than there is time for."""
 
 
 class Excluded:
@@ -20,15 +24,14 @@ class Excluded:
     def __init__(self, patterns: tuple[str, ...]) -> None:
         from pathspec import GitIgnoreSpec
 
+        for pattern in patterns:
+            if any(len(re.findall(r"\*+", part)) > _STARS for part in pattern.split("/")):
+                raise _none(f"{shown(pattern)!r} has more than {_STARS} stars between two slashes")
         try:
             self._all = GitIgnoreSpec.from_lines(patterns)
             self._unused = {pattern: GitIgnoreSpec.from_lines([pattern.removeprefix("!")]) for pattern in patterns}
         except (ValueError, re.error) as error:
-            raise InputError(
-                f"a pattern cannot be used: {error}",
-                field="sampling.source.exclude",
-                remedy="write it as in a .gitignore: `build/`, `*_test.py`",
-            ) from error
+            raise _none(str(error)) from error
         self.count = 0
         """Files that were left out."""
 
@@ -48,3 +51,11 @@ class Excluded:
                 " those of .gitignore, relative to each of `paths`",
                 pattern,
             )
+
+
+def _none(problem: str) -> InputError:
+    return InputError(
+        f"a pattern cannot be used: {problem}",
+        field="sampling.source.exclude",
+        remedy="write it as in a .gitignore: `build/`, `*_test.py`",
+    )

@@ -206,6 +206,25 @@ def test_what_makes_a_run_meaningless_is_refused(change: str) -> None:
     assert (caught.value.field or "").startswith(re.split("[.=]", change)[0])
 
 
+@pytest.mark.parametrize(
+    ("change", "field", "said"),
+    [
+        ("sampling.source.repositories=x", "sampling.source.repositories", "'top-level'"),
+        ("kept.source.repositores=git", "kept.source.repositores", "did you mean kept.source.repositories?"),
+        (
+            "sampling.source={kind: table, paths: [a.jsonl], columns: {txt: a}}",
+            "sampling.source.columns.txt",
+            "content",
+        ),
+        ("sampling.source.dataset=a/b", "sampling.source.dataset", "kind: hub"),
+    ],
+)
+def test_a_setting_of_a_source_is_named_as_it_is_written(change: str, field: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build("demo", [change])
+    assert caught.value.field == field and said in str(caught.value)
+
+
 PATHS = ["model.name=", "sampling.source.paths=", "kept.source.paths=", "generation.functional="]
 IMPOSSIBLE = ["''", "' '", "['']", "~nosuchuser/a", "~nosuchuser", "a" * 256, "a/" * 3_000, '"a\\0b"', "é" * 200]
 
