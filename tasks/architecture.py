@@ -212,11 +212,14 @@ def _llama_problems(config: Mapping[str, Any]) -> Iterator[str]:
     activation = config.get("hidden_act")
     if activation is not None and activation not in _ACTIVATIONS:
         yield f"there is no activation {activation!r}"
+    share = config.get("partial_rotary_factor")
+    turned = int((head or hidden // heads) * (share if isinstance(share, float) else 1))
     for name in ("rope_scaling", "rope_parameters"):
-        yield from _rope_problems(name, config.get(name) or {})
+        yield from _rope_problems(name, config.get(name) or {}, turned)
 
 
-def _rope_problems(name: str, rope: Mapping[str, Any]) -> Iterator[str]:
+def _rope_problems(name: str, rope: Mapping[str, Any], turned: int) -> Iterator[str]:
+    """`turned`: how many of a head's dimensions positions turn, in pairs."""
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in _ROPE_TYPES:
         yield f"{name} is of the unknown type {kind!r}"
@@ -229,6 +232,11 @@ def _rope_problems(name: str, rope: Mapping[str, Any]) -> Iterator[str]:
             continue
         if not all(type(one) in (int, float) and 0 < one < 1e30 for one in numbers):
             yield f"{name} has {part} = {str(value)[:60]}, which is no positive number"
+        elif part in _ROPE_NEEDS["longrope"] and len(numbers) != turned // 2:
+            yield f"{name} has {len(numbers)} numbers as {part}, and attention heads take {turned // 2}"
+    low, high = rope.get("low_freq_factor", 1), rope.get("high_freq_factor", 4)
+    if all(type(one) in (int, float) for one in (low, high)) and not low < high:
+        yield f"{name} has a low_freq_factor of {low}, which has to be below the high_freq_factor of {high}"
 
 
 def _ids_outside(config: Mapping[str, Any], size: int | None) -> Iterator[str]:

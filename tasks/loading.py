@@ -102,8 +102,11 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
         )
     except RuntimeError as error:
         # transformers catches what goes wrong while it quantizes, logs it and raises this in its place
-        if "conversion of the weights" not in str(error):
-            raise
+        said = str(error)
+        if "conversion of the weights" not in said:
+            if any(word in said for word in ("memory", "CUDA")):  # the machine's fault
+                raise
+            raise _unusable(folder, said.partition("\n")[0]) from error
         raise StageError(
             f"the weights could not be brought into memory as {quantization}; the log says why",
             field="training.quantization",

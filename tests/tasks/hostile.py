@@ -58,6 +58,7 @@ SIZES: tuple[dict[str, Any], ...] = (
     {"rope_scaling": {"type": "linear", "factor": -3}},
     {"rope_scaling": {"rope_type": "yarn", "factor": "x"}},
     {"rope_scaling": {"rope_type": "nonsense", "factor": 2}},
+    {"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0] * 3, "long_factor": [1.0] * 3}},
     {"rope_parameters": {"rope_type": "longrope", "short_factor": 1}},
     {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 10**7},
     {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 10**12},

@@ -103,6 +103,27 @@ def test_tokenizers_that_take_for_ever_or_everything(name: str, whole: Path, tmp
     assert outcomes([case], whole, tmp_path / "model", use_model) == {"refused": 1}
 
 
+LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 512}
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "longrope", "short_factor": [1.0] * 3, "long_factor": [1.0] * 3},
+        {**LLAMA_3, "low_freq_factor": 4.0, "high_freq_factor": 4.0},
+        {**LLAMA_3, "low_freq_factor": 4.0, "high_freq_factor": 1.0},
+    ],
+    ids=("lengths", "equal", "turned round"),
+)
+def test_positions_that_cannot_be_turned_are_refused_before_the_weights(
+    rope: dict[str, object], whole: Path, tmp_path: Path
+) -> None:
+    folder = hostile.copy(whole, tmp_path / "model")
+    hostile.edit("config.json", rope_scaling=rope)(folder)
+    with pytest.raises(InputError, match="rope_scaling"):
+        check_model(locate(ModelConfig(name=str(folder))), JobShape(max_length=64))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_models_by_the_hundred(whole: Path, tmp_path: Path) -> None:
