@@ -76,6 +76,22 @@ class _Fields:
         value: list[Any] = self._of(name, list, "a list", None)
         return value
 
+    def texts(self, name: str) -> list[str]:
+        """A list of texts; none where there is no such field."""
+        found: list[str] = self._of(name, list, "a list of texts", [])
+        if not all(isinstance(text, str) for text in found):
+            raise InputError(f"{self.place}: a list of texts is needed, not {found!r:.50}", field=name, remedy=REMEDY)
+        return found
+
+    def tolerance(self, name: str) -> float:
+        """How far a number may be from the expected one; none where there is no such field."""
+        value = self._of(name, (int, float), "a number", 0)
+        if isinstance(value, bool) or not 0 <= value <= 1:
+            raise InputError(
+                f"{self.place}: a number of 0 to 1 is needed, not {value!r:.50}", field=name, remedy=REMEDY
+            )
+        return float(value)
+
     def inputs(self, name: str) -> list[Any]:
         """Lists of arguments; EvalPlus writes `{}` for none."""
         return [] if self.row.get(name) == {} else self.items(name)
@@ -94,7 +110,7 @@ class _Fields:
             raise InputError(f"{self.place}: {value!r} is no name of a function", field=name, remedy=REMEDY)
         return value
 
-    def _of(self, name: str, kind: type, words: str, default: Any) -> Any:
+    def _of(self, name: str, kind: type | tuple[type, ...], words: str, default: Any) -> Any:
         value = self.row.get(name)
         if value is None and default is not None:
             return default
@@ -134,13 +150,13 @@ def _eval_plus(fields: _Fields) -> Problem:
         prompt=prompt,
         canonical_solution=solution,
         prelude=reference(prompt + solution, entry),
-        test=comparing_test(task_id, entry, inputs, fields.row.get("atol") or 0),
+        test=comparing_test(task_id, entry, inputs, fields.tolerance("atol")),
         entry_point=entry,
     )
 
 
 def _mbpp(fields: _Fields) -> Problem:
-    asserts = [text for text in fields.items("test_list") if isinstance(text, str)]
+    asserts = fields.texts("test_list")
     solution = fields.text("code", "")
     entry = _tested(solution, asserts)
     if entry is None:
@@ -152,7 +168,7 @@ def _mbpp(fields: _Fields) -> Problem:
         task_id=fields.task_id(),
         prompt=f'"""\n{words}\n{asserts[0]}\n"""\n',
         canonical_solution=solution,
-        prelude="\n".join([*(fields.row.get("test_imports") or ()), ""]),
+        prelude="\n".join([*fields.texts("test_imports"), ""]),
         test=(f"{setup}\n" if setup else "") + fields.text("test", "\n".join(asserts)),
         entry_point=entry,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from artifacts import reading
 from artifacts.errors import InputError
+from tasks import bounded
 
 REMEDY = "mend the file, or take the original one from where it is published"
 LARGEST = 1 << 30
@@ -72,9 +73,23 @@ def _object(row: Any, place: str, path: Path) -> dict[str, Any]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    # Some damage ends the process that reads, and a few bytes may stand for any number of rows.
+    bounded.ask(f"{__name__}:count", path, field=str(path), remedy=REMEDY)
+    for number, row in enumerate(_read(path), 1):
+        yield f"row {number} of {path.name}", row
+
+
+def count(path: Path) -> int:
+    """The rows of a Parquet file; for a process of its own."""
+    rows = _read(path)
+    if sum(len(value) for row in rows for value in row.values() if isinstance(value, (str, bytes))) > LARGEST:
+        raise ValueError(f"it holds more than {LARGEST >> 30} GiB")
+    return len(rows)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    with reading.blamed_on(path, field=str(path), remedy=REMEDY), reading.opened(path) as file:
-        rows = pq.read_table(file).to_pylist()
-    for number, row in enumerate(rows, 1):
-        yield f"row {number} of {path.name}", row
+    with reading.opened(path, field=str(path), remedy=REMEDY) as file:
+        rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+    return rows

@@ -51,6 +51,12 @@ def test_the_solution_of_every_form_passes_and_nothing_does_not(form: dict[str, 
         ([row(prompt="def twice(x):\0\n")], "NUL"),
         ([row(entry_point="a b")], "no name of a function"),
         ([""], "no problem in this file"),
+        ([EVAL_PLUS | {"atol": "x"}], "a number is needed, not 'x'"),
+        ([EVAL_PLUS | {"atol": float("inf")}], "a number of 0 to 1"),
+        ([EVAL_PLUS | {"atol": float("nan")}], "a number of 0 to 1"),
+        ([MBPP | {"test_imports": [1]}], "a list of texts"),
+        ([MBPP | {"test_imports": "import os"}], "a list of texts"),
+        ([MBPP | {"test_list": [None, *MBPP["test_list"]]}], "a list of texts"),
     ],
 )
 def test_what_is_broken_is_named(rows: list[Any], said: str, tmp_path: Path) -> None:
@@ -132,3 +138,11 @@ def test_a_hub_out_of_reach_is_said_at_once_with_what_to_do(monkeypatch: pytest.
         functional.suite("mbpp+")
     assert caught.value.field == "suite" and "--suite path/to/" in str(caught.value.remedy)
     assert time.monotonic() - started < 8
+
+
+def test_a_parquet_file_that_stands_for_more_than_memory_is_refused(tmp_path: Path) -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 3_000, pa.int32()), ["x" * 4_000_000])
+    pq.write_table(pa.table({"task_id": texts}), tmp_path / "s.parquet")
+    with pytest.raises(InputError, match=r"s\.parquet cannot be") as caught:
+        functional.read_suite(tmp_path / "s.parquet")
+    assert caught.value.remedy
