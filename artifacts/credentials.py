@@ -129,6 +129,11 @@ def _tokens() -> re.Pattern[str]:
     return re.compile(rf"(?<![A-Za-z0-9])(?=[A-Za-z0-9]{{2}}|-----BEGIN)(?:{'|'.join(named)})")
 
 
+def prepare() -> None:
+    """Import and compile what `find` needs."""
+    _tokens()
+
+
 # --- secrets that are known by where they stand ---------------------------------------------------------------
 
 _BEFORE = 100

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 from artifacts.redaction import redact, redact_logs
 
@@ -22,9 +23,13 @@ class CodetuneError(Exception):
     """
 
     exit_status = 1
+    longest: ClassVar[int] = 1_500
+    """Characters of a problem. The middle of a longer one, a value that is a book, is left out."""
 
     def __init__(self, problem: str, *, field: str | None = None, remedy: str | None = None) -> None:
         self.problem, self.field = redact(_writable(problem)), field
+        if len(self.problem) > self.longest:
+            self.problem = f"{self.problem[: self.longest // 2]} … {self.problem[-self.longest // 2 :]}"
         self.remedy = remedy and redact(_writable(remedy))
         super().__init__(self.problem, field, self.remedy)
 
@@ -51,6 +56,8 @@ class PreflightRefused(CodetuneError):  # noqa: N818 - a verdict, not a malfunct
 
 class StageError(CodetuneError):
     """A stage failed for a reason that trying again will not mend. Exit status 1."""
+
+    longest = 20_000  # it may quote what a process said last
 
 
 class TransientError(CodetuneError):

@@ -120,6 +120,8 @@ def redact_logs() -> None:
                 record.exc_info, record.exc_text = None, clean
         return record
 
+    # Not with the first record: that may come while what the detectors need is half imported, or memory is short.
+    credentials.prepare()
     redacted.redacts = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(redacted)
 

@@ -82,3 +82,8 @@ def test_lines_end_where_editors_end_them() -> None:
     assert lines_of(text) == ["a\r\n", "b\x0cc\u2028d\x85e\x1cf\x0bg\u2029h\r", "last"]
     assert [without_end(line) for line in lines_of("a\r\n\r\n\rb\n")] == ["a", "", "", "b"]
     assert lines_of("") == [] and "".join(lines_of(text)) == text
+
+
+def test_a_message_is_no_book() -> None:
+    said = str(InputError("a" * 10_000 + " ghp_" + "0123456789abcdefghij" * 2, field="x", remedy="mend it"))
+    assert len(said) < 1_600 and "mend it" in said and "ghp_0" not in said

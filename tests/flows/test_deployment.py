@@ -643,11 +643,11 @@ def test_a_run_by_hand_waits_for_the_card_until_the_workers_run_is_gone(
         [sys.executable, "-c", "from flows.cli import main; main()", *run], cwd=up.project, env=environment
     )
     with ended_with_the_test(by_hand), up.client() as client:
-        until(lambda: "another run uses the card" in str(client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)))
+        until(lambda: "; waiting for it" in str(client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)))
         up.service("worker start").kill()
         crashed = until(lambda: (found := client.read_flow_run(long_run)).state_name == "Crashed" and found)
         assert crashed.state is not None and "The worker of this run is gone" in (crashed.state.message or "")
-        until(lambda: "the card stand-in is free" in str(client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)))
+        assert until(lambda: by_hand.poll() is not None) and by_hand.returncode == 0
     assert [said["state"] for said in until(lambda: receiver.heard(long_run))] == ["crashed"]
 
 

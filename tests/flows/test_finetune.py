@@ -220,7 +220,8 @@ def test_an_export_is_judged_by_other_suites(
     assert cli.guarded(["evaluate", first["exporting"]["path"], "--recipe", "demo", *settings, *asked]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for name in ("one", "other"):
-        assert f"{name}: whether the tuned model kept what its base solves cannot be said. pass@1 of the base:" in said
+        assert f"{name}: whether the tuned model kept what its base solves cannot be said" in said
+    assert said.count("pass@1 of the base:") == 2
     assert "small: " not in said and "What became of the programs" in said and "Sandbox: strong" in said
 
 
@@ -355,7 +356,8 @@ def test_every_command_takes_every_name_of_a_model(
     recipe.write_text(yaml.safe_dump(build("demo", changes).model_dump(mode="json")))
     folder, opened = Path(first["exporting"]["path"]), Store(store)
     candidate, *_ = [one for one in Registry(opened.registry).candidates().values() if one.model.endswith(folder.name)]
-    assert cli.guarded(["promote", str(recipe), "--reason", "x", "--store", str(store)]) == 0
+    promoted = cli.guarded(["promote", str(recipe), "--reason", "x", "--store", str(store)])
+    assert promoted == 0 or "the champion already" in capsys.readouterr().err  # the run's gate did
     for name in ("v1", "1", "champion", candidate.id, folder.name[:8], candidate.model, str(recipe), str(folder)):
         assert naming.folder_of(name, opened) == folder
         assert opened.place / naming.place_of(name, opened) == folder

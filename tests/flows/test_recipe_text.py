@@ -118,12 +118,12 @@ BOMBS = {
 
 @pytest.mark.parametrize("written", [*NO_DATA, *BOMBS.values()], ids=lambda written: repr(written[:12]))
 def test_what_is_no_data_is_refused_at_once(written: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     for read in (text.read, text.read_value):
         with pytest.raises(ValueError) as caught:
             read(written)
         assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize("given", ["[a, b] # c", "a: b # c", "[&a x, *a]", "&a x", "{a: &b 1, <<: *b}"])
@@ -157,12 +157,12 @@ def test_a_recipe_is_a_regular_file_of_bounded_size(tmp_path: Path) -> None:
         sparse.truncate(1 << 40)
     (tmp_path / "utf16.yaml").write_text("seed: 1\n", encoding="utf-16")
     (tmp_path / "loop.yaml").symlink_to("loop.yaml")
-    started = time.monotonic()
+    started = time.process_time()
     for path in tmp_path.iterdir():
         with pytest.raises(InputError) as caught:
             build(str(path))
         assert caught.value.field == "recipe", path
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path) -> None:
