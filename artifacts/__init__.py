@@ -2,3 +2,7 @@
 
 This is a Python package, not an output folder: outputs go to the store (`CODETUNE_STORE`, default `./store`).
 """
+
+from artifacts import surroundings
+
+surroundings.leave_out()

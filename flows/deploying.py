@@ -231,7 +231,7 @@ def deploy(there: server.Server, names: Iterable[str]) -> None:
             sys.executable,
             "-P",
             "-m",
-            "prefect",
+            "flows.labour",  # Prefect's command
             "--no-prompt",
             "deploy",
             *(f"--name={name}" for name in names),

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread, main_thread
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -114,9 +115,22 @@ def launch(
             PREFECT_SERVER_UI_API_URL=f"{called}/api",
             PREFECT_UI_URL=called,
             PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="WARNING",
+            **_from_anywhere(),
         ),
+        # Setting up its database, it looks for modules in its current folder first (alembic's `prepend_sys_path`).
+        folder=Path("/"),
         output=output,
     )
+
+
+def _from_anywhere() -> dict[str, str]:
+    """The settings that may hold a path from the current folder, with the whole path."""
+    database = str(PREFECT_API_DATABASE_CONNECTION_URL.value() or "")
+    kind, found, path = database.partition(":///")
+    told = {"PREFECT_HOME": str(PREFECT_HOME.value().absolute())}
+    if found and kind.startswith("sqlite") and path and not path.startswith(("/", ":", "file:")):
+        told["PREFECT_API_DATABASE_CONNECTION_URL"] = f"{kind}:///{Path(path).absolute()}"
+    return told
 
 
 class Server:

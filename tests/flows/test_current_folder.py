@@ -12,9 +12,22 @@ from pathlib import Path
 import psutil
 import pytest
 
+from artifacts.installation import PACKAGES
 from tests.waiting import until
 
-NAMES = ("secrets", "tasks", "flows", "artifacts", "random", "typing", "signal", "torch", "prefect", "sitecustomize")
+NAMES = (
+    "secrets",
+    "tasks",
+    "flows",
+    "artifacts",
+    "random",
+    "typing",
+    "signal",
+    "torch",
+    "prefect",
+    "sitecustomize",
+    "aiosqlite",
+)
 SMALL = [
     "sampling.files=24",
     "tokenization.max_length=64",
@@ -37,6 +50,10 @@ def laid_with_traps(folder: Path) -> Path:
     marks = folder / "marks"
     for name in NAMES:
         (folder / f"{name}.py").write_text(f"open({str(marks)!r}, 'a').write({name!r})\nraise SystemExit(99)\n")
+    (folder / "logging.yml").write_text(f"version: 1\nhandlers: {{x: {{(): os.system, command: touch {marks}}}}}\n")
+    (folder / ".env").write_text(f"PREFECT_LOGGING_SETTINGS_PATH={folder}/logging.yml\n")
+    (folder / "prefect.toml").write_text('[api]\nurl = "http://127.0.0.1:9/api"\n')
+    (folder / "pyproject.toml").write_text('[tool.prefect.server.api]\nhost = "0.0.0.0"\n')
     return marks
 
 
@@ -80,11 +97,33 @@ def test_a_run_imports_nothing_from_there_and_outlives_its_server(elsewhere: dic
     assert Path(summary["report"]).exists() and "starting it again" in said.read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["recipes"], ["runs"], ["up", "--port", "70000"]])
+@pytest.mark.parametrize("arguments", [["--version"], ["recipes"], ["runs"], ["up", "--port", "70000"], ["worker"]])
 def test_commands_import_nothing_from_there(arguments: list[str], elsewhere: dict[str, str], tmp_path: Path) -> None:
     marks = laid_with_traps(tmp_path / "theirs")
     done = subprocess.run(command(*arguments), cwd=marks.parent, env=elsewhere, capture_output=True, text=True)
     assert done.returncode in (0, 2) and not marks.exists(), done.stderr
+
+
+_SETTINGS = """
+from prefect.logging.configuration import setup_logging
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_HOST
+setup_logging()
+print(PREFECT_API_URL.value(), PREFECT_SERVER_API_HOST.value())
+"""
+
+
+@pytest.mark.parametrize("module", ["flows.serve", "flows.labour", "tasks.policy"])
+def test_nothing_there_sets_anything_of_prefect(module: str, elsewhere: dict[str, str], tmp_path: Path) -> None:
+    """A setting of Prefect may say what is run: its configuration of logs names functions."""
+    marks = laid_with_traps(tmp_path / "theirs")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import {module}\n{_SETTINGS}"],
+        cwd=marks.parent,
+        env=elsewhere | {"PYTHONPATH": str(PACKAGES)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "None 127.0.0.1\n" and not marks.exists(), done.stderr
 
 
 def test_an_empty_entry_of_the_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
