@@ -159,7 +159,7 @@ class Store:
         """The folder to build an artifact in: empty, or with `keep` as the last attempt left it."""
         folder = self._root / ".work" / stage / key
         if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         durable.closed_folder(folder.parent)
         durable.closed_folder(folder)
         return folder
@@ -178,7 +178,7 @@ class Store:
 
     def drop_workdir(self, stage: str, key: str) -> None:
         """Forget an attempt."""
-        shutil.rmtree(self._root / ".work" / stage / key, ignore_errors=True)
+        _remove(self._root / ".work" / stage / key)
 
     def publish(self, stage: str, key: str, handle: H, workdir: Path, provenance: dict[str, Any] | None = None) -> H:
         """Make what lies in `workdir` the artifact of this key, whole or not at all. Call with the lock held."""
@@ -202,7 +202,7 @@ class Store:
         _sync_folders(workdir)
         final = self._root / stage / key
         durable.closed_folder(final.parent)
-        shutil.rmtree(final, ignore_errors=True)
+        _remove(final)
         workdir.rename(final)
         durable.sync(final.parent)
         return finished.model_copy(update={"path": final})
@@ -215,7 +215,7 @@ class Store:
             return None
         except Damaged as damage:
             log.warning("%s artifact %s is not served: %s; it will be built again", stage, key[:12], damage)
-            shutil.rmtree(self._root / stage / key, ignore_errors=True)
+            _remove(self._root / stage / key)
             return None
 
     def open(self, stage: str, key: str, kind: type[H]) -> H:
@@ -292,7 +292,7 @@ class Store:
     def empty_trash(self) -> None:
         """Free the space of what was discarded, now or by somebody who was killed over it."""
         for name in (".trash", ".records"):  # Prefect's records of results, which version 0.1 kept
-            shutil.rmtree(self._root / name, ignore_errors=True)
+            _remove(self._root / name)
 
     def _throw(self, folder: Path) -> None:
         trash = durable.closed_folder(self._root / ".trash")
@@ -313,6 +313,12 @@ def _places(root: Path) -> list[str]:
         return []
     stages = (folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return sorted(f"{stage.name}/{folder.name}" for stage in stages for folder in stage.iterdir() if folder.is_dir())
+
+
+def _remove(folder: Path) -> None:
+    """As far as it can be done. What is no folder stays: to be opened as one, a FIFO would wait for ever."""
+    if folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _size(path: Path) -> int:

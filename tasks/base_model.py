@@ -11,6 +11,7 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from artifacts.progress import SILENT, Progress
 from artifacts.schema import Record
 from tasks import hub
 from tasks.architecture import LLAMA_LIKE, check_ids, llama_weights, read_config, vocabulary_size
+from tasks.model_files import GENERATION, PAPERS, TOKENIZER
 from tasks.safetensors_files import FLOATS, StoredTensor, read_header
 
 _FIELD = "model.name"
@@ -236,8 +238,20 @@ def _check_files(name: str, files: list[str]) -> None:
 
 
 def _check_metadata(folder: Path) -> None:
-    """What the libraries read besides: of a size that can be read, and objects where they expect objects."""
+    """What the libraries read besides: of a size that can be read, and objects where they expect objects. And what an
+    export takes with it is of the model's own folder: a link could lead to anything on this machine."""
+    from huggingface_hub import constants
+
+    place = folder.resolve()
+    homes = (place, place.parent.parent / "blobs", Path(constants.HF_HUB_CACHE).resolve())
     for path in sorted(folder.iterdir()):
+        copied = any(fnmatch(path.name, pattern) for pattern in (*GENERATION, *TOKENIZER, *PAPERS))
+        if copied and path.is_symlink() and not any(path.resolve().is_relative_to(home) for home in homes):
+            raise InputError(
+                f"{path} is a link to {path.resolve()}, which is no part of the model",
+                field=_FIELD,
+                remedy="put a copy of the file in its place, or remove the link",
+            )
         large = path.is_file() and path.stat().st_size > reading.MOST_BYTES
         if large and path.suffix in (".json", ".txt", ".model", ".jinja"):
             raise InputError(

@@ -33,7 +33,7 @@ def shard_names(count: int) -> list[str]:
 def copy_files(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
     """Copy files that lie at the top of a model's folder, where there are any."""
     for pattern in patterns:
-        for path in sorted(source.glob(pattern)):
+        for path in filter(Path.is_file, sorted(source.glob(pattern))):
             shutil.copyfile(path, folder / path.name)
 
 

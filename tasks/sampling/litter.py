@@ -97,8 +97,11 @@ def _is_python_build(inside: Collection[str], beside: Collection[str]) -> bool:
 
 def _ignores_itself(folder: Path) -> bool:
     """Whether a tool wrote a `.gitignore` into it that leaves out everything, as environments and caches have."""
+    place = folder / ".gitignore"
     try:
-        with (folder / ".gitignore").open("rb") as file:
+        if not place.is_file():
+            return False
+        with place.open("rb") as file:
             lines = [line.strip() for line in file.read(4096).splitlines()]
     except OSError:
         return False

@@ -13,6 +13,8 @@ import shutil
 from pathlib import Path
 
 from artifacts import digest, durable
+from artifacts.errors import InputError
+from artifacts.reading import read_json
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +73,15 @@ def step_of(checkpoint: Path) -> int:
 
 
 def _damage(folder: Path) -> str | None:
+    if not (folder / MANIFEST).exists():
+        return f"{MANIFEST} is missing"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = read_json(folder / MANIFEST)
         for name, expected in manifest["files"].items():
             if digest.of_file(folder / name) != expected:
                 return f"the contents of {name} were altered"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
     return None

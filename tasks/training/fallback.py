@@ -11,7 +11,8 @@ import mmap
 from pathlib import Path
 
 from artifacts import durable
-from artifacts.errors import CodetuneError, StageError
+from artifacts.errors import CodetuneError, InputError, StageError
+from artifacts.reading import read_bytes
 from artifacts.schema import Plan, Record
 
 FILE = Path("checkpoints") / "fallback.json"
@@ -119,8 +120,8 @@ class Course(Record):
     def of(cls, plan: Plan, workdir: Path) -> Course:
         """The course that an earlier attempt with this plan left in `workdir`, else a new one."""
         try:
-            kept = cls.model_validate_json((workdir / FILE).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            kept = cls.model_validate_json(read_bytes(workdir / FILE))
+        except (InputError, ValueError):
             return cls(first=plan, plan=plan)
         return kept if kept.first == plan else cls(first=plan, plan=plan)
 

@@ -82,9 +82,18 @@ def test_what_an_unfinished_run_would_continue_from_goes_only_with_it(store: Sto
     assert store.attempts() == [f"training/{'1' * 64}"] * keep
 
 
-def test_a_record_that_cannot_be_read_counts_as_none(store: Store) -> None:
+@pytest.mark.parametrize("kind", ["half", "FIFO", "device"])
+def test_a_record_that_cannot_be_read_counts_as_none(store: Store, kind: str) -> None:
     ended_run(store, 1)
-    (store.place / ".runs" / "run-1.json").write_text("{")
+    record = store.place / ".runs" / "run-1.json"
+    record.unlink()
+    {
+        "half": lambda: record.write_text("{"),
+        "FIFO": lambda: os.mkfifo(record),
+        "device": lambda: record.symlink_to("/dev/zero"),
+    }[kind]()
+    os.mkfifo(store.place / ".trash")
+    store.empty_trash()
     assert store.ledger.runs() == []
 
 

@@ -111,9 +111,12 @@ def test_what_is_referred_to_is_told(registry: Registry) -> None:
     assert registry.places() == {f"{stage}/{name * 8}" for name in "abcd" for stage in ("exporting", "reporting")}
 
 
-def test_a_record_that_cannot_be_read_is_said(registry: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["half", "FIFO"])
+def test_a_record_that_cannot_be_read_is_said(registry: Registry, tmp_path: Path, kind: str) -> None:
     registry.settle(candidate("a"), always("promote"))
-    (tmp_path / "registry" / "events" / "00000001.json").write_text("{")
+    event = tmp_path / "registry" / "events" / "00000001.json"
+    event.unlink()
+    os.mkfifo(event) if kind == "FIFO" else event.write_text("{")
     with pytest.raises(StageError, match=r"00000001\.json cannot be read"):
         registry.champion()
 

@@ -65,7 +65,7 @@ def test_no_bit_of_an_artifact_may_change(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["report.html", "parts/one.txt", MANIFEST])
-@pytest.mark.parametrize("harm", ["delete", "truncate", "alter"])
+@pytest.mark.parametrize("harm", ["delete", "truncate", "alter", "FIFO", "device"])
 def test_a_damaged_artifact_is_never_served(
     store: Store, name: str, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -73,6 +73,9 @@ def test_a_damaged_artifact_is_never_served(
     data = path.read_bytes()
     if harm == "delete":
         path.unlink()
+    elif harm in ("FIFO", "device"):
+        path.unlink()
+        os.mkfifo(path) if harm == "FIFO" else path.symlink_to("/dev/zero")
     else:
         path.write_bytes(data[:-1] if harm == "truncate" else bytes([data[0] ^ 1]) + data[1:])
     with caplog.at_level(logging.WARNING):

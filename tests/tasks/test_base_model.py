@@ -122,6 +122,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda model: (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
         "no complete safetensors",
     ),
+    "a licence of somewhere else": (lambda model: (model / "LICENSE").symlink_to("/etc/passwd"), "/etc/passwd"),
+    "a template of somewhere else": (lambda model: (model / "x.jinja").symlink_to("../../x"), "no part of the model"),
     "no tokenizer": (drop_tokenizer, "no tokenizer"),
 }
 

@@ -49,6 +49,7 @@ def test_only_regular_files_are_taken(code: Path) -> None:
     (code / "around").symlink_to(code)
     (code / "gone.py").symlink_to(code / "nowhere.py")
     (code / "folder.py").mkdir()
+    os.mkfifo(code / "part0" / ".gitignore")
     started = time.monotonic()
     source = opened(code)
     assert len(names(source)) == 6 and source.fingerprint()

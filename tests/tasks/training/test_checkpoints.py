@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_the_last_two_are_kept(checkpoints: Checkpoints, tmp_path: Path) -> None
     assert newest is not None and (newest / "optimizer.pt").read_text() == "state 30"
 
 
-@pytest.mark.parametrize("damage", ["altered", "missing", "no manifest", "torn manifest"])
+@pytest.mark.parametrize("damage", ["altered", "missing", "no manifest", "torn manifest", "FIFO"])
 def test_damage_steps_back(
     damage: str, checkpoints: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -37,6 +38,9 @@ def test_damage_steps_back(
             (newest / "optimizer.pt").write_text("state 3O")
         case "missing":
             (newest / "optimizer.pt").unlink()
+        case "FIFO":
+            (newest / "optimizer.pt").unlink()
+            os.mkfifo(newest / "optimizer.pt")
         case "no manifest":
             (newest / MANIFEST).unlink()
         case _:
