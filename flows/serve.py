@@ -20,6 +20,8 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
+from flows import environment
+
 SECONDS = 0.5
 """Between two collections of what is young; every hundredth is of everything that came after the start."""
 START = 40
@@ -70,6 +72,7 @@ def keep_to_oneself() -> None:
 
 
 if __name__ == "__main__":
+    environment.apply(quiet=False)
     keep_to_oneself()
     collect_beside()
     behind_the_door()
