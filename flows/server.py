@@ -33,6 +33,7 @@ from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_API_URL,
     PREFECT_HOME,
+    PREFECT_UI_STATIC_DIRECTORY,
     temporary_settings,
 )
 
@@ -114,6 +115,8 @@ def launch(
             # its dashboard would look for the API at the usual port
             PREFECT_SERVER_UI_API_URL=f"{called}/api",
             PREFECT_UI_URL=called,
+            # by itself it writes the dashboard's files into the installation, which may be another user's
+            PREFECT_SERVER_UI_STATIC_DIRECTORY=str(PREFECT_UI_STATIC_DIRECTORY.value() or PREFECT_HOME.value() / "ui"),
             PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="WARNING",
             **_from_anywhere(),
         ),

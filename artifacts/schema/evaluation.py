@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections import Counter
+from typing import Literal, get_args
 
 from artifacts.intervals import Better, Verdict, cannot_lose, improvement, verdict
 from artifacts.schema.base import Handle, Quantization, Record
@@ -172,8 +173,9 @@ class EvaluationReport(Handle):
     def summary(self) -> str:
         loss = self.metric("loss")
         kept = self.judged("kept")
-        shown = sum(one.verdict in ("non-inferior", "improved") for one in kept)
-        judged = f"; {shown} of {len(kept)} non-inferior elsewhere" if kept else ""
+        counts = Counter(one.verdict for one in kept)
+        words = ", ".join(f"{counts[word]} {word}" for word in get_args(Verdict) if counts[word])
+        judged = f"; elsewhere {words}" if kept else ""
         change = f"difference {loss.difference:+.4f} {loss.interval}"
         return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{judged}"
 

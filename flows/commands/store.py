@@ -81,8 +81,9 @@ def _lines(row: dict[str, Any]) -> list[str]:
     marks = MARKS | {"started": "…"} if row["state"] == "running" else MARKS
     started = row["started"][:16].replace("T", " ")
     lines = [f"{row['run'][:8]}  {row['recipe']}  {started}  {row['state']}  {in_words(row['bytes'])}"]
-    lines.append("  " + "  ".join(f"{marks[stage['state']]} {name}" for name, stage in row["stages"].items()))
-    return [*lines, *(f"  {line}" for line in (row["verdict"] or row["problem"]).splitlines())]
+    stages = "  ".join(f"{marks[stage['state']]} {name}" for name, stage in row["stages"].items())
+    told = (row["verdict"] or row["problem"]).splitlines()
+    return [*lines, *(f"  {line}" for line in filter(None, [stages, *told]))]
 
 
 def _row(store: Store, run: RunRecord) -> dict[str, Any]:

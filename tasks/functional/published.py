@@ -85,7 +85,7 @@ def _no_hub(name: str, problem: str) -> InputError:
     return InputError(
         f"the suite {name} cannot be fetched: {problem}",
         field=_FIELD,
-        remedy="give its file instead: --suite path/to/HumanEval.jsonl.gz, or generation.functional=[path/to/file]",
+        remedy="give the path of its file (HumanEval.jsonl.gz) in the place of the name",
     )
 
 

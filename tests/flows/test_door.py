@@ -169,6 +169,11 @@ def test_another_user_reads_neither_key_nor_records(closed: server.Server, home:
     assert port in processes and access.own_key().partition(":")[2] not in processes
 
 
+def test_a_server_writes_nothing_into_the_installation(closed: server.Server, home: Path) -> None:
+    """It may be another user's: Prefect by itself ended there with a `PermissionError`."""
+    assert "<html" in httpx.get(closed.address, verify=False).text and (home / "ui" / "v1" / "index.html").is_file()
+
+
 def test_another_user_neither_holds_up_the_worker_nor_reads_the_servers_log(home: Path) -> None:
     """To have a file open is enough to lock it."""
     services = Services(server.Server("http://127.0.0.1:1"), "mine", Console())

@@ -212,8 +212,10 @@ def test_whether_it_learned_is_what_the_interval_says(loss: Metric, tone: str, s
     ],
 )
 def test_whether_it_kept_what_it_could_is_what_the_margin_says(kept: Metric | None, tone: str, says: str) -> None:
-    _, answer = answers_of(_evaluation(kept=kept))
+    evaluation = _evaluation(kept=kept)
+    _, answer = answers_of(evaluation)
     assert says in answer.sentence and answer.tone == tone
+    assert kept is None or evaluation.summary.endswith(f"; elsewhere 1 {kept.verdict}")  # the tables' word
 
 
 @pytest.mark.parametrize(
