@@ -166,7 +166,7 @@ def _write(source: OpenSource, pool: Pool, sides: Division, tally: Tally, workdi
 STAGE = Stage(
     name="sampling",
     needs_card=False,
-    version=4,
+    version=5,
     run=run_sampling,
     produces=DatasetSample,
     sections=sections,

@@ -75,7 +75,9 @@ def _check(path: Path) -> None:
     """Refuse what is no table before any of it is read."""
     if not path.name.endswith((".parquet", *ENDINGS)):
         raise InputError(
-            f"{path} is neither Parquet nor JSON lines", field=_FIELD, remedy="convert it to .parquet or .jsonl"
+            f"{path} is neither Parquet nor JSON lines",
+            field=_FIELD,
+            remedy="convert it to .parquet or .jsonl; what has one JSON object a line needs that ending alone",
         )
     if not path.exists():
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ class TableShape:
         language = known(_text(values.get(self.columns.language or "")) or "") or language_of(path) or self.language
         size = values.get(self.columns.size or "")
         return Row(
-            repo=_text(values.get(self.columns.repo or "")) or place(),
+            repo=_repository(values.get(self.columns.repo or "")) or place(),
             path=path,
             license=_license(values.get(self.columns.license or "")),
             language=language,
@@ -141,6 +142,15 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
     return str(value).encode("utf-8", "replace").decode()
+
+
+def _repository(value: Any) -> str | None:
+    """A cell that tells repositories apart, which a list, a structure or a fraction does, too: by what it holds."""
+    if value is None or isinstance(value, (str, bytes)) or type(value) is int:
+        return _text(value)
+    if isinstance(value, float) and value.is_integer():  # ids of a column in which some are missing
+        return str(int(value))
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _license(value: Any) -> str:

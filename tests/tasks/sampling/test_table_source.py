@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -86,3 +88,15 @@ def test_language_column_goes_before_the_extension(sample: Sample, tmp_path: Pat
     columns = {**COLUMNS, "language": "lang"}
     result = sample(source={"kind": "table", "paths": [path], "columns": columns}, languages=["RUST"])
     assert result.languages == {"Rust": 10}
+
+
+@pytest.mark.parametrize(
+    "name", [lambda n: ["owner", n], lambda n: {"id": n}, lambda n: n + 0.5, float, bool, lambda n: f"r{n}", int]
+)
+def test_rows_of_one_repository_stay_together_whatever_names_it(
+    name: Callable[[int], Any], tmp_path: Path, sample: Sample
+) -> None:
+    rows = [row | {"repo": name(number % 2)} for number, row in enumerate(programs(12))]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = sample(source={"kind": "table", "paths": [str(tmp_path / "t.jsonl")], "columns": COLUMNS})
+    assert result.train.repositories == result.held_out.repositories == 1
