@@ -338,7 +338,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise Damaged("it has no manifest")
     try:
         manifest = Manifest.model_validate_json(reading.read_text(folder / MANIFEST))
-    except (ValidationError, InputError):
+    except (ValidationError, InputError) as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise error.__cause__ from None  # it may be whole: that it cannot be read is the disk's fault
         raise Damaged("its manifest cannot be read") from None
     if not manifest.intact:
         raise Damaged("its manifest was altered")

@@ -246,9 +246,13 @@ def _check_metadata(folder: Path) -> None:
     homes = (place, place.parent.parent / "blobs", Path(constants.HF_HUB_CACHE).resolve())
     for path in sorted(folder.iterdir()):
         copied = any(fnmatch(path.name, pattern) for pattern in (*GENERATION, *TOKENIZER, *PAPERS))
-        if copied and path.is_symlink() and not any(path.resolve().is_relative_to(home) for home in homes):
+        if (
+            copied
+            and path.is_symlink()
+            and not any(Path(os.path.realpath(path)).is_relative_to(home) for home in homes)
+        ):
             raise InputError(
-                f"{path} is a link to {path.resolve()}, which is no part of the model",
+                f"{path} is a link to {Path(os.path.realpath(path))}, which is no part of the model",
                 field=_FIELD,
                 remedy="put a copy of the file in its place, or remove the link",
             )

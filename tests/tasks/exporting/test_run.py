@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from artifacts import digest
 from artifacts.errors import StageError
-from artifacts.presentation import Table, Text
+from artifacts.presentation import Code, Table, Text
 from artifacts.schema import ExportedModel
 from tasks.exporting import ExportingConfig, comparing, run_exporting, sections
 from tasks.exporting.comparing import compare_adapter, compare_merged, logits, read_chunks
@@ -89,10 +89,9 @@ def test_sections_show_sizes_comparisons_and_lines_that_run(exported: ExportedMo
     place, table, text = section.blocks
     assert isinstance(place, Text) and str(exported.path) in place.markdown
     assert isinstance(table, Table) and [row[0] for row in table.rows] == ["LoRA adapter", "merged, fp16"]
-    assert isinstance(text, Text)
-    code = text.markdown.removeprefix("```python\n").removesuffix("\n```")
+    assert isinstance(text, Code) and text.language == "python"
     names: dict[str, object] = {}
-    exec(code.replace('device_map="auto"', 'device_map="cpu"'), names)
+    exec(text.text.replace('device_map="auto"', 'device_map="cpu"'), names)
     assert names["model"].dtype == torch.float16  # type: ignore[attr-defined]
 
 

@@ -251,5 +251,6 @@ def test_folders_made_by_chance(tmp_path: Path, sample: Sample) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("not config.getoption('-m')", reason="takes minutes; run it with -m slow")
 def test_many_folders_made_by_chance(tmp_path: Path, sample: Sample) -> None:
     assert walk_all(tmp_path, sample, range(1000, 1400)) >= 120

@@ -142,6 +142,7 @@ def test_tables_damaged_by_chance(sample: Sample, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("not config.getoption('-m')", reason="takes minutes; run it with -m slow")
 @pytest.mark.timeout(1200)
 def test_many_tables_damaged_by_chance(sample: Sample, tmp_path: Path) -> None:
     counts = outcomes(sample, tmp_path, range(1200, 1500))  # 1316 ends a process that reads of its chunks

@@ -98,7 +98,13 @@ print(json.dumps([told, [*private.temporary_root().glob("codetune-sandbox-*")]])
     assert len(told) == 12 and "passed" not in told and left == []
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+MINUTES = (
+    pytest.mark.slow,
+    pytest.mark.skipif("not config.getoption('-m')", reason="takes a minute; run it with -m slow"),
+)
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=MINUTES)])
 def test_no_message_of_a_programs_own_making_is_more_than_a_verdict(count: int) -> None:
     told = list(sandbox.run(programs(count, count), sandbox.Limits(seconds=3)))
     assert [one.id for one in told] == [str(number) for number in range(count)]
