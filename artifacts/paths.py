@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from artifacts.errors import InputError
@@ -56,3 +57,8 @@ def shown(text: str, longest: int = 80) -> str:
     """A value for a message: what cannot be printed escaped, the middle of a long one left out."""
     escaped = text.encode("utf-8", "backslashreplace").decode()
     return escaped if len(escaped) <= longest else f"{escaped[: longest // 2]}…{escaped[-longest // 4 :]}"
+
+
+def real(path: Path) -> Path:
+    """A path without links. Unlike `Path.resolve`, a loop of links is no error here: what opens it says so."""
+    return Path(os.path.realpath(path))

@@ -28,6 +28,7 @@ from pydantic import Field, ValidationError
 from artifacts import digest, disks, durable, locks, reading
 from artifacts.errors import InputError
 from artifacts.ledger import Ledger
+from artifacts.paths import real
 from artifacts.schema import Handle, Record
 
 log = logging.getLogger(__name__)
@@ -250,7 +251,7 @@ class Store:
     def place_of(self, folder: Path) -> str | None:
         """The place that a folder of this store, or one inside it, belongs to; None for any other folder."""
         try:
-            parts = folder.expanduser().resolve().relative_to(self._root.resolve()).parts
+            parts = real(folder.expanduser()).relative_to(real(self._root)).parts
         except ValueError:
             return None
         return "/".join(parts[:2]) if len(parts) >= 2 and not parts[0].startswith(".") else None

@@ -21,6 +21,7 @@ from artifacts import digest, reading
 from artifacts.configuration import Config, GivenPath, Name
 from artifacts.errors import InputError
 from artifacts.installation import PROJECT
+from artifacts.paths import real
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import Record
 from tasks import hub
@@ -134,7 +135,7 @@ def _folder(name: str) -> Path | None:
     with reading.blamed_on(Path(name), field=_FIELD, remedy="name a folder, or a repository as `owner/name`"):
         path = Path(name).expanduser()
         places = (path, PROJECT / path) if name.strip() else ()
-        found = next((place.resolve() for place in places if place.is_dir()), None)
+        found = next((real(place) for place in places if place.is_dir()), None)
         file = next((place for place in places if place.exists()), None)
     if found is None and (file or name.startswith(_OURS) or not _REPOSITORY.fullmatch(name)):
         raise InputError(
@@ -242,17 +243,13 @@ def _check_metadata(folder: Path) -> None:
     export takes with it is of the model's own folder: a link could lead to anything on this machine."""
     from huggingface_hub import constants
 
-    place = folder.resolve()
-    homes = (place, place.parent.parent / "blobs", Path(constants.HF_HUB_CACHE).resolve())
+    place = real(folder)
+    homes = (place, place.parent.parent / "blobs", real(Path(constants.HF_HUB_CACHE)))
     for path in sorted(folder.iterdir()):
         copied = any(fnmatch(path.name, pattern) for pattern in (*GENERATION, *TOKENIZER, *PAPERS))
-        if (
-            copied
-            and path.is_symlink()
-            and not any(Path(os.path.realpath(path)).is_relative_to(home) for home in homes)
-        ):
+        if copied and path.is_symlink() and not any(real(path).is_relative_to(home) for home in homes):
             raise InputError(
-                f"{path} is a link to {Path(os.path.realpath(path))}, which is no part of the model",
+                f"{path} is a link to {real(path)}, which is no part of the model",
                 field=_FIELD,
                 remedy="put a copy of the file in its place, or remove the link",
             )

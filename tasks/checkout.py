@@ -26,6 +26,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from artifacts.errors import InputError
+from artifacts.paths import real
 from artifacts.private import temporary_folder
 from artifacts.reading import read_bytes
 
@@ -220,7 +221,7 @@ def _read_by_git(head: Path, common: Path) -> Iterator[Path]:
         yield head
         if not head.is_file():
             break
-    waiting, seen = [(common / "objects").resolve()], set[Path]()
+    waiting, seen = [real(common / "objects")], set[Path]()
     while waiting and len(seen) < _STORES:
         objects = waiting.pop()
         seen.add(objects)
@@ -228,7 +229,7 @@ def _read_by_git(head: Path, common: Path) -> Iterator[Path]:
         for pattern in ("[0-9a-f][0-9a-f]/*", "pack/*", "info/*", "info/commit-graphs/*"):
             yield from (file for file in objects.glob(pattern) if file.name != "commit-graphs")
         lines = read_bytes(alternates, limit=_LARGEST_TEXT).splitlines() if alternates.exists() else []
-        named = {(objects / os.fsdecode(_unquoted(line))).resolve() for line in lines if line[:1] not in (b"", b"#")}
+        named = {real(objects / os.fsdecode(_unquoted(line))) for line in lines if line[:1] not in (b"", b"#")}
         waiting += sorted(named - seen)
 
 
@@ -242,19 +243,19 @@ def _check_regular(files: Iterable[Path]) -> None:
 def _git_directory(top: Path) -> Path:
     place = top / ".git"
     if place.is_dir():
-        return place.resolve()
+        return real(place)
     said = read_bytes(place, limit=4096).rstrip(b"\r\n")
     if not said.startswith(b"gitdir: "):
         raise Refused(f"{place} is neither a folder nor names one (gitdir: …)")
     named = top / os.fsdecode(said.removeprefix(b"gitdir: "))
     if not named.is_dir():
         raise Refused(f"{place} points to {named}, which is not there")
-    return named.resolve()
+    return real(named)
 
 
 def _common(theirs: Path) -> Path:
     pointer = theirs / "commondir"
-    return (theirs / os.fsdecode(read_bytes(pointer, limit=4096).strip())).resolve() if pointer.exists() else theirs
+    return real(theirs / os.fsdecode(read_bytes(pointer, limit=4096).strip())) if pointer.exists() else theirs
 
 
 def _copy(source: Path, target: Path, limit: int) -> None:
@@ -457,5 +458,5 @@ def _remote(url: str, top: Path) -> str:
             return _place(_common(_git_directory(place)))
         for folder in (place, Path(f"{place}.git")):
             if is_git_directory(folder):
-                return _place(folder.resolve())
+                return _place(real(folder))
     return f"remote {os.path.normpath(place)}"

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from artifacts import digest
 from artifacts.errors import InputError
-from artifacts.paths import shown
+from artifacts.paths import real, shown
 from artifacts.reading import blamed_on
 from tasks.sampling.candidates import Carried, Row
 from tasks.sampling.configuration import PACKAGE, STANDARD_LIBRARY, LocalSource
@@ -88,7 +88,7 @@ class OpenLocalSource:
         self._rule = rule
 
     def describe(self) -> str:
-        places = (name if name == STANDARD_LIBRARY else _place(name).resolve().name for name in self._source.paths)
+        places = (name if name == STANDARD_LIBRARY else real(_place(name)).name for name in self._source.paths)
         names = ", ".join(map(_printable, places))
         repositories = len({row.repo for row, _ in self._counted})
         return f"local: {names} ({repositories} repositories, told apart by {self._rule}{self._without()})"
@@ -191,7 +191,7 @@ def _roots(paths: Iterable[str]) -> list[_Root]:
                 raise InputError(f"{name} does not exist", field=_FIELD, remedy=remedy)
             if not path.is_dir() and not path.is_file():
                 raise InputError(f"{name} is no folder and no file", field=_FIELD, remedy=remedy)
-        places[path.resolve()] = is_stdlib
+        places[real(path)] = is_stdlib
     names = _short_names(places)
     return [
         _Root(path, STANDARD_LIBRARY if is_stdlib else names[path], is_stdlib) for path, is_stdlib in places.items()

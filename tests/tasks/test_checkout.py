@@ -259,6 +259,12 @@ def test_what_git_refuses_is_refused_with_its_words(repository: Path, how: str, 
     assert str(repository) in str(refusal.value) and "codetune-git-" not in str(refusal.value)
 
 
+def test_a_loop_of_links_among_its_alternates_ends_no_reading(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (repository / ".git" / "objects" / "info" / "alternates").write_text(f"{tmp_path / 'loop' / 'x'}\n")
+    assert checkout.read(repository) is not None  # as for git, an alternate that is not there
+
+
 def test_without_git_a_repository_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(checkout.Refused, match="not installed"):
