@@ -35,7 +35,7 @@ def within(folder: Path) -> list[int]:
     """Processes that work in a folder below this one, gone or not."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, OSError):  # another test may be in a folder deeper than a path can say
             if process.cwd().startswith(str(folder)):
                 found.append(process.pid)
     return found
