@@ -134,7 +134,6 @@ def test_models_by_the_hundred(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("not config.getoption('-m')", reason="takes minutes; run it with -m slow")
 @pytest.mark.timeout(3600)
 def test_adapters_by_the_hundred(export: Path, tmp_path: Path) -> None:
     found = outcomes(hostile.adapters(), export, tmp_path / "export", use_export)
