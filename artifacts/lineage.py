@@ -26,7 +26,7 @@ from artifacts.store import MANIFEST, Damaged, Manifest, Store, read_manifest
 
 LINEAGE = "lineage.json"
 REMEDY = "repeat the `codetune run` that made the model, which builds it again"
-_LARGEST = 1 << 30
+LARGEST = 1 << 28
 """Bytes: there is a row for every file that was learned from."""
 ROW = ("split", "repo", "path", "license", "sha256")
 """What is told of each source file."""
@@ -58,7 +58,7 @@ def read(model: Path) -> tuple[Path, dict[str, Any]]:
         raise InputError(
             f"{model} has no {LINEAGE}", field="MODEL", remedy="give a folder that `codetune run` exported"
         )
-    return folder, reading.read_object(folder / LINEAGE, limit=_LARGEST, field="MODEL", remedy=REMEDY)
+    return folder, reading.read_object(folder / LINEAGE, limit=LARGEST, field="MODEL", remedy=REMEDY)
 
 
 def check(folder: Path, told: dict[str, Any], store: Store | None) -> list[Finding]:

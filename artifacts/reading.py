@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -21,6 +21,8 @@ MOST_BYTES = 64 << 20
 """Largest file of text that is read whole; a tokenizer with 250,000 pieces takes 35 MB."""
 MOST_LEVELS = 64
 """Deepest nesting of JSON; descriptions of models and tokenizers have fewer than ten levels."""
+MOST_PARTS = 10_000_000
+"""Most values in JSON: two bytes of text may stand for ninety in memory. A tokenizer has some 2 million."""
 MOST_DIGITS = 64
 """Longest whole number in JSON; `model_max_length` has 31 digits where a tokenizer has no bound."""
 _KINDS = {
@@ -89,6 +91,8 @@ def parse_json(text: bytes) -> Any:
     Raises:
         ValueError: says what is wrong.
     """
+    if sum(map(text.count, (b"[", b"{", b","))) > MOST_PARTS:
+        raise ValueError(f"it holds more than {MOST_PARTS:,} values")
     decoded = _decoded(text)
     try:
         value = json.loads(decoded, object_pairs_hook=_unambiguous, parse_int=_whole_number, parse_constant=_constant)
@@ -96,8 +100,8 @@ def parse_json(text: bytes) -> Any:
         raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep") from None
     level = [value]
     for _ in range(MOST_LEVELS):
-        nested = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
-        level = [part for parts in nested for part in parts if isinstance(part, (dict, list))]
+        # views that were kept, by the million, would keep the garbage collector busy
+        level = [part for one in level for part in _parts(one) if isinstance(part, (dict, list))]
     if level:
         raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
     if "\\ud" in decoded or "\\uD" in decoded:
@@ -141,6 +145,8 @@ def _in_a_line(error: BaseException) -> str:
         return "it holds half of a surrogate pair, which is no character"
     if isinstance(error, KeyError):
         return f"it lacks {error}"
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # pydantic's, which takes long to import
+        return "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())[:300]
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     if isinstance(error, MemoryError):
@@ -151,6 +157,10 @@ def _in_a_line(error: BaseException) -> str:
 
 def _decoded(text: bytes) -> str:
     return text.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -84,18 +84,20 @@ class SavedAdapter:
             revision=self.settings.get("revision"),
         )
 
-    def check_fit(self, sizes: Mapping[str, tuple[int, int]]) -> None:
-        """Every factor has its layer, of its size: PEFT would leave out what it does not find, with a warning.
+    def check_fit(self, linear: Mapping[str, tuple[int, int]], embeddings: Mapping[str, tuple[int, int]]) -> None:
+        """Every factor has its layer, of its kind and size: PEFT would leave out what it does not find, with a warning.
 
         Args:
-            sizes: inputs and outputs (or rows and width) of the base model's layers.
+            linear: inputs and outputs of the base model's linear layers.
+            embeddings: rows and width of its embeddings.
 
         Raises:
             InputError: one has not.
         """
         for name, one in self.layers.items():
+            sizes, kind = (embeddings, "embedding") if one.embedding else (linear, "linear layer")
             if sizes.get(name) != (one.inputs, one.outputs):
-                has = "no such layer" if name not in sizes else "{} × {}".format(*sizes[name])
+                has = f"no such {kind}" if name not in sizes else "{} × {}".format(*sizes[name])
                 raise InputError(
                     f"the adapter in {self.folder} was made for another base model: its {name} is "
                     f"{one.inputs} × {one.outputs}, the base has {has}",
@@ -134,8 +136,8 @@ def check_finite(saved: SavedAdapter) -> None:
 
     with safe_open(saved.folder / ADAPTER, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - not a mapping
-            if not bool(torch.isfinite(file.get_tensor(name)).all()):
-                _refuse(saved.folder / ADAPTER, f"{name} holds values that are not finite")
+            if not bool(torch.isfinite(file.get_tensor(name).float()).all()):
+                _refuse(saved.folder / ADAPTER, f"{name} holds values that are not finite, or too large for fp32")
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -144,15 +146,15 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         _refuse(path, f"its peft_type is {str(kind)[:40]!r}; only LORA is known")
     if not _is_rank(settings.get("r")):
         _refuse(path, f"its r is {str(settings.get('r'))[:40]}, which is no rank")
-    if not _is_number(settings.get("lora_alpha")):
-        _refuse(path, f"its lora_alpha is {str(settings.get('lora_alpha'))[:40]}, which is no number")
+    if not _is_scale(settings.get("lora_alpha")):
+        _refuse(path, f"its lora_alpha is {str(settings.get('lora_alpha'))[:40]}, which scales nothing")
     dropout = settings.get("lora_dropout") or 0
     if not _is_number(dropout) or not 0 <= dropout < 1:
         _refuse(path, f"its lora_dropout is {str(dropout)[:40]}, which is no share")
     for name, values in _VALUES.items():
         if not isinstance(settings.get(name), bool | str | None) or settings.get(name) not in values:
             _refuse(path, f"its {name} is {str(settings[name])[:40]!r}")
-    for name, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_number)):
+    for name, fits in (("rank_pattern", _is_rank), ("alpha_pattern", _is_scale)):
         pattern = settings.get(name) or {}
         if not isinstance(pattern, dict) or not all(map(fits, pattern.values())):
             _refuse(path, f"its {name} is no object of numbers")
@@ -166,25 +168,22 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _layers(path: Path, header: Mapping[str, StoredTensor]) -> dict[str, Factors]:
-    pairs: dict[str, dict[str, StoredTensor]] = {}
-    embeddings = set()
+    pairs: dict[tuple[str, bool], dict[str, StoredTensor]] = {}
     for key, tensor in header.items():
         match = _KEY.fullmatch(key)
         if not match or bool(match["embedding"]) == key.endswith(".weight"):
             _refuse(path, f"it holds {key[:80]!r}, which is no low-rank factor of a layer")
         if tensor.dtype not in FLOATS or len(tensor.shape) != 2 or 0 in tensor.shape:
             _refuse(path, f"{key[:80]} is {list(tensor.shape)} of {tensor.dtype}")
-        pairs.setdefault(match["module"], {})[match["side"]] = tensor
-        if match["embedding"]:
-            embeddings.add(match["module"])
-    found = {}
-    for name, pair in pairs.items():
-        if len(pair) < 2:
-            _refuse(path, f"{name} has one of two factors")
+        pairs.setdefault((match["module"], bool(match["embedding"])), {})[match["side"]] = tensor
+    found: dict[str, Factors] = {}
+    for (name, embedding), pair in pairs.items():
+        if len(pair) < 2 or name in found:
+            _refuse(path, f"{name} does not have two factors of one kind")
         (rank, inputs), (outputs, other) = pair["A"].shape, pair["B"].shape
         if rank != other or rank > _HIGHEST_RANK:
             _refuse(path, f"the factors of {name} are {list(pair['B'].shape)} and {list(pair['A'].shape)}")
-        found[name] = Factors(rank, inputs, outputs, name in embeddings)
+        found[name] = Factors(rank, inputs, outputs, embedding)
     return found
 
 
@@ -200,6 +199,10 @@ def _is_rank(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e9 and math.isfinite(value)
+
+
+def _is_scale(value: Any) -> bool:
+    return _is_number(value) and value != 0
 
 
 def _refuse(path: Path, why: str) -> NoReturn:

@@ -156,8 +156,11 @@ def llama_weights(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
     }
-    if config["model_type"] == "qwen2":
-        layer |= {f"self_attn.{name}_proj.bias": (size,) for name, size in (("q", queries), ("k", keys), ("v", keys))}
+    biased = [f"self_attn.{name}_proj" for name in "qkv"] if config["model_type"] == "qwen2" else []
+    if config["model_type"] == "llama":
+        biased += [f"self_attn.{name}_proj" for name in "qkvo" if config.get("attention_bias")]
+        biased += [f"mlp.{name}_proj" for name in ("gate", "up", "down") if config.get("mlp_bias")]
+    layer |= {f"{name}.bias": layer[f"{name}.weight"][:1] for name in biased}
     found: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (vocabulary, hidden),
         "model.norm.weight": (hidden,),

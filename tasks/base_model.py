@@ -99,7 +99,7 @@ def locate(config: ModelConfig) -> ModelReference:
     return _locate_on_hub(config)
 
 
-def check_unchanged(model: ModelReference, fingerprint: object) -> None:
+def check_unchanged(model: ModelReference, fingerprint: str | None) -> None:
     """An export's adapter belongs on the weights that it was trained on.
 
     Args:
@@ -108,7 +108,7 @@ def check_unchanged(model: ModelReference, fingerprint: object) -> None:
     Raises:
         InputError: the base has other files now. (A commit on the hub has the same for ever.)
     """
-    if isinstance(fingerprint, str) and fingerprint != model.fingerprint:
+    if fingerprint is not None and fingerprint != model.fingerprint:
         raise InputError(
             f"the base model in {model.name} is not the one that the adapter was trained on: its files were changed",
             field=_FIELD,
@@ -345,13 +345,19 @@ def _check_weights(model: ModelReference, names: Sequence[str] | None = None) ->
     if config["model_type"] not in LLAMA_LIKE:
         return  # what other families are made of only transformers knows: preflight builds one
     needed = llama_weights(config)
-    problem = wrong_weights(stored, needed)
+    problem = wrong_weights(stored, needed) or _more_layers(stored, config["num_hidden_layers"])
     if problem:
         raise InputError(
             f"the weights of {model.name} are not those that its config.json describes: {problem}",
             field=_FIELD,
             remedy="save it again with transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
         )
+
+
+def _more_layers(stored: Mapping[str, StoredTensor], layers: int) -> str:
+    numbers = {int(match[1]) for name in stored if (match := re.match(r"model\.layers\.(\d{1,6})\.", name))}
+    last = max(numbers, default=0)
+    return f"they have layers up to number {last}, config.json has {layers} of them" if last >= layers else ""
 
 
 def wrong_weights(stored: Mapping[str, StoredTensor], needed: Mapping[str, tuple[int, ...]]) -> str:

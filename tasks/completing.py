@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifacts import reading
 from artifacts.errors import InputError
-from artifacts.lineage import LINEAGE
+from artifacts.lineage import LARGEST, LINEAGE
 from artifacts.lines import first_line, lines_of, without_end
 from artifacts.schema import Plan, Quantization
 from tasks.adapter_files import check_finite, read_adapter
@@ -18,6 +19,7 @@ from tasks.tokenization.settings import context_length, usable_tokenizer
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode
 
 if TYPE_CHECKING:
+    from tasks.generation.sides import Computing
     from tasks.generation.suites import Prompt
 
 LARGEST_FILE = 1 << 30
@@ -122,12 +124,13 @@ def complete(folder: Path, question: Question, *, new_tokens: int, quantization:
 
     named = base_of(folder)
     check_finite(read_adapter(folder / "adapter"))  # before anything large is read
+    recorded = _recorded(folder)
     try:
         model = locate(named)
+        check_unchanged(model, recorded)
     except InputError as error:  # whose name is not what the person gave
         problem = f"the base model of {folder} cannot be used: {error.problem}"
         raise InputError(problem, field=error.field, remedy=error.remedy) from error
-    check_unchanged(model, _recorded(folder))
     tokenizer = usable_tokenizer(model)
     fim = FimTokens.of(tokenizer) if question.after is not None else FimTokens.find(tokenizer)
     context = min(context_length(model) or LONGEST_TEXT, LONGEST_TEXT)
@@ -150,6 +153,7 @@ def complete(folder: Path, question: Question, *, new_tokens: int, quantization:
     for side in ("base", "tuned"):
         with pair.side(side) as computing:
             (found,) = computing.generate([prompt.ids], decoding, lambda count: None)
+            _check_numbers(computing, [*prompt.ids, *found], folder, side)
         text = decode(tokenizer, found, continues=True)
         answers[side] = first_line(text) if question.single_line else text
     return Answers(
@@ -160,14 +164,41 @@ def complete(folder: Path, question: Question, *, new_tokens: int, quantization:
     )
 
 
-def _recorded(folder: Path) -> object:
-    """The base model's fingerprint, where the export has its lineage beside it."""
+def _check_numbers(computing: Computing, ids: list[int], folder: Path, side: str) -> None:
+    """What is no number has no greatest: it would be answered as nothing, or as anything."""
+    import torch
+
+    counts = torch.ones((1, len(ids)), dtype=torch.bool)
+    counts[0, 0] = False
+    loss = float(computing.losses(torch.tensor([ids]), counts)[0])
+    if not math.isfinite(loss):
+        raise InputError(
+            f"what the {side} model of {folder} computes is no number but {loss}: "
+            + ("the base's weights are broken" if side == "base" else "its factors or lora_alpha are too large"),
+            field="MODEL",
+            remedy="copy the model again, or run the training again with a lower training.learning_rate",
+        )
+
+
+def _recorded(folder: Path) -> str | None:
+    """The base model's fingerprint, where the export has its lineage beside it.
+
+    Raises:
+        InputError: the lineage does not say.
+    """
     if not (folder / LINEAGE).exists():
         return None
-    told = reading.read_object(folder / LINEAGE, limit=LARGEST_FILE, field="MODEL")
+    told = reading.read_object(folder / LINEAGE, limit=LARGEST, field="MODEL")
     inputs = told.get("inputs")
     model = inputs.get("model") if isinstance(inputs, dict) else None
-    return model.get("fingerprint") if isinstance(model, dict) else None
+    fingerprint = model.get("fingerprint") if isinstance(model, dict) else None
+    if not isinstance(fingerprint, str):
+        raise InputError(
+            f"{folder / LINEAGE} does not tell which base model the adapter was trained on",
+            field="MODEL",
+            remedy="restore the file, or export the model again",
+        )
+    return fingerprint
 
 
 def _prompt(question: Question, tokenizer: CodeTokenizer, fim: FimTokens | None, room: int) -> Prompt:

@@ -127,22 +127,22 @@ def attach_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
 
     silence_peft()
     saved = read_adapter(adapter)
-    saved.check_fit(_sizes(model))
+    saved.check_fit(*_sizes(model))
     tuned = PeftModel.from_pretrained(
         model, str(adapter), config=saved.config(), is_trainable=False, autocast_adapter_dtype=True
     )
     return tuned.requires_grad_(False).eval()
 
 
-def _sizes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of linear layers, rows and width of embeddings."""
-    found = {}
+def _sizes(model: PreTrainedModel) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
+    """Inputs and outputs of linear layers; rows and width of embeddings."""
+    linear, embeddings = {}, {}
     for name, module in model.named_modules():
         if hasattr(module, "in_features"):
-            found[name] = (module.in_features, module.out_features)
+            linear[name] = (module.in_features, module.out_features)
         elif hasattr(module, "num_embeddings"):
-            found[name] = (module.num_embeddings, module.embedding_dim)
-    return found
+            embeddings[name] = (module.num_embeddings, module.embedding_dim)
+    return linear, embeddings
 
 
 def silence_peft() -> None:

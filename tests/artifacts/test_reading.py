@@ -25,6 +25,7 @@ BAD_JSON = {
     "-5,000 digits": b"-" + b"1" * 5_000,
     "half a character": b'{"a": "\\ud800"}',
     "half a character as a key": b'{"\\uDfff": 1}',
+    "millions of objects": b"[" + b"{}," * 12_000_000 + b"{}]",
     "another encoding": '{"a": 1}'.encode("utf-16"),
     "no UTF-8": b'{"a": "\xff"}',
 }

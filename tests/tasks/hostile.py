@@ -369,10 +369,20 @@ def adapters() -> Iterator[tuple[str, Damage]]:
             yield f"{name} a {kind}", replace(name, kind)
     for what, damage in headers(weights):
         yield f"factors {what}", damage
+    for name, data in LINEAGES.items():
+        yield f"lineage {name}", write("lineage.json", data)
     for what, factors in FACTORS.items():
         yield f"factors {what}", _refactored(weights, factors)
 
 
+LINEAGES = {
+    "of nothing": b"{}",
+    "inputs as a list": b'{"inputs": [1]}',
+    "no model": b'{"inputs": {"model": null}}',
+    "a fingerprint that is a number": b'{"inputs": {"model": {"fingerprint": 5}}}',
+    "another fingerprint": b'{"inputs": {"model": {"fingerprint": "0"}}}',
+    "millions of objects": b'{"inputs": [' + b"{}," * 12_000_000 + b"{}]}",
+}
 Arrays = dict[str, Any]
 FACTORS: dict[str, Callable[[Arrays], Arrays]] = {
     "NaN": lambda found: {name: one * float("nan") for name, one in found.items()},
@@ -391,8 +401,28 @@ FACTORS: dict[str, Callable[[Arrays], Arrays]] = {
     },
     "no prefix": lambda found: {name.removeprefix("base_model.model."): one for name, one in found.items()},
     "a whole module": lambda found: found | {"base_model.model.lm_head.weight": next(iter(found.values()))},
+    "too large for fp32": lambda found: {name: one.astype("float64") * 0 + 1e300 for name, one in found.items()},
+    "whose product is infinite": lambda found: {name: one * 0 + 1e38 for name, one in found.items()},
+    "an embedding's on a linear layer": lambda found: {
+        name.replace("lora_", "lora_embedding_").removesuffix(".weight"): one for name, one in found.items()
+    },
+    "a linear layer's on the embeddings": lambda found: (
+        found
+        | {
+            "base_model.model.model.embed_tokens.lora_A.weight": _first_of(found, "A")[:, :1].repeat(321, axis=1),
+            "base_model.model.model.embed_tokens.lora_B.weight": _first_of(found, "B"),
+        }
+    ),
+    "one of each kind": lambda found: {
+        name.replace("lora_B", "lora_embedding_B").removesuffix(".weight") if "lora_B" in name else name: one
+        for name, one in found.items()
+    },
     "magnitudes": lambda found: found | {"base_model.model.x.lora_magnitude_vector": next(iter(found.values()))},
 }
+
+
+def _first_of(found: Arrays, side: str) -> Any:
+    return next(one for name, one in found.items() if f".lora_{side}." in name)
 
 
 def _refactored(name: str, act: Callable[[Arrays], Arrays]) -> Damage:

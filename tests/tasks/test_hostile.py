@@ -94,6 +94,19 @@ def test_models_as_they_are_and_a_few_that_cannot_be(whole: Path, export: Path, 
     assert outcomes(some(hostile.adapters(), 40), export, tmp_path / "export", use_export)["refused"] > 20
 
 
+NO_SUCH_ADAPTER = [
+    *(f"factors {name}" for name in hostile.FACTORS),
+    *(f"lineage {name}" for name in hostile.LINEAGES),
+    "adapter lora_alpha 0",
+    "adapter base_model_name_or_path ''",
+]
+
+
+def test_adapters_that_cannot_be_what_was_trained(export: Path, tmp_path: Path) -> None:
+    cases = [case for case in hostile.adapters() if case[0] in NO_SUCH_ADAPTER]
+    assert set(outcomes(cases, export, tmp_path / "export", use_export)) == {"refused"}
+
+
 EXPLODING = [name for name in hostile.TOKENIZER if "explodes" in name]
 
 
