@@ -10,7 +10,7 @@ from typing import Any
 from artifacts import digest
 
 Row = Mapping[str, Any]
-SIDES = frozenset({"base", "again", "tuned", "base_loss", "tuned_loss"})
+SIDES = frozenset({"base", "again", "tuned"})
 """Columns of the models; all others say what the item is."""
 
 
@@ -52,9 +52,8 @@ def read(path: Path) -> list[Result]:
 
 def _losses(rows: Iterable[Row]) -> Iterator[Result]:
     for row in rows:
-        base, tuned = (row[side] if side in row else row[f"{side}_loss"] for side in ("base", "tuned"))
-        tokens = row["tokens"]
-        yield Result(f"{_prefix(row)}loss", _item(row), row["repo"], tokens, base / tokens, tuned / tokens)
+        base, tuned = (row[side] / row["tokens"] for side in ("base", "tuned"))
+        yield Result(f"{_prefix(row)}loss", _item(row), row["repo"], row["tokens"], base, tuned)
 
 
 def _scores(rows: Iterable[Row], completions: Iterable[Row]) -> Iterator[Result]:

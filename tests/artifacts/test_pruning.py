@@ -71,6 +71,19 @@ def test_a_live_run_keeps_what_it_uses_and_a_killed_one_does_not(tmp_path: Path)
     assert len(prune(store, 0).artifacts) == 1 and not store.places()
 
 
+def test_what_is_being_built_stays(store: Store) -> None:
+    """Also where no run is listed that builds it: others than runs do, and a list can be lost."""
+    places = [publish(store, number) for number in (1, 2)]
+    attempt = store.workdir("training", "3" * 64)
+    (attempt / "checkpoint").write_text("1")
+    with store.lock("reporting", "1" * 64), store.lock("training", "3" * 64):
+        done = prune(store, 0)
+        assert (done.artifacts, done.attempts) == ((places[1],), ())
+        assert store.places() == [places[0]] and attempt.is_dir()
+    done = prune(store, 0)
+    assert (done.artifacts, done.attempts) == ((places[0],), (f"training/{'3' * 64}",))
+
+
 @pytest.mark.parametrize("keep", [0, 1])
 def test_what_an_unfinished_run_would_continue_from_goes_only_with_it(store: Store, keep: int) -> None:
     entry = store.ledger.open("run", "demo")

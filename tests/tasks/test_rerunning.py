@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import get_client
+from prefect import flow, get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
 from artifacts.pruning import prune
 from artifacts.store import Store
 from flows import cli
-from tests.tasks.chain import calls, chain
+from tasks.policy import Run
+from tests.tasks.chain import FIRST, SECOND, Settings, calls, chain
 from tests.waiting import ended_task_runs
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -36,6 +37,22 @@ def test_from_a_stage_on_runs_what_follows_from_it_and_nothing_else(tmp_path: Pa
     assert calls(tmp_path) == ["first", "second", "third"]
     chain(str(tmp_path), refresh=["first"])
     assert calls(tmp_path) == ["first"]
+
+
+@flow(name="derived")
+def derived(folder: str, onward: str | None = None) -> None:
+    """Two stages: the second's settings were made from what the first one made."""
+    with Run(Store(Path(folder) / "store"), onward=onward) as run:
+        first = run.stage(FIRST, Settings(text="first", folder=folder))
+        run.stage(SECOND, Settings(text="second", folder=folder, length=len(first.text)), after=first)
+
+
+def test_from_a_stage_on_runs_what_its_result_decided_the_settings_of(tmp_path: Path) -> None:
+    derived(str(tmp_path))
+    derived(str(tmp_path))
+    assert calls(tmp_path) == ["first", "second"]
+    derived(str(tmp_path), onward="first")
+    assert calls(tmp_path) == ["first", "second"]
 
 
 def test_pruning_while_runs_come_and_go_takes_nothing_from_them(tmp_path: Path) -> None:

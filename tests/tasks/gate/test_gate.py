@@ -138,7 +138,7 @@ def test_results_are_those_of_the_evaluation(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     rows = {
-        "losses": [{"repo": "r", "path": "a.py", "chunk": 0, "tokens": 10, "base_loss": 20.0, "tuned_loss": 19.0}],
+        "losses": [{"repo": "r", "path": "a.py", "chunk": 0, "tokens": 10, "base": 20.0, "again": 20.5, "tuned": 19.0}],
         "completions": [{"suite": "line", "item": 4, "repo": "r", "prompt": "x", "base": "1", "tuned": "2"}],
         "scores": [{"suite": "line", "item": 4, "repo": "r", "score": "exact_match", "base": 0.0, "tuned": 1.0}],
     }

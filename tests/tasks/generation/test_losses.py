@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from artifacts.errors import InputError, StageError
-from tasks.generation.losses import LOGIT_ROWS, Chunk, batches, choose, measure
+from tasks.generation.losses import LOGIT_ROWS, Chunk, batches, choose, cut, measure
 from tasks.generation.sides import Stock
+from tasks.generation.suites import SourceFile
+from tasks.tokenization.vocabulary import encode, load_tokenizer
+from tests.conftest import BASE_MODEL
 from tests.tasks.generation.world import World, toy
 
 
@@ -74,6 +77,18 @@ def test_a_few_chunks_come_from_all_repositories(small_world: World) -> None:
     found = choose(path, 8, seed=3, bos=1)
     assert len({chunk.repo for chunk in found}) == 8
     assert found == choose(path, 8, seed=3, bos=1) != choose(path, 8, seed=4, bos=1)
+
+
+def test_files_of_the_kept_sample_begin_with_bos_and_end_with_eos() -> None:
+    tokenizer = load_tokenizer(BASE_MODEL)
+    files = [SourceFile(f"r{number}", "a.c", "C", "int main(void) { return 0; }\n" * number) for number in (1, 9)]
+    short, *long = sorted(cut(files, tokenizer, 100, 64, seed=0), key=lambda chunk: (chunk.repo, chunk.chunk))
+    assert len(long) > 1 and {one.repo for one in long} == {"r9"}
+    assert [one.input_ids[-1] == tokenizer.eos for one in (short, *long)] == [True, *[False] * (len(long) - 1), True]
+    assert all(
+        one.input_ids[0] == tokenizer.bos and one.counts == (False, *[True] * (len(one.counts) - 1)) for one in long
+    )
+    assert short.tokens == len(encode(tokenizer, files[0].content)) + 1
 
 
 def test_nothing_to_measure_is_said(tmp_path: Path) -> None:

@@ -117,6 +117,21 @@ def test_what_is_lost_in_a_few_clusters_is_not_called_kept() -> None:
     assert sum(floor > -0.05 for floor in floors) / 600 <= 0.01 < 0.03 < by_interval
 
 
+@pytest.mark.parametrize(
+    ("each", "design_effect", "missed"),
+    [(1, 1.0, 0.5), (2, 1 + (2 - 1) * 0.05, 1.0), (5, 1 + (5 - 1) * 0.05, 1.0)],
+)
+def test_the_floor_stands_as_if_one_more_had_been_lost(each: int, design_effect: float, missed: float) -> None:
+    """Nothing differs among 40 items, so many of a cluster: only the correction takes the floor below the interval."""
+    outcomes = [1.0, 0.0] * 20
+    found = compare((outcomes, outcomes, [str(number // each) for number in range(40)], [1.0] * 40))
+    independent = 40 / design_effect
+    shift = missed / independent
+    assert found.floor is not None and found.floor < -shift
+    room = 1.959964**2 * abs(found.floor) * (1 - abs(found.floor)) / independent
+    assert (found.floor + shift) ** 2 == pytest.approx(room)
+
+
 def test_losses_have_no_floor() -> None:
     assert compare(losses(np.random.default_rng(1), 20, 0.0)).floor is None
 

@@ -82,7 +82,16 @@ def test_eos_never_stands_alone(tokenizer: CodeTokenizer) -> None:
     for length in range(8, 60):
         framing = Framing.of(tokenizer, length, add_eos=True)
         last = list(causal_chunks(tokenizer, Document("r", "p", "s", "Python", ids), framing))[-1].ids
-        assert len(last) > len(framing.begin) + 1
+        assert len(last) > len(framing.begin) + 1 and last[-1] == tokenizer.eos
+
+
+def test_eos_stands_behind_a_file_that_fills_its_last_chunk(tokenizer: CodeTokenizer) -> None:
+    ids = encode(tokenizer, TEXT)[:60]
+    for chunks_full in (1, 2, 3):
+        begin = Framing.of(tokenizer, 8, add_eos=True).begin
+        framing = Framing.of(tokenizer, len(begin) + 60 // chunks_full, add_eos=True)
+        made = [chunk.ids for chunk in causal_chunks(tokenizer, Document("r", "p", "s", "Python", ids), framing)]
+        assert [token for chunk in made for token in chunk[len(begin) :]] == [*ids, tokenizer.eos]
 
 
 def test_chunks_end_between_characters(tokenizer: CodeTokenizer) -> None:

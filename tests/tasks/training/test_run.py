@@ -89,3 +89,39 @@ def test_unknown_layers_are_named(workdir: Path, tokens: TokenizedDataset) -> No
         jobs.train_here(workdir, tokens, config)
     assert caught.value.field == "training.lora.target_modules"
     assert "v_proj" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "after_warmup"),
+    [("linear", [1, 3 / 4, 2 / 4, 1 / 4]), ("cosine", [1, 0.853553, 0.5, 0.146447]), ("constant_with_warmup", [1] * 4)],
+)
+def test_the_learning_rate_rises_in_the_warmup_and_falls_by_the_scheduler(
+    scheduler: str, after_warmup: list[float], workdir: Path, tokens: TokenizedDataset
+) -> None:
+    config = SHORT.model_copy(update={"max_steps": 6, "warmup_steps": 2, "scheduler": scheduler})
+    rates = jobs.train_here(workdir, tokens, config).metrics["learning_rate"]
+    assert rates == pytest.approx([SHORT.learning_rate * share for share in (0, 1 / 2, *after_warmup)], rel=1e-4)
+
+
+def test_weights_decay_by_rate_and_weight_decay(tmp_path: Path, tokens: TokenizedDataset) -> None:
+    """In the first step B is zero, and with it the gradient of A, which decay alone then changes."""
+    first = SHORT.model_copy(update={"max_steps": 1, "warmup_steps": 0})
+    kept, decayed = (
+        jobs.train_here(tmp_path / str(decay), tokens, first.model_copy(update={"weight_decay": decay})).adapter
+        for decay in (0.0, 0.1)
+    )
+    for name in (name for name in kept if "lora_A" in name):
+        torch.testing.assert_close(decayed[name], kept[name] * (1 - SHORT.learning_rate * 0.1))
+
+
+def test_gradients_are_scaled_down_to_the_norm(tmp_path: Path, tokens: TokenizedDataset) -> None:
+    """With Adam's first step every weight moves by rate · g / (|g| + 1e-8), whatever g's scale, if that is not tiny."""
+    first = SHORT.model_copy(update={"max_steps": 1, "warmup_steps": 0})
+    moved, barely = (
+        jobs.train_here(tmp_path / str(norm), tokens, first.model_copy(update={"max_grad_norm": norm}))
+        for norm in (1.0, 1e-9)
+    )
+    assert moved.metrics["grad_norm"] == barely.metrics["grad_norm"] and moved.metrics["grad_norm"][0] > 0.1
+    for name in (name for name in moved.adapter if "lora_B" in name):
+        assert moved.adapter[name].abs().max() == pytest.approx(SHORT.learning_rate, rel=1e-3)
+        assert barely.adapter[name].abs().max() < SHORT.learning_rate / 10
