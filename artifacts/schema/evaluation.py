@@ -39,8 +39,9 @@ class Metric(Record):
     items: int
     clusters: int
     """Repositories, or parent problems, that the interval's draws took or left out."""
-    floor: float | None = None
-    """Of outcomes that are 0 or 1: a more careful lower end, which `non-inferior` is judged by beside the interval."""
+    bound: float | None = None
+    """The most that may have been lost, beyond the interval's end on the side of worse; `non-inferior` is judged by it.
+    """
 
     @property
     def interval(self) -> str:
@@ -60,7 +61,7 @@ class Metric(Record):
     def verdict(self) -> Verdict:
         """What the interval says against the margin."""
         base = self.base if self.better == "higher" else None
-        return verdict(self.low, self.high, better=self.better, margin=self.margin or 0.0, floor=self.floor, base=base)
+        return verdict(self.low, self.high, better=self.better, margin=self.margin or 0.0, bound=self.bound, base=base)
 
     @property
     def nothing_to_lose(self) -> bool:

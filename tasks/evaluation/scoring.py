@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
+from artifacts.intervals import Better
 from artifacts.schema import Breakdown, Metric, Noise, Question
 from tasks.evaluation.functional import PASS
 from tasks.evaluation.settings import EvaluationConfig, Margins
@@ -111,14 +112,16 @@ class Measure:
         self.name = prefix + kind
         self.functional = title is not None
         self.title = title or _TITLES[kind].format(called)
-        self.better: Literal["lower", "higher"] = "lower" if kind in ("loss", "perplexity") else "higher"
+        self.better: Better = "lower" if kind in ("loss", "perplexity") else "higher"
 
     def metric(self, config: EvaluationConfig) -> Metric:
         """Both models' figures and the interval of their difference."""
         weighted = list(zip(self.rows, self.weights, strict=True))
         base, tuned = ([row[side] / weight for row, weight in weighted] for side in ("base", "tuned"))
         clusters = [row["repo"] for row in self.rows]
-        found = paired_difference(base, tuned, clusters, weights=self.weights, seed=config.seed, draws=config.resamples)
+        found = paired_difference(
+            base, tuned, clusters, better=self.better, weights=self.weights, seed=config.seed, draws=config.resamples
+        )
         if self.kind == "perplexity":
             found = _perplexity(found)
         return Metric(
@@ -135,7 +138,7 @@ class Measure:
             margin=self._margin(config.margins, found.base) if self.question == "kept" else None,
             items=found.items,
             clusters=found.clusters,
-            floor=found.floor,
+            bound=found.bound,
         )
 
     def noise(self) -> Noise | None:
@@ -194,6 +197,7 @@ def _perplexity(loss: Difference) -> Difference:
         smallest_detectable=change(loss.smallest_detectable),
         items=loss.items,
         clusters=loss.clusters,
+        bound=change(loss.bound),
     )
 
 

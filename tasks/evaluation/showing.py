@@ -69,7 +69,7 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
     if question == "kept":
         return (
             "From outside what was trained on. `non-inferior`: the whole interval lies above minus the margin that was"
-            " fixed before the run, and so does the floor, a more careful lower end for what is right or wrong;"
+            " fixed before the run, and so does the bound, the most that may have been lost;"
             " `inconclusive`: it does not, or the base solves too little for a loss of the margin to be seen, and loss"
             " is not shown either. “Could see”: the difference that such a comparison shows in 80 of 100 cases. Items:"
             " of how many repositories, or parent problems."

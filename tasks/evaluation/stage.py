@@ -79,5 +79,5 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 STAGE = Stage(
-    name="evaluation", version=8, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_card=False
+    name="evaluation", version=9, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_card=False
 )

@@ -41,11 +41,11 @@ def verdict(metric: Metric) -> str:
 
 
 def margin(metric: Metric) -> str:
-    """The margin, and of outcomes the floor that must lie above minus it."""
+    """The margin, and the bound that must lie within it."""
     if metric.margin is None:
         return "–"
     text = f"{100 * metric.margin:.3g} pp" if is_share(metric) else f"{metric.margin:.3g}"
-    return text if metric.floor is None else f"{text}, floor {change(metric, metric.floor)}"
+    return text if metric.bound is None else f"{text}, bound {change(metric, metric.bound)}"
 
 
 def share(found: Share, problems: int) -> str:

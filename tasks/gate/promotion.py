@@ -91,6 +91,7 @@ def _versus(old: dict[str, Result], new: dict[str, Result], metric: Metric, conf
         [old[item].tuned for item in items],
         [new[item].tuned for item in items],
         [new[item].cluster for item in items],
+        better=metric.better,
         weights=weights,
         seed=config.seed,
     )
@@ -99,7 +100,7 @@ def _versus(old: dict[str, Result], new: dict[str, Result], metric: Metric, conf
         gained = [old[item].tuned - old[item].base for item in items]
         gain = sum(map(operator.mul, gained, weights)) / sum(weights) * (-1 if metric.better == "lower" else 1)
         margin = config.tolerance * max(0.0, gain)
-    said = verdict(found.low, found.high, better=metric.better, margin=margin, floor=found.floor)
+    said = verdict(found.low, found.high, better=metric.better, margin=margin, bound=found.bound)
     low, high = (f"{end:+.4f}" if end is not None else "?" for end in (found.low, found.high))
     return said, f"{said}, {found.base:.4f} → {found.tuned:.4f}, 95 % interval [{low}, {high}], margin {margin:.4g}"
 

@@ -42,7 +42,7 @@ def run_gate(
 def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> Judgement:
     """What one figure says. `found`: the results that it was made of, for what stands beside it."""
     margin = metric.margin or 0.0
-    floor = "" if metric.floor is None or metric.margin is None else f", floor {metric.floor:+.4f}"
+    bound = "" if metric.bound is None or metric.margin is None else f", bound {metric.bound:+.4f}"
     few = ", too little to lose at the base" if metric.nothing_to_lose else ""
     interval = f", 95 % interval {metric.interval}" if metric.gain else f" {metric.interval}"
     return Judgement(
@@ -51,7 +51,7 @@ def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> J
         question=metric.question,
         verdict=metric.verdict,
         decides=any(fnmatch(metric.name, pattern) for pattern in config.decided_by),
-        finding=f"difference {metric.difference:+.4f}{interval}, margin {margin:g}{floor}{few}",
+        finding=f"difference {metric.difference:+.4f}{interval}, margin {margin:g}{bound}{few}",
         beside=beside(metric, [result for result in found if result.metric == metric.name]),
     )
 
@@ -104,13 +104,13 @@ def sections(decision: GateDecision) -> list[Section]:
         for one in decision.judgements
     )
     caption = (
-        "A figure that does not decide can only object, by having regressed. A model that is worse by the margin"
-        " passes a deciding figure in about 2.5 of 100 cases, as simulated; more often where whole repositories fail"
-        " together."
+        "A figure that does not decide can only object, by having regressed. As simulated, a model that is worse by"
+        " the margin passes a deciding figure in about 3 of 100 cases or fewer; where a few repositories carry the"
+        " whole loss, in up to 6, and with eight repositories in up to 8."
     )
     reasons = "\n".join(f"- {quoted(reason)}" for reason in decision.reasons)
     table = Table(("", "asked whether it", "verdict", "decides", "finding", "beside it"), rows, caption)
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
-STAGE = Stage(name="gate", version=5, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)
+STAGE = Stage(name="gate", version=6, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)

@@ -107,7 +107,7 @@ def kept(evaluation: EvaluationReport) -> Answer:
     if not by_verdict["inconclusive"]:
         return Answer(question, f"The tuned model kept what it could do: {_all_within(judged)}.", "good")
     unclear = "; ".join(
-        f"{_plain(one)} {signed(one)} {interval(one)}{_floor(one)} against a margin of {_margin(one)}{_why(one)}"
+        f"{_plain(one)} {signed(one)} {interval(one)}{_bound(one)} against a margin of {_margin(one)}{_why(one)}"
         for one in by_verdict["inconclusive"]
     )
     surely = ", ".join(_plain(one) for one in [*by_verdict["improved"], *by_verdict["non-inferior"]])
@@ -134,9 +134,9 @@ def _plain(metric: Metric) -> str:
     return "loss" if name == "Kept loss" else name
 
 
-def _floor(metric: Metric) -> str:
-    """The more careful lower end of outcomes."""
-    return "" if metric.floor is None else f", more carefully {_signed(metric, metric.floor)}"
+def _bound(metric: Metric) -> str:
+    """The most that may have been lost."""
+    return "" if metric.bound is None else f", bound {_signed(metric, metric.bound)}"
 
 
 def _margin(metric: Metric) -> str:

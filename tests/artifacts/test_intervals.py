@@ -26,9 +26,10 @@ def test_verdicts(low: float, high: float, better: Better, expected: Verdict) ->
     assert verdict(low, high, better=better, margin=0.02) == expected
 
 
-@pytest.mark.parametrize(("floor", "expected"), [(-0.019, "non-inferior"), (-0.02, "inconclusive")])
-def test_what_is_kept_must_lie_above_the_floor_too(floor: float, expected: Verdict) -> None:
-    assert verdict(-0.01, 0.03, better="higher", margin=0.02, floor=floor) == expected
+@pytest.mark.parametrize(("bound", "expected"), [(-0.019, "non-inferior"), (-0.02, "inconclusive")])
+def test_what_is_kept_must_lie_within_the_bound_too(bound: float, expected: Verdict) -> None:
+    assert verdict(-0.01, 0.03, better="higher", margin=0.02, bound=bound) == expected
+    assert verdict(-0.03, 0.01, better="lower", margin=0.02, bound=-bound) == expected
 
 
 def test_without_an_interval_nothing_is_claimed() -> None:

@@ -111,29 +111,50 @@ def clustered(rng: np.random.Generator) -> Study:
 def test_what_is_lost_in_a_few_clusters_is_not_called_kept() -> None:
     rng = np.random.default_rng(5)
     found = [compare(clustered(rng), seed) for seed in range(600)]
-    floors = [one.floor for one in found if one.floor is not None]
-    assert len(floors) == 600 and all(one.floor <= ends(one)[0] for one in found if one.floor is not None)
+    bounds = [one.bound for one in found if one.bound is not None]
+    assert len(bounds) == 600 and all(one.bound <= ends(one)[0] for one in found if one.bound is not None)
     by_interval = sum(ends(one)[0] > -0.05 for one in found) / 600
-    assert sum(floor > -0.05 for floor in floors) / 600 <= 0.01 < 0.03 < by_interval
+    assert sum(bound > -0.05 for bound in bounds) / 600 <= 0.01 < 0.03 < by_interval
 
 
 @pytest.mark.parametrize(
     ("each", "design_effect", "missed"),
     [(1, 1.0, 0.5), (2, 1 + (2 - 1) * 0.05, 1.0), (5, 1 + (5 - 1) * 0.05, 1.0)],
 )
-def test_the_floor_stands_as_if_one_more_had_been_lost(each: int, design_effect: float, missed: float) -> None:
-    """Nothing differs among 40 items, so many of a cluster: only the correction takes the floor below the interval."""
+def test_the_bound_stands_as_if_one_more_had_been_lost(each: int, design_effect: float, missed: float) -> None:
+    """Nothing differs among 40 items, so many of a cluster: only the correction takes the bound below the interval."""
     outcomes = [1.0, 0.0] * 20
     found = compare((outcomes, outcomes, [str(number // each) for number in range(40)], [1.0] * 40))
     independent = 40 / design_effect
     shift = missed / independent
-    assert found.floor is not None and found.floor < -shift
-    room = 1.959964**2 * abs(found.floor) * (1 - abs(found.floor)) / independent
-    assert (found.floor + shift) ** 2 == pytest.approx(room)
+    assert found.bound is not None and found.bound < -shift
+    room = 1.959964**2 * abs(found.bound) * (1 - abs(found.bound)) / independent
+    assert (found.bound + shift) ** 2 == pytest.approx(room)
 
 
-def test_losses_have_no_floor() -> None:
-    assert compare(losses(np.random.default_rng(1), 20, 0.0)).floor is None
+@pytest.mark.parametrize(("clusters", "least", "most"), [(8, 0.1, 0.055), (20, 0.075, 0.035), (40, 0.075, 0.035)])
+def test_a_loss_carried_by_a_few_clusters_is_rarely_called_kept(clusters: int, least: float, most: float) -> None:
+    """Log-normal effects on repositories of eight chunks, mean 0.05 nats: worse by the margin."""
+    rng, by_interval, by_bound = np.random.default_rng(6), 0, 0
+    names = [str(number) for number in range(clusters) for _ in range(8)]
+    for seed in range(600):
+        effects = np.repeat((rng.lognormal(size=clusters) - np.exp(0.5)) / np.sqrt(np.e * (np.e - 1)), 8)
+        tuned = 2.05 + 0.02 * (effects + rng.standard_normal(8 * clusters))
+        found = paired_difference([2.0] * len(tuned), tuned.tolist(), names, better="lower", seed=seed, draws=2000)
+        assert found.bound is not None
+        by_interval += ends(found)[1] < 0.05
+        by_bound += found.bound < 0.05
+    assert by_bound / 600 <= most < least < by_interval / 600
+
+
+@pytest.mark.parametrize("clusters", [10, 30])
+def test_the_bound_is_the_end_with_two_more_clusters_like_the_worst(clusters: int) -> None:
+    change = np.random.default_rng(3).normal(0, 0.03, clusters)
+    names = [str(number) for number in range(clusters)]
+    worse = paired_difference([2.0] * clusters, (2 + change).tolist(), names, better="lower")
+    assert worse.bound == pytest.approx(ends(worse)[1] + 2 * (change.max() - change.mean()) / clusters)
+    turned = paired_difference([2.0] * clusters, (2 - change).tolist(), names, better="higher")
+    assert turned.bound == pytest.approx(ends(turned)[0] - 2 * (change.max() - change.mean()) / clusters)
 
 
 def test_a_known_effect_is_found() -> None:
