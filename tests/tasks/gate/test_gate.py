@@ -10,7 +10,7 @@ import pytest
 
 from artifacts.registry import Registry, now
 from artifacts.schema import Metric
-from artifacts.verdicts import Candidate, Event, GateDecision
+from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
 from tasks.gate import GateConfig, promotion, results
 from tasks.gate.results import Result
 from tasks.gate.stage import decide, judge, sections
@@ -84,13 +84,23 @@ def made(shift: float, items: range = range(40)) -> list[Result]:
     return [Result("loss", f"i{n}", f"r{n % 10}", 100.0, 2.0, 1.9 + shift * (1 + noise[n])) for n in items]
 
 
-def settle(registry: Registry, folder: Path, name: str, found: list[Result], margin: float | None = 0.05) -> Event:
+def settle(
+    registry: Registry,
+    folder: Path,
+    name: str,
+    found: list[Result],
+    margin: float | None = 0.05,
+    *,
+    figures: tuple[Metric, ...] = (),
+    ruling: Ruling = "promote",
+) -> Event:
     """A run's last step, for a model that the gate would promote."""
     workdir = folder / name
     workdir.mkdir()
     results.write(found, workdir / "results.parquet")
-    one = metric(margin=margin)
-    decision = GateDecision(path=workdir, ruling="promote", reasons=("Good.",), judgements=(judge(one, CONFIG),))
+    figures = figures or (metric(margin=margin),)
+    judgements = tuple(judge(one, CONFIG) for one in figures)
+    decision = GateDecision(path=workdir, ruling=ruling, reasons=("Good.",), judgements=judgements)
     candidate = Candidate(
         id=name * 12,
         model=f"exporting/{name}",
@@ -100,7 +110,7 @@ def settle(registry: Registry, folder: Path, name: str, found: list[Result], mar
         report="",
         recorded=now(),
     )
-    return promotion.settle(registry, candidate, CONFIG, [one])
+    return promotion.settle(registry, candidate, CONFIG, figures)
 
 
 @pytest.mark.parametrize(

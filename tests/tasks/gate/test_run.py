@@ -1,0 +1,265 @@
+"""The stage as a whole, what it hands on, and what single conditions of a ruling decide."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from artifacts.progress import Progress, Tick
+from artifacts.registry import Registry
+from artifacts.schema import EvaluationReport, ExportedModel, Generations, Metric, RunReport
+from artifacts.verdicts import Event, GateDecision
+from tasks.gate import GateConfig, promotion, results, run_gate
+from tasks.gate.results import Result
+from tasks.gate.stage import decide, judge, sections
+from tasks.statistics import paired_difference
+from tests.tasks.gate.test_gate import made, metric, settle
+
+CONFIG = GateConfig(requires=("learned", "kept"))
+ANSWERS = [(1.0, 0.0)] * 5 + [(0.0, 1.0)] + [(1.0, 1.0)] * 10
+"""Of base and tuned to sixteen problems."""
+
+
+def ruled(*metrics: Metric, config: GateConfig = CONFIG) -> tuple[str, int]:
+    """The ruling, and how many reasons there are."""
+    ruling, reasons = decide([judge(one, config) for one in metrics], config)
+    return ruling, len(reasons)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """What generation and evaluation leave: three chunks, sixteen problems."""
+    made, scored = tmp_path / "made", tmp_path / "scored"
+    for folder in (made, scored):
+        folder.mkdir()
+    common = {"domain": "kept", "suite": "mbpp"}
+    tables = {
+        made / "losses.parquet": [
+            {"domain": domain, "repo": repo, "path": "a.py", "chunk": 0, "tokens": 10, "base": 20.0, "tuned": tuned}
+            for domain, repo, tuned in (("held_out", "r", 19.0), ("held_out", "s", 18.0), ("kept", "r", 21.0))
+        ],
+        made / "completions.parquet": [
+            {**common, "item": n, "repo": f"r{n}", "prompt": f"p{n}", "base": "1", "tuned": "2"} for n in range(16)
+        ],
+        scored / "scores.parquet": [
+            {**common, "item": n, "repo": f"r{n}", "score": "pass", "base": base, "tuned": tuned}
+            for n, (base, tuned) in enumerate(ANSWERS)
+        ],
+    }
+    for path, rows in tables.items():
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return made, scored
+
+
+def test_the_stage_judges_every_figure_and_keeps_every_item(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    made, scored = folders
+    figures = (metric(), metric("kept_loss", -0.01, 0.01), metric("kept_mbpp_pass", -0.03, 0.03))
+    ticks: list[Tick] = []
+    decision = run_gate(
+        CONFIG,
+        generations=Generations(path=made, quantization="int8", losses=3, completions=16),
+        evaluation=EvaluationReport(path=scored, metrics=figures, samples=(), quantization="int8"),
+        workdir=tmp_path,
+        progress=Progress(ticks.append),
+    )
+    assert (decision.ruling, decision.path) == ("promote", tmp_path)
+    assert [(one.metric, one.verdict, one.decides) for one in decision.judgements] == [
+        ("loss", "improved", True),
+        ("kept_loss", "non-inferior", True),
+        ("kept_mbpp_pass", "non-inferior", True),
+    ]
+    # Beside a figure stands what its own items say, not those of others.
+    assert decision.judgements[0].beside == ""
+    assert "base 15 of 16" in decision.judgements[2].beside and "1 gained, 5 lost" in decision.judgements[2].beside
+    assert GateDecision.model_validate_json((tmp_path / "decision.json").read_bytes()) == decision.model_copy(
+        update={"path": Path()}
+    )
+    assert len(results.read(tmp_path / "results.parquet")) == 19
+    assert len(ticks) == 1
+
+
+def test_results_of_losses_and_of_answers_say_where_they_are_from(folders: tuple[Path, Path]) -> None:
+    found = results.gather(folders)
+    losses = {(one.metric, one.cluster): one for one in found if one.metric.endswith("loss")}
+    assert {key: (one.weight, one.base, one.tuned) for key, one in losses.items()} == {
+        ("loss", "r"): (10, 2.0, 1.9),
+        ("loss", "s"): (10, 2.0, 1.8),
+        ("kept_loss", "r"): (10, 2.0, 2.1),
+    }
+    answers = [one for one in found if one.metric == "kept_mbpp_pass"]
+    assert sorted((one.base, one.tuned) for one in answers) == sorted(ANSWERS)
+    assert {one.cluster for one in answers} == {f"r{n}" for n in range(16)}
+    assert {one.weight for one in answers} == {1.0}
+    items = [one.item for one in found]
+    assert len({*items}) == len(items) and {len(item) for item in items} == {64}
+    assert found == sorted(found, key=lambda one: (one.metric, one.item))
+
+
+def test_tables_of_before_are_read_as_well(tmp_path: Path) -> None:
+    row = {"repo": "r", "tokens": 4, "base_loss": 8.0, "tuned_loss": 6.0}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "losses.parquet")
+    for name in ("scores", "completions"):
+        pq.write_table(pa.table({"item": pa.array([], pa.int64())}), tmp_path / f"{name}.parquet")
+    (found,) = results.gather([tmp_path])
+    assert (found.metric, found.base, found.tuned) == ("loss", 2.0, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("figures", "ruling", "reasons"),
+    [
+        # What does not decide, and is not worse, is no objection.
+        ([metric(), metric("kept_loss"), metric("line_exact_match", 0.1, 0.2)], "promote", 1),
+        ([metric(), metric("kept_loss"), metric("line_exact_match", -0.1, 0.2)], "promote", 1),
+        # More than kept is kept.
+        ([metric(), metric("kept_loss", -0.03, -0.01)], "promote", 1),
+        # What must be learned must have improved: not to be worse is not enough.
+        ([metric("loss", -0.01, 0.01), metric("kept_loss")], "hold", 1),
+        # One that decides and regressed is one objection, not two.
+        ([metric(), metric("kept_loss", 0.06, 0.09)], "hold", 1),
+        # One that is asked for nothing that is required objects when it has regressed.
+        (
+            [metric("loss", 0.06, 0.09), metric("kept_loss", 0.06, 0.09), metric("line_exact_match", -0.2, -0.1)],
+            "hold",
+            3,
+        ),
+    ],
+)
+def test_each_figure_counts_once(figures: list[Metric], ruling: str, reasons: int) -> None:
+    assert ruled(*figures) == (ruling, reasons)
+
+
+def test_where_nothing_is_required_only_what_regressed_holds() -> None:
+    config = GateConfig(requires=())
+    assert ruled(metric("loss", None, None), config=config) == ("promote", 1)
+    assert ruled(metric("kept_loss", 0.06, 0.09), config=config) == ("hold", 1)
+
+
+def test_patterns_say_what_decides() -> None:
+    config = GateConfig(decided_by=("*_pass",))
+    assert [judge(metric(name), config).decides for name in ("mbpp_pass", "loss", "pass_rate")] == [True, False, False]
+
+
+def test_the_table_says_of_each_figure_whether_it_decides() -> None:
+    judgements = (judge(metric(), CONFIG), judge(metric("line_exact_match", 0.1, 0.2), CONFIG))
+    (section,) = sections(GateDecision(ruling="hold", reasons=("a", "b"), judgements=judgements))
+    text, table = section.blocks
+    assert [row[3] for row in table.rows] == ["yes", "no"]  # type: ignore[union-attr]
+    assert len(table.columns) == len(table.rows[0])  # type: ignore[union-attr]
+    assert text.markdown.splitlines()[2:] == ["- a", "- b"]  # type: ignore[union-attr]
+
+
+# --- candidates
+
+
+def candidate(tmp_path: Path, recipe: str | None = "own.yaml", **changes: Any) -> Any:
+    """Of a run, and what `candidate_of` was given."""
+    settings = {"model": "m" * 64, "decision": "d" * 64} | changes
+    exported = ExportedModel.model_construct(place="exporting/x", fingerprint=settings["model"])
+    decision = GateDecision(
+        ruling="hold", reasons=(), judgements=(), fingerprint=settings["decision"], path=tmp_path, place="gate/x"
+    )
+    report = RunReport(place="reporting/x", verdict="")
+    return promotion.candidate_of(exported, decision, report, recipe), decision
+
+
+def test_a_candidate_is_known_by_its_model_and_its_decision(tmp_path: Path) -> None:
+    one, decision = candidate(tmp_path)
+    assert (one.model, one.fingerprint, one.report, one.recipe) == ("exporting/x", "m" * 64, "reporting/x", "own.yaml")
+    assert one.decision == decision and one.recorded
+    assert len(one.id) == 12 and one.id == candidate(tmp_path, recipe="another")[0].id
+    assert len({one.id, candidate(tmp_path, model="n")[0].id, candidate(tmp_path, decision="e")[0].id}) == 3
+    assert candidate(tmp_path, recipe=None)[0].recipe == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "words"),
+    [("promote", 3, "promoted as v3"), ("hold", None, "held"), ("hold", 3, "held (it is v3)")],
+)
+def test_what_became_of_a_candidate_is_shown(kind: Any, version: int | None, words: str) -> None:
+    event = Event(number=1, at="", kind=kind, candidate="c", version=version, by="gate", reasons=("a", "b"))
+    assert promotion.in_words(event) == words
+    (section,) = promotion.sections(event)
+    (text,) = section.blocks
+    assert text.markdown.splitlines() == [f"**{words}**", "", "- a", "- b"]  # type: ignore[union-attr]
+
+
+def test_a_challenger_is_compared_item_by_item_by_its_weights() -> None:
+    """v1 lowered the loss by 0.1 where the weight is; half the items with no weight to speak of do not count."""
+    old = {f"i{n}": Result("loss", f"i{n}", f"r{n}", 100.0 if n < 6 else 1e-6, 2.0, 1.9) for n in range(12)}
+    new = {
+        name: Result("loss", name, one.cluster, one.weight, 2.0, 1.92 if one.weight > 1 else 9.0)
+        for name, one in old.items()
+    }
+    assert promotion._versus(old, new, metric(margin=None), CONFIG)[0] == "non-inferior"
+    assert promotion._versus(old, new, metric(margin=None), GateConfig(tolerance=0.1))[0] == "regressed"
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(0.02, "non-inferior"), (0.03, "regressed")])
+def test_a_quarter_of_what_the_champion_gained_may_be_lost_where_more_is_better(lost: float, verdict: str) -> None:
+    old = {f"i{n}": Result("line", f"i{n}", f"r{n}", 1.0, 0.2, 0.3) for n in range(12)}
+    new = {name: replace(one, tuned=0.3 - lost) for name, one in old.items()}
+    figure = metric("line_edit", better="higher", margin=None)
+    assert promotion._versus(old, new, figure, CONFIG)[0] == verdict
+
+
+def outcomes(*lost: int, items: int = 60) -> tuple[dict[str, Result], dict[str, Result]]:
+    """Of a champion that solves everything and a challenger that fails at some."""
+    old = {f"{n:02}": Result("mbpp_pass", f"{n:02}", f"r{n}", 1.0, 1.0, 1.0) for n in range(items)}
+    return old, {name: replace(one, tuned=float(int(name) not in lost)) for name, one in old.items()}
+
+
+def test_the_challengers_outcomes_are_judged_by_the_floor() -> None:
+    old, new = outcomes(1)
+    found = paired_difference(
+        [one.tuned for one in old.values()], [one.tuned for one in new.values()], [one.cluster for one in old.values()]
+    )
+    assert found.floor is not None and found.low is not None and found.floor < found.low
+    between = metric("mbpp_pass", margin=-(found.floor + found.low) / 2)
+    assert promotion._versus(old, new, between, CONFIG)[0] == "inconclusive"
+    below = metric("mbpp_pass", margin=-found.floor + 0.001)
+    assert promotion._versus(old, new, below, CONFIG)[0] == "non-inferior"
+
+
+def test_the_draws_are_those_of_the_seed() -> None:
+    old = {f"i{n}": Result("loss", f"i{n}", f"r{n}", 1.0, 2.0, 1.9) for n in range(30)}
+    new = {name: replace(one, tuned=1.9 + n * n / 1e3) for n, (name, one) in enumerate(old.items())}
+    first, again, other = (promotion._versus(old, new, metric(), GateConfig(seed=seed)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_with_too_few_clusters_a_challenger_is_not_shown_to_be_as_good() -> None:
+    old = {f"i{n}": Result("loss", f"i{n}", f"r{n}", 1.0, 2.0, 1.9) for n in range(4)}
+    assert promotion._versus(old, old, metric(), CONFIG)[0] == "inconclusive"
+
+
+# --- the champion
+
+
+def test_what_the_gate_holds_is_not_compared_however_good(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    settle(registry, tmp_path, "a", made(0.0))
+    held = settle(registry, tmp_path, "b", made(-0.1), ruling="hold")
+    assert (held.kind, held.reasons) == ("hold", ("Good.",))
+    assert settle(registry, tmp_path, "c", made(-0.1)).kind == "promote"
+
+
+def test_only_what_decides_is_compared(tmp_path: Path) -> None:
+    """A figure that does not decide comes first, the champion has no items of it, and the next one is much worse."""
+    registry = Registry(tmp_path / "registry")
+    settle(registry, tmp_path, "a", made(0.0))
+    aside = metric("line_edit_similarity", 0.0, 0.1, margin=None)
+    assert settle(registry, tmp_path, "b", made(0.5), figures=(aside, metric())).kind == "hold"
+    assert settle(registry, tmp_path, "c", made(-0.1), figures=(aside, metric())).kind == "promote"
+
+
+def test_a_figure_that_the_champion_lacks_cannot_be_compared(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    settle(registry, tmp_path, "a", made(0.0))
+    passes = [Result("mbpp_pass", f"i{n}", f"r{n}", 1.0, 1.0, 1.0) for n in range(20)]
+    figures = (metric(), metric("mbpp_pass", -0.01, 0.01))
+    assert settle(registry, tmp_path, "b", [*made(-0.1), *passes], figures=figures).kind == "hold"
