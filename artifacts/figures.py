@@ -12,10 +12,14 @@ a page shows the same everywhere. The SVG carries a dark scheme of its own (`pre
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -81,6 +85,8 @@ _STYLE: dict[Any, Any] = {
 }
 
 _lock = threading.RLock()
+_THEIRS = "matplotlibrc"
+"""Settings that matplotlib reads when it is imported: from the current folder first, then from the person's own."""
 
 
 @contextmanager
@@ -89,7 +95,7 @@ def drawing(width: float = 7.2, height: float = 3.0) -> Iterator[Figure]:
 
     matplotlib's settings are one global table, so one thread draws at a time.
     """
-    import matplotlib
+    matplotlib = _matplotlib()
     from cycler import cycler
     from matplotlib.figure import Figure
 
@@ -98,6 +104,24 @@ def drawing(width: float = 7.2, height: float = 3.0) -> Iterator[Figure]:
         matplotlib.rcdefaults()  # the user's own matplotlibrc must not change the bytes
         matplotlib.rcParams.update(style)
         yield Figure(figsize=(width, height))
+
+
+def _matplotlib() -> Any:
+    """The library, with the settings that it comes with: whatever lies in the current folder under that name may have
+    no end, or be no text."""
+    if (loaded := sys.modules.get("matplotlib")) is not None:
+        return loaded
+    found = importlib.util.find_spec("matplotlib")
+    assert found and found.origin, "it is a dependency"
+    exists, named = os.path.exists, os.environ.get("MATPLOTLIBRC")
+    with _lock:
+        os.environ["MATPLOTLIBRC"] = str(Path(found.origin).with_name("mpl-data") / _THEIRS)
+        os.path.exists = lambda path: path != _THEIRS and exists(path)
+        try:
+            return importlib.import_module("matplotlib")
+        finally:
+            os.path.exists = exists
+            os.environ.pop("MATPLOTLIBRC") if named is None else os.environ.update(MATPLOTLIBRC=named)
 
 
 def to_svg(figure: Figure) -> bytes:
