@@ -139,10 +139,8 @@ class Copy:
     """A copy of a process that has imported what runs need (`warm`): what `subprocess.Popen` is to a program."""
 
     def __init__(self, arguments: list[str], variables: Mapping[str, str], said: Path) -> None:
-        output = said.with_suffix(".out")
-        self.stdout = output.open("w+")
         context = multiprocessing.get_context("forkserver")
-        self._process = context.Process(target=_run, args=(arguments, dict(variables), said, output))
+        self._process = context.Process(target=_run, args=(arguments, dict(variables), said))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -161,9 +159,9 @@ class Copy:
             os.kill(self.pid, number)
 
 
-def _run(arguments: list[str], variables: dict[str, str], said: Path, output: Path) -> None:
+def _run(arguments: list[str], variables: dict[str, str], said: Path) -> None:
     """`codetune` with these arguments, in the copy."""
-    for path, descriptor in ((output, 1), (said, 2)):
+    for path, descriptor in ((said.with_suffix(".out"), 1), (said, 2)):
         with path.open("w") as file:
             os.dup2(file.fileno(), descriptor)
     os.environ.update(variables)
@@ -179,9 +177,10 @@ def _run(arguments: list[str], variables: dict[str, str], said: Path, output: Pa
 class Attempt:
     """One `codetune run` as a process."""
 
-    process: subprocess.Popen[str] | Copy
+    process: subprocess.Popen[bytes] | Copy
     marker: str
     said: Path
+    """Its standard error; its output is beside it, in a file whose name ends in `.out`."""
 
     @property
     def over(self) -> bool:
@@ -206,10 +205,7 @@ class Attempt:
     def states(self) -> dict[str, str]:
         """The states of the stages of a completed run."""
         assert self.end() == 0, self.words()
-        assert self.process.stdout is not None
-        if isinstance(self.process, Copy):
-            self.process.stdout.seek(0)
-        stages = json.loads(self.process.stdout.read().splitlines()[-1])["stages"]
+        stages = json.loads(self.said.with_suffix(".out").read_text().splitlines()[-1])["stages"]
         return {name: stage["state"] for name, stage in stages.items()}
 
     def words(self) -> str:
@@ -301,15 +297,14 @@ class Machine:
             own = {MARKER: marker, **(variables or {})}
             return Attempt(Copy(arguments, own, said), marker, said)
         command = [*prefix, sys.executable, "-c", "from flows.cli import main; main()", *arguments]
-        with said.open("w") as errors:
+        with said.open("w") as errors, said.with_suffix(".out").open("w") as output:
             process = subprocess.Popen(
                 command,
                 cwd=PROJECT,
                 env={**environment(self.folder), **self.api, MARKER: marker, **(variables or {})},
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output,
                 stderr=errors,
-                text=True,
             )
         return Attempt(process, marker, said)
 

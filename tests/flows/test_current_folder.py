@@ -104,6 +104,15 @@ def test_commands_import_nothing_from_there(arguments: list[str], elsewhere: dic
     assert done.returncode in (0, 2) and not marks.exists(), done.stderr
 
 
+@pytest.mark.parametrize("kind", ["FIFO", "no text"])
+def test_files_of_settings_there_are_not_even_opened(kind: str, elsewhere: dict[str, str], tmp_path: Path) -> None:
+    for name in (".env", "prefect.toml", "pyproject.toml", "matplotlibrc"):
+        os.mkfifo(tmp_path / name) if kind == "FIFO" else (tmp_path / name).write_bytes(b"\xff\xfe")
+    asked = command("up", "--port", "70000")
+    done = subprocess.run(asked, cwd=tmp_path, env=elsewhere, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "70000" in done.stderr + done.stdout
+
+
 _SETTINGS = """
 from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_HOST
