@@ -80,8 +80,8 @@ class LocalSource(Config):
     """Your own files."""
     paths: tuple[GivenPath, ...] = Unkeyed(..., min_length=1)
     """Folders, git repositories (see `tracked_only`) and single files; `stdlib` is the running interpreter's
-    standard library, `package:NAME` an installed package by the name that it is imported by. Contents, not places,
-    decide whether a result can be reused."""
+    standard library, `package:NAME` an installed package by the name that it is imported by, and
+    `package:NAME/FOLDER` a folder in it. Contents, not places, decide whether a result can be reused."""
     tracked_only: bool = True
     """In a git working tree only tracked files count, and one that git cannot read is refused. Set to false, git is not
     asked: every folder is a plain one, and all its files count, ignored ones too."""

@@ -88,8 +88,7 @@ class OpenLocalSource:
         self._rule = rule
 
     def describe(self) -> str:
-        places = (name if name == STANDARD_LIBRARY else real(_place(name)).name for name in self._source.paths)
-        names = ", ".join(map(_printable, places))
+        names = ", ".join(_printable(_called(name)) for name in self._source.paths)
         repositories = len({row.repo for row, _ in self._counted})
         return f"local: {names} ({repositories} repositories, told apart by {self._rule}{self._without()})"
 
@@ -185,7 +184,11 @@ def _roots(paths: Iterable[str]) -> list[_Root]:
     for name in paths:
         is_stdlib = name == STANDARD_LIBRARY
         path = _place(name)
-        remedy = f"name folders or files; {shown(str(Path.cwd()), 200)} is the current folder"
+        remedy = (
+            "name a folder of the installed package, as in package:NAME/FOLDER"
+            if name.startswith(PACKAGE)
+            else f"name folders or files; {shown(str(Path.cwd()), 200)} is the current folder"
+        )
         with blamed_on(path, field=_FIELD, remedy=remedy):
             if not path.exists():
                 raise InputError(f"{name} does not exist", field=_FIELD, remedy=remedy)
@@ -204,7 +207,13 @@ def _place(name: str) -> Path:
         return Path(sysconfig.get_paths()["stdlib"])
     if not name.startswith(PACKAGE):
         return Path(name).expanduser()
-    wanted = name.removeprefix(PACKAGE)
+    wanted, _, below = name.removeprefix(PACKAGE).partition("/")
+    if ".." in PurePosixPath(below).parts:
+        raise InputError(
+            f"{shown(name)} leads out of the package",
+            field=_FIELD,
+            remedy="name a folder of the installed package, as in package:NAME/FOLDER",
+        )
     # a name with dots would import what stands before the last one
     try:
         found = find_spec(wanted) if wanted.isidentifier() else None
@@ -216,7 +225,15 @@ def _place(name: str) -> Path:
             field=_FIELD,
             remedy="name an installed package (one without dots), or leave it out",
         )
-    return Path(found.submodule_search_locations[0])
+    # a second slash would make what follows an absolute path, which stands for itself
+    return Path(found.submodule_search_locations[0], below.strip("/"))
+
+
+def _called(name: str) -> str:
+    """What one of the configured paths is called where no folder of this machine may be named."""
+    if name == STANDARD_LIBRARY:
+        return name
+    return name.removeprefix(PACKAGE) if name.startswith(PACKAGE) else real(Path(name).expanduser()).name
 
 
 def _items(roots: list[_Root], source: LocalSource) -> tuple[list[_Item], Counter[str]]:

@@ -135,3 +135,19 @@ def test_installed_packages_by_the_name_they_are_imported_by(tmp_path: Path) -> 
     for name in ("no_such_thing", "__main__", "sys"):
         with pytest.raises(InputError, match=f"is imported as '{name}'"):
             OpenLocalSource(LocalSource(paths=(f"package:{name}",)), ("Python",))
+
+
+def test_a_folder_of_an_installed_package(tmp_path: Path) -> None:
+    source = LocalSource(paths=("package:pygments/lexers",), repositories="top-level", exclude=("_*",))
+    opened = OpenLocalSource(source, ("Python",))
+    rows = [row for portion in opened.portions() for row in portion.rows() if row.language == "Python"]
+    assert {"lexers/ada", "lexers/x10"} < {row.repo for row in rows} and not any(row.path[0] == "_" for row in rows)
+    assert len({row.repo for row in rows}) == len(rows) and opened.describe().startswith("local: pygments/lexers (")
+
+
+@pytest.mark.parametrize("below", ["..", "lexers/../..", "no_such_folder", "/etc", "lexers//etc"])
+def test_what_is_no_folder_of_an_installed_package_is_refused(below: str) -> None:
+    name = f"package:pygments/{below}"
+    with pytest.raises(InputError, match=r"leads out of the package|does not exist") as refusal:
+        OpenLocalSource(LocalSource(paths=(name,)), ("Python",))
+    assert refusal.value.field == "sampling.source.paths" and "package" in (refusal.value.remedy or "")
