@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from artifacts.intervals import Verdict
-from artifacts.schema import Handle, Place, Record
+from artifacts.schema import Handle, Place, Question, Record
 
 Ruling = Literal["promote", "hold"]
 _EARLIER = {"learned": "improved", "kept": "non-inferior", "unclear": "inconclusive", "worse": "regressed"}
@@ -19,8 +19,8 @@ class Judgement(Record):
 
     metric: str
     title: str
-    question: Literal["learned", "kept"]
-    """What the figure is asked: whether the model learned this code, or kept what it could do."""
+    question: Question
+    """What the figure is asked about."""
     verdict: Annotated[Verdict, BeforeValidator(lambda word: _EARLIER.get(word, word))]
     decides: bool
     """Whether a promotion rests on it. What does not decide can only object, by having regressed."""

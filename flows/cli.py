@@ -38,7 +38,7 @@ LAST_WORDS = 60.0
 
 app = App(
     name="codetune",
-    help="Adapt a code model to your code on one GPU, and prove what it learned.",
+    help="Adapt a code model to your code on one GPU, and prove what it gained.",
     version=lambda: version("codetune"),
     suppress_keyboard_interrupt=False,  # `guarded` says what to do next
 )

@@ -41,7 +41,7 @@ class PipelineConfig(Config):
     model: ModelConfig = Field(default_factory=ModelConfig)
     """The base model."""
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
-    """Which source files are learned from and which are held out."""
+    """Which source files are trained on and which are held out."""
     tokenization: TokenizationConfig = Field(default_factory=TokenizationConfig)
     """How text becomes sequences of tokens."""
     preflight: PreflightConfig = Field(default_factory=PreflightConfig)

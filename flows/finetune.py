@@ -1,4 +1,4 @@
-"""The flow: from a body of code to an adapted model and the proof of what it learned."""
+"""The flow: from a body of code to an adapted model and the proof of what it gained."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ DONE: ContextVar[list[RunSummary]] = ContextVar("done", default=[])  # noqa: B03
 def finetune(
     config: PipelineConfig = REFERENCE, refresh: list[StageName] | None = None, onward: StageName | None = None
 ) -> RunSummary | State[RunSummary]:
-    """Adapt a code model to a body of code and prove what it learned.
+    """Adapt a code model to a body of code and prove what it gained.
 
     Args:
         config: the settings; `{"recipe": "demo"}` takes a recipe as it is.

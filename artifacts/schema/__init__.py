@@ -24,6 +24,7 @@ from artifacts.schema.evaluation import (
     Question,
     RunReport,
     Share,
+    has_learned,
 )
 from artifacts.schema.generation import (
     Domain,
@@ -74,4 +75,5 @@ __all__ = [
     "TokenizedDataset",
     "TokenizedSplit",
     "WeightGroup",
+    "has_learned",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 from artifacts.intervals import Better, Verdict, cannot_lose, improvement, verdict
 from artifacts.schema.base import Handle, Quantization, Record
 from artifacts.schema.generation import Domain, GenerationSpeed
 
-Question = Literal["learned", "kept"]
-"""What a figure is asked about: did the model learn this code, did it keep what it could do?"""
+Question = Literal["learned", "specific", "kept"]
+"""What a figure is asked about: is the model better on this code, more so than on code from elsewhere, and did it keep
+what it could do?"""
 
 
 class Metric(Record):
@@ -18,7 +20,9 @@ class Metric(Record):
 
     name: str
     """`loss`, `perplexity`, `line_exact_match`, `line_edit_similarity`, `fim_exact_match`, `block_exact_match` on
-    held-out code; the same after `kept_` on code from elsewhere; `kept_<suite>_pass` of a functional suite."""
+    held-out code; the same after `kept_` on code from elsewhere; `kept_<suite>_pass` of a functional suite. After
+    `specific_`, but for perplexity, how the change on held-out code differs from that on code from elsewhere: `base` is
+    the change elsewhere, `tuned` the change on held-out code, and the difference is tuned − base as everywhere."""
     title: str
     """The figure in words, with its unit: `Held-out loss, nats per token`."""
     question: Question = "learned"
@@ -38,7 +42,8 @@ class Metric(Record):
     """The loss of quality that is put up with, fixed before the run, in the figure's unit; None for none."""
     items: int
     clusters: int
-    """Repositories, or parent problems, that the interval's draws took or left out."""
+    """Repositories, or parent problems, that the interval's draws took or left out; of `specific_` figures, as `items`,
+    those of both sides together."""
     bound: float | None = None
     """The most that may have been lost, beyond the interval's end on the side of worse; `non-inferior` is judged by it.
     """
@@ -67,6 +72,12 @@ class Metric(Record):
     def nothing_to_lose(self) -> bool:
         """Whether the base has too few successes for a loss of the margin to be seen."""
         return self.better == "higher" and cannot_lose(self.base, self.margin or 0.0)
+
+
+def has_learned(verdicts: Mapping[str, Verdict]) -> bool:
+    """Whether it may be said that the model learned this code: its loss on held-out code improved, and by more than on
+    code from elsewhere. `verdicts`: by metric."""
+    return verdicts.get("loss") == verdicts.get("specific_loss") == "improved"
 
 
 class Completion(Record):
@@ -166,6 +177,11 @@ class EvaluationReport(Handle):
     def metric(self, name: str) -> Metric:
         return next(metric for metric in self.metrics if metric.name == name)
 
+    @property
+    def learned(self) -> bool:
+        """Whether it may be said that the model learned this code."""
+        return has_learned({one.name: one.verdict for one in self.metrics})
+
     def judged(self, question: Question) -> list[Metric]:
         """The figures that answer a question. Perplexity says what the loss says."""
         return [one for one in self.metrics if one.question == question and not one.name.endswith("perplexity")]
@@ -173,17 +189,19 @@ class EvaluationReport(Handle):
     @property
     def summary(self) -> str:
         loss = self.metric("loss")
+        specific = "".join(f"; specific: {one.verdict}" for one in self.metrics if one.name == "specific_loss")
         kept = self.judged("kept")
         counts = Counter(one.verdict for one in kept)
         words = ", ".join(f"{counts[word]} {word}" for word in get_args(Verdict) if counts[word])
         judged = f"; elsewhere {words}" if kept else ""
         change = f"difference {loss.difference:+.4f} {loss.interval}"
-        return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{judged}"
+        return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{specific}{judged}"
 
 
 class RunReport(Handle):
     """`report.html`: one self-contained page about the whole run; `report.md`: the same for the dashboard;
-    `figures.json`: the key figures at its head."""
+    `figures.json`: the key figures at its head; `cards/adapter.md`, `cards/merged.md`: the export's model cards with
+    the results."""
 
     verdict: str
     """The outcome in one sentence."""

@@ -84,7 +84,7 @@ def _run(model: str, config: PipelineConfig, suites: list[str] | None, server: A
 
 
 def _show(result: Reevaluation) -> None:
-    """Both questions' figures, and what the gate would say."""
+    """The questions' figures, and what the gate would say."""
     from rich.markdown import Markdown
 
     from artifacts.presentation import Figure, to_markdown
@@ -93,7 +93,7 @@ def _show(result: Reevaluation) -> None:
 
     console = Console(highlight=False)
     for section in STAGE.show(result.report.model_copy(update={"path": Path(result.evaluation)})):
-        if section.key in ("learned", "kept", "functional", "reasons", "noise", "notes"):
+        if section.key in ("held-out", "specific", "kept", "functional", "reasons", "noise", "notes"):
             console.print(Markdown(f"## {section.title}"))
             for block in section.blocks:
                 if not isinstance(block, Figure):

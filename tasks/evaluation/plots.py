@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: every difference with its interval, and learning against forgetting."""
+"""Pictures of an evaluation: every difference with its interval, and what changed here against elsewhere."""
 
 from __future__ import annotations
 
@@ -50,15 +50,13 @@ def _panel(axes: Axes, metrics: Sequence[Metric]) -> None:
             bound = metric.margin * scale * (1 if metric.better == "lower" else -1)
             marker = "]" if metric.better == "lower" else "["
             axes.plot([bound], [row], marker=f"${marker}$", color=figures.MUTED, markersize=9, linestyle="")
-    axes.set_yticks(
-        range(len(metrics)), [visible(metric.title.replace(" loss, nats per token", ": loss")) for metric in metrics]
-    )
+    axes.set_yticks(range(len(metrics)), [visible(metric.title.removesuffix(", nats per token")) for metric in metrics])
     axes.set_ylim(len(metrics) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("percentage points, right is better" if scale == 100 else "nats per token, left is better")
 
 
-def learning_against_forgetting(metrics: Sequence[Metric]) -> Figure | None:
+def here_against_elsewhere(metrics: Sequence[Metric]) -> Figure | None:
     """What was gained on held-out code over what was gained or lost elsewhere; None without a kept sample."""
     by_name = {metric.name: metric for metric in metrics}
     pairs = [
@@ -75,8 +73,11 @@ def learning_against_forgetting(metrics: Sequence[Metric]) -> Figure | None:
         for axes, panel in zip(grid[0], panels, strict=True):
             _against(axes, panel)
         svg = figures.to_svg(figure)
-    alt = "; ".join(f"{learned.title}: {learned.verdict}, elsewhere {kept.verdict}" for learned, kept in pairs)
-    caption = "Up: learned on held-out code. Left of the dashed line: more was lost elsewhere than the margin allows."
+    alt = "; ".join(f"{here.title}: {here.verdict}, elsewhere {kept.verdict}" for here, kept in pairs)
+    caption = (
+        "Up: better on held-out code. Above the dotted line: better there by more than elsewhere. Left of the dashed"
+        " line: more was lost elsewhere than the margin allows."
+    )
     return Figure(svg, "svg", alt, caption)
 
 
@@ -85,13 +86,14 @@ def _against(axes: Axes, pairs: Sequence[tuple[Metric, Metric]]) -> None:
     scale = 100.0 if share else 1.0
     axes.axhline(0, color=figures.MUTED, linewidth=0.9)
     axes.axvline(0, color=figures.MUTED, linewidth=0.9)
-    for (learned, kept), colour in zip(pairs, figures.CYCLE, strict=False):
-        x, y = _gain(kept) * scale, _gain(learned) * scale
+    axes.axline((0, 0), slope=1, color=figures.MUTED, linewidth=0.9, linestyle=":")
+    for (here, kept), colour in zip(pairs, figures.CYCLE, strict=False):
+        x, y = _gain(kept) * scale, _gain(here) * scale
         if kept.gain:
             axes.plot([end * scale for end in kept.gain], [y, y], color=colour, linewidth=1.6)
-        if learned.gain:
-            axes.plot([x, x], [end * scale for end in learned.gain], color=colour, linewidth=1.6)
-        label = visible(learned.title.partition(": ")[2]) or "loss"
+        if here.gain:
+            axes.plot([x, x], [end * scale for end in here.gain], color=colour, linewidth=1.6)
+        label = visible(here.title.partition(": ")[2]) or "loss"
         axes.plot([x], [y], "o", color=colour, markersize=6, label=label)
         if kept.margin is not None and len(pairs) == 1:
             axes.axvline(-kept.margin * scale, color=figures.ACCENT, linewidth=1.0, linestyle="--")

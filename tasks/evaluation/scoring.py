@@ -10,7 +10,7 @@ from artifacts.intervals import Better
 from artifacts.schema import Breakdown, Metric, Noise, Question
 from tasks.evaluation.functional import PASS
 from tasks.evaluation.settings import EvaluationConfig, Margins
-from tasks.statistics import Difference, paired_difference
+from tasks.statistics import Difference, contrast, paired_difference
 
 Row = Mapping[str, Any]
 SIDES = ("base", "again", "tuned")
@@ -42,13 +42,14 @@ SCORES: dict[str, dict[str, Callable[[str, str], float]]] = {
 """What is scored, by suite; the metric is called `<suite>_<score>`."""
 
 _TITLES = {
-    "loss": "{} loss, nats per token",
-    "perplexity": "{} perplexity per token",
-    "line_exact_match": "{}: next line, exact match",
-    "line_edit_similarity": "{}: next line, edit similarity",
-    "fim_exact_match": "{}: fill in a line, exact match",
-    "block_exact_match": "{}: fill in a block, exact match",
+    "loss": "loss, nats per token",
+    "perplexity": "perplexity per token",
+    "line_exact_match": "next line, exact match",
+    "line_edit_similarity": "next line, edit similarity",
+    "fim_exact_match": "fill in a line, exact match",
+    "block_exact_match": "fill in a block, exact match",
 }
+_OF_FILES = ("loss", "perplexity")
 DOMAINS: dict[str, tuple[Question, str, str]] = {
     "held_out": ("learned", "", "Held-out"),
     "kept": ("kept", "kept_", "Kept"),
@@ -111,8 +112,8 @@ class Measure:
         self.question, prefix, called = DOMAINS[domain]
         self.name = prefix + kind
         self.functional = title is not None
-        self.title = title or _TITLES[kind].format(called)
-        self.better: Better = "lower" if kind in ("loss", "perplexity") else "higher"
+        self.title = title or f"{called}{' ' if kind in _OF_FILES else ': '}{_TITLES[kind]}"
+        self.better: Better = "lower" if kind in _OF_FILES else "higher"
 
     def metric(self, config: EvaluationConfig) -> Metric:
         """Both models' figures and the interval of their difference."""
@@ -179,6 +180,49 @@ class Measure:
         if self.kind == "perplexity":
             return base * (_exp(margins.loss) - 1)
         return margins.similarity if self.kind.endswith("edit_similarity") else margins.exact_match
+
+
+def specific(metrics: Sequence[Metric]) -> list[Metric]:
+    """How much more each figure changed on held-out code than on code from elsewhere, of those that both have. Ratios
+    of perplexities would say what the losses say."""
+    by_name = {metric.name: metric for metric in metrics}
+    pairs = [
+        (metric, by_name[f"kept_{metric.name}"])
+        for metric in metrics
+        if f"kept_{metric.name}" in by_name and metric.name != "perplexity"
+    ]
+    found = []
+    for here, elsewhere in pairs:
+        between = contrast(_difference(here), _difference(elsewhere))
+        metric = Metric(
+            name=f"specific_{here.name}",
+            title=f"Held-out against elsewhere: {_TITLES[here.name]}",
+            question="specific",
+            better=here.better,
+            base=between.base,
+            tuned=between.tuned,
+            difference=between.estimate,
+            low=between.low,
+            high=between.high,
+            smallest_detectable=between.smallest_detectable,
+            items=between.items,
+            clusters=between.clusters,
+        )
+        found.append(metric)
+    return found
+
+
+def _difference(metric: Metric) -> Difference:
+    return Difference(
+        base=metric.base,
+        tuned=metric.tuned,
+        estimate=metric.difference,
+        low=metric.low,
+        high=metric.high,
+        smallest_detectable=metric.smallest_detectable,
+        items=metric.items,
+        clusters=metric.clusters,
+    )
 
 
 def _perplexity(loss: Difference) -> Difference:

@@ -8,21 +8,30 @@ from artifacts.escaping import code, quoted
 from artifacts.presentation import Block, Code, Section, Table, Text
 from artifacts.schema import Breakdown, Completion, EvaluationReport, Metric, Question
 from tasks.evaluation import plots
-from tasks.evaluation.words import change, figure, in_a_sentence, interval, margin, share, suite_in_words, verdict
+from tasks.evaluation.words import (
+    QUESTIONS,
+    change,
+    figure,
+    in_a_sentence,
+    interval,
+    margin,
+    share,
+    suite_in_words,
+    verdict,
+)
 
 LINES_BEFORE, LINES_AFTER = 10, 4
 """Lines of text shown around a gap."""
 LINES_OF_ANSWER = 24
-QUESTIONS: dict[Question, str] = {"learned": "Did it learn this code?", "kept": "Did it keep what it could do?"}
 MOST_REPOSITORIES = 12
 """Repositories listed by name."""
 
 
 def sections(handle: EvaluationReport) -> list[Section]:
-    """Both questions, the noise, the breakdowns, and some answers."""
+    """The questions, the noise, the breakdowns, and some answers."""
     found = [_question(handle, question) for question in QUESTIONS if _of(handle, question)]
     pictures: list[Block] = [plots.forest(handle.metrics)]
-    if against := plots.learning_against_forgetting(handle.metrics):
+    if against := plots.here_against_elsewhere(handle.metrics):
         pictures.append(against)
     found.append(Section("differences", "Differences at a glance", tuple(pictures)))
     if handle.functional:
@@ -45,10 +54,12 @@ def _of(handle: EvaluationReport, question: Question) -> list[Metric]:
 
 def _question(handle: EvaluationReport, question: Question) -> Section:
     kept = question == "kept"
-    columns = ("", "verdict", "base", "tuned", "difference", "95% interval", *(("margin",) if kept else ()))
+    sides = ("change elsewhere", "change on held-out code") if question == "specific" else ("base", "tuned")
+    columns = ("", "verdict", *sides, "difference", "95% interval", *(("margin",) if kept else ()))
     columns = (*columns, "could see", "items")
     rows = tuple(_row(metric, kept=kept) for metric in _of(handle, question))
-    return Section(question, QUESTIONS[question], (Table(columns, rows, _caption(handle, question)),))
+    key = "held-out" if question == "learned" else question
+    return Section(key, QUESTIONS[question], (Table(columns, rows, _caption(handle, question)),))
 
 
 def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
@@ -73,6 +84,12 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
             " `inconclusive`: it does not, or the base solves too little for a loss of the margin to be seen, and loss"
             " is not shown either. “Could see”: the difference that such a comparison shows in 80 of 100 cases. Items:"
             " of how many repositories, or parent problems."
+        )
+    if question == "specific":
+        return (
+            "Tuned − base on held-out code against tuned − base on code from elsewhere: what all code gains says"
+            " nothing of this code. `improved`: held-out code gained more, and the whole interval says so. It follows"
+            " from the intervals of the two changes, which share no repository. Items: of both sides."
         )
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
     caption = (

@@ -47,6 +47,7 @@ def run_evaluation(
     for measure in measures:
         metrics.append(measure.metric(config))
         progress.advance()
+    metrics += scoring.specific(metrics)
     # not in the handle alone: a verdict that changes must change the fingerprint, or what follows would be reused
     (workdir / "metrics.json").write_text(json.dumps([one.model_dump() for one in metrics], indent=1), encoding="utf-8")
     return EvaluationReport(
@@ -79,5 +80,5 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 STAGE = Stage(
-    name="evaluation", version=9, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_card=False
+    name="evaluation", version=10, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_card=False
 )

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from artifacts.schema import FunctionalResult, Metric, Share
+from artifacts.schema import FunctionalResult, Metric, Question, Share
+
+QUESTIONS: dict[Question, str] = {
+    "learned": "Is it better on this code?",
+    "specific": "Is the gain specific to this code?",
+    "kept": "Did it keep what it could do?",
+}
 
 _SUITES = {"line": "next line", "fim": "fill in a line", "block": "fill in a block"}
 
@@ -17,6 +23,9 @@ def is_share(metric: Metric) -> bool:
 
 
 def figure(metric: Metric, value: float) -> str:
+    """A model's figure; of a `specific_` metric a change, which is what it compares."""
+    if metric.question == "specific":
+        return change(metric, value)
     return f"{value:.1%}" if is_share(metric) else f"{value:.4g}" if abs(value) >= 1000 else f"{value:.3f}"
 
 

@@ -6,6 +6,6 @@ from tasks.exporting.settings import ExportingConfig
 from tasks.exporting.show import sections
 from tasks.stage import Stage
 
-STAGE = Stage(name="exporting", version=4, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)
+STAGE = Stage(name="exporting", version=5, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)
 
 __all__ = ["STAGE", "ExportingConfig", "run_exporting", "sections"]

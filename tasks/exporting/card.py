@@ -14,6 +14,8 @@ from tasks.base_model import ModelReference
 from tasks.exporting.adapter import Adapter
 
 Form = Literal["adapter", "merged"]
+EVALUATION = "## Evaluation"
+"""The last part. A run's report has the card with another one, since the export is there before it is judged."""
 
 _FORMATS = {
     "causal": "plain text",
@@ -51,6 +53,8 @@ def write_card(made: Ingredients, form: Form, folder: Path) -> None:
         _data(made.sample, made.tokens),
         "## Training",
         _training(made),
+        EVALUATION,
+        "Not in this card, which was written before: beside the run's report, `cards/` has it with the results.",
     ]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 

@@ -41,4 +41,4 @@ def in_words(suite: str, reasons: dict[str, str]) -> str:
     named = "; ".join(f"{task}: {why}" for task, why in list(reasons.items())[:5])
     more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
     count = f"{len(reasons)} problem{'s' if len(reasons) > 1 else ''}"
-    return f"{count} of {suite} left out, because nothing can be learned from them: {named}{more}."
+    return f"{count} of {suite} left out, because they say nothing of a model: {named}{more}."

@@ -59,14 +59,15 @@ def compare(
     registry: Registry, champion: Version, candidate: Candidate, config: GateConfig, metrics: Sequence[Metric]
 ) -> tuple[Ruling, tuple[str, ...]]:
     """Whether the candidate may replace the champion: whether each deciding figure is shown, on the same items, to be
-    better, or not worse by the margin. Held-out figures, which have none, get a share of what the champion gained."""
+    better, or not worse by the margin. Held-out figures, which have none, get a share of what the champion gained.
+    Figures of how specific the gain is have no items of their own: the two that they are made of are compared."""
     deciding = {one.metric for one in candidate.decision.judgements if one.decides}
     theirs = _by_metric(results.read(registry.results(champion.candidate)))
     ours = _by_metric(results.read(registry.results(candidate)))
     reasons = []
     ruling: Ruling = "promote"
     for metric in metrics:
-        if metric.name not in deciding:
+        if metric.name not in deciding or metric.question == "specific":
             continue
         old, new = theirs.get(metric.name, {}), ours[metric.name]
         if old.keys() != new.keys():

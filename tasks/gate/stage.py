@@ -9,7 +9,7 @@ from pathlib import Path
 from artifacts.escaping import quoted
 from artifacts.presentation import Section, Table, Text
 from artifacts.progress import SILENT, Progress
-from artifacts.schema import EvaluationReport, Generations, Metric
+from artifacts.schema import EvaluationReport, Generations, Metric, Question, has_learned
 from artifacts.verdicts import GateDecision, Judgement, Ruling
 from tasks.gate import results
 from tasks.gate.results import Result
@@ -17,7 +17,11 @@ from tasks.gate.settings import GateConfig
 from tasks.stage import Stage
 from tasks.statistics import mcnemar, wilson
 
-ASKED = {"learned": "learned this code", "kept": "kept what it could do"}
+ASKED: dict[Question, str] = {
+    "learned": "is better on this code",
+    "specific": "gained more on this code than on code from elsewhere",
+    "kept": "kept what it could do",
+}
 
 
 def run_gate(
@@ -72,21 +76,33 @@ def beside(metric: Metric, found: Sequence[Result]) -> str:
 
 def decide(judgements: Sequence[Judgement], config: GateConfig) -> tuple[Ruling, tuple[str, ...]]:
     """Promote when every question that is required is answered with yes, by all figures that decide it, and no other
-    figure is worse."""
+    figure is worse. A gain that is not specific, where that is not required, makes nothing worse."""
     against = [reason for question in config.requires for reason in _objections(question, judgements)]
     against += [
         f"{one.title} regressed ({one.finding})."
         for one in judgements
-        if one.verdict == "regressed" and not (one.decides and one.question in config.requires)
+        if one.verdict == "regressed"
+        and one.question != "specific"
+        and not (one.decides and one.question in config.requires)
     ]
+    left_out = () if "specific" in config.requires else (_not_required(judgements),)
     if against:
-        return "hold", tuple(against)
-    shown = " and ".join(ASKED[question] for question in config.requires)
-    return "promote", (f"The tuned model {shown}." if shown else "Nothing was required.",)
+        return "hold", (*against, *left_out)
+    shown = [ASKED[question] for question in config.requires]
+    if {"learned", "specific"} <= {*config.requires} and has_learned({one.metric: one.verdict for one in judgements}):
+        shown = ["learned this code", *(ASKED[question] for question in config.requires if question == "kept")]
+    said = f"The tuned model {' and '.join(shown)}." if shown else "Nothing was required."
+    return "promote", (said, *left_out)
 
 
-def _objections(question: str, judgements: Sequence[Judgement]) -> list[str]:
-    enough = ("improved",) if question == "learned" else ("improved", "non-inferior")
+def _not_required(judgements: Sequence[Judgement]) -> str:
+    """A model may be promoted whose gain is that of any code; then that is said."""
+    found = [one.verdict for one in judgements if one.question == "specific" and one.decides]
+    return f"Whether the gain is specific to this code was not required ({', '.join(found) or 'not measured'})."
+
+
+def _objections(question: Question, judgements: Sequence[Judgement]) -> list[str]:
+    enough = ("improved", "non-inferior") if question == "kept" else ("improved",)
     deciding = [one for one in judgements if one.question == question and one.decides]
     if not deciding:
         return [f"Whether the tuned model {ASKED[question]} was not measured."]
@@ -100,7 +116,7 @@ def _objections(question: str, judgements: Sequence[Judgement]) -> list[str]:
 def sections(decision: GateDecision) -> list[Section]:
     """The decision, its reasons, and what each figure said."""
     rows = tuple(
-        (one.title, one.question, one.verdict, "yes" if one.decides else "no", one.finding, one.beside)
+        (one.title, ASKED[one.question], one.verdict, "yes" if one.decides else "no", one.finding, one.beside)
         for one in decision.judgements
     )
     caption = (
@@ -113,4 +129,4 @@ def sections(decision: GateDecision) -> list[Section]:
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
-STAGE = Stage(name="gate", version=6, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)
+STAGE = Stage(name="gate", version=7, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)

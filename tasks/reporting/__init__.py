@@ -10,6 +10,6 @@ from artifacts.schema import RunReport
 from tasks.reporting.run import ReportingConfig, run_reporting, sections
 from tasks.stage import Stage
 
-STAGE = Stage(name="reporting", version=8, run=run_reporting, produces=RunReport, sections=sections, needs_card=False)
+STAGE = Stage(name="reporting", version=9, run=run_reporting, produces=RunReport, sections=sections, needs_card=False)
 
 __all__ = ["STAGE", "ReportingConfig", "run_reporting", "sections"]

@@ -29,7 +29,7 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
     judged = tuple(one for one in shown["evaluation"] if one.key != "completions")
     proof = (*judged, *shown.get("execution", ()), *shown.get("gate", ()))
     return [
-        Chapter("evaluation", "What the model learned, and what it kept", proof),
+        Chapter("evaluation", "Base and tuned compared", proof),
         # laid out wider than elsewhere, with what differs marked
         *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
         Chapter("data", "What went in", _what_went_in(shown)),
@@ -41,7 +41,7 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
 
 
 def _what_went_in(shown: dict[str, list[Section]]) -> tuple[Section, ...]:
-    """What was learned from and judged by, and what was kept aside to see what is forgotten."""
+    """What was trained on and judged by, and what was kept aside to see what is forgotten."""
     aside = [replace(section, title=f"Code from elsewhere: {section.title}") for section in shown.get("kept", [])]
     return (*shown["sampling"], *shown["tokenization"], *aside, *shown["generation"])
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from artifacts.configuration import Config
 from artifacts.escaping import code, quoted
 from artifacts.presentation import Section, Table, Text
+from artifacts.presentation import to_markdown as to_markdown_block
 from artifacts.progress import Progress
 from artifacts.schema import (
     Checkpoint,
@@ -23,10 +25,11 @@ from artifacts.schema import (
     TokenizedDataset,
 )
 from artifacts.verdicts import GateDecision
+from tasks.exporting.card import EVALUATION
 from tasks.reporting.chapters import chapters
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import Page, to_html, to_markdown
-from tasks.reporting.verdict import answers_of, key_figures, of_the_gate, tone_of
+from tasks.reporting.verdict import Answer, KeyFigure, answers_of, compared, key_figures, of_the_gate, tone_of
 
 
 class ReportingConfig(Config):
@@ -52,14 +55,15 @@ def run_reporting(  # the stages' handles are the signature
     workdir: Path,
     progress: Progress,
 ) -> RunReport:
-    """Write `report.html`, one page that loads nothing from elsewhere, `report.md`, the same for the dashboard, and
-    `figures.json`, its key figures."""
+    """Write `report.html`, one page that loads nothing from elsewhere, `report.md`, the same for the dashboard,
+    `figures.json`, its key figures, and `cards/`, the export's model cards with what came of the comparison."""
     progress.begin("writing the report")
     run = RunResults(
         preflight, sample, tokens, checkpoint, exported, generations, evaluation, kept, decision, executions
     )
     page = compose(config, run, show_all(run))
     write(page, workdir)
+    write_cards(exported.path, page.answers, compared(evaluation), workdir / "cards")
     return RunReport(path=workdir, verdict=" ".join(answer.sentence for answer in page.answers))
 
 
@@ -105,6 +109,20 @@ def write(page: Page, folder: Path) -> None:
     (folder / "report.html").write_text(to_html(page), encoding="utf-8")
     (folder / "report.md").write_text(to_markdown(page), encoding="utf-8")
     (folder / "figures.json").write_text(json.dumps([asdict(figure) for figure in page.figures], indent=1))
+
+
+def write_cards(export: Path, answers: Sequence[Answer], figures: Sequence[KeyFigure], folder: Path) -> None:
+    """The model cards of an export, `adapter.md` and `merged.md`, with what the run says: they were written, and belong
+    to the export, before there was anything to compare."""
+    table = to_markdown_block(
+        Table(("", "base → tuned", "difference"), tuple((f.label, f.value, f.note) for f in figures))
+    )
+    results = "\n\n".join([EVALUATION, *(f"**{one.question}** {quoted(one.sentence)}" for one in answers), table])
+    for card in sorted(export.glob("*/README.md")):
+        folder.mkdir(exist_ok=True)
+        before, found, after = card.read_text(encoding="utf-8").rpartition(f"\n{EVALUATION}\n")
+        text = f"{(before if found else after).rstrip()}\n\n{results}\n"
+        (folder / f"{card.parent.name}.md").write_text(text, encoding="utf-8")
 
 
 def _subtitle(run: RunResults) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from artifacts.presentation import duration
 from artifacts.schema import EvaluationReport, Metric
 from artifacts.verdicts import GateDecision
-from tasks.evaluation.words import is_share
+from tasks.evaluation.words import QUESTIONS, is_share
 from tasks.reporting.inputs import RunResults
 
 Tone = Literal["good", "bad", "neutral"]
@@ -52,38 +52,60 @@ def _regressed(decision: GateDecision) -> bool:
 
 
 def answers_of(evaluation: EvaluationReport) -> list[Answer]:
-    """Did it learn this code, and did it keep what it could do?"""
-    return [learned(evaluation), kept(evaluation)]
+    """Is it better on this code, by more than elsewhere, and did it keep what it could do?"""
+    return [better(evaluation), specific(evaluation), kept(evaluation)]
 
 
-def learned(evaluation: EvaluationReport) -> Answer:
+def better(evaluation: EvaluationReport) -> Answer:
     """Judged by the loss on held-out repositories."""
     loss = evaluation.metric("loss")
     lost = [one for one in evaluation.judged("learned") if one.verdict == "regressed" and one is not loss]
     but = "; ".join(f"{one.title} {signed(one)} {interval(one)}" for one in lost)
-    sentence = _learned(loss) + (f" But it regressed elsewhere on this code: {but}." if but else "")
-    return Answer("Did it learn this code?", sentence, "bad" if lost else TONES[loss.verdict])
+    sentence = _better(loss, evaluation.learned) + (f" But it regressed elsewhere on this code: {but}." if but else "")
+    return Answer(QUESTIONS["learned"], sentence, "bad" if lost else TONES[loss.verdict])
 
 
-def _learned(loss: Metric) -> str:
+def _better(loss: Metric, learned: bool) -> str:
     size = f"{abs(loss.difference):.3f} nats per token"
     low, high = loss.low, loss.high
     if low is None or high is None:
         return (
-            f"Whether the tuned model learned cannot be said: its held-out loss is {size} "
+            f"Whether the tuned model is better cannot be said: its held-out loss is {size} "
             f"{_direction(loss)} the base model's, but {_repositories(loss)} cannot give an interval."
         )
     if loss.verdict == "inconclusive":
         return (
-            f"No learning shown: the held-out loss changed by {loss.difference:+.3f} nats per token, "
+            f"No change shown: the held-out loss changed by {loss.difference:+.3f} nats per token, "
             f"and the 95% interval [{low:+.3f}, {high:+.3f}] over {_repositories(loss)} includes zero."
         )
     ends = sorted((abs(low), abs(high)))
-    did = "The tuned model improved" if loss.verdict == "improved" else "The tuned model regressed"
+    did = "learned this code" if learned else loss.verdict
     return (
-        f"{did}: its loss on held-out code is {size} {_direction(loss)} the base model's "
+        f"The tuned model {did}: its loss on held-out code is {size} {_direction(loss)} the base model's "
         f"(95% interval {ends[0]:.3f} to {ends[1]:.3f}, {_repositories(loss)})."
     )
+
+
+def specific(evaluation: EvaluationReport) -> Answer:
+    """Judged by how much more the loss fell on held-out code than on code from elsewhere."""
+    question = QUESTIONS["specific"]
+    found = next((one for one in evaluation.metrics if one.name == "specific_loss"), None)
+    if not found:
+        return Answer(question, "Not asked: there was no code from elsewhere to compare with.", "neutral")
+    changes = (
+        f"the loss changed by {_signed(found, found.tuned)} nats per token on held-out code and by"
+        f" {_signed(found, found.base)} on code from elsewhere"
+    )
+    if not found.gain:
+        return Answer(question, f"It cannot be said: {changes}, too few repositories for an interval.", "neutral")
+    between = f"a difference of {signed(found)} {interval(found)}"
+    if found.verdict == "inconclusive":
+        return Answer(question, f"Not shown: {changes}, {between}, which includes zero.", "neutral")
+    if found.verdict == "regressed":
+        return Answer(question, f"It is not: {changes}, {between}.", "bad")
+    if not evaluation.learned:
+        return Answer(question, f"No gain is shown that could be: {changes}, {between}.", "neutral")
+    return Answer(question, f"The gain is specific: {changes}, {between}.", "good")
 
 
 def kept(evaluation: EvaluationReport) -> Answer:
@@ -94,7 +116,7 @@ def kept(evaluation: EvaluationReport) -> Answer:
         for one in evaluation.judged("kept")
         if one.name == "kept_loss" or one.name.endswith("_pass") or one.verdict == "regressed"
     ]
-    question = "Did it keep what it could do?"
+    question = QUESTIONS["kept"]
     if not judged:
         return Answer(question, "Not asked: there was neither a kept sample nor a functional suite.", "neutral")
     by_verdict = {
@@ -161,20 +183,25 @@ def _repositories(metric: Metric) -> str:
 LABELS: dict[str, str] = {
     "loss": "Held-out loss",
     "kept_loss": "Loss elsewhere",
+    "specific_loss": "Held-out against elsewhere",
     "line_edit_similarity": "Next line, edit similarity",
 }
 """The metrics among the key figures, and those of functional suites. Exact lines are rare: few prompts show nothing."""
 
 
+def compared(evaluation: EvaluationReport) -> list[KeyFigure]:
+    """The key figures that compare base and tuned."""
+    return [_metric_figure(one) for one in evaluation.metrics if one.name in LABELS or one.name.endswith("_pass")]
+
+
 def key_figures(run: RunResults) -> list[KeyFigure]:
     """The cards at the head of the report."""
-    metrics = [one for one in run.evaluation.metrics if one.name in LABELS or one.name.endswith("_pass")]
     checkpoint, predicted = run.checkpoint, run.preflight.prediction
     seconds = checkpoint.steps * checkpoint.step_seconds
     speed = predicted.tokens_per_second
     tokens = f"{checkpoint.tokens:,} tokens" + (f", {checkpoint.share_seen}" if checkpoint.share_seen else "")
     return [
-        *map(_metric_figure, metrics),
+        *compared(run.evaluation),
         KeyFigure(
             "Training speed",
             f"{checkpoint.tokens_per_second:,.0f} tokens/s",
@@ -194,10 +221,16 @@ def _speed_note(device: str, predicted: float | None) -> str:
 def _metric_figure(metric: Metric) -> KeyFigure:
     note = f"{signed(metric)} {interval(metric)}" if metric.difference else f"no change: {metric.verdict}"
     label = LABELS.get(metric.name, metric.title)
-    return KeyFigure(label, f"{show(metric, metric.base)} → {show(metric, metric.tuned)}", note, TONES[metric.verdict])
+    between = "against" if metric.question == "specific" else "→"
+    first, second = (metric.tuned, metric.base) if metric.question == "specific" else (metric.base, metric.tuned)
+    value = f"{show(metric, first)} {between} {show(metric, second)}"
+    return KeyFigure(label, value, note, TONES[metric.verdict])
 
 
 def show(metric: Metric, value: float) -> str:
+    """A model's figure; of a `specific_` metric a change."""
+    if metric.question == "specific":
+        return _signed(metric, value)
     return f"{value:.1%}" if is_share(metric) else f"{value:.3f}"
 
 

@@ -59,7 +59,7 @@ def divide(pool: Pool, share: float, seed: int, progress: Progress = SILENT) -> 
         copied_mostly = {name for name in chosen if copied[name] > _COPY * sizes[name]}
         if not copied_mostly:
             break
-        log.info("%s: copies of what is learned from, so not held out", ", ".join(sorted(copied_mostly)))
+        log.info("%s: copies of what is trained on, so not held out", ", ".join(sorted(copied_mostly)))
         tied |= copied_mostly
     if best is None:
         raise InputError(

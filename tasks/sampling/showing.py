@@ -52,7 +52,7 @@ def _sides(sample: DatasetSample) -> Table:
         return Table(("", "Files", "Repositories", "Text"), (_side("judged by", sample.size),))
     return Table(
         ("Side", "Files", "Repositories", "Text"),
-        (_side("learned from", sample.train), _side("held out", sample.held_out)),
+        (_side("trained on", sample.train), _side("held out", sample.held_out)),
         "Divided by repository: none is on both sides.",
     )
 

@@ -21,7 +21,7 @@ _PANELS = {
 }
 """Title, unit and factor of each small figure, by column."""
 
-NOISE = "Every step learns from other text, so this loss jumps about; what was learned is judged on held-out text."
+NOISE = "Every step learns from other text, so this loss jumps about; what came of it is judged on held-out text."
 
 
 def sections(checkpoint: Checkpoint) -> list[Section]:

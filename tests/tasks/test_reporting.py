@@ -66,8 +66,16 @@ def _kept(low: float | None, high: float | None, margin: float = 0.05) -> Metric
     return _loss(low, high, difference=((low or 0) + (high or 0)) / 2).model_copy(update=changes)
 
 
-def _evaluation(loss: Metric | None = None, *samples: Completion, kept: Metric | None = None) -> EvaluationReport:
-    metrics = (loss or _loss(-0.02, -0.012), *([kept] if kept else []))
+def _specific(low: float | None, high: float | None) -> Metric:
+    """Held-out code gained 0.016 nats."""
+    difference = ((low or 0) + (high or 0)) / 2
+    changes = {"name": "specific_loss", "title": "Held-out against elsewhere: loss", "question": "specific"}
+    sides = {"base": -0.016 - difference, "tuned": -0.016}
+    return _loss(low, high, difference).model_copy(update={**changes, **sides})
+
+
+def _evaluation(loss: Metric | None = None, *samples: Completion, **others: Metric | None) -> EvaluationReport:
+    metrics = (loss or _loss(-0.02, -0.012), *filter(None, others.values()))
     return EvaluationReport(metrics=metrics, samples=samples, quantization="int8")
 
 
@@ -190,14 +198,49 @@ def test_equal_runs_give_equal_pages() -> None:
     [
         (_loss(-0.02, -0.012), "good", "improved: its loss on held-out code is 0.016 nats per token lower"),
         (_loss(0.01, 0.03, 0.02), "bad", "regressed: its loss on held-out code is 0.020 nats per token higher"),
-        (_loss(-0.02, 0.004), "neutral", "No learning shown"),
+        (_loss(-0.02, 0.004), "neutral", "No change shown"),
         (_loss(None, None, clusters=1), "neutral", "1 held-out repository cannot give an interval"),
     ],
 )
-def test_whether_it_learned_is_what_the_interval_says(loss: Metric, tone: str, says: str) -> None:
-    learned, _ = answers_of(_evaluation(loss))
-    assert says in learned.sentence and learned.tone == tone
+def test_whether_it_is_better_is_what_the_interval_says(loss: Metric, tone: str, says: str) -> None:
+    better, specific, _ = answers_of(_evaluation(loss))
+    assert says in better.sentence and better.tone == tone
     assert says in _Tags(_html(_run(_evaluation(loss)))).text
+    assert "Not asked" in specific.sentence and specific.tone == "neutral"
+
+
+@pytest.mark.parametrize(
+    ("specific", "tone", "says"),
+    [
+        (
+            _specific(-0.02, -0.01),
+            "good",
+            "The gain is specific: the loss changed by −0.016 nats per token on held-out",
+        ),
+        (
+            _specific(-0.02, 0.01),
+            "neutral",
+            "and by −0.011 on code from elsewhere, a difference of −0.005 [−0.020, +0.010]",
+        ),
+        (_specific(0.01, 0.02), "bad", "It is not: "),
+        (_specific(None, None), "neutral", "too few repositories"),
+    ],
+)
+def test_whether_the_gain_is_specific_is_what_its_interval_says(specific: Metric, tone: str, says: str) -> None:
+    evaluation = _evaluation(specific=specific)
+    better, answer, _ = answers_of(evaluation)
+    assert says in answer.sentence and answer.tone == tone
+    assert evaluation.learned == (tone == "good") == ("learned this code" in better.sentence)
+    assert f"specific: {specific.verdict}" in evaluation.summary
+    figure = next(one for one in key_figures(_run(evaluation)) if one.label == "Held-out against elsewhere")
+    assert figure.value.startswith("−0.016 against ") and figure.tone == ("good" if tone == "good" else tone)
+
+
+def test_without_a_gain_none_is_specific() -> None:
+    """Less was lost here than elsewhere."""
+    evaluation = _evaluation(_loss(-0.01, 0.02), specific=_specific(-0.02, -0.01))
+    answer = answers_of(evaluation)[1]
+    assert not evaluation.learned and answer.tone == "neutral" and "No gain is shown" in answer.sentence
 
 
 @pytest.mark.parametrize(
@@ -213,7 +256,7 @@ def test_whether_it_learned_is_what_the_interval_says(loss: Metric, tone: str, s
 )
 def test_whether_it_kept_what_it_could_is_what_the_margin_says(kept: Metric | None, tone: str, says: str) -> None:
     evaluation = _evaluation(kept=kept)
-    _, answer = answers_of(evaluation)
+    _, _, answer = answers_of(evaluation)
     assert says in answer.sentence and answer.tone == tone
     assert kept is None or evaluation.summary.endswith(f"; elsewhere 1 {kept.verdict}")  # the tables' word
 
@@ -225,7 +268,7 @@ def test_the_verdict_at_the_top_is_the_gates(low: float, high: float, ruling: st
     """A held model has no green answer at the top because some of its figures are good."""
     changes = {"name": "line_edit_similarity", "title": "Next line", "better": "higher", "low": low, "high": high}
     similarity = _loss(low, high).model_copy(update=changes)
-    evaluation = _evaluation(kept=_kept(-0.01, 0.03))
+    evaluation = _evaluation(specific=_specific(-0.02, -0.01), kept=_kept(-0.01, 0.03))
     evaluation = evaluation.model_copy(update={"metrics": (*evaluation.metrics, similarity)})
     judgements = tuple(judge(one, GateConfig()) for one in evaluation.metrics)
     decided, reasons = decide(judgements, GateConfig())

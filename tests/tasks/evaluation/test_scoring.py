@@ -83,6 +83,42 @@ def test_kept_means_that_the_whole_loss_lies_below_the_margin(lost: float, margi
     assert (metric.question, metric.margin, metric.verdict) == ("kept", margin, verdict)
 
 
+def test_a_gain_is_specific_by_how_much_it_is_larger_than_elsewhere() -> None:
+    """Half a nat a chunk is gained on held-out code, a tenth on the other, give or take a little."""
+    own = [chunk(n, 20.0, 19.5 + n % 3 / 100) for n in range(12)]
+    other = [chunk(n, 20.0, 19.9 + n % 3 / 100, domain="kept") for n in range(12)]
+    lines = [completion(n, "line", "x", "truth", domain=["kept", "held_out"][n % 2]) for n in range(24)]
+    metrics = [measure.metric(CONFIG) for measure in by_name([*own, *other], lines).values()]
+    loss, exact, similarity = scoring.specific(metrics)
+    assert [one.name for one in (loss, exact, similarity)] == [
+        "specific_loss",
+        "specific_line_exact_match",
+        "specific_line_edit_similarity",
+    ]
+    tokens = sum(row["tokens"] for row in own)
+    assert (loss.base, loss.tuned, loss.difference) == pytest.approx(
+        [(sum(row["tuned"] - row["base"] for row in rows)) / tokens for rows in (other, own)] + [-0.4 * 12 / tokens]
+    )
+    assert (loss.question, loss.better, loss.margin, loss.verdict) == ("specific", "lower", None, "improved")
+    assert (loss.items, loss.clusters, exact.difference, exact.verdict) == (24, 24, 0, "inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "repositories", "verdict"),
+    [(19.5, 12, "inconclusive"), (19.0, 12, "regressed"), (20.5, 12, "improved"), (20.5, 5, "inconclusive")],
+)
+def test_a_gain_that_any_code_has_is_not_specific(elsewhere: float, repositories: int, verdict: str) -> None:
+    own = [chunk(n, 20.0, 19.5 + n % 3 / 100) for n in range(12)]
+    other = [chunk(n, 20.0, elsewhere + n % 3 / 100, domain="kept", repo=f"k{n % repositories}") for n in range(12)]
+    metrics = [measure.metric(CONFIG) for measure in by_name([*own, *other], []).values()]
+    assert [one.verdict for one in scoring.specific(metrics)] == [verdict]
+
+
+def test_without_code_from_elsewhere_nothing_is_asked() -> None:
+    metrics = [measure.metric(CONFIG) for measure in by_name([chunk(n, 20.0, 19.5) for n in range(12)], []).values()]
+    assert scoring.specific(metrics) == []
+
+
 def test_noise_is_what_the_base_differs_from_itself_by() -> None:
     rows = [completion(item, "fim", "wrong", "truth", again="truth" if item < 3 else "wrong") for item in range(12)]
     rows[11]["again"] = None

@@ -55,7 +55,8 @@ def test_an_adapter_of_noise_is_worse(small_world: world.World, noise: ExportedM
     settings = {"line_prompts": 0, "fim_prompts": 0, "block_prompts": 0}
     report = judge(world.generate(small_world, noise, tmp_path / "made", **settings), tmp_path)
     assert report.metric("loss").verdict == report.metric("kept_loss").verdict == "regressed"
-    assert [metric.name for metric in report.metrics] == ["loss", "perplexity", "kept_loss", "kept_perplexity"]
+    names = ["loss", "perplexity", "kept_loss", "kept_perplexity", "specific_loss"]
+    assert [metric.name for metric in report.metrics] == names
     assert "generation.fim_prompts is 0" in " ".join(report.notes)
 
 
@@ -129,8 +130,8 @@ def test_every_figure_by_repository(report: EvaluationReport, shown: dict[str, t
 
 
 def test_what_there_is_to_see(shown: dict[str, tuple[Block, ...]]) -> None:
-    learned, kept = shown["learned"][0], shown["kept"][0]
-    assert isinstance(learned, Table) and learned.rows[0][1] == "improved"
+    own, kept = shown["held-out"][0], shown["kept"][0]
+    assert isinstance(own, Table) and own.rows[0][1] == "improved"
     assert isinstance(kept, Table) and (kept.rows[0][6][:4], kept.rows[0][1]) == ("0.05", "regressed")
     forest, against = shown["differences"]
     assert isinstance(forest, Figure) and b"<svg" in forest.image and "Held-out loss" in forest.alt

@@ -15,14 +15,15 @@ from tasks.gate import GateConfig, promotion, results
 from tasks.gate.results import Result
 from tasks.gate.stage import decide, judge, sections
 
-CONFIG = GateConfig()
+CONFIG = GateConfig(requires=("learned", "specific", "kept"))
+SPECIFIC = "Whether the gain is specific to this code was not required"
 
 
 def metric(name: str = "loss", low: float | None = -0.03, high: float | None = -0.01, **changes: Any) -> Metric:
     settings = {
-        "question": "kept" if name.startswith("kept") or name.endswith("_pass") else "learned",
+        "question": "kept" if name.endswith("_pass") else {"kept": "kept", "spec": "specific"}.get(name[:4], "learned"),
         "better": "lower" if name.endswith("loss") else "higher",
-        "margin": 0.05,
+        "margin": None if name.startswith("specific") else 0.05,
     }
     return Metric(
         name=name,
@@ -43,8 +44,9 @@ def decided(*metrics: Metric, config: GateConfig = CONFIG) -> tuple[str, str]:
     return ruling, " ".join(reasons)
 
 
-def test_learned_and_kept_is_promoted() -> None:
-    assert decided(metric(), metric("kept_loss", -0.01, 0.04), metric("humaneval_pass", -0.03, 0.03)) == (
+def test_what_was_learned_and_kept_is_promoted() -> None:
+    kept = metric("kept_loss", -0.01, 0.04), metric("humaneval_pass", -0.03, 0.03)
+    assert decided(metric(), metric("specific_loss"), *kept) == (
         "promote",
         "The tuned model learned this code and kept what it could do.",
     )
@@ -53,7 +55,19 @@ def test_learned_and_kept_is_promoted() -> None:
 @pytest.mark.parametrize(
     ("metrics", "said"),
     [
-        ([metric("loss", -0.03, 0.01), metric("kept_loss", -0.01, 0.01)], "learned this code is not shown: loss:"),
+        (
+            [metric("loss", -0.03, 0.01), metric("kept_loss", -0.01, 0.01)],
+            "better on this code is not shown: loss: non-inf",
+        ),
+        (
+            [metric(), metric("specific_loss", -0.03, 0.01), metric("kept_loss")],
+            "elsewhere is not shown: specific_loss: ",
+        ),
+        (
+            [metric(), metric("specific_loss", 0.01, 0.03), metric("kept_loss")],
+            "elsewhere is not shown: specific_loss: ",
+        ),
+        ([metric(), metric("kept_loss")], "gained more on this code than on code from elsewhere was not measured"),
         ([metric(), metric("kept_loss", -0.01, 0.06)], "kept what it could do is not shown: kept_loss: inconclusive"),
         ([metric(), metric("kept_loss"), metric("mbpp_pass", -0.1, -0.06)], "mbpp_pass: regressed"),
         ([metric()], "kept what it could do was not measured"),
@@ -67,6 +81,28 @@ def test_learned_and_kept_is_promoted() -> None:
 def test_what_holds_a_model_is_said(metrics: list[Metric], said: str) -> None:
     ruling, reasons = decided(*metrics)
     assert ruling == "hold" and said in reasons
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([], "(not measured)"),
+        ([metric("specific_loss")], "(improved)"),
+        ([metric("specific_loss", -0.03, 0.01)], "(inconclusive)"),
+        ([metric("specific_loss", 0.01, 0.03), metric("specific_line_exact_match", -0.2, -0.1)], "(regressed)"),
+    ],
+)
+def test_what_is_not_required_to_be_specific_is_said(found: list[Metric], said: str) -> None:
+    """It is no reason against a model, nor may it be said that it learned this code."""
+    config = GateConfig(requires=("learned", "kept"))
+    ruling, reasons = decided(metric(), *found, metric("kept_loss"), config=config)
+    assert ruling == "promote" and reasons.endswith(f"{SPECIFIC} {said}.") and "learned" not in reasons
+    assert SPECIFIC in decided(metric("loss", -0.03, 0.01), config=config)[1]
+
+
+def test_figures_of_what_is_specific_object_to_nothing() -> None:
+    asked = metric(), metric("specific_loss"), metric("kept_loss")
+    assert decided(*asked, metric("specific_line_exact_match", -0.2, -0.1))[0] == "promote"
 
 
 def test_what_is_not_required_may_be_missing_but_not_worse() -> None:
@@ -133,6 +169,24 @@ def test_a_challenger_must_not_be_worse(
     assert event.kind == kind and said in " ".join(event.reasons)
     champion = registry.champion()
     assert champion and champion.number == (2 if kind == "promote" else 1)
+
+
+def test_the_champion_is_asked_for_both_parts_of_what_is_specific_alone(tmp_path: Path) -> None:
+    """Neither has results of its own; the earlier champion was not even asked for it."""
+    registry = Registry(tmp_path / "registry")
+    settle(registry, tmp_path, "a", made(0.0))
+    event = settle(registry, tmp_path, "b", made(-0.02), figures=(metric(), metric("specific_loss")))
+    assert (event.kind, event.version) == ("promote", 2) and "specific_loss" not in " ".join(event.reasons)
+
+
+def test_records_of_two_questions_are_read() -> None:
+    """As version 5 of the stage wrote them."""
+    old = {"metric": "loss", "title": "Held-out loss", "question": "learned", "verdict": "learned", "decides": True}
+    told = {"ruling": "promote", "reasons": ["Good."], "judgements": [{**old, "finding": "well below"}]}
+    (judgement,) = GateDecision.model_validate(told).judgements
+    assert (judgement.question, judgement.verdict) == ("learned", "improved")
+    settings = GateConfig.model_validate({"requires": ["learned", "kept"], "decided_by": ["loss", "kept_loss"]})
+    assert settings.requires == ("learned", "kept")
 
 
 def test_other_items_cannot_be_compared(tmp_path: Path) -> None:
