@@ -110,7 +110,9 @@ def report_on(text: str) -> EvaluationReport:
     report: EvaluationReport = filled(EvaluationReport, text)
     metric: Metric = filled(Metric, text)
     names = ("loss", text, f"kept_{text}_pass")
-    kinds = [metric.model_copy(update={"name": name, "question": q}) for name in names for q in ("learned", "kept")]
+    kinds = [
+        metric.model_copy(update={"name": name, "question": q}) for name in names for q in get_args(schema.Question)
+    ]
     return report.model_copy(update={"metrics": tuple(kinds)})
 
 
