@@ -36,14 +36,14 @@ CLAIM = "learned this code"
 
 
 def generations(folder: Path, own: float, elsewhere: float | None, repositories: int = 12) -> Generations:
-    """Every chunk of 100 tokens gains so many nats on held-out code and elsewhere, give or take ten; every line of
+    """Every chunk of 100 tokens gains so many nats on held-out code and elsewhere, give or take five; every line of
     held-out code is told by the tuned model alone where it gains."""
     gains = {"held_out": own} if elsewhere is None else {"held_out": own, "kept": elsewhere}
     kinds = [(domain, gain, n) for domain, gain in gains.items() for n in range(24)]
     losses = [
         {
             **{"domain": domain, "repo": f"{domain}{n % repositories}", "path": "a.py", "language": "Python"},
-            **{"chunk": n, "tokens": 100, "base": 200.0, "again": 200.0, "tuned": 200.0 - gain + 10 * (-1) ** (n // 3)},
+            **{"chunk": n, "tokens": 100, "base": 200.0, "again": 200.0, "tuned": 200.0 - gain + 5 * (-1) ** (n // 3)},
         }
         for domain, gain, n in kinds
     ]
