@@ -17,11 +17,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread, main_thread
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
 import httpx
@@ -39,6 +39,7 @@ from prefect.settings import (
 
 from artifacts.errors import CodetuneError, InputError, StageError
 from flows import access, processes
+from tasks.insistence import insistence
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,6 @@ USUAL = "http://127.0.0.1:4200"
 """Where a server is looked for that nobody named."""
 STARTS = 3
 """Times in a row that a server is started again which ends before it answers."""
-ATTEMPTS = 90
-"""Of telling what happened, a second between two, while a server of ours starts again."""
 AGAIN = "finished stages are kept and training continues at its last checkpoint: run the same command again"
 
 
@@ -273,33 +272,6 @@ class Temporary(Server):
         self._ending.set()
         self._process.terminate()
         self._process.wait()
-
-
-@contextmanager
-def insistence(while_: Callable[[], bool]) -> Iterator[None]:
-    """Have every client of Prefect in this process repeat a request while the server cannot be reached, as long as
-    `while_()` says. By itself one does so only when it was answered before, and a run makes many new ones; and what is
-    to be told of stages is given up sooner than a server has started."""
-    from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
-    from prefect.events.clients import PrefectEventsClient
-
-    def keep(name: str, patient: Any, hasty: Any) -> property:
-        return property(lambda _: patient if while_() else hasty, lambda one, value: vars(one).update({name: value}))
-
-    connected = keep("_has_connected", True, False)
-    attempts = keep("_reconnection_attempts", ATTEMPTS, 0)
-    changed: list[tuple[type, str, property]] = [
-        (PrefectHttpxAsyncClient, "_has_connected", connected),
-        (PrefectHttpxSyncClient, "_has_connected", connected),
-        (PrefectEventsClient, "_reconnection_attempts", attempts),
-    ]
-    for kind, name, value in changed:
-        setattr(kind, name, value)
-    try:
-        yield
-    finally:
-        for kind, name, _ in changed:
-            delattr(kind, name)
 
 
 def answers(address: str) -> bool:

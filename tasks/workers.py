@@ -7,27 +7,48 @@ source is on the hub, the hub.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any, Generic, TypeVar, cast
+from uuid import UUID
 
-from prefect import task
+from prefect import engine, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from artifacts.errors import StageError, discreet
 from tasks.child import die_with
+from tasks.insistence import insist
 from tasks.mapping import Mapper, Pending, WorkersConfig, in_order
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def _end_with_parent(parent: int) -> None:
-    die_with(parent)  # waiting for more work, a pool's process would outlive a parent that is killed
+def _begin(parent: int) -> None:
+    """What a pool's process does first."""
+    die_with(parent)  # waiting for more work, it would outlive a parent that is killed
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it, too, and is for the parent
+    insist()
+    engine.handle_engine_signals = _as_error  # type: ignore[assignment]
+
+
+@contextmanager
+def _as_error(_run: UUID | None = None) -> Iterator[None]:
+    """In place of Prefect's, which makes a SystemExit of every error. The thread in the parent that waits for the pool
+    would end by it, and the parent would wait for ever."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        raise StageError(f"a part ended its process: {type(error).__name__}") from error
 
 
 def _task_runner(config: WorkersConfig) -> TaskRunner[Any]:
@@ -35,7 +56,7 @@ def _task_runner(config: WorkersConfig) -> TaskRunner[Any]:
         case "threads":
             return ThreadPoolTaskRunner(max_workers=config.count)
         case "processes":
-            return ProcessPoolTaskRunner(config.count, initializer=_end_with_parent, initargs=(os.getpid(),))
+            return ProcessPoolTaskRunner(config.count, initializer=_begin, initargs=(os.getpid(),))
         case "dask":
             from prefect_dask.task_runners import DaskTaskRunner
 
@@ -51,10 +72,23 @@ def started(config: WorkersConfig) -> Iterator[Mapper]:
         StageError: the Dask scheduler does not answer.
     """
     config.check()
+    others = {*multiprocessing.active_children()}
     with _light_parent(), _task_runner(config) as runner:
         if config.runner == "dask":
             _connect(runner, config.address)
-        yield PrefectMapper(runner, config.count)
+        try:
+            yield PrefectMapper(runner, config.count)
+        except BrokenProcessPool as error:
+            raise StageError(
+                "a process that computed parts was killed, as the system does when memory runs out",
+                field="workers.count",
+                remedy="take fewer processes, or workers.runner=threads",
+            ) from error
+        except BaseException:
+            # Nobody waits for what they still compute, or for a server that will not come back.
+            for process in {*multiprocessing.active_children()} - others:
+                process.kill()
+            raise
 
 
 class PrefectMapper:
@@ -114,10 +148,13 @@ def _light_parent() -> Any:
 
 def _connect(runner: Any, address: str | None) -> None:
     try:
-        runner.client  # noqa: B018 - connects when it is first looked at
+        client = runner.client  # connects when it is first looked at
     except (OSError, TimeoutError, ValueError) as error:
         raise StageError(
             f"no Dask scheduler answers at {address}: {error}",
             field="workers.address",
             remedy="start one with `dask scheduler`, and `dask worker ADDRESS` on each machine",
         ) from error
+    from tasks.cluster import Insistent
+
+    client.register_plugin(Insistent())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -152,6 +153,18 @@ def test_error_of_a_part_arrives_as_it_is(cluster: str) -> None:
 
 def fail(_item: int) -> None:
     raise InputError("bad part", field="somewhere")
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, "SIGKILL"])
+def test_a_part_that_ends_its_process_is_an_error(end: object, prefect_server: None) -> None:
+    with pytest.raises(StageError), started(WorkersConfig(runner="processes", count=1)) as mapper:
+        list(mapper.map("ending", end_by, [end]))
+
+
+def end_by(end: object) -> None:
+    if isinstance(end, type) and issubclass(end, BaseException):
+        raise end
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_processes_end_with_a_parent_that_is_killed(prefect_server: None) -> None:
