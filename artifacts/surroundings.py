@@ -8,22 +8,25 @@ may name the server that is told everything, or a file that says what is run. Th
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-_SOURCES = "prefect.settings.sources"
+_SOURCES, _CLASSES = "prefect.settings.sources", "prefect.settings.base"
 
 
 class _Settings(MetaPathFinder):
-    """Finds the module that reads them, once, and mends it as soon as it is loaded."""
+    """Finds a module that has them read, once, and mends it as soon as it is loaded."""
+
+    def __init__(self, name: str, mend: Callable[[Any], None]) -> None:
+        self._name, self._mend = name, mend
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
-        if name != _SOURCES:
+        if name != self._name:
             return None
         sys.meta_path.remove(self)
         found = find_spec(name)
@@ -32,7 +35,7 @@ class _Settings(MetaPathFinder):
 
             def exec_module(module: ModuleType) -> None:
                 load(module)
-                _leave_out(module)
+                self._mend(module)
 
             found.loader.exec_module = exec_module  # type: ignore[method-assign]
         return found
@@ -45,6 +48,11 @@ def _leave_out(sources: Any) -> None:
     sources._get_profiles_path_from_toml = _nothing
 
 
+def _name_no_file(classes: Any) -> None:
+    """Pydantic reads `.env` before Prefect says that it goes by nothing in it: a FIFO would never let go."""
+    classes.PrefectSettingsConfigDict = lambda **settings: {**settings, "env_file": None}
+
+
 def _nothing(*_: object, **__: object) -> dict[str, Any]:
     return {}
 
@@ -52,4 +60,4 @@ def _nothing(*_: object, **__: object) -> dict[str, Any]:
 def leave_out() -> None:
     """From now on, if Prefect was not imported yet."""
     if _SOURCES not in sys.modules:
-        sys.meta_path.insert(0, _Settings())
+        sys.meta_path[:0] = [_Settings(_SOURCES, _leave_out), _Settings(_CLASSES, _name_no_file)]
