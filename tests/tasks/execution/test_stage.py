@@ -102,20 +102,3 @@ def test_below_the_floor_no_program_runs_unless_that_is_allowed(
     done = run_execution(ExecutionConfig(allow_weak_sandbox=True), generations=made, workdir=tmp_path)
     assert done.passed == 1 and "weak" in done.summary
     assert "without landlock" in str(STAGE.show(done)[0].blocks[0])
-
-
-@pytest.mark.parametrize(
-    ("limits", "answer", "reason"),
-    [
-        ({"seconds": 2}, "    import time; time.sleep(3)\n", "timed out"),
-        ({"seconds": 60}, "    import time; time.sleep(3)\n", "passed"),
-        ({"memory_mib": 256}, "    held = bytes(300 << 20)\n", "out of memory"),
-        ({"memory_mib": 1024}, "    held = bytes(300 << 20)\n", "passed"),
-    ],
-)
-def test_programs_have_the_limits_that_are_set(
-    limits: dict[str, float], answer: str, reason: str, tmp_path: Path
-) -> None:
-    made = generations(tmp_path, {"base": [answer + RIGHT], "tuned": [answer + RIGHT]})
-    run_execution(ExecutionConfig.model_validate(limits), generations=made, workdir=tmp_path)
-    assert set(pq.read_table(tmp_path / "verdicts.parquet")["reason"].to_pylist()) == {reason}

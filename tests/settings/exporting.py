@@ -1,0 +1,51 @@
+"""Exporting: a random model of two layers, merged and compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.config import PipelineConfig
+from tasks.exporting import STAGE
+from tests.conftest import SMALL_MODEL
+from tests.settings.table import Lab, Row
+from tests.tasks.exporting.pieces import Pieces, make, tiny_llama
+
+
+def pieces(lab: Lab) -> Pieces:
+    folder = lab.folder()
+    return make(folder, tiny_llama(folder / "base", SMALL_MODEL))
+
+
+def look_exported(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
+    """Which files there are, and what they were compared with."""
+    made = STAGE.run(config.exporting, **lab.once(pieces).inputs(), workdir=lab.folder())
+    files = {path.relative_to(made.path).as_posix() for path in made.path.rglob("*.safetensors")}
+    return {
+        "files": files,
+        "adapter": made.adapter_comparison.against,
+        "adapter bound": made.adapter_comparison.bound,
+        "adapter positions": made.adapter_comparison.positions,
+        "merged": made.merged_comparison and made.merged_comparison.against,
+        "merged bound": made.merged_comparison and made.merged_comparison.bound,
+        "merged positions": made.merged_comparison and made.merged_comparison.positions,
+    }
+
+
+GIVEN = {"exporting.quantization": "none", "exporting.positions": 40}
+
+
+def row(first: Any, second: Any, *apart: str) -> Row:
+    return Row(first, second, look_exported, GIVEN, apart=frozenset(apart))
+
+
+ROWS = {
+    f"exporting.{name}": made
+    for name, made in {
+        "merged": row(True, False, "files", "merged", "merged bound", "merged positions"),
+        "quantization": row("none", "int8", "adapter"),
+        "max_shard_gb": row(2.0, 0.0003, "files"),
+        "positions": row(40, 20, "adapter positions", "merged positions"),
+        "adapter_bound": row(1e-4, 1e-3, "adapter bound"),
+        "merged_tolerance": row(0.004, 0.008, "merged bound"),
+    }.items()
+}

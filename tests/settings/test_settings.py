@@ -1,0 +1,63 @@
+"""Every setting that is part of a stage's key does something: else a change of it costs a run and changes nothing.
+
+The settings are those of the configuration's models; each needs a row in the tables beside this file.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.settings import exporting, generation, judging, machine, pipeline, sampling, tokenization, training
+from tests.settings.table import Lab, Row, at, differing, settings, written
+
+TABLE: dict[str, Row] = {
+    **machine.ROWS,
+    **sampling.ROWS,
+    **tokenization.ROWS,
+    **training.ROWS,
+    **exporting.ROWS,
+    **generation.ROWS,
+    **judging.ROWS,
+    **pipeline.ROWS,
+}
+SETTINGS = list(settings())
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("lab"))
+
+
+def test_every_keyed_setting_has_a_row_and_every_row_a_setting() -> None:
+    assert sorted(TABLE) == sorted(SETTINGS)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_setting_does_something(name: str, lab: Lab) -> None:
+    row = TABLE[name]
+    first, second = configs = row.configs(name, lab)
+    keys = [at(config.keyed(), written(name)) for config in configs]
+    assert keys[0] != keys[1], "it is no part of the key, or both values are one"
+    seen = lab.seen(row.look, first), lab.seen(row.look, second)
+    assert seen[0] != seen[1]
+    if row.seen is not None:
+        assert seen == row.seen
+    if row.apart is not None:
+        assert differing(*seen) == row.apart
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("model.") and name != "kept"])
+def test_a_setting_reaches_its_stage(name: str, lab: Lab) -> None:
+    stage = name.partition(".")[0]
+    told = [pipeline.recorded(lab, config).told[stage] for config in TABLE[name].configs(name, lab)]
+    assert told[0] != told[1]
+
+
+LOOKS = {row.look: name for name, row in reversed(TABLE.items())}
+
+
+@pytest.mark.parametrize("name", LOOKS.values())
+def test_what_is_seen_comes_of_the_settings_alone(name: str, lab: Lab) -> None:
+    row = TABLE[name]
+    config, _ = row.configs(name, lab)
+    assert lab.look(row.look, config) == lab.seen(row.look, config)

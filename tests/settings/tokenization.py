@@ -1,0 +1,47 @@
+"""Tokenization: the chunks that a few files give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from artifacts.schema import DatasetSample
+from flows.config import PipelineConfig
+from tasks.base_model import ModelReference
+from tasks.tokenization import STAGE
+from tests.settings.table import Lab, Row
+from tests.tasks.tokenization import toys
+from tests.tasks.tokenization.samples import reference, write_sample
+
+
+def model(lab: Lab) -> ModelReference:
+    return reference(toys.code_llama(lab.folder()))
+
+
+def sample(lab: Lab) -> DatasetSample:
+    return write_sample(lab.folder(), toys.CORPUS * 3, toys.CORPUS[:1])
+
+
+def look_chunks(lab: Lab, config: PipelineConfig) -> dict[str, list[Any]]:
+    """Ids and masks of both sides."""
+    made = STAGE.run(config.tokenization, sample=lab.once(sample), model=lab.once(model), workdir=lab.folder())
+    sides = {side: pq.read_table(made.path / f"{side}.parquet").to_pylist() for side in ("train", "held_out")}
+    return {side: [(row["input_ids"], row.get("completion_mask")) for row in rows] for side, rows in sides.items()}
+
+
+FIM = {"tokenization.format": "fim", "tokenization.max_length": 64}
+TRAIN = frozenset({"train"})
+BOTH = frozenset({"train", "held_out"})
+
+ROWS = {
+    f"tokenization.{name}": row
+    for name, row in {
+        "format": Row("causal", "instruct", look_chunks, apart=TRAIN),
+        "max_length": Row(32, 16, look_chunks, apart=BOTH),
+        "fim_rate": Row(0.2, 1.0, look_chunks, FIM, apart=TRAIN),
+        "spm_rate": Row(0.0, 1.0, look_chunks, FIM, apart=TRAIN),
+        "seed": Row(0, 1, look_chunks, FIM, apart=TRAIN),
+        "add_eos": Row(True, False, look_chunks, apart=BOTH),
+    }.items()
+}
