@@ -194,9 +194,9 @@ _ASSIGNED = (
     rf"(?P<secret>{_IN_QUOTES}{{2,500}})(?=\\{{0,2}}(?P=quote))",
     # password=…, PASSWORD=…, password%3D…
     rf"{_NAME}(?:=>|:=|=(?!=)|%3[dD])(?P<secret>{_VALUE}{{3,500}}+){_CALL}",
-    # password: …, password = …: what might be a variable or a word of a sentence is none
+    # password: …, password = …: what might be a word of a sentence is none, unless the line ends there
     rf"{_NAME}[ \t]{{0,8}}(?::|=>|:=|=(?!=)|%3[aA])[ \t]{{0,8}}"
-    r"(?=[A-Za-z._]{0,100}+[^\sA-Za-z._,;:(\[{)\]}\"'\\]|(?<=: )[A-Za-z._]{3,100}+[ \t]*(?:[\r\n]|\Z))"
+    r"(?=[A-Za-z._]{0,100}+[^\sA-Za-z._,;:(\[{)\]}\"'\\]|(?<=[ \t])[A-Za-z._]{3,100}+[ \t]*(?:[\r\n]|\Z|[ \t]#))"
     rf"(?P<secret>{_VALUE}{{3,500}}+){_CALL}",
     # <password>…</password>
     r"[a-zA-Z]{3,24}+>(?P<secret>[^<>\s][^<>\r\n]{2,300})</",
@@ -208,6 +208,16 @@ _IN_HEADER = (
     r"(?P<secret>(?i:digest|hawk|oauth|signature|aws4-[\w-]{1,20}|vapid|mac)\s[^\r\n]{1,4000}|[^\s'\",;}\]]{1,4000})",
 )
 _BASIC = "basic authentication"
+_REST = r"[^\r\n|;&]{0,200}?"
+"""The rest of a command, as far as is looked."""
+_GIVEN = rf"[\"']?(?!{_FILLED_IN})(?![A-Z_]+\b)(?P<secret>[^\s\"'|;&<>]{{3,300}})"
+"""What a command is given, and no placeholder."""
+_SET = (
+    r"[ \t]{1,4}[\w./:@-]{0,80}?(?i:token|key|password|passwd|secret|pass)[ \t]{1,4}"
+    rf"{_GIVEN}(?=[\"']?[ \t]{{0,8}}(?:[\r\n]|\Z))"
+)
+"""What the commands that set a variable or a setting are given."""
+_ORDINARY_NAMES = "BOS|EOS|PAD|UNK|MASK|SEP|CLS|CACHE|PUBLIC|PRIMARY|FOREIGN|SORT|STAGE"
 
 _PLACES = (
     *_places(
@@ -238,11 +248,87 @@ _PLACES = (
         r"[a-zA-Z]{3,24}+\\{0,2}[\"'`]?\]?\s{0,4}(?:=>|:=|[=!]==?|[:=,]|%3[aAdD])\s{0,4}[bBrRuU]?\\{0,2}[\"'`]?"
         r"(?=[\w.~+/-]{0,200}?\d)(?=[\w.~+/-]{0,200}?[A-Za-z])(?P<secret>[\w.~+/-]{12,500}+=*)(?![(\[])",
     ),
+    # WHATEVER_TOKEN=…, WHATEVER_KEY=…
+    *_places(
+        "secret by its name",
+        "token key",
+        rf"(?-i:(?<![A-Z_])(?!(?:{_ORDINARY_NAMES})_)[A-Z][A-Z0-9_]{{0,40}}_)",
+        *(f"(?=[A-Z]{{3,5}}(?![A-Za-z])){pattern}" for pattern in _ASSIGNED),
+    ),
+    *_places("secret by its name", "token", r"\b(?:arg|env|export)[ \t]{1,4}", *_ASSIGNED),
+    *_places(
+        "secret by its name",
+        "pass",
+        r"(?<![a-z])",
+        r"(?i:pass)(?![a-zA-Z])[ \t]{0,4}=(?!=)[ \t]{0,4}"
+        rf"(?=\S{{0,80}}[A-Za-z])(?P<secret>{_VALUE}{{4,500}}+){_CALL}",
+    ),
     *_places(
         "secret on a command line",
         "password passwd passphrase pwd secret key token credential",
         r"--?(?:[a-z]{1,20}-){0,3}",
-        rf"[a-z]{{3,24}}+[ \t]+(?!-|[A-Z_]+\b)(?P<secret>{_VALUE}{{3,500}}+)",
+        rf"(?!tokens)[a-z]{{3,24}}+[ \t=]+(?:<<<[ \t]*)?(?!-|[A-Z_]+\b)(?P<secret>{_VALUE}{{3,500}}+)",
+    ),
+    # docker login -p …, sshpass -p…
+    *_places("secret on a command line", "login", "", rf"(?i:login)\b{_REST}\s-p[ \t=]{{1,4}}{_GIVEN}"),
+    *_places("secret on a command line", "sshpass twine mongo", "", rf"[a-z]{{5,9}}\b{_REST}\s-p[ \t=]{{0,4}}{_GIVEN}"),
+    *_places("secret on a command line", "mysql mariadb 7z", "", rf"\w{{2,20}}{_REST}\s-p{_GIVEN}"),
+    *_places("secret on a command line", "redis-cli", "", rf"redis-cli{_REST}\s-a[ \t]{{1,4}}{_GIVEN}"),
+    *_places("secret on a command line", "zip", "", rf"zip\b{_REST}\s-P[ \t]{{0,4}}{_GIVEN}"),
+    *_places("secret on a command line", "ldap", "", rf"ldap[a-z]{{2,12}}{_REST}\s-w[ \t]{{1,4}}{_GIVEN}"),
+    *_places(
+        "secret on a command line",
+        "curl http",
+        r"(?<![\w/.:-])",
+        rf"(?:curl{_REST}\s-u|https?(?=[ \t]){_REST}\s-a[ \t]{{1,4}})"
+        r"[\"']?[\w.@+-]{1,64}:(?P<secret>[^\s'\"]{2,200})",
+    ),
+    *_places("secret on a command line", "-u", r"\s|^", rf"-U[ \t=]{{0,4}}[\w.@+\\/-]{{1,64}}%{_GIVEN}"),
+    *_places("secret on a command line", "pass:", r"-(?:pass(?:in|out)?|k)[ \t]{1,4}[\"']?", rf"pass:{_GIVEN}"),
+    *_places(
+        "secret on a command line",
+        "echo printf",
+        r"(?<![\w-])",
+        rf"[a-z]{{4,6}}[ \t]{{1,4}}(?:-\w[ \t]{{1,4}})?{_GIVEN}[\"']?[ \t]{{0,4}}\|"
+        r"[^\r\n]{0,100}?(?:-stdin|--with-token|login)",
+    ),
+    *_places(
+        "Vault token",
+        "login vault_token",
+        "",
+        r"(?i:login|vault_token)[ \t=]{1,4}(?P<secret>(?:hv[sbr]|[sb])\.[\w-]{4,})",
+    ),
+    *_places(
+        "Weights & Biases key",
+        "wandb",
+        "",
+        r"(?i:wandb)[^\r\n]{0,120}?(?<!\w)(?P<secret>(?:\w{1,20}-)?[0-9a-f]{40})(?!\w)",
+    ),
+    # ENV NAME …, setenv NAME …, config set name …
+    *_places(
+        "secret by its name", "env setenv setx set", r"(?<![\w-])", rf"(?:ENV|setenv|setx|set[ \t]+-\w{{1,3}}){_SET}"
+    ),
+    *_places("secret by its name", "set", r"config(?:ure)?[ \t]{1,4}", rf"(?i:set){_SET}"),
+    *_places("secret by its name", "requirepass masterauth", "", rf"[a-z]{{10,11}}[ \t]{{1,4}}{_GIVEN}"),
+    *_places(
+        "secret by its name",
+        "identified",
+        "",
+        r"(?i:identified\s{1,4}(?:with\s{1,4}\w{1,40}\s{1,4})?by)\s{1,4}(?P<quote>[\"'])(?P<secret>(?:(?!(?P=quote))[^\r\n]){2,300})",
+    ),
+    *_places(
+        "Kaggle key",
+        "username",
+        "",
+        r"username\\{0,2}[\"']\s{0,4}:\s{0,4}\\{0,2}[\"'][^\"'\r\n]{1,80}[\"'],\s{0,4}\\{0,2}[\"']key\\{0,2}[\"']\s{0,4}:\s{0,4}\\{0,2}[\"']"
+        r"(?P<secret>[^\"'\\\r\n]{8,200})",
+    ),
+    # .pgpass: host:port:database:user:password
+    *_places(
+        "password in an address",
+        ":",
+        r"(?:^|\s)[\w.*-]{1,90}",
+        r":(?:\d{4,5}|\*):[A-Za-z_*][\w.*-]{0,63}:[\w.*-]{1,64}:(?P<secret>[^\s:]{4,200})(?=[ \t]*(?:[\r\n]|\Z))",
     ),
     *_places(
         "secret on a command line",

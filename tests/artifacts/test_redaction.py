@@ -54,6 +54,29 @@ SECRETS = [
     ("https://h.example/x?X-Amz-Signature=abcdef", "abcdef"), ("password%3Dhunter2", "hunter2"),
     ("//registry.npmjs.org/:_authToken=0a1b2c3d-0000-4e5f", "0a1b2c3d"), ('{"token": "0123456789abcdef"}', "0123456789abcdef"),
     ("HF_TOKEN=abcdefghi1", "abcdefghi1"), ("access_token: abc123xyz", "abc123xyz"),
+    # commands and lines of configuration
+    *((text, "sesame") for text in (
+        "password = sesame", "PASSWORD = sesame\n", "db.password = sesame # staging", "db_password  =  sesame",
+        "passphrase = sesame", "pass = sesame", "ansible_ssh_pass=sesame", "PGPASSWORD=sesame psql", "secret = sesame",
+        "aws_secret_access_key = sesameXUtnFEMI", "openai.api_key = sesameabcdef", "ARG TOKEN=sesame1",
+        "ENV API_TOKEN sesame1", "setenv WANDB_API_KEY sesameabc", "set -x HF_TOKEN sesameabc", "KAGGLE_KEY=sesame0123",
+        "aws configure set aws_secret_access_key sesameXUt", "npm config set //r.example/:_authToken sesame-1",
+        "mysql -u root -psesame db", "mysqldump -psesame db", "7z x -psesame a.7z", "zip -P sesame a.zip f", "unzip -Psesame a.zip",
+        "docker login -u me -p sesame ghcr.io", "az login -u me -p sesame", "helm registry login r -p sesame",
+        "echo sesame | docker login --password-stdin", "gh auth login --with-token <<< sesame12",
+        "sshpass -p sesame ssh me@host", "sshpass -psesame ssh me@host", "twine upload -u me -p sesame dist/*",
+        "mongosh -u me -p sesame", "redis-cli -h x -a sesame ping", "requirepass sesame", "ldapsearch -D cn=x -w sesame",
+        "curl -ume:sesame https://h.example", "curl --user=me:sesame https://h.example", "http -a me:sesame h.example",
+        "smbclient //h/x -U me%sesame", "openssl rsa -passin pass:sesame", "kubectl --token=sesame get pods",
+        "huggingface-cli login --token sesameabc", "vault login s.sesameabc", "GRANT ALL TO me IDENTIFIED BY 'sesame'",
+        "git remote add o https://me:sesame@h.example/a.git", "Authorization: token sesame",
+        "machine h login me password sesame", "db.example.org:5432:mydb:me:sesame",
+        '{"username":"me","key":"sesame0123456789abcdef"}',
+    )),
+    *((text, "0123456789abcdef") for text in (
+        f"wandb login {'0123456789abcdef' * 2}01234567", f"wandb login --relogin {'0123456789abcdef' * 2}01234567",
+        f"wandb.login(key='{'0123456789abcdef' * 2}01234567')", f"export WANDB_API_KEY={'0123456789abcdef' * 2}01234567",
+    )),
     # headers
     ("headers={'Authorization': 'Bearer 0123456789abcdef', 'Accept': '*/*'}", "0123456789abcdef"),
     ("[(b'authorization', b'Bearer 0123456789abcdef')]", "0123456789abcdef"),
@@ -85,6 +108,9 @@ ORDINARY = [
     "tokenizer = AutoTokenizer.from_pretrained(folder); token = tokenizer.decode(ids)",
     "def login(user: str, password: str) -> None: self.password = password",
     "password = getpass.getpass(); key = keys[0]; secret = os.environ['SECRET']; api_key=api_key, token=token",
+    "password = get_password()\nsecret = vault.read(name)\ntoken = next(stream)\napi_key = settings.key",
+    "docker run -p 8080:80 image; mkdir -p a/b; mysql -P 3306 -h db; zip -r a.zip b; grep -u a, pass = 3, pass@1=0.35",
+    "docker login -p $PASSWORD; mysql -p; sshpass -e ssh h; --max-new-tokens 256 --pad-token=<unk>; EOS_TOKEN=end",
     "if password is None: raise ValueError('password: not given')",
     "error: secret: none found; password must be set; credentials: missing",
     "key: 5a63f68f7a19, cache_key=9f86d081884c, the key of a stage",
@@ -132,7 +158,7 @@ def test_a_secret_of_the_environment_is_found_however_it_is_written(
         assert STARS in said and secret not in said and said.endswith("to me")
 
 
-HOSTILE = ["password", "password='a", "password=", "sk-", "eyJ-", "://a:b", "a:", "-", " ", "&a-", "%3a%2f%2f", "token>a",
+HOSTILE = ["login -p", "mysql -p", "wandb 0", "echo a", ":1234:a:b:", "set a", "pass=", "A_TOKEN", "password", "password='a", "password=", "sk-", "eyJ-", "://a:b", "a:", "-", " ", "&a-", "%3a%2f%2f", "token>a",
            "-----BEGIN PRIVATE KEY-----", "authorization='", "hf_-", "xoxb-1", "0123456789abcdef"]  # fmt: skip
 
 
