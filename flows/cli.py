@@ -138,6 +138,7 @@ def run(
                     "verdict": summary.verdict,
                     "version": summary.version,
                     "reasons": summary.reasons,
+                    "verdicts": summary.verdicts,
                 }
             )
         )

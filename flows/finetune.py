@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from artifacts import faults
 from artifacts.errors import discreet
 from artifacts.escaping import code, quoted
+from artifacts.intervals import Verdict
 from artifacts.presentation import Section, Table, Text
 from artifacts.registry import Registry
 from artifacts.schema import (
@@ -81,6 +82,8 @@ class RunSummary(Record):
     """Its version; None for a model that was never promoted."""
     reasons: tuple[str, ...]
     """Of the verdict, in sentences."""
+    verdicts: dict[str, Verdict]
+    """Of the figures that decide, by metric."""
 
 
 @task(
@@ -159,6 +162,7 @@ def _through(
         verdict="hold" if event.kind == "hold" else "promote",
         version=event.version,
         reasons=event.reasons,
+        verdicts={one.metric: one.verdict for one in results.decided.judgements if one.decides},
     )
     DONE.get().append(summary)
     dashboard.publish("run", [_overview(run.outcomes, results.report, event)])

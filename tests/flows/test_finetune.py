@@ -29,6 +29,8 @@ from flows import cli, naming
 from flows.config import build
 from flows.stages import STAGES
 from flows.terminal import Terminal
+from tasks.evaluation.words import QUESTIONS
+from tasks.exporting.card import EVALUATION
 from tests.conftest import SMALL_MODEL
 from tests.tasks.functional.suites import row, write
 from tests.tasks.training import jobs
@@ -95,7 +97,9 @@ def run(code: Path, store: Path, *changes: str) -> dict[str, Any]:
     with redirect_stdout(output):
         status = cli.guarded(arguments(code, store, *changes))
     assert status == 0
-    stages: dict[str, Any] = json.loads(output.getvalue().splitlines()[-1])["stages"]
+    told = json.loads(output.getvalue().splitlines()[-1])
+    assert {"loss", "specific_loss", "kept_loss", "kept_small_pass"} == told["verdicts"].keys()
+    stages: dict[str, Any] = told["stages"]
     return stages
 
 
@@ -206,6 +210,17 @@ def test_an_export_is_judged_again_by_its_folder(first: dict[str, Any], own_code
     assert found["model"] == model and found["generations"] == first["generation"]["path"]
     (kept,) = [one for one in found["report"]["metrics"] if one["name"] == "kept_loss"]
     assert kept["margin"] == 9 and found["evaluation"] != first["evaluation"]["path"]
+    (specific,) = [one for one in found["report"]["metrics"] if one["name"] == "specific_loss"]
+    assert (specific["question"], specific["margin"]) == ("specific", None)
+
+
+def test_the_model_card_with_the_results_is_beside_the_report(first: dict[str, Any]) -> None:
+    """No file of the export changes when it is judged."""
+    before = (Path(first["exporting"]["path"]) / "adapter" / "README.md").read_text()
+    (card,) = (Path(first["reporting"]["path"]) / "cards").iterdir()
+    assert card.name == "adapter.md" and card.read_text().startswith(before.partition(EVALUATION)[0])
+    results = card.read_text().partition(EVALUATION)[2]
+    assert all(question in results for question in QUESTIONS.values()) and "Held-out loss" in results
 
 
 def test_an_export_is_judged_by_other_suites(
