@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,12 @@ def bytes_of(sample: DatasetSample) -> str:
 
 def dropped(sample: DatasetSample, step: str) -> dict[str, int]:
     return next(entry.dropped for entry in sample.funnel if entry.name == step)
+
+
+def make_socket(path: Path) -> None:
+    """A file that is a socket, which stays when the socket is closed."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
 
 
 def write_jsonl(path: Path, records: list[dict[str, Any]]) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import socket
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tasks.sampling import SamplingConfig, source_fingerprint
 from tasks.sampling.configuration import LocalSource
 from tasks.sampling.local_source import OpenLocalSource
 from tests.tasks.sampling.conftest import Sample
-from tests.tasks.sampling.reading import PROGRAM, dropped, everything
+from tests.tasks.sampling.reading import PROGRAM, dropped, everything, make_socket
 
 
 def opened(*paths: object, **settings: object) -> OpenLocalSource:
@@ -43,7 +42,7 @@ def code(tmp_path: Path) -> Path:
 
 def test_only_regular_files_are_taken(code: Path) -> None:
     os.mkfifo(code / "pipe.py")
-    socket.socket(socket.AF_UNIX).bind(str(code / "socket.py"))
+    make_socket(code / "socket.py")
     (code / "device.py").symlink_to("/dev/zero")
     (code / "loop.py").symlink_to(code / "loop.py")
     (code / "around").symlink_to(code)
@@ -62,7 +61,7 @@ def test_a_source_that_is_no_folder_and_no_file_is_refused(kind: str, tmp_path: 
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":
-        socket.socket(socket.AF_UNIX).bind(str(path))
+        make_socket(path)
     with pytest.raises(InputError) as refusal:
         opened("/dev/zero" if kind == "device" else path)
     assert refusal.value.field == "sampling.source.paths" and "no folder and no file" in str(refusal.value)

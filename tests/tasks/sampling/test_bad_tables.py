@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import socket
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,7 +16,7 @@ from artifacts.errors import InputError
 from tasks.sampling import SamplingConfig, json_lines, source_fingerprint
 from tests.tasks.sampling import bad_tables
 from tests.tasks.sampling.conftest import Sample
-from tests.tasks.sampling.reading import dropped, everything
+from tests.tasks.sampling.reading import dropped, everything, make_socket
 
 COLUMNS = {"content": "content", "repo": "repo", "path": "path", "license": "license", "size": "size"}
 
@@ -96,7 +95,7 @@ def test_what_is_no_file_of_data_is_refused_at_once(kind: str, name: str, sample
         case "FIFO":
             os.mkfifo(path)
         case "socket":
-            socket.socket(socket.AF_UNIX).bind(str(path))
+            make_socket(path)
         case "device":
             path.symlink_to("/dev/zero")
         case "folder":
