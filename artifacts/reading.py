@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO, NoReturn
 
 from artifacts.errors import CodetuneError, InputError
@@ -25,6 +27,9 @@ MOST_PARTS = 10_000_000
 """Most values in JSON: two bytes of text may stand for ninety in memory. A tokenizer has some 2 million."""
 MOST_DIGITS = 64
 """Longest whole number in JSON; `model_max_length` has 31 digits where a tokenizer has no bound."""
+_OURS = ("artifacts", "tasks", "flows")
+_CALL = re.compile(r"\w\(\) (?:got an unexpected keyword|got multiple values|missing \d+ required|takes \w+ )")
+"""What Python says of a call that does not fit."""
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -113,7 +118,8 @@ def parse_json(text: bytes) -> Any:
 def blamed_on(path: Path, *, field: str | None = None, remedy: str | None = None) -> Iterator[None]:
     """Whatever is raised in the block is the fault of a file that a person gave: one message that names the file.
 
-    Not for blocks that compute: memory that runs out there is no fault of a file.
+    Not for blocks that compute: memory that runs out there is no fault of a file. And what no file can bring about is
+    a fault of the code here: it is raised as it is.
 
     Raises:
         InputError: for any other error.
@@ -123,11 +129,27 @@ def blamed_on(path: Path, *, field: str | None = None, remedy: str | None = None
     except CodetuneError:
         raise
     except Exception as error:
+        if _is_fault_of_code(error):
+            raise
         _refuse(path, _in_a_line(error), field, remedy, error)
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # a library in Rust that gave up, for Python no Exception
             raise
         _refuse(path, _in_a_line(error), field, remedy, error)
+
+
+def _is_fault_of_code(error: Exception) -> bool:
+    """Whether code of this project names what is not there, or calls something as it cannot be called."""
+    last = error.__traceback__
+    while last and last.tb_next:
+        last = last.tb_next
+    if last is None or last.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _OURS:
+        return False
+    if isinstance(error, AttributeError):
+        return isinstance(error.obj, ModuleType)
+    if isinstance(error, TypeError):
+        return bool(_CALL.search(str(error)))
+    return isinstance(error, (NameError, ImportError, NotImplementedError))
 
 
 def _refuse(path: Path, why: str, field: str | None, remedy: str | None, cause: BaseException | None) -> NoReturn:

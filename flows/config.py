@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from typing import Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -19,7 +20,7 @@ from artifacts.redaction import secret_settings
 from flows import recipes
 from flows.recipes import text
 from tasks.base_model import ModelConfig
-from tasks.evaluation import EvaluationConfig
+from tasks.evaluation import NAMES, EvaluationConfig
 from tasks.execution import ExecutionConfig
 from tasks.exporting import ExportingConfig
 from tasks.gate import GateConfig
@@ -75,6 +76,18 @@ class PipelineConfig(Config):
             settings = recipes.merge(recipes.load(name), settings)
         refuse_secrets(settings)
         return _with_quantization(settings)
+
+    @model_validator(mode="after")
+    def _decidable(self) -> PipelineConfig:
+        """What decides is known before the work by name, if not whether it can be measured."""
+        for pattern in self.gate.decided_by:
+            if not pattern.endswith(("_pass", "*")) and not any(fnmatch(name, pattern) for name in NAMES):
+                raise InputError(
+                    f"{shown(repr(pattern))} is the name of no figure, and no pattern of any",
+                    field="gate.decided_by",
+                    remedy=f"figures are {', '.join(sorted(NAMES))}, and <suite>_pass of a functional suite",
+                )
+        return self
 
     def job(self) -> JobShape:
         """What preflight needs to know of the run."""

@@ -43,6 +43,9 @@ ORPHANED = f"The worker of this run is gone, and the run ended with it. {RESUME}
 class Ended(BaseException):
     """Somebody else ends this run; the text says who, for a person."""
 
+    killed = True
+    """For the store's list of runs, as the dashboard has it: nobody cancelled the run."""
+
 
 def main() -> int:
     """Run the engine until it is done. Returns the exit status."""

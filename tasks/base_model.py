@@ -64,7 +64,7 @@ class ModelConfig(Config):
     name: GivenPath = "codellama/CodeLlama-7b-Instruct-hf"
     """A repository on the hub, or a folder with `config.json`, weights and tokenizer."""
     revision: Name | None = None
-    """Branch, tag or commit of a hub repository; it is resolved to a commit when the run starts."""
+    """Branch, tag or commit of a hub repository; it is resolved to a commit when the run starts. A folder has none."""
 
 
 class ModelReference(Record):
@@ -89,6 +89,12 @@ def locate(config: ModelConfig) -> ModelReference:
     """
     try:
         if folder := _folder(config.name):
+            if config.revision is not None:
+                raise InputError(
+                    f"{config.name} is a folder, and a folder has no revisions",
+                    field="model.revision",
+                    remedy="leave it out, or check the folder out as it was then",
+                )
             return _locate_in(folder, config.name)
     except OSError as error:
         raise InputError(

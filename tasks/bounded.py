@@ -13,6 +13,7 @@ import os
 import resource
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def ask(function: str, path: Path, *arguments: str, field: str, remedy: str, sec
             field=field,
             remedy=remedy,
         )
+    if "fault" in answer:
+        raise RuntimeError(answer["fault"])
     if "problem" in answer:
         raise InputError(answer["problem"], field=answer["field"], remedy=answer["remedy"])
     return answer["result"]
@@ -67,6 +70,8 @@ def _serve(function: str, arguments: list[str], limits: dict[str, Any]) -> dict[
             return {"result": called(path, *arguments[1:])}
     except InputError as error:
         return {"problem": error.problem, "field": error.field, "remedy": error.remedy}
+    except Exception:  # no fault of the file
+        return {"fault": traceback.format_exc()}
 
 
 if __name__ == "__main__":

@@ -214,6 +214,8 @@ class Run:
             self._entry.end("completed")
         elif isinstance(error, Exception):
             self._entry.end("failed", str(error))
+        elif getattr(error, "killed", False):
+            self._entry.end("killed", str(error))
         else:
             self._entry.end("cancelled")
 

@@ -74,6 +74,14 @@ def configure(recipe: str, changes: list[str] | None, store: Path | None) -> Pip
     return build(recipe, changes or [])
 
 
+def say_what_is_looked_at(config: PipelineConfig) -> None:
+    """Before the model is asked for: a hub that does not answer takes its time."""
+    from flows.output import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"looking at the model {config.model.name} …", style="dim", markup=False)
+
+
 def use_store(store: Path | None) -> None:
     """Have everything of this process use that store, if one is given.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from flows.commands.options import Changes, Recipe, StorePath, configure
+from flows.commands.options import Changes, Recipe, StorePath, configure, say_what_is_looked_at
 
 
 def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = None) -> int:
@@ -25,6 +25,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = Non
 
     config.training.check()
     config.workers.check()
+    say_what_is_looked_at(config)
     with tempfile.TemporaryDirectory() as folder:
         model = locate(config.model)
         report = STAGE.run(config.preflight, model=model, job=config.job(), workdir=Path(folder), progress=SILENT)

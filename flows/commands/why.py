@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from artifacts.errors import InputError
-from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure
+from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure, say_what_is_looked_at
 from flows.stages import STAGES
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def why(
     from tasks.explaining import explain
     from tasks.walking import Walk
 
+    say_what_is_looked_at(config)
     walk = Walk(Store.to_read())
     pipeline(walk, config, locate(config.model))
     if stage not in walk.steps:

@@ -57,6 +57,14 @@ DOMAINS: dict[str, tuple[Question, str, str]] = {
 """By domain: what is asked about it, what its metrics' names and titles begin with."""
 
 
+_KINDS = (*_OF_FILES, *(f"{suite}_{name}" for suite, names in SCORES.items() for name in names))
+NAMES = frozenset(
+    {f"{prefix}{kind}" for _, prefix, _ in DOMAINS.values() for kind in _KINDS}
+    | {f"specific_{kind}" for kind in _KINDS if kind != "perplexity"}
+)
+"""Every metric but those of functional suites, which are called `<suite>_pass`."""
+
+
 def score(completions: Iterable[Row]) -> list[dict[str, Any]]:
     """A row per answer and score: `domain, suite, item, repo, language, score, base, again, tuned`.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from artifacts.configuration import Config
+from artifacts.configuration import Config, Name
 from artifacts.escaping import code, quoted
 from artifacts.presentation import Section, Table, Text
 from artifacts.presentation import to_markdown as to_markdown_block
@@ -35,7 +35,7 @@ from tasks.reporting.verdict import Answer, KeyFigure, answers_of, compared, key
 class ReportingConfig(Config):
     """The report."""
 
-    title: str = "codetune report"
+    title: Name = "codetune report"
     """Stands above the verdict and in the browser's tab."""
 
 

@@ -78,6 +78,36 @@ def test_errors_of_a_block_name_the_file_and_stops_do_not() -> None:
             raise stop
 
 
+def in_our_code(statement: str) -> None:
+    """As a module of this project would do it."""
+    exec(statement, {"__name__": "tasks.somewhere", "__builtins__": __builtins__})
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("unknown", NameError),
+        ("def f():\n  if 0: x = 1\n  return x\nf()", UnboundLocalError),
+        ("import json; json.lods", AttributeError),
+        ("from json import lods", ImportError),
+        ("def f(a): pass\nf(1, 2)", TypeError),
+        ("def f(a): pass\nf(b=2)", TypeError),
+        ("def f(a): pass\nf()", TypeError),
+    ],
+)
+def test_a_fault_of_the_code_is_not_blamed_on_a_file(statement: str, error: type[Exception]) -> None:
+    with pytest.raises(error), blamed_on(Path("here.json")):
+        in_our_code(statement)
+
+
+@pytest.mark.parametrize(
+    "statement", ["{}['x']", "[].get('x')", "1 + 'a'", "int('a')", "None['a']", "import json; json.loads('{')"]
+)
+def test_what_a_file_brings_about_is(statement: str) -> None:
+    with pytest.raises(InputError), blamed_on(Path("here.json")):
+        in_our_code(statement)
+
+
 def test_lines_end_where_editors_end_them() -> None:
     text = "a\r\nb\x0cc\u2028d\x85e\x1cf\x0bg\u2029h\rlast"
     assert lines_of(text) == ["a\r\n", "b\x0cc\u2028d\x85e\x1cf\x0bg\u2029h\r", "last"]

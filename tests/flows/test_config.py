@@ -17,8 +17,11 @@ from pydantic import ValidationError
 from artifacts.errors import InputError
 from artifacts.installation import PROJECT
 from flows import recipes
+from flows.cli import guarded
 from flows.config import PipelineConfig, build
 from flows.stages import STAGES
+from tasks import base_model
+from tasks.base_model import ModelConfig, ModelReference
 from tasks.sampling.configuration import GithubCodeSource, LocalSource
 
 
@@ -236,6 +239,37 @@ def test_no_setting_takes_an_impossible_path(setting: str, value: str) -> None:
         with pytest.raises(InputError) as caught:
             build("demo", [setting + one])
         assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("value", ["", " ", "\t"])
+def test_a_report_has_a_title(value: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build("demo", [f'reporting.title="{value}"'])
+    assert caught.value.field == "reporting.title"
+
+
+@pytest.mark.parametrize("pattern", ["lose", "kept_los", "humaneval", "fim_*_mach", "Loss", "specific_perplexity"])
+def test_a_pattern_that_is_no_figure_decides_nothing(pattern: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build("demo", [f"gate.decided_by=[loss, '{pattern}']"])
+    assert caught.value.field == "gate.decided_by" and pattern in caught.value.problem
+
+
+@pytest.mark.parametrize("pattern", ["loss", "kept_*", "*", "line_*_match", "specific_fim_exact_match", "x_pass"])
+def test_patterns_of_figures_decide(pattern: str) -> None:
+    assert build("demo", [f"gate.decided_by=['{pattern}']"]).gate.decided_by == (pattern,)
+
+
+@pytest.mark.parametrize("command", [["preflight", "demo"], ["why", "training", "demo"]])
+def test_it_is_said_what_is_waited_for(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def silent(config: ModelConfig) -> ModelReference:
+        assert config.name in capsys.readouterr().err
+        raise InputError("no answer")
+
+    monkeypatch.setattr(base_model, "locate", silent)
+    assert guarded([*command, "--set", "model.name=some/model"]) == 2
 
 
 def test_text_has_no_nul_whoever_gives_it() -> None:

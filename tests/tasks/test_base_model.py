@@ -59,6 +59,12 @@ def test_folder_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.Monke
     assert locate(ModelConfig(name="mine")).fingerprint == found.fingerprint
 
 
+def test_a_folder_has_no_revisions(model: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        locate(ModelConfig(name=str(model), revision="v1"))
+    assert refused.value.field == "model.revision"
+
+
 def test_what_the_system_cannot_read_is_named(model: Path) -> None:
     (model / "model.safetensors").unlink()
     (model / "model.safetensors").symlink_to("/proc/self/mem")  # whose first bytes nobody can read, root neither

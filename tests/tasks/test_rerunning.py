@@ -20,6 +20,7 @@ from prefect.states import Scheduled
 from artifacts.pruning import prune
 from artifacts.store import Store
 from flows import cli
+from flows.deployed import Ended
 from tasks.policy import Run
 from tests.tasks.chain import FIRST, SECOND, Settings, calls, chain
 from tests.waiting import ended_task_runs
@@ -83,6 +84,14 @@ def test_the_ledger_tells_a_failed_run_and_its_retry(tmp_path: Path, capsys: pyt
     assert cli.guarded(["runs", "--store", str(tmp_path / "store"), "--json"]) == 0
     runs = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
     assert [run["state"] for run in runs] == ["completed", "failed"] and runs[0]["bytes"] > 1000
+
+
+def test_the_ledger_tells_a_run_whose_worker_was_killed_from_a_cancelled_one(tmp_path: Path) -> None:
+    for error, state in ((Ended("its worker is gone"), "killed"), (KeyboardInterrupt(), "cancelled")):
+        store = Store(tmp_path / state)
+        with pytest.raises(type(error)), Run(store):
+            raise error
+        assert [run.state for run in store.ledger.runs()] == [state]
 
 
 def failed_at_second(folder: Path, **parameters: Any) -> Any:
