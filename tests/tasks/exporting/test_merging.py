@@ -107,6 +107,8 @@ def test_fan_in_fan_out_is_refused(tmp_path: Path, base: Path) -> None:
 
 
 def test_adapted_embeddings_that_are_tied_are_refused(tmp_path: Path) -> None:
+    import peft  # noqa: F401  # what torch says of itself on its first import would be raised anew by `pytest.warns`
+
     tied = tiny_llama(tmp_path / "tied", BASE_MODEL, tie_word_embeddings=True)
     with pytest.warns(UserWarning, match="tie_word_embeddings"):
         adapter = Adapter.read(make_checkpoint(tmp_path, tied, target_modules=["embed_tokens"]).path / "adapter")
