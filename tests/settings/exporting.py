@@ -22,6 +22,7 @@ def look_exported(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     files = {path.relative_to(made.path).as_posix() for path in made.path.rglob("*.safetensors")}
     return {
         "files": files,
+        "card": (made.path / "adapter" / "README.md").read_text(),
         "adapter": made.adapter_comparison.against,
         "adapter bound": made.adapter_comparison.bound,
         "adapter positions": made.adapter_comparison.positions,
@@ -42,7 +43,7 @@ ROWS = {
     f"exporting.{name}": made
     for name, made in {
         "merged": row(True, False, "files", "merged", "merged bound", "merged positions"),
-        "quantization": row("none", "int8", "adapter"),
+        "quantization": row("none", "int8", "adapter", "card"),
         "max_shard_gb": row(2.0, 0.0003, "files"),
         "positions": row(40, 20, "adapter positions", "merged positions"),
         "adapter_bound": row(1e-4, 1e-3, "adapter bound"),

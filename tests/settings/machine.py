@@ -33,8 +33,7 @@ def look_plan(model: dict[str, Any], *gpus: Gpu) -> Look:
 def models(lab: Lab) -> Hub:
     """One model, whose older commit has other weights."""
     server = Hub(models={"some/model": SMALL_MODEL}, older={"some/model": {OLDER: BASE_MODEL}})
-    server.__enter__()
-    return server
+    return lab.enter_context(server)
 
 
 def look_model(lab: Lab, config: PipelineConfig) -> int:

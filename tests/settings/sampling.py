@@ -89,6 +89,7 @@ def folder(lab: Lab) -> Path:
         for file in range(3):
             (root / place / f"m{file}.py").write_text(program(10 * number + file))
     (root / "one" / "a" / "test_x.py").write_text(program(90))
+    (root / "two" / "c" / "main.go").write_text(ODD["main.go"])
     git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
         subprocess.run([*git, *command], check=True)
@@ -114,8 +115,7 @@ def hub(lab: Lab) -> Hub:
     server = Hub(datasets=sets)
     server.repositories["dataset", "me/mine"].older = {OLDER: files(3000)}
     server.repositories["dataset", "codeparrot/github-code"].older = {OLDER: shards(2)}
-    server.__enter__()
-    return server
+    return lab.enter_context(server)
 
 
 def learned_from(lab: Lab) -> DatasetSample:
@@ -237,6 +237,7 @@ def rows_of(stage: str) -> dict[str, Row]:
             "source[github-code].shards": row(1, 3, "github-code"),
             "files": row(5, 1000),
             "languages": row(["Python"], ["Go", "Python"], apart={"main.go"}),
+            "languages (in a folder)": row(["Python"], ["Go", "Python"], "local", {"two/c/main.go"}),
             "licenses": row(["MIT"], None, apart={"gpl.py"}),
             "quality.max_bytes": row(10_000, None, apart={"large.py"}),
             "quality.max_line_length": row(1000, None, apart={"long_line.py"}),
@@ -247,7 +248,8 @@ def rows_of(stage: str) -> dict[str, Row]:
             "quality.max_encoded_run": row(1024, None, apart={"encoded_run.py"}),
             "quality.max_encoded_share": row(0.5, None, apart={"encoded_share.py"}),
             "held_out": replace(row(0.1, 0.5), look=sides),
-            "seed": replace(row(0, 1), look=sides),
+            "seed (which are taken)": row(0, 1, files=10),
+            "seed (which are held out)": replace(row(0, 1), look=sides),
         }.items()
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -33,6 +34,8 @@ class Row:
     """What is seen with each, where a person can say."""
     apart: frozenset[str] | None = None
     """Of two dictionaries that are seen: the keys whose values differ, and no others."""
+    least: frozenset[str] = frozenset()
+    """The same where others may differ as well: one for each place where the setting is used."""
 
     def configs(self, name: str, lab: Lab) -> tuple[PipelineConfig, PipelineConfig]:
         """The pipeline's configuration with the one value and with the other."""
@@ -46,10 +49,11 @@ class Row:
         return made[0], made[1]
 
 
-class Lab:
-    """Where stages run for the table. Everything is made once, and no run is repeated."""
+class Lab(ExitStack):
+    """Where stages run for the table. Everything is made once, no run is repeated, and servers end with it."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._folder = folder
         self._made: dict[Any, Any] = {}
         self._folders = 0
@@ -102,9 +106,14 @@ def settings(model: type[BaseModel] = PipelineConfig, at: str = "") -> Iterator[
             )
 
 
+def setting(name: str) -> str:
+    """Whose row it is: a setting that is used in several ways has one for each, with a word on it in brackets."""
+    return name.partition(" (")[0]
+
+
 def written(name: str) -> str:
     """A setting as people write it: without the kind."""
-    return re.sub(r"\[.*?\]", "", name)
+    return re.sub(r"\[.*?\]", "", setting(name))
 
 
 def put(tree: dict[str, Any], dotted: str, value: Any) -> None:

@@ -5,10 +5,12 @@ The settings are those of the configuration's models; each needs a row in the ta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.settings import exporting, generation, judging, machine, pipeline, sampling, tokenization, training
-from tests.settings.table import Lab, Row, at, differing, settings, written
+from tests.settings.table import Lab, Row, at, differing, setting, settings, written
 
 TABLE: dict[str, Row] = {
     **machine.ROWS,
@@ -24,12 +26,13 @@ SETTINGS = list(settings())
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(tmp_path_factory.mktemp("lab"))
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with Lab(tmp_path_factory.mktemp("lab")) as made:
+        yield made
 
 
 def test_every_keyed_setting_has_a_row_and_every_row_a_setting() -> None:
-    assert sorted(TABLE) == sorted(SETTINGS)
+    assert {setting(name) for name in TABLE} == set(SETTINGS)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -44,6 +47,8 @@ def test_a_setting_does_something(name: str, lab: Lab) -> None:
         assert seen == row.seen
     if row.apart is not None:
         assert differing(*seen) == row.apart
+    if row.least:
+        assert differing(*seen) >= row.least
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("model.") and name != "kept"])

@@ -29,10 +29,12 @@ def look_training(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     shape = read_shape(SMALL_MODEL)
     plan = judge(config.preflight, config.job(), shape, machine(), download=False).plan
     trainers: list[Any] = []
+    first: dict[str, str] = {}
     build, threads, workdir = run.build_trainer, torch.get_num_threads(), lab.folder()
 
     def building(*arguments: Any) -> Any:
         trainers.append(build(*arguments))
+        first.update(digest(trainers[0].model.state_dict()))
         return trainers[0]
 
     try:
@@ -43,11 +45,13 @@ def look_training(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
         torch.set_num_threads(threads)
     optimizer = trainers[0].optimizer.optimizer
     settings = json.loads((workdir / "result" / "adapter" / "adapter_config.json").read_text())
-    weights = sorted(made.adapter.items())
+    args = trainers[0].args
     return {
         **{name: made.metrics[name] for name in ("loss", "learning_rate", "grad_norm", "tokens")},
-        "weights": sha256(b"".join(weight.numpy().tobytes() for _, weight in weights)).hexdigest(),
-        "shapes": {name: tuple(weight.shape) for name, weight in weights},
+        "first weights": first,
+        "weights": digest(made.adapter),
+        "shapes": {name: tuple(weight.shape) for name, weight in made.adapter.items()},
+        "sequences": args.per_device_train_batch_size * args.gradient_accumulation_steps,
         "adapter": {name: settings[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules")},
         "optimizer": (
             type(optimizer).__name__,
@@ -55,9 +59,14 @@ def look_training(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
             optimizer.param_groups[0]["weight_decay"],
         ),
         "dtypes": sorted({str(weight.dtype) for weight in trainers[0].model.state_dict().values()}),
-        "clipped to": trainers[0].args.max_grad_norm,
+        "clipped to": args.max_grad_norm,
         "threads": computing,
     }
+
+
+def digest(weights: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Of an adapter's weights, by name."""
+    return {name: sha256(weight.numpy().tobytes()).hexdigest() for name, weight in weights.items() if "lora_" in name}
 
 
 GIVEN = {
@@ -70,28 +79,27 @@ GIVEN = {
 }
 
 
-def row(first: Any, second: Any, *apart: str, **given: Any) -> Row:
-    settings = GIVEN | {f"training.{name}": value for name, value in given.items()}
-    return Row(first, second, look_training, settings, apart=frozenset(apart) or None)
+def row(first: Any, second: Any, *least: str) -> Row:
+    return Row(first, second, look_training, GIVEN, least=frozenset(least))
 
 
 ROWS = {
     f"training.{name}": made
     for name, made in {
-        "quantization": row("none", "int8"),
-        "lora.r": row(8, 4),
-        "lora.alpha": row(16, 32),
-        "lora.dropout": row(0.0, 0.5),
-        "lora.target_modules": row(["q_proj", "v_proj"], ["q_proj"]),
-        "effective_batch": row(4, 2),
-        "learning_rate": row(5e-3, 1e-3),
-        "max_steps": row(3, 2),
-        "warmup_steps": row(1, 2),
-        "scheduler": row("linear", "constant_with_warmup"),
-        "optimizer": row("adamw_torch_fused", "adamw_torch"),
-        "weight_decay": row(0.0, 0.5),
-        "max_grad_norm": row(1.0, 1e-3),
-        "seed": row(42, 43),
-        "cpu_threads": row(1, 2),
+        "quantization": row("none", "int8", "dtypes", "loss"),
+        "lora.r": row(8, 4, "shapes", "adapter"),
+        "lora.alpha": row(16, 32, "adapter", "weights"),
+        "lora.dropout": row(0.0, 0.5, "adapter", "weights"),
+        "lora.target_modules": row(["q_proj", "v_proj"], ["q_proj"], "shapes", "adapter"),
+        "effective_batch": row(4, 2, "sequences", "tokens"),
+        "learning_rate": row(5e-3, 1e-3, "learning_rate", "weights"),
+        "max_steps": row(3, 2, "loss"),
+        "warmup_steps": row(1, 2, "learning_rate", "weights"),
+        "scheduler": row("linear", "constant_with_warmup", "learning_rate", "weights"),
+        "optimizer": row("adamw_torch_fused", "adamw_torch", "optimizer"),
+        "weight_decay": row(0.0, 0.5, "optimizer", "weights"),
+        "max_grad_norm": row(1.0, 1e-3, "weights"),
+        "seed": row(42, 43, "first weights", "tokens"),
+        "cpu_threads": row(1, 2, "threads"),
     }.items()
 }
