@@ -129,13 +129,14 @@ def settle(
     *,
     figures: tuple[Metric, ...] = (),
     ruling: Ruling = "promote",
+    config: GateConfig = CONFIG,
 ) -> Event:
     """A run's last step, for a model that the gate would promote."""
     workdir = folder / name
     workdir.mkdir()
     results.write(found, workdir / "results.parquet")
     figures = figures or (metric(margin=margin),)
-    judgements = tuple(judge(one, CONFIG) for one in figures)
+    judgements = tuple(judge(one, config) for one in figures)
     decision = GateDecision(path=workdir, ruling=ruling, reasons=("Good.",), judgements=judgements)
     candidate = Candidate(
         id=name * 12,
@@ -146,7 +147,7 @@ def settle(
         report="",
         recorded=now(),
     )
-    return promotion.settle(registry, candidate, CONFIG, figures)
+    return promotion.settle(registry, candidate, config, figures)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,14 @@ def test_the_champion_is_asked_for_both_parts_of_what_is_specific_alone(tmp_path
     settle(registry, tmp_path, "a", made(0.0))
     event = settle(registry, tmp_path, "b", made(-0.02), figures=(metric(), metric("specific_loss")))
     assert (event.kind, event.version) == ("promote", 2) and "specific_loss" not in " ".join(event.reasons)
+
+
+def test_where_what_is_specific_alone_decides_its_parts_are_compared(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    settle(registry, tmp_path, "a", made(0.0))
+    config = GateConfig(decided_by=("specific_*",))
+    worse = settle(registry, tmp_path, "b", made(0.08), figures=(metric(), metric("specific_loss")), config=config)
+    assert worse.kind == "hold" and "loss: regressed" in " ".join(worse.reasons)
 
 
 def test_records_of_two_questions_are_read() -> None:
