@@ -23,6 +23,7 @@ from artifacts import durable, reading
 from artifacts.errors import InputError, StageError
 from artifacts.locks import MOMENT, Lock
 from artifacts.paths import shown
+from artifacts.redaction import redact
 from artifacts.verdicts import Candidate, Event, Ruling, Version
 
 RESULTS = "results.parquet"
@@ -201,9 +202,8 @@ class Registry:
         reasons: tuple[str, ...],
     ) -> Event:
         number = max((event.number for event in self.events()), default=0) + 1
-        event = Event(
-            number=number, at=now(), kind=kind, candidate=candidate.id, version=version, by=by, reasons=reasons
-        )
+        said = tuple(map(redact, reasons))  # what somebody wrote for everybody who shares the store, and for good
+        event = Event(number=number, at=now(), kind=kind, candidate=candidate.id, version=version, by=by, reasons=said)
         building = self._events / f".{uuid.uuid4().hex}"
         durable.write(building, event.model_dump_json(indent=1))
         building.rename(self._events / f"{number:08d}.json")

@@ -101,6 +101,16 @@ def test_a_held_model_is_findable_and_can_be_promoted_by_hand(registry: Registry
         registry.promote(registry.find("v1"), "again")
 
 
+def test_a_secret_in_a_reason_is_not_kept(registry: Registry, tmp_path: Path) -> None:
+    token = "ghp_" + "A1b2" * 9
+    registry.settle(candidate("a"), always("hold"))
+    registry.promote(registry.find("aaaa"), f"as {token} allows")
+    registry.settle(candidate("b"), always("promote"))
+    registry.rollback(None, f"https://me:{token}@host/x")
+    kept = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert len(kept) > 4 and not any(token in text for text in kept)
+
+
 @pytest.mark.parametrize("name", ["v9", "zzzz", "", "a"])
 def test_an_unknown_model_is_said(registry: Registry, name: str) -> None:
     with pytest.raises(InputError, match="no model or version"):
