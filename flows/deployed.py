@@ -2,6 +2,8 @@
 
 It runs that engine, and adds what a run needs on a machine where everything may be killed:
 
+- It runs the flows of this project and no other code, whatever its deployment names: whoever may ask a server for a run
+  chooses among those, on every machine with a worker.
 - It ends with its worker, however that ends: the kernel tells it, from its first moment on. Nobody else would notice
   such a run any more, and it would keep its place in the pool.
 - However it ends, its state says so, in words that a person understands.
@@ -20,11 +22,13 @@ import socket
 import sys
 import time
 from types import FrameType
+from typing import Any
 from uuid import UUID
 
 import httpx
 
-from flows import environment, processes
+from artifacts.errors import InputError
+from flows import environment, processes, programs
 
 ENGINE = "prefect.engine"
 PATIENCE = 300.0
@@ -78,7 +82,29 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not (said.startswith(("Engine execution", "Execution")) and " exception" in said)
 
 
+def _load_ours(run: Any) -> Any:
+    """The flow of a run, in the folder that its deployment names; one that names other code has failed."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import State, StateType
+
+    if run.deployment_id is None:
+        raise ValueError("the run has no deployment")
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment(run.deployment_id)
+        try:
+            places = programs.folders(deployment)
+        except InputError as error:
+            client.set_flow_run_state(run.id, State[None](type=StateType.FAILED, message=str(error)), force=True)
+            raise SystemExit(0) from None
+    for place in places:
+        os.chdir(place)
+    return programs.load(deployment.entrypoint or "")
+
+
 def _run_engine() -> SystemExit:
+    from prefect import flow_engine
+
+    flow_engine.load_flow = _load_ours  # type: ignore[assignment]  # its flows are of any signature
     try:
         runpy.run_module(ENGINE, run_name="__main__", alter_sys=True)
     except SystemExit as status:

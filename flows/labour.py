@@ -1,7 +1,8 @@
 """The command `prefect` in a process that works for this project: `python -m flows.labour worker start --pool gpu`.
 
 A worker of Prefect's runs whatever command, in whatever folder and environment, a run or its deployment names. This one
-runs one command, and refuses a run that names another: which programs run here is not for a request to say.
+runs one command, and refuses a run that names another: which programs run here is not for a request to say. Nor which
+flow it loads to hear who is to be told of a run's end (`flows/programs.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from artifacts.errors import InputError
+from flows import programs
 
 COMMAND = "python -P -m flows.deployed"
 """Prefect's own engine, in a process that ends with its worker and outlives a server that goes away."""
@@ -60,5 +62,6 @@ def template() -> dict[str, Any]:
 
 if __name__ == "__main__":
     ProcessWorker.job_configuration = Job
+    programs.keep_to_ours()
     sys.argv[0] = "prefect"
     runpy.run_module("prefect", run_name="__main__")

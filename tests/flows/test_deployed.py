@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -119,6 +121,73 @@ def test_a_run_that_meets_its_workers_end_in_what_it_writes_says_so() -> None:
     assert done.returncode == 0
     state = state_of(run)
     assert state.is_crashed() and state.message == deployed.ORPHANED
+
+
+SHELL = {"prefect.deployments.steps.run_shell_script": {"script": "touch {mark}"}}
+OTHERS: dict[str, dict[str, Any]] = {
+    "a command before": {"entrypoint": "flows.finetune.finetune", "pull_steps": [SHELL]},
+    "a command beside the folder": {
+        "entrypoint": "flows.finetune.finetune",
+        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": "/"}} | SHELL],
+    },
+    "a file": {"entrypoint": "theirs.py:theirs", "path": "{folder}"},
+    "a module": {"entrypoint": "os.system"},
+    "a module in their folder": {
+        "entrypoint": "theirs.theirs",
+        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": "{folder}"}}],
+    },
+}
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_deployment_does_not_say_which_code_is_run(kind: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    (tmp_path / "theirs.py").write_text(f"open({str(mark)!r}, 'w')\ntheirs = None\n")
+    said = json.loads(json.dumps(OTHERS[kind]).replace("{mark}", str(mark)).replace("{folder}", str(tmp_path)))
+    (home := tmp_path / "home").mkdir()
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow(some_flow)
+        place = client.create_deployment(flow_id, f"theirs-{kind}", **said)
+        run = client.create_flow_run_from_deployment(place, state=Pending()).id
+    variables = {**os.environ, "PREFECT__FLOW_RUN_ID": str(run), "PREFECT_API_URL": settings.PREFECT_API_URL.value()}
+    command = [sys.executable, "-P", "-m", "flows.deployed"]
+    done = subprocess.run(command, env=variables, cwd=home, timeout=60, capture_output=True, text=True)
+    state = state_of(run)
+    assert state.is_failed() and "deployment cannot" in (state.message or ""), done.stderr
+    assert done.returncode == 0 and not mark.exists()
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("kind", OTHERS)
+def test_nor_which_code_a_worker_asks_who_is_to_be_told(kind: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    (tmp_path / "theirs.py").write_text(f"open({str(mark)!r}, 'w')\ntheirs = None\n")
+    said = json.loads(json.dumps(OTHERS[kind]).replace("{mark}", str(mark)).replace("{folder}", str(tmp_path)))
+    with get_client(sync_client=True) as client:
+        place = client.create_deployment(client.create_flow(some_flow), f"told-{kind}", **said)
+        run = client.create_flow_run_from_deployment(place, state=Pending()).id
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ASKED, str(run)],
+        env={**os.environ, "PREFECT_API_URL": settings.PREFECT_API_URL.value() or ""},
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
+    assert "InputError" in done.stderr and not mark.exists()
+
+
+ASKED = """
+import asyncio, sys
+from prefect import get_client
+from prefect.workers import process
+from flows import programs
+programs.keep_to_ours()
+async def ask():
+    async with get_client() as client:
+        await process.load_flow_from_flow_run(client, await client.read_flow_run(sys.argv[1]))
+asyncio.run(ask())
+"""
 
 
 def signals_caught(process: subprocess.Popen[bytes]) -> bool:
