@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prefect import State, flow
+from pydantic import BaseModel, Field, ValidationError
 
 from artifacts import faults
+from artifacts.configuration import GivenPath, Name
 from artifacts.errors import InputError
 from artifacts.schema import (
     DatasetSample,
@@ -52,6 +53,30 @@ class Reevaluation(Record):
     reasons: tuple[str, ...]
 
 
+class _Place(BaseModel):
+    """An artifact of the store."""
+
+    place: str = Field(pattern=r"^[a-z]+/[0-9a-f]{64}$")
+
+
+class _Base(BaseModel):
+    """The base model's name, and what it was then."""
+
+    name: GivenPath
+    revision: Name | None
+    fingerprint: str | None = None
+
+
+class _Inputs(BaseModel):
+    """What an export was made from, as its manifest tells: a file that may have been altered."""
+
+    sample: _Place
+    tokens: _Place
+    base: _Place | None = None
+    plan: Plan
+    model: _Base
+
+
 @flow(
     name="evaluate",
     flow_run_name=forms.name_after(lambda parameters: parameters["model"]),
@@ -85,9 +110,9 @@ def _reevaluate(model: str, config: PipelineConfig, suites: list[str] | None) ->
     store = Store.from_environment()
     with faults.in_words(store.place):
         exported = _open(store, place_of(model, store), ExportedModel)
-        inputs = store.manifest(exported).provenance.get("inputs", {})
+        made_from = _inputs(exported, store)
     with faults.in_words(store.place), Run(store, (), config.workers, recipe=config.recipe or "") as run:
-        made, judged, decided = _judge(run, config, exported, inputs)
+        made, judged, decided = _judge(run, config, exported, made_from)
     return Reevaluation(
         model=str(exported.path),
         evaluation=str(judged.path),
@@ -98,24 +123,33 @@ def _reevaluate(model: str, config: PipelineConfig, suites: list[str] | None) ->
     )
 
 
-def _judge(
-    run: Run, config: PipelineConfig, exported: ExportedModel, inputs: Mapping[str, Mapping[str, Any]]
-) -> tuple[Generations, EvaluationReport, GateDecision]:
-    store = run.store
+def _inputs(exported: ExportedModel, store: Store) -> _Inputs:
+    """What an export was made from.
+
+    Raises:
+        InputError: its manifest does not say.
+    """
     try:
-        sample = _open(store, inputs["sample"]["place"], DatasetSample)
-        tokens = _open(store, inputs["tokens"]["place"], TokenizedDataset)
-        base = _open(store, inputs["base"]["place"], QuantizedBase) if "base" in inputs else None
-        plan = Plan.model_validate(inputs["plan"])
-        named = ModelConfig(name=inputs["model"]["name"], revision=inputs["model"]["revision"])
-    except KeyError as missing:
+        return _Inputs.model_validate(store.manifest(exported).provenance.get("inputs", {}))
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()) or "inputs"
         raise InputError(
-            f"{exported.path} does not say which {missing} it was made from",
+            f"{exported.path} does not say, or not in a form that is known, what it was made from: {wrong}",
             field="MODEL",
             remedy="export it again with this version: codetune run RECIPE --refresh exporting",
-        ) from missing
-    model = locate(named)
-    check_unchanged(model, inputs["model"].get("fingerprint"))
+        ) from error
+
+
+def _judge(
+    run: Run, config: PipelineConfig, exported: ExportedModel, made_from: _Inputs
+) -> tuple[Generations, EvaluationReport, GateDecision]:
+    store = run.store
+    sample = _open(store, made_from.sample.place, DatasetSample)
+    tokens = _open(store, made_from.tokens.place, TokenizedDataset)
+    base = _open(store, made_from.base.place, QuantizedBase) if made_from.base else None
+    plan = made_from.plan
+    model = locate(ModelConfig(name=made_from.model.name, revision=made_from.model.revision))
+    check_unchanged(model, made_from.model.fingerprint)
     fits = base if base and base.quantization == config.generation.quantization else None
     kept = run.stage(sampling.KEPT, config.kept, sample=sample) if config.kept else None
     made = run.stage(
