@@ -114,9 +114,7 @@ def write(page: Page, folder: Path) -> None:
 def write_cards(export: Path, answers: Sequence[Answer], figures: Sequence[KeyFigure], folder: Path) -> None:
     """The model cards of an export, `adapter.md` and `merged.md`, with what the run says: they were written, and belong
     to the export, before there was anything to compare."""
-    table = to_markdown_block(
-        Table(("", "base → tuned", "difference"), tuple((f.label, f.value, f.note) for f in figures))
-    )
+    table = to_markdown_block(Table(("", "", ""), tuple((f.label, f.value, f.note) for f in figures)))
     results = "\n\n".join([EVALUATION, *(f"**{one.question}** {quoted(one.sentence)}" for one in answers), table])
     for card in sorted(export.glob("*/README.md")):
         folder.mkdir(exist_ok=True)

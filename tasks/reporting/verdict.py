@@ -91,18 +91,22 @@ def specific(evaluation: EvaluationReport) -> Answer:
     question = QUESTIONS["specific"]
     found = next((one for one in evaluation.metrics if one.name == "specific_loss"), None)
     if not found:
-        return Answer(question, "Not asked: there was no code from elsewhere to compare with.", "neutral")
+        return Answer(
+            question, "Whether the gain is specific was not asked: there was no code from elsewhere.", "neutral"
+        )
     changes = (
         f"the loss changed by {_signed(found, found.tuned)} nats per token on held-out code and by"
         f" {_signed(found, found.base)} on code from elsewhere"
     )
     if not found.gain:
-        return Answer(question, f"It cannot be said: {changes}, too few repositories for an interval.", "neutral")
+        return Answer(
+            question, f"Whether it is cannot be said: {changes}, of too few repositories for an interval.", "neutral"
+        )
     between = f"a difference of {signed(found)} {interval(found)}"
     if found.verdict == "inconclusive":
-        return Answer(question, f"Not shown: {changes}, {between}, which includes zero.", "neutral")
+        return Answer(question, f"A specific gain is not shown: {changes}, {between}, which includes zero.", "neutral")
     if found.verdict == "regressed":
-        return Answer(question, f"It is not: {changes}, {between}.", "bad")
+        return Answer(question, f"The gain is not specific: {changes}, {between}.", "bad")
     if not evaluation.learned:
         return Answer(question, f"No gain is shown that could be: {changes}, {between}.", "neutral")
     return Answer(question, f"The gain is specific: {changes}, {between}.", "good")
@@ -219,12 +223,12 @@ def _speed_note(device: str, predicted: float | None) -> str:
 
 
 def _metric_figure(metric: Metric) -> KeyFigure:
+    label, tone = LABELS.get(metric.name, metric.title), TONES[metric.verdict]
+    base, tuned = show(metric, metric.base), show(metric, metric.tuned)
+    if metric.question == "specific":
+        return KeyFigure(label, signed(metric), f"{interval(metric)}: {tuned} against {base}", tone)
     note = f"{signed(metric)} {interval(metric)}" if metric.difference else f"no change: {metric.verdict}"
-    label = LABELS.get(metric.name, metric.title)
-    between = "against" if metric.question == "specific" else "→"
-    first, second = (metric.tuned, metric.base) if metric.question == "specific" else (metric.base, metric.tuned)
-    value = f"{show(metric, first)} {between} {show(metric, second)}"
-    return KeyFigure(label, value, note, TONES[metric.verdict])
+    return KeyFigure(label, f"{base} → {tuned}", note, tone)
 
 
 def show(metric: Metric, value: float) -> str:

@@ -38,7 +38,7 @@ from tasks.reporting.comparison import compare
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import cell_to_html, markdown_to_html, numeric_columns, to_html
 from tasks.reporting.run import compose, write
-from tasks.reporting.verdict import answers_of, key_figures, tone_of
+from tasks.reporting.verdict import answers_of, key_figures, signed, tone_of
 
 HOSTILE = (
     "</code><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\n![x](http://evil.example/y)"
@@ -206,7 +206,7 @@ def test_whether_it_is_better_is_what_the_interval_says(loss: Metric, tone: str,
     better, specific, _ = answers_of(_evaluation(loss))
     assert says in better.sentence and better.tone == tone
     assert says in _Tags(_html(_run(_evaluation(loss)))).text
-    assert "Not asked" in specific.sentence and specific.tone == "neutral"
+    assert "not asked" in specific.sentence and specific.tone == "neutral"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_whether_it_is_better_is_what_the_interval_says(loss: Metric, tone: str,
             "neutral",
             "and by −0.011 on code from elsewhere, a difference of −0.005 [−0.020, +0.010]",
         ),
-        (_specific(0.01, 0.02), "bad", "It is not: "),
+        (_specific(0.01, 0.02), "bad", "The gain is not specific: "),
         (_specific(None, None), "neutral", "too few repositories"),
     ],
 )
@@ -233,7 +233,7 @@ def test_whether_the_gain_is_specific_is_what_its_interval_says(specific: Metric
     assert evaluation.learned == (tone == "good") == ("learned this code" in better.sentence)
     assert f"specific: {specific.verdict}" in evaluation.summary
     figure = next(one for one in key_figures(_run(evaluation)) if one.label == "Held-out against elsewhere")
-    assert figure.value.startswith("−0.016 against ") and figure.tone == ("good" if tone == "good" else tone)
+    assert figure.value == signed(specific) and ": −0.016 against " in figure.note and figure.tone == tone
 
 
 def test_without_a_gain_none_is_specific() -> None:

@@ -100,15 +100,6 @@ def test_results_of_losses_and_of_answers_say_where_they_are_from(folders: tuple
     assert found == sorted(found, key=lambda one: (one.metric, one.item))
 
 
-def test_tables_of_before_are_read_as_well(tmp_path: Path) -> None:
-    row = {"repo": "r", "tokens": 4, "base_loss": 8.0, "tuned_loss": 6.0}
-    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "losses.parquet")
-    for name in ("scores", "completions"):
-        pq.write_table(pa.table({"item": pa.array([], pa.int64())}), tmp_path / f"{name}.parquet")
-    (found,) = results.gather([tmp_path])
-    assert (found.metric, found.base, found.tuned) == ("loss", 2.0, 1.5)
-
-
 @pytest.mark.parametrize(
     ("figures", "ruling", "reasons"),
     [
@@ -213,15 +204,15 @@ def outcomes(*lost: int, items: int = 60) -> tuple[dict[str, Result], dict[str, 
     return old, {name: replace(one, tuned=float(int(name) not in lost)) for name, one in old.items()}
 
 
-def test_the_challengers_outcomes_are_judged_by_the_floor() -> None:
+def test_the_challengers_outcomes_are_judged_by_the_bound() -> None:
     old, new = outcomes(1)
     found = paired_difference(
         [one.tuned for one in old.values()], [one.tuned for one in new.values()], [one.cluster for one in old.values()]
     )
-    assert found.floor is not None and found.low is not None and found.floor < found.low
-    between = metric("mbpp_pass", margin=-(found.floor + found.low) / 2)
+    assert found.bound is not None and found.low is not None and found.bound < found.low
+    between = metric("mbpp_pass", margin=-(found.bound + found.low) / 2)
     assert promotion._versus(old, new, between, CONFIG)[0] == "inconclusive"
-    below = metric("mbpp_pass", margin=-found.floor + 0.001)
+    below = metric("mbpp_pass", margin=-found.bound + 0.001)
     assert promotion._versus(old, new, below, CONFIG)[0] == "non-inferior"
 
 
