@@ -82,14 +82,16 @@ def table(lab: Lab) -> Path:
 
 
 def folder(lab: Lab) -> Path:
-    """A git working tree with a file that is not tracked."""
+    """A git working tree with a file that is not tracked. Most files are below one of its folders if Go counts."""
     root = lab.folder()
     for number, place in enumerate(("one/a", "one/b", "two/c", "two/d", "three/e", "three/f")):
         (root / place).mkdir(parents=True)
         for file in range(3):
             (root / place / f"m{file}.py").write_text(program(10 * number + file))
     (root / "one" / "a" / "test_x.py").write_text(program(90))
-    (root / "two" / "c" / "main.go").write_text(ODD["main.go"])
+    for file in range(20):
+        text = f"package main\n\nfunc main() {{\n\tprintln({file})\n}}\n"
+        (root / "two" / "cd"[file % 2] / f"m{file}.go").write_text(text)
     git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
         subprocess.run([*git, *command], check=True)
@@ -237,7 +239,9 @@ def rows_of(stage: str) -> dict[str, Row]:
             "source[github-code].shards": row(1, 3, "github-code"),
             "files": row(5, 1000),
             "languages": row(["Python"], ["Go", "Python"], apart={"main.go"}),
-            "languages (in a folder)": row(["Python"], ["Go", "Python"], "local", {"two/c/main.go"}),
+            "languages (repositories)": replace(
+                row(["Python"], ["Go", "Python"], "local"), least=frozenset({"one/a/m0.py", "two/c/m0.go"})
+            ),
             "licenses": row(["MIT"], None, apart={"gpl.py"}),
             "quality.max_bytes": row(10_000, None, apart={"large.py"}),
             "quality.max_line_length": row(1000, None, apart={"long_line.py"}),

@@ -79,8 +79,13 @@ GIVEN = {
 }
 
 
-def row(first: Any, second: Any, *least: str) -> Row:
-    return Row(first, second, look_training, GIVEN, least=frozenset(least))
+def row(first: Any, second: Any, *least: str, engine: str = "stock") -> Row:
+    return Row(first, second, look_training, GIVEN | {"training.engine": engine}, least=frozenset(least))
+
+
+def fused(first: Any, second: Any, *least: str) -> Row:
+    """For what the engine of our own does in its own way."""
+    return row(first, second, *least, engine="fused")
 
 
 ROWS = {
@@ -101,5 +106,12 @@ ROWS = {
         "max_grad_norm": row(1.0, 1e-3, "weights"),
         "seed": row(42, 43, "first weights", "tokens"),
         "cpu_threads": row(1, 2, "threads"),
+        "quantization (fused)": fused("none", "int8", "dtypes", "loss"),
+        "lora.r (fused)": fused(8, 4, "shapes", "weights"),
+        "lora.alpha (fused)": fused(16, 32, "weights"),
+        "lora.dropout (fused)": fused(0.0, 0.5, "weights"),
+        "lora.target_modules (fused)": fused(["q_proj", "v_proj"], ["q_proj"], "shapes"),
+        "effective_batch (fused)": fused(4, 2, "sequences", "tokens"),
+        "max_grad_norm (fused)": fused(1.0, 1e-3, "weights"),
     }.items()
 }
