@@ -7,7 +7,7 @@ KILLS ?= 100
 # Without its thirty dependencies: what the tests compare with needs none of them.
 HARNESS := lm_eval
 
-.PHONY: demo up test coverage chaos pictures lint types lock clean
+.PHONY: demo up test coverage mutants chaos pictures lint types lock clean
 
 demo: .venv/.run
 	@$(BIN)/codetune run demo
@@ -19,11 +19,15 @@ up: .venv/.run
 test: .venv/.dev
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-# The same tests, and which lines and branches they reach; about a third slower. docs/testing.md has the figure.
+# The same tests, and which lines and branches they reach: slower, so no part of `make test`. docs/testing.md has figures.
 coverage: .venv/.dev
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+
+# Which changes of the code no test would notice: hours for all of it, ONLY="tasks/gate tasks/statistics" for a part.
+mutants: .venv/.dev
+	@nice $(BIN)/python -m tools.mutants $(ONLY)
 
 # Breaks runs in every way that docs/reliability.md lists, some of them only as root; fifteen to forty minutes on two cores.
 chaos: .venv/.dev
@@ -61,6 +65,8 @@ lock:
 	@$(COMPILE) --no-deps .venv-lock/harness.in --output-file .venv-lock/harness.txt
 	@$(COMPILE) --extra dev pyproject.toml .venv-lock/build.in --constraint requirements.txt --output-file .venv-lock/dev.txt
 	@cat .venv-lock/dev.txt .venv-lock/harness.txt > requirements-dev.txt
+	@echo mutmut > .venv-lock/mutmut.in
+	@$(COMPILE) .venv-lock/mutmut.in --constraint .venv-lock/dev.txt --output-file tools/mutmut.txt
 	@rm -r .venv-lock
 
 clean:
