@@ -29,8 +29,11 @@ import httpx
 
 from artifacts.errors import InputError
 from flows import environment, processes, programs
+from tasks.insistence import insist
 
 ENGINE = "prefect.engine"
+FLOW = "flows.finetune"
+"""The engine imports it when all is prepared."""
 PATIENCE = 300.0
 """Seconds that a server may be away before a run that has not begun gives up."""
 INSISTENCE = 3.0
@@ -56,6 +59,7 @@ def main() -> int:
     variables = dict(os.environ)
     environment.apply(quiet=False)
     run, end = UUID(variables["PREFECT__FLOW_RUN_ID"]), End()
+    insist(lambda: FLOW in sys.modules)  # from when it begins: its stages' ends must not be lost
     try:
         end.follow_worker(variables.get("PREFECT__CONTROL_PORT"))
         for name in ("prefect.flow_runs", ENGINE):

@@ -7,6 +7,9 @@ import logging
 
 from prefect.logging.handlers import PrefectConsoleHandler
 
+LONGEST = 200
+"""Characters of what stands before a traceback: Prefect writes whole events there."""
+
 
 class Sentences(PrefectConsoleHandler):
     """Prefect's console, without tracebacks."""
@@ -14,9 +17,14 @@ class Sentences(PrefectConsoleHandler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info or record.exc_text:
             error = record.exc_info[1] if record.exc_info else None
-            record, said = copy.copy(record), record.getMessage()
+            record, said = copy.copy(record), _in_short(record.getMessage())
             record.exc_info = record.exc_text = None
             if error is not None and str(error) not in said:
                 said = f"{said}: {type(error).__name__}: {error}"
             record.msg, record.args = f"{said} (the log in the dashboard has the traceback)", None
         super().emit(record)
+
+
+def _in_short(said: str) -> str:
+    line = said.partition("\n")[0]
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"

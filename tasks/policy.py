@@ -24,8 +24,10 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 from uuid import uuid4
 
 from prefect import Task, task
+from prefect._internal.control_listener import get_intent
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
@@ -216,6 +218,8 @@ class Run:
             self._entry.end("failed", str(error))
         elif getattr(error, "killed", False):
             self._entry.end("killed", str(error))
+        elif isinstance(error, TerminationSignal) and get_intent() != "cancel":
+            self._entry.end("killed", "its process was told to stop")
         else:
             self._entry.end("cancelled")
 

@@ -201,3 +201,15 @@ def test_a_process_that_waits_for_ever_at_its_end_is_ended() -> None:
     script += "atexit.register(threading.Event().wait); end_within(0.5)"
     done = subprocess.run([sys.executable, "-c", script], timeout=60)
     assert done.returncode == -signal.SIGALRM
+
+
+@pytest.mark.parametrize("flow", ["flows.finetune", "flows.reevaluation"])
+def test_a_run_that_begins_insists_on_its_server_and_one_that_is_prepared_does_not(flow: str) -> None:
+    program = (
+        "import importlib, sys, flows.deployed, prefect.client.base; from tasks.insistence import insist\n"
+        "insist(lambda: flows.deployed.FLOW in sys.modules)\n"
+        "client = prefect.client.base.PrefectHttpxSyncClient()\n"
+        f"before = client._has_connected; importlib.import_module({flow!r}); print(before, client._has_connected)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", program], cwd=PROJECT, text=True)
+    assert said.split() == ["False", "True"]

@@ -73,3 +73,15 @@ def test_a_terminal_gets_sentences() -> None:
         logger.exception("it failed")
     said = stream.getvalue()
     assert said.count("\n") == 1 and "it failed: ValueError: the cause" in said and "Traceback" not in said
+
+
+def test_a_terminal_gets_no_whole_event_with_what_went_wrong() -> None:
+    stream = io.StringIO()
+    logger = logging.getLogger("terminal-of-sentences")
+    logger.handlers = [Sentences(stream)]
+    try:
+        raise ConnectionError("nobody answers")
+    except ConnectionError:
+        logger.exception("Service 'EventsWorker' failed to process item Event(%s)\nhandle: <Handle>", "x=1, " * 1000)
+    said = stream.getvalue()
+    assert said.count("\n") == 1 and len(said) < 400 and "EventsWorker" in said and "nobody answers" in said

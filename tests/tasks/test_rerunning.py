@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from prefect import flow, get_client
+from prefect.exceptions import TerminationSignal
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
@@ -21,6 +22,7 @@ from artifacts.pruning import prune
 from artifacts.store import Store
 from flows import cli
 from flows.deployed import Ended
+from tasks import policy
 from tasks.policy import Run
 from tests.tasks.chain import FIRST, SECOND, Settings, calls, chain
 from tests.waiting import ended_task_runs
@@ -86,12 +88,23 @@ def test_the_ledger_tells_a_failed_run_and_its_retry(tmp_path: Path, capsys: pyt
     assert [run["state"] for run in runs] == ["completed", "failed"] and runs[0]["bytes"] > 1000
 
 
-def test_the_ledger_tells_a_run_whose_worker_was_killed_from_a_cancelled_one(tmp_path: Path) -> None:
-    for error, state in ((Ended("its worker is gone"), "killed"), (KeyboardInterrupt(), "cancelled")):
-        store = Store(tmp_path / state)
-        with pytest.raises(type(error)), Run(store):
-            raise error
-        assert [run.state for run in store.ledger.runs()] == [state]
+ENDS: list[tuple[BaseException, str | None, str]] = [
+    (Ended("its worker is gone"), None, "killed"),
+    (TerminationSignal(15), None, "killed"),  # its worker was stopped
+    (TerminationSignal(15), "cancel", "cancelled"),  # in the dashboard
+    (KeyboardInterrupt(), None, "cancelled"),
+]
+
+
+@pytest.mark.parametrize(("error", "intent", "state"), ENDS)
+def test_the_ledger_tells_a_run_whose_worker_was_killed_from_a_cancelled_one(
+    error: BaseException, intent: str | None, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "get_intent", lambda: intent)
+    store = Store(tmp_path / "store")
+    with pytest.raises(type(error)), Run(store):
+        raise error
+    assert [run.state for run in store.ledger.runs()] == [state]
 
 
 def failed_at_second(folder: Path, **parameters: Any) -> Any:
