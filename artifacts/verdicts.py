@@ -31,8 +31,9 @@ class Judgement(Record):
 
 
 class GateDecision(Handle):
-    """`decision.json`: the decision; `results.parquet`: a row per metric and item, `metric, item` (a digest: the same
-    item has the same in every run), `cluster, weight, base, tuned`, for comparing with other models later."""
+    """`decision.json`: the decision; `settings.json`: what it was decided by; `results.parquet`: a row per metric and
+    item, `metric, item` (a digest: the same item has the same in every run), `cluster, weight, base, tuned`, for
+    comparing with other models later."""
 
     ruling: Ruling
     """What base against tuned says. The champion has a say after that."""

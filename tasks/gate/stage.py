@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -40,6 +41,8 @@ def run_gate(
     ruling, reasons = decide(judgements, config)
     decision = GateDecision(path=workdir, ruling=ruling, reasons=reasons, judgements=judgements)
     (workdir / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
+    # some count against the champion only: with others, a model that was judged is judged again
+    (workdir / "settings.json").write_text(json.dumps(config.keyed(), indent=1), encoding="utf-8")
     return decision
 
 
@@ -129,4 +132,4 @@ def sections(decision: GateDecision) -> list[Section]:
     return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
-STAGE = Stage(name="gate", version=7, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)
+STAGE = Stage(name="gate", version=8, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)

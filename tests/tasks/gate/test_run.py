@@ -13,6 +13,7 @@ import pytest
 from artifacts.progress import Progress, Tick
 from artifacts.registry import Registry
 from artifacts.schema import EvaluationReport, ExportedModel, Generations, Metric, RunReport
+from artifacts.store import Store
 from artifacts.verdicts import Event, GateDecision
 from tasks.gate import GateConfig, promotion, results, run_gate
 from tasks.gate.results import Result
@@ -81,6 +82,24 @@ def test_the_stage_judges_every_figure_and_keeps_every_item(folders: tuple[Path,
     )
     assert len(results.read(tmp_path / "results.parquet")) == 19
     assert len(ticks) == 1
+
+
+def test_a_model_is_judged_again_when_the_gate_was_set_otherwise(
+    folders: tuple[Path, Path], tmp_path: Path, store: Store
+) -> None:
+    """Also by what only counts against the champion: a candidate is settled once, and this fingerprint names it."""
+    made, scored = folders
+    found = []
+    for number, changes in enumerate(({}, {}, {"tolerance": 0.1}, {"seed": 1})):
+        workdir = store.workdir("gate", str(number))
+        decision = run_gate(
+            CONFIG.model_copy(update=changes),
+            generations=Generations(path=made, quantization="int8", losses=3, completions=16),
+            evaluation=EvaluationReport(path=scored, metrics=(metric(),), samples=(), quantization="int8"),
+            workdir=workdir,
+        )
+        found.append(store.publish("gate", str(number), decision, workdir).fingerprint)
+    assert found[0] == found[1] and len({*found}) == 3
 
 
 def test_results_of_losses_and_of_answers_say_where_they_are_from(folders: tuple[Path, Path]) -> None:
