@@ -57,9 +57,12 @@ def keep_to_ours() -> None:
             module.load_flow_from_flow_run = _of_run  # type: ignore[attr-defined]
 
 
-async def _of_run(client: Any, flow_run: Any, **_: Any) -> Any:
+async def _of_run(flow_run: Any, **_: Any) -> Any:
+    from prefect.client.orchestration import get_client
+
     if flow_run.deployment_id is None:
         raise ValueError("the run has no deployment")
-    deployment = await client.read_deployment(flow_run.deployment_id)
+    async with get_client() as client:
+        deployment = await client.read_deployment(flow_run.deployment_id)
     folders(deployment)
-    return load(deployment.entrypoint)
+    return load(deployment.entrypoint or "")

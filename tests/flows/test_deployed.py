@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Pending, Running
 
 from artifacts.installation import PROJECT
-from flows import deployed
+from flows import deployed, programs
 from tests.waiting import free_port, until
 
 
@@ -164,17 +164,23 @@ def test_nor_which_code_a_worker_asks_who_is_to_be_told(kind: str, tmp_path: Pat
     mark = tmp_path / "mark"
     (tmp_path / "theirs.py").write_text(f"open({str(mark)!r}, 'w')\ntheirs = None\n")
     said = json.loads(json.dumps(OTHERS[kind]).replace("{mark}", str(mark)).replace("{folder}", str(tmp_path)))
+    assert "InputError" in asked(f"told-{kind}", said).stderr and not mark.exists()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_worker_finds_ours() -> None:
+    found = asked("told-ours", {"entrypoint": programs.FLOWS[0]})
+    assert found.stdout.splitlines()[-1:] == ["finetune 2"], found.stderr
+
+
+def asked(name: str, said: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """A worker's process asks for the flow of a crashed run, as Prefect has it ask."""
     with get_client(sync_client=True) as client:
-        place = client.create_deployment(client.create_flow(some_flow), f"told-{kind}", **said)
+        place = client.create_deployment(client.create_flow(some_flow), name, **said)
         run = client.create_flow_run_from_deployment(place, state=Pending()).id
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", ASKED, str(run)],
-        env={**os.environ, "PREFECT_API_URL": settings.PREFECT_API_URL.value() or ""},
-        cwd="/",
-        capture_output=True,
-        text=True,
-    )
-    assert "InputError" in done.stderr and not mark.exists()
+    variables = {**os.environ, "PREFECT_API_URL": settings.PREFECT_API_URL.value() or ""}
+    command = [sys.executable, "-P", "-c", ASKED, str(run)]
+    return subprocess.run(command, env=variables, cwd="/", capture_output=True, text=True)
 
 
 ASKED = """
@@ -185,7 +191,9 @@ from flows import programs
 programs.keep_to_ours()
 async def ask():
     async with get_client() as client:
-        await process.load_flow_from_flow_run(client, await client.read_flow_run(sys.argv[1]))
+        run = await client.read_flow_run(sys.argv[1])
+    found = await process.load_flow_from_flow_run(run)
+    print(found.name, len(found.on_crashed_hooks))
 asyncio.run(ask())
 """
 
