@@ -276,17 +276,24 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys((f"{role}_token" for role in ("bos", "eos", "unk", "pad", "sep", "cls", "mask")), _is_token),
     **dict.fromkeys((f"{role}_token" for role in ("prefix", "middle", "suffix", "eot", "fill")), _is_token),
     **dict.fromkeys(("add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces"), _is_flag),
-    **dict.fromkeys(("legacy", "suffix_first", "use_default_system_prompt", "split_special_tokens"), _is_flag),
+    **dict.fromkeys(("legacy", "suffix_first", "use_default_system_prompt"), _is_flag),
+    "split_special_tokens": lambda value: isinstance(value, bool),
     **dict.fromkeys(("tokenizer_class", "errors", "name_or_path"), _is_text),
     "chat_template": lambda value: (
-        _is_text(value) or (isinstance(value, list) and all(isinstance(one, dict) for one in value))
+        _is_text(value)
+        or (
+            isinstance(value, list)
+            and all(isinstance(one, dict) and {"name", "template"} <= one.keys() for one in value)
+        )
     ),
     "model_max_length": lambda value: value is None or (type(value) in (int, float) and value > 0),
     "sp_model_kwargs": lambda value: value is None or value == {},
-    **dict.fromkeys(("padding_side", "truncation_side"), lambda value: value in (None, "left", "right")),
+    **dict.fromkeys(("padding_side", "truncation_side"), lambda value: value in ("left", "right")),
     "additional_special_tokens": _are_tokens,
     "added_tokens_decoder": lambda value: (
-        isinstance(value, dict) and all(map(str.isdecimal, value)) and _are_tokens([*value.values()])
+        isinstance(value, dict)
+        and all(map(str.isdecimal, value))
+        and all(isinstance(one, dict) and _is_token(one) for one in value.values())
     ),
 }
 """Settings of tokenizers, and whether a value can be one. Of others only transformers knows what they do."""
@@ -400,8 +407,15 @@ def try_out(folder: Path) -> None:
             seconds=TRIAL_SECONDS,
         )
     path = folder / "tokenizer_config.json"
-    if path.exists() and not _SETTINGS.keys() >= reading.read_object(path, field=_FIELD).keys():
+    settings = reading.read_object(path, field=_FIELD) if path.exists() else {}
+    if not _SETTINGS.keys() >= settings.keys() or any(map(_is_doubtful, settings.values())):
         bounded.ask("tasks.tokenization.vocabulary:load_trial", path, field=_FIELD, remedy=_REMEDY)
+
+
+def _is_doubtful(value: Any) -> bool:
+    """Whether it is a token that was not written by transformers, or a list with one."""
+    tokens = value if isinstance(value, list) else [value]
+    return any(isinstance(one, dict) and "content" in one and "__type" not in one for one in tokens)
 
 
 def load_trial(path: Path) -> None:

@@ -49,7 +49,7 @@ def use_model(folder: Path) -> None:
     model = locate(ModelConfig(name=str(folder)))
     check_model(model, JobShape(max_length=64))
     load_base(folder, "none", PLAN)
-    with blamed_on(folder):  # as training does
+    with blamed_on(folder, field="model.name", remedy="restore it"):  # as training does
         AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
@@ -135,6 +135,29 @@ def test_positions_that_cannot_be_turned_are_refused_before_the_weights(
     hostile.edit("config.json", rope_scaling=rope)(folder)
     with pytest.raises(InputError, match="rope_scaling"):
         check_model(locate(ModelConfig(name=str(folder))), JobShape(max_length=64))
+
+
+TRANSFORMERS_REFUSES: list[dict[str, object]] = [
+    {"padding_side": None},
+    {"truncation_side": None},
+    {"split_special_tokens": None},
+    {"chat_template": [{}]},
+    {"chat_template": [{"name": "tools"}]},
+    {"bos_token": {"content": "<s>"}},
+    {"additional_special_tokens": [{"content": "<s>"}]},
+    {"added_tokens_decoder": {"1": "<s>"}},
+]
+
+
+@pytest.mark.parametrize("settings", TRANSFORMERS_REFUSES, ids=str)
+def test_what_transformers_refuses_of_a_tokenizer_is_refused_before_the_weights(
+    settings: dict[str, object], whole: Path, tmp_path: Path
+) -> None:
+    folder = hostile.copy(whole, tmp_path / "model")
+    hostile.edit("tokenizer_config.json", **settings)(folder)
+    with pytest.raises(InputError) as refused:
+        check_model(locate(ModelConfig(name=str(folder))), JobShape(max_length=64))
+    assert refused.value.field == "model.name" and refused.value.remedy
 
 
 @pytest.mark.slow
