@@ -89,7 +89,7 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
         return (
             "Tuned − base on held-out code against tuned − base on code from elsewhere: what all code gains says"
             " nothing of this code. `improved`: held-out code gained more, and the whole interval says so. It follows"
-            " from the intervals of the two changes, which share no repository. Items: of both sides."
+            " from the intervals of the two changes, taken as independent. Items: of both sides."
         )
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
     caption = (

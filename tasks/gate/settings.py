@@ -13,7 +13,7 @@ from artifacts.schema import Question
 class GateConfig(Config):
     """When a tuned model is promoted. Fixed before the run: afterwards a reason is always found."""
 
-    requires: tuple[Question, ...] = ("learned", "kept")
+    requires: tuple[Question, ...] = ("learned", "specific", "kept")
     """What must be shown: that the model is better on this code (`learned`), that it gained more there than on code
     from elsewhere (`specific`), that it kept what it could do (`kept`). What is required and was not measured holds the
     model."""

@@ -3,7 +3,7 @@ against a margin is `artifacts.intervals.verdict`.
 
     paired       two figures per item, clustered → their difference, its 95 % interval, the smallest detectable one
     proportions  Wilson's interval of one proportion; McNemar's exact test of two paired ones
-    unpaired     two such differences, of items that share no cluster → the difference between them, with its interval
+    unpaired     two such differences, of different items → the difference between them, with its interval
 
 How well the intervals cover what they say is simulated by `bench/statistics.py`; docs/evaluation.md has the results.
 """

@@ -31,7 +31,7 @@ from tasks.policy import Outcome
 from tests.tasks import test_reporting as pieces
 
 ROOT = Path(__file__).parents[2]
-ALL: tuple[Question, ...] = ("learned", "specific", "kept")
+ALL = GateConfig().requires
 CLAIM = "learned this code"
 
 

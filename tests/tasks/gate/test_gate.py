@@ -15,7 +15,7 @@ from tasks.gate import GateConfig, promotion, results
 from tasks.gate.results import Result
 from tasks.gate.stage import decide, judge, sections
 
-CONFIG = GateConfig(requires=("learned", "specific", "kept"))
+CONFIG = GateConfig()
 SPECIFIC = "Whether the gain is specific to this code was not required"
 
 
