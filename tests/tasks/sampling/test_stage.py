@@ -134,3 +134,18 @@ def test_fingerprint_follows_contents_not_places(tmp_path: Path, code: Path) -> 
 def test_wrong_settings_are_explained(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         SamplingConfig.model_validate(settings)
+
+
+def test_code_is_learned_as_it_is_whatever_looks_like_a_secret(sample: Sample, tmp_path: Path) -> None:
+    """What is said is redacted, and not what is trained on."""
+    lines = [
+        "password = get_password()",
+        "password = sesame",
+        'run("docker login -u me -p sesame")',
+        "TOKEN = 'sesame-1'",
+    ]
+    records = [{**record, "content": record["content"] + "\n".join(lines)} for record in programs(20)]
+    path = write_jsonl(tmp_path / "code.jsonl", records)
+    result = sample(source={"kind": "table", "paths": [path], "columns": COLUMNS})
+    learned = {row["content"] for row in rows(result, "train")}
+    assert learned and learned <= {record["content"] for record in records}
