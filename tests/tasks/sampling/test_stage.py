@@ -144,8 +144,10 @@ def test_code_is_learned_as_it_is_whatever_looks_like_a_secret(sample: Sample, t
         'run("docker login -u me -p sesame")',
         "TOKEN = 'sesame-1'",
     ]
-    records = [{**record, "content": record["content"] + "\n".join(lines)} for record in programs(20)]
+    records = [
+        {**one, "content": one["content"] + lines[n] if n < len(lines) else one["content"]}
+        for n, one in enumerate(programs(20))
+    ]
     path = write_jsonl(tmp_path / "code.jsonl", records)
     result = sample(source={"kind": "table", "paths": [path], "columns": COLUMNS})
-    learned = {row["content"] for row in rows(result, "train")}
-    assert learned and learned <= {record["content"] for record in records}
+    assert {row["content"] for row in everything(result)} == {record["content"] for record in records}
