@@ -85,6 +85,22 @@ def test_there_are_as_many_draws_as_asked_for_and_memory_is_bounded(draws: int, 
     assert max(part.shape[1] for part in parts) * clusters <= 4_000_000
 
 
+def test_what_is_left_out_has_its_default() -> None:
+    base, tuned, names = [0.0] * 20, [n * n / 9 for n in range(20)], [str(n) for n in range(20)]
+    assert paired_difference(base, tuned, names) == paired_difference(base, tuned, names, better="higher", seed=0)
+
+
+def test_only_the_proportions_of_weights_count() -> None:
+    small = paired_difference(BASE, TUNED, CLUSTERS, weights=[weight / 1e4 for weight in WEIGHTS])
+    whole = paired_difference(BASE, TUNED, CLUSTERS, weights=WEIGHTS)
+    assert (small.estimate, small.low, small.high) == pytest.approx((whole.estimate, whole.low, whole.high))
+
+
+def test_outcomes_may_be_yes_and_no() -> None:
+    yes, no, names = [True, False] * 6, [False] * 12, [str(n) for n in range(12)]
+    assert paired_difference(yes, no, names) == paired_difference([1.0, 0.0] * 6, [0.0] * 12, names)
+
+
 # --- outcomes
 
 
@@ -220,3 +236,8 @@ def test_a_contrast_needs_both_intervals(low: float | None, high: float | None) 
     whole, half = difference(0.1, -0.3, 0.2), difference(0.5, low, high)
     for found in (contrast(half, whole), contrast(whole, half)):
         assert found.low is found.high is found.smallest_detectable is None
+
+
+def test_a_contrast_without_one_detectable_difference_has_the_others() -> None:
+    one, other = difference(0.5, 0.2, 1.0, None), difference(0.1, -0.3, 0.2, 0.4)
+    assert contrast(one, other).smallest_detectable == contrast(other, one).smallest_detectable == 0.4
