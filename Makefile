@@ -19,7 +19,7 @@ up: .venv/.run
 test: .venv/.dev
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-# The same tests, and which lines and branches they reach: slower, so no part of `make test`. docs/testing.md has figures.
+# The same tests, and which lines and branches they reach: no part of `make test`. More in docs/testing.md.
 coverage: .venv/.dev
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder
