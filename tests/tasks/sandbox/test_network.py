@@ -28,7 +28,10 @@ class Listeners:
         for one in self.sockets:
             one.settimeout(0)
             try:
-                one.accept() if one.type == socket.SOCK_STREAM else one.recv(9)
+                if one.type == socket.SOCK_STREAM:
+                    one.accept()[0].close()
+                else:
+                    one.recv(9)
             except BlockingIOError:
                 continue
             return True
