@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
-ATTEMPTS = 90
-"""Of telling what happened, a second between two, while a server starts again."""
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+
+ATTEMPTS = 240
+"""Of telling what happened, a second between two, while a server starts again: a minute on a busy machine."""
+RETRIES = 7
+"""Of a request, the first after two seconds and each after twice as long as the one before: four minutes in all."""
 
 
 def insist(while_: Callable[[], bool] = lambda: True) -> None:
@@ -23,6 +28,7 @@ def insist(while_: Callable[[], bool] = lambda: True) -> None:
 
     for kind, name, patient, hasty in _changed():
         setattr(kind, name, keep(name, patient, hasty))
+    _set_retries(lambda: max(RETRIES if while_() else 0, PREFECT_CLIENT_MAX_RETRIES.value()))
 
 
 @contextmanager
@@ -34,6 +40,14 @@ def insistence(while_: Callable[[], bool]) -> Iterator[None]:
     finally:
         for kind, name, *_ in _changed():
             delattr(kind, name)
+        _set_retries(PREFECT_CLIENT_MAX_RETRIES.value)
+
+
+def _set_retries(number: Callable[[], int]) -> None:
+    """Where clients look: not in the settings, which each task run and each process has of its own."""
+    from prefect.client import base
+
+    vars(base).update(PREFECT_CLIENT_MAX_RETRIES=SimpleNamespace(value=number))
 
 
 def _changed() -> list[tuple[type, str, Any, Any]]:

@@ -127,8 +127,8 @@ def workers(parent: int | None = None) -> list[psutil.Process]:
     return [one for one in psutil.Process(parent).children(recursive=True) if is_running(one, "tasks.training.worker")]
 
 
-def is_running(process: psutil.Process, module: str) -> bool:
-    """Whether a process was started as that module and has not ended."""
+def is_running(process: psutil.Process, command: str) -> bool:
+    """Whether a process was started with these words, one argument or several, and has not ended."""
     with suppress(psutil.Error):
-        return module in " ".join(process.cmdline())
+        return f" {command} " in " ".join(["", *process.cmdline(), ""])
     return False

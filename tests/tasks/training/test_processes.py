@@ -22,7 +22,8 @@ CONFIG = jobs.CONFIG
 
 def family() -> list[psutil.Process]:
     """Launchers and training processes."""
-    return [one for one in psutil.Process().children(recursive=True) if jobs.is_running(one, "tasks.training")]
+    started = psutil.Process().children(recursive=True)
+    return jobs.workers() + [one for one in started if jobs.is_running(one, "tasks.training.launcher")]
 
 
 def rank(number: int) -> psutil.Process:
