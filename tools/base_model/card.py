@@ -2,10 +2,18 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-CARD = """# codellama-tiny
+CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-generation
+tags: [code]
+---
+
+# codellama-tiny
 
 A small code model with Code Llama's traits: a `LlamaForCausalLM` of {parameters:,} parameters
 ({layers} layers, hidden {hidden}, MLP {mlp}, {heads} heads, tied embeddings, rope theta 1e6, no pad token; fp16),
@@ -14,6 +22,7 @@ continues and infills Python, it does not follow instructions, and nobody should
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
 model = AutoModelForCausalLM.from_pretrained("models/codellama-tiny")
 tokenizer = AutoTokenizer.from_pretrained("models/codellama-tiny")
 ```
@@ -73,6 +82,13 @@ package, or any telling line with **HumanEval**. So neither of these two was see
 {table}
 
 Held out: {held_out_table}.
+
+## Licence
+Apache-2.0, like the project (`LICENSE` at its top). The files that it was trained on are under their authors' licences:
+
+| licence | packages |
+| --- | ---: |
+{licences}
 """
 
 
@@ -86,6 +102,7 @@ def write_card(folder: Path, sources: Path) -> None:
     training, evaluation, record = read(folder / "training.json"), read(folder / "evaluation.json"), read(sources)
     train, held_out = record["train"], record["held-out"]
     rows = [f"| {p['name']} | {p['version']} | {p['licence']} | {p['files']} | {p['bytes'] / 1e6:.2f} |" for p in train]
+    by_licence = Counter(package["licence"] for package in train)
     card = CARD.format(
         **training["config"] | {"steps": training["steps"]},
         parameters=training["parameters"],
@@ -111,6 +128,7 @@ def write_card(folder: Path, sources: Path) -> None:
         megabytes=sum(p["bytes"] for p in train) / 1e6,
         packages=len(train),
         table="\n".join(rows),
+        licences="\n".join(f"| {name} | {count} |" for name, count in by_licence.most_common()),
     )
     (folder / "README.md").write_text(card)
     if sources.resolve() != (folder / "sources.json").resolve():
