@@ -47,10 +47,24 @@ def pytest_configure(config: pytest.Config) -> None:
     their own would take seconds to start, and time from the tests as long as it lives."""
     if hasattr(config, "workerinput"):
         return
+    if not config.getoption("pythonwarnings"):
+        os.environ["PYTHONWARNINGS"] = warnings_are_errors()
     config.add_cleanup(trust_one())
     if config.getoption("numprocesses", None):
         config.stash[SHARED] = server = PrefectServer()
         config.add_cleanup(server.stop)
+
+
+def warnings_are_errors() -> str:
+    """`PYTHONWARNINGS` for the processes that tests start: a warning that one of our modules causes is an error there,
+    as pyproject.toml has it for the tests, unless `-W` says otherwise. Those of libraries about themselves are not for
+    us to mend."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for package in ("artifacts", "tasks", "flows")
+        for path in sorted((ROOT / package).rglob("*.py"))
+    ]
+    return ",".join(f"error:::{module}" for module in modules)
 
 
 def trust_one() -> Callable[[], None]:
