@@ -7,7 +7,7 @@ KILLS ?= 100
 # Without its thirty dependencies: what the tests compare with needs none of them.
 HARNESS := lm_eval
 
-.PHONY: demo up test coverage mutants chaos pictures lint types lock clean
+.PHONY: demo up test test-lowest coverage mutants chaos pictures lint types lock clean
 
 demo: .venv/.run
 	@$(BIN)/codetune run demo
@@ -18,6 +18,11 @@ up: .venv/.run
 # Two hundred processes would each compile the project anew where Python is told to write no bytecode.
 test: .venv/.dev
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# The tests that are not slow, with the lowest versions that pyproject.toml takes. What old versions warn of stays as it is.
+test-lowest: .venv-lowest/.done
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= .venv-lowest/bin/python -m pytest -n 3 --dist loadfile \
+	    --no-loadscope-reorder -m "not slow and not gpu" -W default --ignore tests/test_warnings.py
 
 # The same tests, and which lines and branches they reach: no part of `make test`. More in docs/testing.md.
 coverage: .venv/.dev
@@ -52,6 +57,10 @@ types: .venv/.dev
 	@$(PYTHON) tools/install.py --dev
 	@touch $@
 
+.venv-lowest/.done: pyproject.toml requirements-dev.txt
+	@$(PYTHON) tools/install.py --lowest --into .venv-lowest
+	@touch $@
+
 # What pyproject.toml asks for, in versions that work together, with the hash of every file; look at the tests before you
 # commit the result. `make lock UPGRADE=--upgrade` takes the newest, `UPGRADE='--upgrade-package peft'` one of them.
 UPGRADE ?=
@@ -70,4 +79,4 @@ lock:
 	@rm -r .venv-lock
 
 clean:
-	rm -rf .venv store
+	rm -rf .venv .venv-lowest store

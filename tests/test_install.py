@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,18 @@ def test_without_a_driver_nothing_of_the_cuda_build_is_installed() -> None:
 
 
 def test_the_pinned_build_requirement_is_the_locked_one() -> None:
-    import tomllib
-
     (build,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert install.locked(ROOT / "requirements.txt")["hatchling"].startswith(build)
+
+
+def test_the_lowest_versions_are_tested_with_the_locked_tools_and_the_locked_torch() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = install.locked(ROOT / "requirements-dev.txt")
+    kept = install.kept_as_locked(project, packages)
+    names = {line.partition("==")[0] for line in kept}
+    assert {"torch", "triton", "editables", "hatchling", "pytest", "pytest-xdist"} < names
+    assert not names & {"transformers", "playwright", "prefect-dask", "codetune"}
+    assert all("==" in line and "--hash" not in line and not line.endswith("\\") for line in kept)
 
 
 def test_an_environment_that_cannot_be_made_ends_in_a_sentence(tmp_path: Path) -> None:

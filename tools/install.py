@@ -14,24 +14,27 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ((3, 11), (3, 14))
 """The first version of Python that will do, and the first that will not."""
 GPU_LIBRARIES = re.compile(r"(nvidia-(?!ml-py)|cuda-|triton)")
 """Names of what only the CUDA build of torch needs."""
+HARNESS = "lm-eval"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dev", action="store_true", help="also what the tests need")
+    parser.add_argument("--lowest", action="store_true", help="as --dev, in the lowest versions that will do")
     parser.add_argument("--into", type=Path, default=ROOT / ".venv", help="the environment (default: .venv)")
     arguments = parser.parse_args()
     if not SUPPORTED[0] <= sys.version_info[:2] < SUPPORTED[1]:
         print("codetune needs Python 3.11 to 3.13; name one: make demo PYTHON=python3.11", file=sys.stderr)
         return 2
     try:
-        install(arguments.into, dev=arguments.dev)
+        install(arguments.into, dev=arguments.dev or arguments.lowest, lowest=arguments.lowest)
     except subprocess.CalledProcessError as error:
         command = " ".join(map(str, error.cmd))
         print(f"\ncannot install: {command} ended with status {error.returncode}; the reason is above", file=sys.stderr)
@@ -39,9 +42,11 @@ def main() -> int:
     return 0
 
 
-def install(place: Path, *, dev: bool) -> None:
+def install(place: Path, *, dev: bool, lowest: bool = False) -> None:
     python = _environment(place)
     packages = locked(ROOT / ("requirements-dev.txt" if dev else "requirements.txt"))
+    if lowest:
+        packages = _lowest(python, packages)
     if not _has_driver() and _cpu_torch(python, packages["torch"].split()[0]):
         packages = without_gpu(packages, dev=dev)
     _say(f"installing {len(packages)} packages into {place.name}")
@@ -72,9 +77,37 @@ def locked(file: Path) -> dict[str, str]:
     text = "\n".join(line for line in file.read_text().splitlines() if not line.startswith("#"))
     found: dict[str, list[str]] = {}
     for requirement in re.findall(r"^\S.*(?:\n[ \t]+.*)*", text, re.MULTILINE):
-        name = re.split(r"[=<>~! \[]", requirement, maxsplit=1)[0].lower()
-        found.setdefault(name, []).append(requirement)
+        found.setdefault(_name(requirement), []).append(requirement)
     return {name: "\n".join(requirements) for name, requirements in found.items()}
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[=<>~! \[]", requirement, maxsplit=1)[0].lower()
+
+
+def kept_as_locked(project: dict[str, Any], packages: dict[str, str]) -> list[str]:
+    """Requirements that `--lowest` takes from the lock all the same: the tests' tools, what builds the project, and
+    torch, of whose lowest version most indexes have no CPU build."""
+    tools = {_name(requirement) for requirement in project["optional-dependencies"]["dev"]}
+    lines = [line for name in {*tools, "editables", "torch"} & packages.keys() for line in packages[name].splitlines()]
+    return [line.removesuffix(" \\") for line in lines if line[0] != " "]
+
+
+def _lowest(python: Path, packages: dict[str, str]) -> dict[str, str]:
+    """The packages in the lowest versions that pyproject.toml takes; what those need is as new as can be."""
+    import tomllib  # Python 3.11 has it; older ones are told so above
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    with tempfile.TemporaryDirectory() as folder:
+        build, kept, found = (Path(folder) / name for name in ("build.in", "kept.txt", "found.txt"))
+        build.write_text("hatchling\neditables\n")
+        kept.write_text("\n".join(kept_as_locked(project, packages)))
+        _pip(python, "--target", str(Path(folder) / "uv"), "uv")
+        compile_ = [Path(folder) / "uv" / "bin" / "uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct"]
+        wanted = ["--extra", "dev", ROOT / "pyproject.toml", build, "--constraint", kept, "--python", python]
+        subprocess.run([*compile_, *wanted, "--generate-hashes", "--no-annotate", "--output-file", found], check=True)
+        # Of the harness the lock has the package alone, without what it needs.
+        return {HARNESS: packages[HARNESS], **locked(found)}
 
 
 def without_gpu(packages: dict[str, str], *, dev: bool) -> dict[str, str]:
