@@ -1,9 +1,16 @@
-"""The perplexities and answers that lm-evaluation-harness finds, which loads model, adapter and tokenizer itself."""
+"""The perplexities and answers that lm-evaluation-harness finds, which loads model, adapter and tokenizer itself.
+
+The tokenizer is the one that docs/evaluation.md tells its users to make, made by the lines that stand there.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -19,10 +26,12 @@ from tasks.generation.models import Pair, Side
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tasks.tokenization.vocabulary import encode, load_tokenizer
 from tests.conftest import BASE_MODEL
+from tests.tasks.functional import suites
 from tests.tasks.generation import world
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install --no-deps lm_eval")
 
+DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
 CONTEXT = 512
 MODULES = ("bisect", "keyword", "queue", "sched", "shelve", "tabnanny")
 TEXTS = {name: Path(import_module(name).__file__ or "").read_text()[:1200] for name in MODULES}
@@ -54,13 +63,25 @@ def side(request: pytest.FixtureRequest) -> Side:
 
 
 @pytest.fixture(scope="module")
-def harness(side: Side, noise: ExportedModel) -> Iterator[Any]:
+def every_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return as_documented(BASE_MODEL, tmp_path_factory.mktemp("tokenizer") / "every-space")
+
+
+def as_documented(model: Path, folder: Path) -> Path:
+    """The tokenizer that the lines in docs/evaluation.md make of this model's."""
+    (lines,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    exec(lines.replace("EXPORT", str(model)).replace("every-space", str(folder)), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def harness(side: Side, noise: ExportedModel, every_space: Path) -> Iterator[Any]:
     """The harness with one of both; it adds no BOS of its own to what it is told."""
     from lm_eval.models.huggingface import HFLM
 
     adapter = {"peft": str(noise.path / "adapter")} if side == "tuned" else {}
     settings = {"dtype": "float32", "device": "cpu", "batch_size": 4, "max_length": CONTEXT, "add_bos_token": False}
-    yield HFLM(pretrained=str(BASE_MODEL), **settings, **adapter)
+    yield HFLM(pretrained=str(BASE_MODEL), tokenizer=str(every_space), **settings, **adapter)
 
 
 def asked(kind: str, *requests: Any) -> list[Any]:
@@ -84,8 +105,46 @@ def test_greedy_answers_agree(harness: Any, side: Side, made: Generations) -> No
     rows = pq.read_table(made.path / "completions.parquet").to_pylist()
     until = {"until": ["\n"], "max_gen_toks": world.SETTINGS["max_new_tokens"]}
     found = harness.generate_until(asked("generate_until", *((f"<s>{row['prompt']}", dict(until)) for row in rows)))
-    # it decodes an answer by itself, and so without a space at its beginning
-    assert [row[side].removeprefix(" ") for row in rows] == found and len(set(found)) > 6
+    assert [row[side] for row in rows] == found and len(set(found)) > 6
+    assert any(answer.startswith(" ") for answer in found)
+
+
+@pytest.mark.parametrize("kind", ["PreTrainedTokenizerFast", "CodeLlamaTokenizer"])
+def test_a_solution_that_it_decodes_is_indented_as_it_was(kind: str, tmp_path: Path) -> None:
+    """transformers makes its own decoder for the second class, whatever the file says."""
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoTokenizer
+
+    model = tmp_path / "model"
+    shutil.copytree(BASE_MODEL, model)
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": kind}))
+    place = as_documented(model, tmp_path / "every-space")
+    before, after = (AutoTokenizer.from_pretrained(folder) for folder in (model, place))
+    assert type(before).__name__ == {"PreTrainedTokenizerFast": "TokenizersBackend"}.get(kind, kind)
+    harness = HFLM.__new__(HFLM)
+    broken = 0
+    for prompt, solution in solved():
+        ids = after(prompt + solution).input_ids
+        assert ids == before(prompt + solution).input_ids
+        answer = ids[len(after(prompt).input_ids) :]
+        for harness.tokenizer, shown in ((before, solution.removeprefix(" ")), (after, solution)):
+            assert harness.tok_decode(answer) == shown
+        broken += not compiles(prompt + before.decode(answer))
+    assert broken == (1 if suites.HUMAN_EVAL is None else 160)
+
+
+def solved() -> list[tuple[str, str]]:
+    """The prompts and solutions of HumanEval, where it is at hand."""
+    if suites.HUMAN_EVAL is None:
+        return [(suites.row()["prompt"], suites.row()["canonical_solution"])]
+    return [(problem.prompt, problem.canonical_solution) for problem in suites.human_eval().problems]
+
+
+def compiles(program: str) -> bool:
+    with suppress(IndentationError):
+        return bool(compile(program, "program", "exec"))
+    return False
 
 
 def test_texts_longer_than_the_context_agree_in_rolling_windows(harness: Any, side: Side, noise: ExportedModel) -> None:
