@@ -1,6 +1,7 @@
 """The command `prefect` in a process that serves for this project: `python -m flows.serve server start`.
 
-A server stands behind a door (`flows/door.py`) and makes its files for their owner alone.
+A server stands behind a door (`flows/door.py`), makes its files for their owner alone, and sets up its database while no
+other does.
 
 With several runs at once on SQLite, cursors of unfinished statements are found among the server's garbage. To let go of
 such a cursor takes the connection's mutex (CPython's `stmt_reset`), and the connection may be in use again by then, its
@@ -17,15 +18,19 @@ import runpy
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from artifacts.locks import Lock
 from flows import environment
 
 SECONDS = 0.5
 """Between two collections of what is young; every hundredth is of everything that came after the start."""
 START = 40
 """Collections until the server has imported what it needs: half a million objects that stay."""
+PATIENCE = 100.0
+"""Seconds to wait for another server's set-up of the same database; whoever starts a server waits 120 for it."""
 
 
 def collect_beside(seconds: float = SECONDS) -> None:
@@ -61,6 +66,35 @@ def behind_the_door() -> None:
     uvicorn.run = run  # type: ignore[assignment]
 
 
+def set_up_alone() -> None:
+    """Let servers that start together set up their database one after another: on a new one, each would find its tables
+    changed by the other."""
+    from prefect.server.database.interface import PrefectDBInterface
+
+    create = PrefectDBInterface.create_db
+
+    async def create_db(interface: PrefectDBInterface) -> None:
+        lock = Lock(_beside_database(interface.database_config.connection_url), "the set-up of Prefect's database")
+        lock.acquire(PATIENCE)
+        try:
+            await create(interface)
+        finally:
+            lock.release()
+
+    PrefectDBInterface.create_db = create_db  # type: ignore[method-assign]
+
+
+def _beside_database(url: str) -> Path:
+    """The lock of what is set up: SQLite's file may be shared by homes."""
+    from prefect.settings import PREFECT_HOME
+    from sqlalchemy.engine import make_url
+
+    parts = make_url(url)
+    file = Path(parts.database or "")
+    named = parts.get_backend_name() == "sqlite" and file.is_absolute() and file.parent.is_dir()
+    return Path(f"{file}.lock") if named else PREFECT_HOME.value() / "database.lock"
+
+
 def keep_to_oneself() -> None:
     """Let nobody else read the records: they hold what runs were told."""
     from prefect.settings import PREFECT_HOME
@@ -76,5 +110,6 @@ if __name__ == "__main__":
     keep_to_oneself()
     collect_beside()
     behind_the_door()
+    set_up_alone()
     sys.argv[0] = "prefect"
     runpy.run_module("prefect", run_name="__main__")

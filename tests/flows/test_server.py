@@ -63,6 +63,15 @@ def test_a_temporary_server_that_is_killed_is_started_again_with_the_same_record
             assert another.read_flow(flow).name == "before"
 
 
+def test_two_that_start_together_on_a_new_home_share_its_records(home: Path) -> None:
+    started = [server.start(), server.start()]
+    for one in started:
+        with one.ready(), get_client(sync_client=True) as client:
+            flows = [client.create_flow_from_name("the same")]
+    with started[0].ready(), get_client(sync_client=True) as client:
+        assert client.read_flow(flows[0]).name == "the same"
+
+
 def test_one_that_cannot_be_started_again_ends_the_work_at_once(home: Path) -> None:
     records.copy_to(home / "prefect.db")
     started = server.start()
