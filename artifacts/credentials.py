@@ -217,6 +217,38 @@ _SET = (
     rf"{_GIVEN}(?=[\"']?[ \t]{{0,8}}(?:[\r\n]|\Z))"
 )
 """What the commands that set a variable or a setting are given."""
+_SEVERAL = (
+    r"(?!(?:sha|md|utf|base|oauth|argon|pbkdf|python|pkcs|aes|rsa|http|ed|x|v|secp|curve|[a-z]{2,12}_|field|user|form|test|line|item)-?\d{1,5}(?![a-z\d])"
+    r"|\d+-?(?:bit|byte|char|digit|letter|word|day|hour|minute|second)|[a-z]{2,40}\.[a-z\d_])"
+    r"(?:(?=[^\s/]{0,60}?\d)(?=[^\s/]{0,60}?[A-Za-z])|(?=[a-z]?(?:[A-Z]{1,2}[a-z]{1,2}){4})|(?=[A-Za-z]{1,40}[!#%^&][A-Za-z]))"
+    r"(?!\S{0,60}://)(?=[A-Za-z0-9!@#$%^&*_])"
+)
+"""Letters and digits, or capitals and signs among letters, as no word of a sentence has them, and no name of a method
+or a size."""
+_BARE = r"[^\s\"'`,;<>(){}\[\]|\\]"
+_STATE = (
+    rf"(?:{_WORD}|a|an|as|at|by|in|on|no|so|too|also|only|now|old|new|safe|weak|strong|fine|good|bad|okay|ok|right|long|short"
+    r"|correct|secure|secret|blank|known|public|private|shown|hidden|sent|kept|lost|same|different|always|never|here|there"
+    r"|going|being|longer|still|just|more|less|very|probably|[a-z]+(?:ed|ing|able|ible|ly|ent|ive))"
+)
+"""What a sentence says of a password."""
+_OF = r"(?:[ \t]{1,4}(?i:for|of)[ \t]{1,4}(?:(?i:the|my|user|account)[ \t]{1,4})?[\w.@'-]{1,40})?"
+_SAYS = r"[ \t]{1,4}(?:(?i:is|was|to|ist|of|as)\b[ \t]{0,4}:?[ \t]{0,4}|[:=-][ \t]{1,4})?"
+
+
+def _spoken(least: int) -> str:
+    """In a sentence: “the password is hunter2”, “api key 0a1b2c3d was refused”; of at least so many characters."""
+    return (
+        rf"[a-zA-Z]{{3,10}}+(?<![sS])(?![\w-]){_OF}{_SAYS}[(\[]?(?={_BARE}{{{least}}}){_SEVERAL}"
+        rf"(?P<secret>{_BARE}{{6,200}}+){_CALL}"
+    )
+
+
+_SPOKEN = (
+    _spoken(6),
+    rf"[a-zA-Z]{{3,10}}+(?<![sS])(?![\w-]){_OF}[ \t]{{1,4}}(?i:is|was|to|ist)[ \t]{{1,4}}{_QUOTE}"
+    rf"(?!{_STATE}(?P=quote))(?P<secret>(?:(?!(?P=quote))[^\s\\]){{3,200}})(?=(?P=quote))",
+)
 _ORDINARY_NAMES = "BOS|EOS|PAD|UNK|MASK|SEP|CLS|CACHE|PUBLIC|PRIMARY|FOREIGN|SORT|STAGE"
 
 _PLACES = (
@@ -316,6 +348,41 @@ _PLACES = (
         "",
         r"(?i:identified\s{1,4}(?:with\s{1,4}\w{1,40}\s{1,4})?by)\s{1,4}(?P<quote>[\"'])(?P<secret>(?:(?!(?P=quote))[^\r\n]){2,300})",
     ),
+    # IDENTIFIED BY sesame REPLACE sesame, IDENTIFIED WITH plugin AS '…'
+    *_places(
+        "secret by its name",
+        "identified",
+        "",
+        r"(?:IDENTIFIED\s{1,4}BY|identified\s{1,4}by(?=\s{1,4}\S{0,60}\d))\s{1,4}"
+        rf"(?P<secret>{_VALUE}{{3,200}}+(?:\s{{1,4}}(?i:replace)\s{{1,4}}\S{{3,200}})?)",
+        r"(?i:identified\s{1,4}by)\s{1,4}[\"'][^\"'\r\n]{2,200}[\"']\s{1,4}(?i:replace)\s{1,4}[\"']?(?P<secret>[^\s\"';]{2,200})",
+        r"(?i:identified\s{1,4}with)\s{1,4}\S{1,40}\s{1,4}(?i:as|using)\s{1,4}(?P<quote>[\"'])(?P<secret>(?:(?!(?P=quote))[^\r\n]){2,300})",
+    ),
+    # SET PASSWORD FOR me = '…', PASSWORD('…')
+    *_places(
+        "secret by its name",
+        "password",
+        r"(?<!\w)",
+        r"(?i:password\s{1,4}for)\s{1,4}\S{1,100}\s{0,4}=\s{0,4}(?i:(?:old_)?password\(\s{0,4})?(?P<quote>[\"'])"
+        r"(?P<secret>(?:(?!(?P=quote))[^\r\n]){2,300})",
+        r"PASSWORD\(\s{0,4}(?P<quote>[\"'])(?P<secret>(?:(?!(?P=quote))[^\r\n]){2,300})",
+    ),
+    # in a sentence
+    *_places("secret by its name", "password passwd passwort passphrase passcode pwd secret", r"(?<!\w)", *_SPOKEN),
+    *_places(
+        "secret by its name",
+        "password passphrase passwort",
+        r"\b(?:my|our|mein)[ \t]{1,4}",
+        rf"[a-z]{{8,10}}+{_OF}[ \t]{{1,4}}(?:is|ist|was)[ \t]{{1,4}}"
+        rf"(?!{_STATE}{_ENDS})(?P<secret>{_VALUE}{{4,200}}+){_CALL}",
+    ),
+    *_places(
+        "secret by its name",
+        "key",
+        r"(?<![a-z])(?:api|access|auth|private|account|client|encryption|signing|license|service|master|secret)[ _-]?",
+        *_SPOKEN,
+    ),
+    *_places("token by its name", "token", r"(?<![a-z])", _spoken(12)),
     *_places(
         "Kaggle key",
         "username",

@@ -73,6 +73,18 @@ SECRETS = [
         "machine h login me password sesame", "db.example.org:5432:mydb:me:sesame",
         '{"username":"me","key":"sesame0123456789abcdef"}',
     )),
+    # in sentences and in SQL
+    *((text, "sesame") for text in (
+        "my password is sesame", "my password is sesame, remember it", "my password is sesame12", "The password is 'sesame'",
+        "password sesame12", "Password sesame12 was refused", "password for me is sesame12", "using password Sesame!open",
+        "api_key sesame12", "API key sesame12", "the api key is AbCdEfGhsesame", "token sesame123456", "secret sesame1",
+        "passphrase: my passphrase is sesame", "password (sesame12)", "password of bob@h was sesame12", "PASSWORD sesame12",
+        "CREATE USER me IDENTIFIED BY sesame", "create user me identified by 'sesame'", "CREATE USER me PASSWORD 'sesame'",
+        "ALTER ROLE me WITH ENCRYPTED PASSWORD 'sesame'", "CREATE LOGIN me WITH PASSWORD = 'sesame'", "PASSWORD('sesame')",
+        "SET PASSWORD FOR 'me'@'h' = 'sesame'", "set password for me = password('sesame')", "IDENTIFIED BY PASSWORD 'sesame'",
+        'ALTER USER me IDENTIFIED BY "x1y2" REPLACE "sesame"', "IDENTIFIED WITH mysql_native_password AS 'sesame'",
+        "IDENTIFIED WITH sha256_password BY 'sesame'",
+    )),
     *((text, "0123456789abcdef") for text in (
         f"wandb login {'0123456789abcdef' * 2}01234567", f"wandb login --relogin {'0123456789abcdef' * 2}01234567",
         f"wandb.login(key='{'0123456789abcdef' * 2}01234567')", f"export WANDB_API_KEY={'0123456789abcdef' * 2}01234567",
@@ -121,6 +133,12 @@ ORDINARY = [
     "password_file: /run/secrets/db, secret_name=x, SECRET_LENGTH = 12",
     "✓ training 21.8 s 30 steps, loss 2.152 → 1.873, 2,787 tokens/s, peak 1.1 GiB",
     "User-Agent: codetune/0.1; Accept: */*; a: b@c",
+    "the password is wrong; password required: a password of 8 characters; password must have 8-16 characters",
+    "my password is not accepted, my password is too short, my password is stored in the keyring; 'the password is wrong'",
+    "password authentication failed for user1; password sha256 hash; the password is 'wrong'; password field1 of the form",
+    "the api key to use is missing; API key v2; secret management in k8s; set the password to continue in python3.11",
+    "the token 32016 is outside of 32,000; token model.layers.0.mlp.q_proj; token ids 1 2 3, token limit 32k, tokens a1b2c3d4e5f6",
+    "users are identified by name; IDENTIFIED BY $NAME; PASSWORD FOR users; PASSWORD(length)",
     'decorated: Foo@Bar, x:int@y, {"a": {"tokens": 12, "key": "0a1b2c3d4e5f60718293"}}',
 ]
 
@@ -158,7 +176,7 @@ def test_a_secret_of_the_environment_is_found_however_it_is_written(
         assert STARS in said and secret not in said and said.endswith("to me")
 
 
-HOSTILE = ["login -p", "mysql -p", "wandb 0", "echo a", ":1234:a:b:", "set a", "pass=", "A_TOKEN", "password", "password='a", "password=", "sk-", "eyJ-", "://a:b", "a:", "-", " ", "&a-", "%3a%2f%2f", "token>a",
+HOSTILE = ["password is ", "my password is a1", "token for a1", "identified by 'a", "PASSWORD('", "key to A", "login -p", "mysql -p", "wandb 0", "echo a", ":1234:a:b:", "set a", "pass=", "A_TOKEN", "password", "password='a", "password=", "sk-", "eyJ-", "://a:b", "a:", "-", " ", "&a-", "%3a%2f%2f", "token>a",
            "-----BEGIN PRIVATE KEY-----", "authorization='", "hf_-", "xoxb-1", "0123456789abcdef"]  # fmt: skip
 
 
