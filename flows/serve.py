@@ -81,7 +81,7 @@ def set_up_alone() -> None:
         finally:
             lock.release()
 
-    PrefectDBInterface.create_db = create_db  # type: ignore[method-assign]
+    PrefectDBInterface.create_db = create_db  # type: ignore[assignment, method-assign]
 
 
 def _beside_database(url: str) -> Path:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,7 +27,10 @@ FIELD = "MODEL"
 REMEDY = "copy the whole folder again, or run the training again"
 _KEY = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?")
 _NAME = re.compile(r"[\w.]+")
+_LONGEST_NAME = 500
 _HIGHEST_RANK = 1 << 16
+_PIECE = 1 << 24
+"""Bytes of weights that are looked at together, whole numbers of every type."""
 _READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern")
 _MEANS_NOTHING_HERE = (
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
@@ -67,8 +71,9 @@ class SavedAdapter:
         """What PEFT needs to know to load it."""
         from peft import LoraConfig
 
+        alpha_of = _Pattern(self.settings.get("alpha_pattern"), self.settings["lora_alpha"])
         ranks = {name: one.rank for name, one in self.layers.items()}
-        alphas = {name: self._alpha(name) for name in self.layers}
+        alphas = {name: alpha_of(name) for name in self.layers}
         rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
         return LoraConfig(
             task_type="CAUSAL_LM",
@@ -105,10 +110,6 @@ class SavedAdapter:
                     remedy="name the base that adapter_config.json names, or the adapter of this base",
                 )
 
-    def _alpha(self, name: str) -> float:
-        value: float = _of_pattern(self.settings.get("alpha_pattern") or {}, name, self.settings["lora_alpha"])
-        return value
-
 
 def read_adapter(folder: Path) -> SavedAdapter:
     """Look at an adapter.
@@ -122,9 +123,9 @@ def read_adapter(folder: Path) -> SavedAdapter:
     with reading.opened(folder / ADAPTER, field=FIELD, remedy=REMEDY) as file:
         header = read_header(file, os.fstat(file.fileno()).st_size)
     layers = _layers(folder / ADAPTER, header)
+    rank_of = _Pattern(settings.get("rank_pattern"), settings["r"])
     for name, one in layers.items():
-        rank = _of_pattern(settings.get("rank_pattern") or {}, name, settings["r"])
-        if rank != one.rank:
+        if (rank := rank_of(name)) != one.rank:
             _refuse(folder / ADAPTER, f"its {name} has rank {one.rank} where {ADAPTER_CONFIG} says {rank}")
     return SavedAdapter(folder, settings, layers)
 
@@ -132,12 +133,24 @@ def read_adapter(folder: Path) -> SavedAdapter:
 def check_finite(saved: SavedAdapter) -> None:
     """Refuse factors that hold what is no number. Imports torch."""
     import torch
-    from safetensors import safe_open
 
-    with safe_open(saved.folder / ADAPTER, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            if not bool(torch.isfinite(file.get_tensor(name).float()).all()):
-                _refuse(saved.folder / ADAPTER, f"{name} holds values that are not finite, or too large for fp32")
+    dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    path = saved.folder / ADAPTER
+    with reading.opened(path, field=FIELD, remedy=REMEDY) as file:
+        header = read_header(file, os.fstat(file.fileno()).st_size)
+        data = file.tell()
+        tensors = sorted(header.items(), key=lambda item: item[1].start)
+        # Tensors of one type lie next to each other and are read as one: to ask for each takes as long for a small one.
+        for dtype, some in groupby(tensors, key=lambda item: item[1].dtype):
+            run = list(some)
+            for start in range(run[0][1].start, run[-1][1].end, _PIECE):
+                file.seek(data + start)
+                raw = bytearray(file.read(min(_PIECE, run[-1][1].end - start)))
+                wrong = (~torch.isfinite(torch.frombuffer(raw, dtype=dtypes[dtype]).float())).nonzero()
+                if len(wrong):
+                    at = start + int(wrong[0]) * FLOATS[dtype]
+                    name = next(name for name, one in run if one.start <= at < one.end)
+                    _refuse(path, f"{name} holds values that are not finite, or too large for fp32")
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -171,7 +184,7 @@ def _layers(path: Path, header: Mapping[str, StoredTensor]) -> dict[str, Factors
     pairs: dict[tuple[str, bool], dict[str, StoredTensor]] = {}
     for key, tensor in header.items():
         match = _KEY.fullmatch(key)
-        if not match or bool(match["embedding"]) == key.endswith(".weight"):
+        if not match or len(key) > _LONGEST_NAME or bool(match["embedding"]) == key.endswith(".weight"):
             _refuse(path, f"it holds {key[:80]!r}, which is no low-rank factor of a layer")
         if tensor.dtype not in FLOATS or len(tensor.shape) != 2 or 0 in tensor.shape:
             _refuse(path, f"{key[:80]} is {list(tensor.shape)} of {tensor.dtype}")
@@ -187,10 +200,18 @@ def _layers(path: Path, header: Mapping[str, StoredTensor]) -> dict[str, Factors
     return found
 
 
-def _of_pattern(patterns: Mapping[str, Any], name: str, default: Any) -> Any:
+class _Pattern:
     """PEFT's `get_pattern_key` for patterns that are names, or ends of names: the first that fits."""
-    fits = (value for key, value in patterns.items() if name == key or name.endswith(f".{key}"))
-    return next(fits, default)
+
+    def __init__(self, patterns: Mapping[str, Any] | None, default: Any) -> None:
+        self._found = {key: (number, value) for number, (key, value) in enumerate((patterns or {}).items())}
+        self._default = default
+
+    def __call__(self, name: str) -> Any:
+        parts = name.split(".")
+        ends = (".".join(parts[start:]) for start in range(len(parts)))
+        fits = [self._found[end] for end in ends if end in self._found]
+        return min(fits, key=lambda one: one[0])[1] if fits else self._default
 
 
 def _is_rank(value: Any) -> bool:

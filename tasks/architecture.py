@@ -55,6 +55,10 @@ def _one_of(*values: str) -> Rule:
 
 _LAYERS, _HEADS, _WIDTH, _EXPERTS = _count(1, 1000), _count(1, 4096), _count(1, 1 << 20), _count(0, 4096)
 _POSITIONS, _PIECES, _IDS = _count(1, 1 << 28), _count(1, 1 << 24), _count(0, 1 << 24)
+_SHARE: Rule = (
+    lambda value: type(value) in (int, float) and 0 <= value < 1,
+    "a share below 1: nothing would be left to learn from",
+)
 _FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
 _TEXT: Rule = (lambda value: isinstance(value, str) and len(value) < 4096 and value.isprintable(), "a line of text")
 _OBJECT: Rule = (lambda value: isinstance(value, dict), "an object")
@@ -79,7 +83,12 @@ _RULES: dict[str, Rule] = {
     "eos_token_id": _TOKENS,
     **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mlp_bias", "use_cache", "use_sliding_window"), _FLAG),
     **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"), _number(1e-30, 1)),
-    **dict.fromkeys(("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"), _number(0, 1)),
+    **dict.fromkeys(
+        ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "emb_pdrop", "attn_pdrop"), _SHARE
+    ),
+    **dict.fromkeys(("dropout", "dropout_rate", "activation_dropout", "layerdrop", "decoder_layerdrop"), _SHARE),
+    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "attn_dropout", "resid_dropout"), _SHARE),
+    **dict.fromkeys(("embedding_dropout", "residual_dropout", "mlp_dropout", "ffn_dropout", "drop_path_rate"), _SHARE),
     "initializer_range": _number(0, 1),
     "rope_theta": _number(1e-6, 1e30),
     **dict.fromkeys(("rope_scaling", "rope_parameters", "text_config", "auto_map"), _OBJECT),

@@ -32,6 +32,9 @@ class StoredTensor:
     dtype: str
     """By its name in safetensors: `F16`, `BF16`, `I8`."""
     shape: tuple[int, ...]
+    start: int
+    """Its first byte, counted from the end of the header; each begins where the one before it ends."""
+    end: int
 
 
 def read_header(file: BinaryIO, size: int) -> dict[str, StoredTensor]:
@@ -46,17 +49,12 @@ def read_header(file: BinaryIO, size: int) -> dict[str, StoredTensor]:
     header = parse_json(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("it is no complete safetensors file: its header is no JSON object")
-    found, spans = {}, []
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        found[name], span = _tensor(name, entry)
-        spans.append((*span, name))
+    found = {name: _tensor(name, entry) for name, entry in header.items() if name != "__metadata__"}
     end = 0
-    for start, stop, name in sorted(spans):
-        if start != end:
-            raise ValueError(f"its header has {name!r} begin at byte {start:,}, where {end:,} is due")
-        end = stop
+    for name, one in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
+        if one.start != end:
+            raise ValueError(f"its header has {name!r} begin at byte {one.start:,}, where {end:,} is due")
+        end = one.end
     if not found or 8 + length + end != size:
         raise ValueError(
             f"it is no complete safetensors file: it has {size:,} bytes, its header announces {8 + length + end:,}"
@@ -64,7 +62,7 @@ def read_header(file: BinaryIO, size: int) -> dict[str, StoredTensor]:
     return found
 
 
-def _tensor(name: str, entry: Any) -> tuple[StoredTensor, tuple[int, int]]:
+def _tensor(name: str, entry: Any) -> StoredTensor:
     if not isinstance(entry, dict):
         raise ValueError(f"its header describes {name!r} as {type(entry).__name__}")
     dtype, shape, offsets = entry.get("dtype"), _counts(entry.get("shape")), _counts(entry.get("data_offsets"))
@@ -77,7 +75,7 @@ def _tensor(name: str, entry: Any) -> tuple[StoredTensor, tuple[int, int]]:
     bits = _BITS[dtype] * math.prod(shape)
     if bits % 8 or offsets[1] - offsets[0] != bits // 8:
         raise ValueError(f"its header gives {name!r} {offsets[1] - offsets[0]:,} bytes for {shape} of {dtype}")
-    return StoredTensor(dtype, tuple(shape)), (offsets[0], offsets[1])
+    return StoredTensor(dtype, tuple(shape), *offsets)
 
 
 def _counts(value: Any) -> list[int] | None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from artifacts.errors import InputError
 from artifacts.reading import blamed_on
 from tasks import completing
+from tasks.adapter_files import check_finite, read_adapter
 from tasks.base_model import ModelConfig, locate
 from tasks.completing import Question
 from tasks.loading import load_base
@@ -105,6 +109,42 @@ NO_SUCH_ADAPTER = [
 def test_adapters_that_cannot_be_what_was_trained(export: Path, tmp_path: Path) -> None:
     cases = [case for case in hostile.adapters() if case[0] in NO_SUCH_ADAPTER]
     assert set(outcomes(cases, export, tmp_path / "export", use_export)) == {"refused"}
+
+
+def test_an_adapter_of_50_000_layers_is_refused_soon(export: Path, tmp_path: Path) -> None:
+    folder = hostile.copy(export, tmp_path / "export")
+    pattern = {f"layers.{number}.self_attn.q_proj": 1 for number in range(50_000)}
+    weights = {}
+    for name in pattern:
+        weights[f"base_model.model.model.{name}.lora_A.weight"] = np.ones((1, 2), "float32")
+        weights[f"base_model.model.model.{name}.lora_B.weight"] = np.ones((2, 1), "float32")
+    save_file(weights, folder / "adapter" / "adapter_model.safetensors")
+    hostile.edit("adapter/adapter_config.json", r=2, rank_pattern=pattern)(folder)
+    began = computed()
+    with pytest.raises(InputError, match="another base model"):
+        use_export(folder)
+    assert computed() - began < 15
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "float32"), ("float16", "float64")])
+def test_the_one_factor_that_is_not_finite_is_named(dtypes: tuple[str, str], export: Path, tmp_path: Path) -> None:
+    folder = hostile.copy(export, tmp_path / "export")
+    path = folder / "adapter" / "adapter_model.safetensors"
+    weights = {name: one.astype(dtypes["lora_B" in name]) for name, one in load_file(path).items()}
+    bad = sorted(weights)[-2]
+    weights[bad][-1, -1] = float("nan")
+    save_file(weights, path)
+    with pytest.raises(InputError, match=re.escape(bad)):
+        check_finite(read_adapter(folder / "adapter"))
+
+
+@pytest.mark.parametrize("name", ["attention_dropout", "hidden_dropout", "resid_pdrop", "dropout", "layerdrop"])
+@pytest.mark.parametrize("value", [1, 1.0, 1.5, -0.1])
+def test_a_model_that_drops_everything_is_refused(name: str, value: float, whole: Path, tmp_path: Path) -> None:
+    folder = hostile.copy(whole, tmp_path / "model")
+    hostile.edit("config.json", **{name: value})(folder)
+    with pytest.raises(InputError, match=name):
+        locate(ModelConfig(name=str(folder)))
 
 
 EXPLODING = [name for name in hostile.TOKENIZER if "explodes" in name]
