@@ -1,7 +1,7 @@
 """The command `prefect` in a process that serves for this project: `python -m flows.serve server start`.
 
-A server stands behind a door (`flows/door.py`), makes its files for their owner alone, and sets up its database while no
-other does.
+A server stands behind a door (`flows/door.py`), makes its files for their owner alone, and sets up its database while
+no other does.
 
 With several runs at once on SQLite, cursors of unfinished statements are found among the server's garbage. To let go of
 such a cursor takes the connection's mutex (CPython's `stmt_reset`), and the connection may be in use again by then, its
