@@ -75,7 +75,7 @@ def _optimize(trainer: AdapterTrainer, start: Path | None) -> None:
 def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> AdapterTrainer:
     """The trainer with model, data and everything that watches it."""
     import_libraries()
-    from transformers import AutoTokenizer, PrinterCallback
+    from transformers import AutoTokenizer, PrinterCallback, set_seed
     from transformers.utils import logging as transformers_logging
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -96,6 +96,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     callbacks: list[Any] = [Reporter(sender, stop)]
     if "tensorboard" in config.trackers and ranks.rank() == 0:
         callbacks.append(EventFiles(workdir / RESULT / "tensorboard"))
+    set_seed(config.seed)  # TRL 1.12 does so only after it has made the adapter
     trainer = AdapterTrainer(
         engine=FusedEngine(spec.plan, model.config.num_hidden_layers) if spec.plan.engine == "fused" else None,
         batches=batches,

@@ -24,6 +24,20 @@ def test_trains_on_every_quantization(quantization: Quantization, workdir: Path,
     assert losses[-1] < losses[0] - 0.3
 
 
+def test_the_seed_alone_decides_what_the_adapter_begins_with(tmp_path: Path, tokens: TokenizedDataset) -> None:
+    """Whatever drew random numbers before."""
+    found = []
+    for number in (1, 2):
+        torch.manual_seed(number)
+        found.append(jobs.train_here(tmp_path / str(number), tokens, SHORT).adapter)
+    other = SHORT.model_copy(update={"seed": 7})
+    found.append(jobs.train_here(tmp_path / "other", tokens, other).adapter)
+    first, second, third = (
+        adapter["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"] for adapter in found
+    )
+    assert torch.equal(first, second) and not torch.equal(first, third)
+
+
 def test_padding_and_micro_batches_do_not_matter(tmp_path: Path, tokens: TokenizedDataset) -> None:
     """Four sequences one by one, or all at once, each padded to the same length: the same update."""
     at_once = jobs.PLAN.model_copy(update={"micro_batch": 4, "accumulation": 1})
