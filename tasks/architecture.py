@@ -185,6 +185,8 @@ def _problems(config: Mapping[str, Any]) -> Iterator[str]:
     """What makes no sense, the most basic first."""
     if not isinstance(config.get("model_type"), str) or not config["model_type"]:
         yield "it names no model_type"
+    if foreign := next(_foreign_programs(config), None):
+        yield f"it has programs of {foreign[:60]!r} compute its attention or experts"
     yield from _senseless(config)
     if config.get("text_config"):
         yield from _senseless(config["text_config"])
@@ -193,6 +195,18 @@ def _problems(config: Mapping[str, Any]) -> Iterator[str]:
     if config["model_type"] in LLAMA_LIKE:
         yield from _llama_problems(config)
     yield from _ids_outside(config, vocabulary_size(config))
+
+
+def _foreign_programs(value: Any, name: str = "") -> Iterator[str]:
+    """The repositories of kernels on the hub that transformers would load and run, wherever they are named."""
+    if isinstance(value, dict):
+        for part, one in value.items():
+            yield from _foreign_programs(one, name if name.endswith("_implementation") else part)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _foreign_programs(one, name)
+    elif isinstance(value, str) and name.endswith("_implementation") and "/" in value:
+        yield value
 
 
 def _senseless(config: Mapping[str, Any]) -> Iterator[str]:

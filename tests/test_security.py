@@ -125,6 +125,28 @@ def test_a_models_own_code_is_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not mark.exists()
 
 
+KERNELS: list[dict[str, Any]] = [
+    {"_attn_implementation": "someone/kernels"},
+    {"attn_implementation": "paged|someone/kernels@main:attention"},
+    {"attn_implementation": {"": "someone/kernels"}},
+    {"experts_implementation": "someone/kernels"},
+    {"text_config": {"model_type": "llama", "_attn_implementation": "someone/kernels"}},
+]
+
+
+@pytest.mark.parametrize("changes", KERNELS, ids=str)
+def test_a_model_does_not_say_whose_kernels_are_run(changes: dict[str, Any], tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(BASE_MODEL, model)
+    config = json.loads((model / "config.json").read_text()) | changes
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="someone/kernels"):
+        locate(ModelConfig(name=str(model)))
+    (model / "config.json").write_text(json.dumps(config).replace("someone/kernels", "sdpa"))
+    if changes.keys() == {"_attn_implementation"}:
+        assert locate(ModelConfig(name=str(model)))
+
+
 def test_pickled_weights_of_a_base_model_are_refused(tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(BASE_MODEL, model, ignore=shutil.ignore_patterns("*.safetensors"))
