@@ -84,6 +84,15 @@ def test_what_is_being_built_stays(store: Store) -> None:
     assert (done.artifacts, done.attempts) == ((places[0],), (f"training/{'3' * 64}",))
 
 
+def test_what_a_live_run_works_in_stays_also_where_nothing_would_continue_it(store: Store) -> None:
+    entry = store.ledger.open("run", "demo")
+    entry.uses(f"sampling/{'1' * 64}", resumable=False)
+    store.workdir("sampling", "1" * 64)
+    assert prune(store, 0).attempts == () and store.attempts()
+    entry.end("completed")
+    assert prune(store, 0).attempts == (f"sampling/{'1' * 64}",)
+
+
 @pytest.mark.parametrize("keep", [0, 1])
 def test_what_an_unfinished_run_would_continue_from_goes_only_with_it(store: Store, keep: int) -> None:
     entry = store.ledger.open("run", "demo")

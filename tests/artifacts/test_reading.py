@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from artifacts import reading
 from artifacts.errors import InputError
 from artifacts.lines import lines_of, without_end
 from artifacts.reading import blamed_on, parse_json, read_bytes, read_json, read_object, read_text
@@ -18,6 +20,9 @@ BAD_JSON = {
     "a key twice": b'{"a": 1, "a": 2}',
     "a key twice, nested": b'{"b": [{"a": {"c": 1}, "a": {"c": 2}}]}',
     "deep": b"[" * 100_000,
+    "65 levels": b"[" * 65 + b"]" * 65,
+    "65 levels of objects": b'{"a":' * 65 + b"1" + b"}" * 65,
+    "65 digits": b"1" * 65,
     "deep and closed": b"[" * 100_000 + b"]" * 100_000,
     "deep objects": b'{"a":' * 500 + b"1" + b"}" * 500,
     "NaN": b'{"a": NaN}',
@@ -50,10 +55,50 @@ def test_json_that_means_nothing_is_refused(kind: str, tmp_path: Path) -> None:
         (b'"\\ud83d\\ude00"', "\U0001f600"),
         (b"[" * 60 + b"]" * 60, None),
         (b"[1e400, Infinity]", [float("inf"), float("inf")]),
+        (b'{"a": [1.5], "a": [1.5]}', {"a": [1.5]}),
+        (b"1" * 64, int("1" * 64)),
+        (b'"text"', "text"),
+        (b"1", 1),
     ],
 )
 def test_json_as_programs_write_it_is_read(text: bytes, value: object) -> None:
     assert value is None or parse_json(text) == value
+
+
+def test_a_file_is_read_whole_or_refused_by_what_the_reader_says_of_it(tmp_path: Path) -> None:
+    said = b'{"a": [1]}'
+    (tmp_path / "a.json").write_bytes(said)
+    for read, found in (
+        (read_bytes, said),
+        (read_text, said.decode()),
+        (read_json, {"a": [1]}),
+        (read_object, {"a": [1]}),
+    ):
+        assert read(tmp_path / "a.json", limit=len(said)) == found
+        with pytest.raises(InputError) as refused:
+            read(tmp_path / "a.json", limit=len(said) - 1, field="model.name", remedy="get it again")
+        assert (refused.value.field, refused.value.remedy) == ("model.name", "get it again")
+        assert "a.json" in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    ("said", "read"), [(b"[1]", read_object), (b"{", read_object), (b"{", read_json), (b"\xff", read_text)]
+)
+def test_contents_are_refused_by_what_the_reader_says_of_them(said: bytes, read: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(said)
+    with pytest.raises(InputError) as refused:
+        read(tmp_path / "a.json", field="model.name", remedy="get it again")
+    assert (refused.value.field, refused.value.remedy) == ("model.name", "get it again")
+    assert "a.json" in refused.value.problem
+
+
+def test_parts_of_json_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_PARTS", 3)
+    for text in (b"[1, 2, 3]", b"[[[]]]", b'{"a": {"b": {}}}'):
+        assert parse_json(text) is not None
+    for text in (b"[1, 2, 3, 4]", b"[[[[]]]]", b'{"a": {"b": {"c": {}}}}'):
+        with pytest.raises(ValueError, match="more than 3 values"):
+            parse_json(text)
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from artifacts.errors import InputError
 from artifacts.schema import PreflightReport, RunReport
-from artifacts.store import MANIFEST, Store
+from artifacts.store import MANIFEST, Damaged, Store
 from tests.chaos.damage import damage
 
 KEY = "0" * 64
@@ -127,3 +127,76 @@ def test_what_a_kill_left_of_a_finished_artifact_is_swept_but_not_from_under_a_b
         assert left.exists()
     store.sweep("reporting", KEY)
     assert not left.parent.exists()
+
+
+def test_manifests_come_newest_first_without_the_damaged(store: Store) -> None:
+    for number, finished in enumerate(("2026-01-02", "2026-01-03", "2026-01-01", "2026-01-04")):
+        key = str(number) * 64
+        workdir = store.workdir("reporting", key)
+        (workdir / "report.html").write_text("x")
+        handle = store.publish("reporting", key, RunReport(verdict="fine"), workdir, {"finished": finished})
+    (handle.path / MANIFEST).write_text("{}")
+    assert [manifest.key[0] for manifest in store.manifests("reporting")] == ["1", "0", "2"]
+    assert store.manifests("training") == []
+    (first,) = [one for one in store.manifests("reporting") if one.key[0] == "0"]
+    opened = store.open("reporting", "0" * 64, RunReport)
+    assert store.manifest(opened) == first and opened.path == store.place / "reporting" / ("0" * 64)
+
+
+def test_an_artifact_is_checked_where_it_lies(store: Store) -> None:
+    published = publish(store)
+    assert store.check(published.place) == published.path
+    (published.path / "report.html").write_text("other")
+    for place in (published.place, f"reporting/{'9' * 64}"):
+        with pytest.raises(Damaged):
+            store.check(place)
+    assert published.path.is_dir()
+
+
+def test_a_folder_knows_its_place(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = publish(store)
+    (tmp_path / "link").symlink_to(published.path)
+    monkeypatch.setenv("HOME", str(store.place))
+    folders = [published.path, published.path / "a" / "b", tmp_path / "link", Path("~", published.place)]
+    assert [store.place_of(folder) for folder in folders] == [published.place] * 4
+    others = [tmp_path, store.place, store.place / "reporting", store.place / ".work" / "training" / "a"]
+    assert [store.place_of(folder) for folder in others] == [None] * 4
+
+
+def test_a_work_directory_is_known_while_it_is_there(store: Store) -> None:
+    store.workdir("training", KEY)
+    assert store.has_workdir(f"training/{KEY}") and not store.has_workdir(f"sampling/{KEY}")
+    store.drop_workdir("training", KEY)
+    assert not store.has_workdir(f"training/{KEY}")
+
+
+@pytest.mark.parametrize("name", ["mine", "", None])
+def test_the_environment_says_where_the_store_is(
+    name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name is not None:
+        monkeypatch.setenv("CODETUNE_STORE", name)
+    place = tmp_path / (name or "store")
+    assert Store.to_read().place == place and not place.exists()
+    assert Store.from_environment().place == place and (place / ".work").is_dir()
+    (place / ".work").rmdir()
+    assert Store.to_read().place == place and (place / ".work").is_dir(), "who may write prepares it"
+
+
+@pytest.mark.parametrize("closed", [".", ".runs"])
+def test_who_may_not_write_reads_without_making_anything(
+    closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODETUNE_STORE", str(tmp_path / "store"))
+    store = Store.from_environment()
+    (store.place / ".work").rmdir()
+    asked = []
+
+    def access(path: Path, mode: int, *, effective_ids: bool) -> bool:
+        asked.append((mode, effective_ids))
+        return path != store.place / closed
+
+    monkeypatch.setattr(os, "access", access)  # root may write anywhere
+    assert Store.to_read().place == store.place and not (store.place / ".work").exists()
+    assert set(asked) == {(os.W_OK, True)}
