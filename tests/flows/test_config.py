@@ -22,7 +22,9 @@ from flows.config import PipelineConfig, build
 from flows.stages import STAGES
 from tasks import base_model
 from tasks.base_model import ModelConfig, ModelReference
-from tasks.sampling.configuration import GithubCodeSource, LocalSource
+from tasks.gate.settings import GateConfig
+from tasks.sampling.configuration import PACKAGE, PERMISSIVE, GithubCodeSource, LocalSource
+from tools.base_model.sources import TRAINING
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -91,6 +93,16 @@ def test_the_command_line_knows_the_stages() -> None:
     configured = set(PipelineConfig.model_fields) - {"recipe", "model", "workers"}
     derived = {"quantization"}  # its settings follow from those of training
     assert set(STAGES) == configured | derived
+
+
+def test_the_demo_must_show_that_it_learned_this_code_of_a_package_that_its_base_never_saw() -> None:
+    demo = build("demo")
+    assert isinstance(demo.sampling.source, LocalSource) and demo.kept and isinstance(demo.kept.source, LocalSource)
+    learned = {path.removeprefix(PACKAGE).partition("/")[0] for path in demo.sampling.source.paths}
+    assert demo.gate.requires == GateConfig().requires
+    assert demo.sampling.source.license in PERMISSIVE
+    assert not learned & {path.removeprefix(PACKAGE) for path in demo.kept.source.paths}
+    assert not learned & {source.name for source in TRAINING}
 
 
 def test_a_configuration_survives_the_dashboard() -> None:

@@ -1,8 +1,9 @@
 """The packages that the model is trained on and those that it never sees.
 
 Each is one wheel, fetched by name and version. The licences were read from the wheels' metadata (a bare "BSD"
-stands as BSD-3-Clause); all of those trained on are permissive. The standard library and HumanEval are in
-neither list on purpose: the demo adapts the model to the one and the functional suite tests it with the other.
+stands as BSD-3-Clause); all of those trained on are permissive. dateparser, the standard library and
+HumanEval are in neither list: the demo adapts the model to the first, the benchmarks to the second, and the
+functional suite tests it with the third.
 """
 
 from dataclasses import dataclass
