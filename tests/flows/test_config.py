@@ -186,7 +186,7 @@ def test_the_walk_meets_every_kind_of_number() -> None:
 
 
 MEANINGLESS = [
-    "training.warmup_steps=30",
+    "training.warmup_steps=40",
     "training.max_steps=1",
     "training.max_steps=3",
     "sampling.held_out=0",
