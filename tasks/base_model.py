@@ -26,7 +26,7 @@ from artifacts.progress import SILENT, Progress
 from artifacts.schema import Record
 from tasks import hub
 from tasks.architecture import LLAMA_LIKE, check_ids, llama_weights, read_config, vocabulary_size
-from tasks.model_files import GENERATION, PAPERS, TOKENIZER
+from tasks.model_files import ADAPTER, ADAPTER_CONFIG, GENERATION, PAPERS, TOKENIZER
 from tasks.safetensors_files import FLOATS, StoredTensor, read_header
 
 _FIELD = "model.name"
@@ -45,8 +45,8 @@ _METADATA = (
     "README.md",
 )
 _WEIGHTS = ("*.safetensors",)
-_BELOW = ("*/*",)
-"""Subfolders hold other formats of the same weights."""
+_LEFT_OUT = ("*/*", ADAPTER_CONFIG, ADAPTER)
+"""Subfolders hold other formats of the same weights; an adapter beside them would be put on them."""
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
@@ -195,7 +195,7 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...], progre
             name,
             revision=revision,
             allow_patterns=list(patterns),
-            ignore_patterns=list(_BELOW),
+            ignore_patterns=list(_LEFT_OUT),
             endpoint=hub.endpoint(),
             library_name="codetune",
             tqdm_class=_bar(progress),
@@ -249,6 +249,12 @@ def _check_metadata(folder: Path) -> None:
     export takes with it is of the model's own folder: a link could lead to anything on this machine."""
     from huggingface_hub import constants
 
+    if os.path.lexists(folder / ADAPTER_CONFIG):
+        raise InputError(
+            f"{folder} holds an adapter beside the weights ({ADAPTER_CONFIG}), which would be put on them unasked",
+            field=_FIELD,
+            remedy="merge it into the weights, or move it and its weights to a folder of their own",
+        )
     place = real(folder)
     homes = (place, place.parent.parent / "blobs", real(Path(constants.HF_HUB_CACHE)))
     for path in sorted(folder.iterdir()):

@@ -147,6 +147,18 @@ def test_a_model_that_drops_everything_is_refused(name: str, value: float, whole
         locate(ModelConfig(name=str(folder)))
 
 
+@pytest.mark.parametrize("base", ["someone/else", "/nowhere", "."])
+def test_an_adapter_beside_a_models_weights_is_not_put_on_them(
+    base: str, whole: Path, export: Path, tmp_path: Path
+) -> None:
+    folder = hostile.copy(whole, tmp_path / "model")
+    for path in (export / "adapter").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    hostile.edit("adapter_config.json", base_model_name_or_path=base)(folder)
+    with pytest.raises(InputError, match="holds an adapter"):
+        locate(ModelConfig(name=str(folder)))
+
+
 EXPLODING = [name for name in hostile.TOKENIZER if "explodes" in name]
 
 
