@@ -140,7 +140,7 @@ _BEFORE = 100
 """Characters before an anchor that are looked at."""
 
 
-class _Place(NamedTuple):
+class _SecretPattern(NamedTuple):
     """A secret by what stands before it."""
 
     kind: str
@@ -158,10 +158,10 @@ class _Place(NamedTuple):
         return not self.before or bool(self.before.search(text, max(0, at - _BEFORE), at))
 
 
-def _places(kind: str, anchors: str, before: str, *after: str) -> list[_Place]:
+def _places(kind: str, anchors: str, before: str, *after: str) -> list[_SecretPattern]:
     ending = re.compile(rf"(?:{before})\Z", re.IGNORECASE) if before else None
     names = tuple(anchors.encode().split())
-    return [_Place(kind, names, ending, re.compile(pattern)) for pattern in after]
+    return [_SecretPattern(kind, names, ending, re.compile(pattern)) for pattern in after]
 
 
 _FILLED_IN = r"(?:\*{3}|\.{3}|[xX]{3}|<|\{|\$[\w{(]|%[({s]|#\{|\[)"

@@ -29,7 +29,7 @@ from artifacts.schema import Plan
 from tasks.generation import GenerationConfig
 from tasks.generation.answers import Decoding, generate
 from tasks.generation.stage import SUITES
-from tasks.generation.suites import SourceFile, wanted_of
+from tasks.generation.suites import HeldOutFile, wanted_of
 from tasks.generation.work import Work
 from tasks.loading import load_base
 from tasks.tokenization.vocabulary import CodeTokenizer, load_tokenizer
@@ -39,10 +39,10 @@ PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradi
 Prompts = Sequence[Sequence[int]]
 
 
-def files() -> list[SourceFile]:
+def files() -> list[HeldOutFile]:
     folder = Path(os.__file__).parent
     texts = ((path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[a-m]*.py")))
-    return [SourceFile(name, f"{name}.py", "Python", text) for name, text in texts]
+    return [HeldOutFile(name, f"{name}.py", "Python", text) for name, text in texts]
 
 
 def alone(model: Any, asked: Prompts, decoding: Decoding) -> list[list[int]]:

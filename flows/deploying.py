@@ -93,7 +93,7 @@ def _deploy_keeping(client: SyncPrefectClient, there: server.Server, reset: bool
     files = {one["name"]: one for one in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]}
     for name, one in files.items():  # before a server keeps any of it
         refuse_secrets({name: one.get("parameters")})
-    memory = keeping.Memory() if reset else keeping.recall(client)
+    memory = keeping.DeploymentRecord() if reset else keeping.recall(client)
     before = memory.before or {name: keeping.state_of(one) for name, one in _ours(client, files).items()}
     deleted = set() if reset else memory.deployed.keys() - before.keys()
     said = [f"{name} was deleted in the dashboard and stays so" for name in files if name in deleted]
@@ -113,7 +113,7 @@ def _deploy_keeping(client: SyncPrefectClient, there: server.Server, reset: bool
             wanted, conflicts = keeping.merged(memory.deployed.get(name), filed[name], before[name])
         keeping.bring_about(client, deployment, wanted)
         said += [f"{name}, {conflict}" for conflict in conflicts]
-    keeping.remember(client, keeping.Memory(deployed=filed))
+    keeping.remember(client, keeping.DeploymentRecord(deployed=filed))
     return [*said, "`codetune deploy --reset` takes what the files say"] if said else []
 
 

@@ -49,11 +49,11 @@ from tasks import (
     tokenization,
     training,
 )
-from tasks.cards import Card, name_of_card
+from tasks.cards import GpuLock, name_of_card
 from tasks.gate import promotion
 from tasks.policy import Run
 from tasks.preflight.probe import probe
-from tasks.stage import Course
+from tasks.stage import StageRunner
 
 REFERENCE = PipelineConfig()
 
@@ -150,7 +150,7 @@ def _through(
 ) -> RunSummary:
     config.training.check()
     policy.retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
-    card = Card(None if config.preflight.device == "cpu" else name_of_card())
+    card = GpuLock(None if config.preflight.device == "cpu" else name_of_card())
     with Run(store, refresh or (), config.workers, onward=onward, recipe=config.recipe or "", card=card) as run:
         results = pipeline(run, config, locate(config.model))
         candidate = promotion.candidate_of(results.exported, results.decided, results.report, config.recipe)
@@ -191,7 +191,7 @@ class Results(NamedTuple):
     report: RunReport
 
 
-def pipeline(run: Course, config: PipelineConfig, model: base_model.ModelReference) -> Results:
+def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelReference) -> Results:
     """Every stage and what it takes. Nothing here looks into a handle but preflight's: whoever only asks what would
     run (`tasks.walking`) does not have the others."""
     cleared = run.stage(preflight.STAGE, config.preflight, model=model, job=config.job())
@@ -279,7 +279,7 @@ def check_sandbox(config: PipelineConfig) -> None:
 
 
 def _quantized(
-    run: Course, config: PipelineConfig, model: base_model.ModelReference, cleared: PreflightReport
+    run: StageRunner, config: PipelineConfig, model: base_model.ModelReference, cleared: PreflightReport
 ) -> QuantizedBase | None:
     """The base model as training needs it; None when that is the model as published."""
     if config.training.quantization == "none":

@@ -28,7 +28,7 @@ State = dict[str, Any]
 _ABSENT: Any = object()
 
 
-class Memory(Record):
+class DeploymentRecord(Record):
     """What the next one who deploys needs to know."""
 
     deployed: dict[str, State] = Field(default_factory=dict)
@@ -37,18 +37,18 @@ class Memory(Record):
     """What the server had, while somebody deploys: if that is cut short, it is what counts."""
 
 
-def recall(client: SyncPrefectClient) -> Memory:
+def recall(client: SyncPrefectClient) -> DeploymentRecord:
     """What was deployed last; nothing when that is not known."""
     found = client.read_artifacts(artifact_filter=_OURS)
     for artifact in sorted(found, key=lambda one: str(one.created), reverse=True):
         try:
-            return Memory.model_validate(artifact.data)
+            return DeploymentRecord.model_validate(artifact.data)
         except ValidationError:
             continue
-    return Memory()
+    return DeploymentRecord()
 
 
-def remember(client: SyncPrefectClient, memory: Memory) -> None:
+def remember(client: SyncPrefectClient, memory: DeploymentRecord) -> None:
     """Keep it in the place of what was kept before."""
     earlier = client.read_artifacts(artifact_filter=_OURS)
     what = "What `codetune deploy` registered last: it tells by this what was changed in the dashboard since."

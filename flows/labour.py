@@ -24,7 +24,7 @@ FREE = {"name", "labels", "stream_output"}
 _FORMER = "python -m flows.deployed"
 
 
-class Job(ProcessJobConfiguration):
+class JobConfiguration(ProcessJobConfiguration):
     """What the worker makes of a run."""
 
     @classmethod
@@ -61,7 +61,7 @@ def template() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    ProcessWorker.job_configuration = Job
+    ProcessWorker.job_configuration = JobConfiguration
     programs.keep_to_ours()
     sys.argv[0] = "prefect"
     runpy.run_module("prefect", run_name="__main__")

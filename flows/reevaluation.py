@@ -53,7 +53,7 @@ class Reevaluation(Record):
     reasons: tuple[str, ...]
 
 
-class _Place(BaseModel):
+class _ArtifactReference(BaseModel):
     """An artifact of the store."""
 
     place: str = Field(pattern=r"^[a-z]+/[0-9a-f]{64}$")
@@ -70,9 +70,9 @@ class _Base(BaseModel):
 class _Inputs(BaseModel):
     """What an export was made from, as its manifest tells: a file that may have been altered."""
 
-    sample: _Place
-    tokens: _Place
-    base: _Place | None = None
+    sample: _ArtifactReference
+    tokens: _ArtifactReference
+    base: _ArtifactReference | None = None
     plan: Plan
     model: _Base
 

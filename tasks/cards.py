@@ -52,7 +52,7 @@ def name_of_card() -> str | None:
     return uuids[chosen[0]] if chosen else None
 
 
-class Card:
+class GpuLock:
     """A card that is held from the first stage that needs it until the run ends. With None there is nothing to hold."""
 
     def __init__(self, name: str | None) -> None:

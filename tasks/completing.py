@@ -31,7 +31,7 @@ LEAST_PROMPT = 16
 
 
 @dataclass(frozen=True)
-class Question:
+class CompletionRequest:
     """What is to be completed."""
 
     before: str
@@ -103,7 +103,7 @@ def base_of(folder: Path) -> ModelConfig:
         return ModelConfig(name=name, revision=revision or None)
 
 
-def complete(folder: Path, question: Question, *, new_tokens: int, quantization: Quantization) -> Answers:
+def complete(folder: Path, question: CompletionRequest, *, new_tokens: int, quantization: Quantization) -> Answers:
     """The greedy answers of both models; one is loaded, and its adapter switched off and on.
 
     Of a text that is longer than the model's context they see what is nearest to the gap.
@@ -201,7 +201,7 @@ def _recorded(folder: Path) -> str | None:
     return fingerprint
 
 
-def _prompt(question: Question, tokenizer: CodeTokenizer, fim: FimTokens | None, room: int) -> Prompt:
+def _prompt(question: CompletionRequest, tokenizer: CodeTokenizer, fim: FimTokens | None, room: int) -> Prompt:
     """What is asked, in at most `room` tokens."""
     from tasks.generation.suites import Prompt, gap_prompt, text_before
 

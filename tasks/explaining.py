@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from artifacts.schema import Record
 from artifacts.store import Manifest
 from tasks import provenance
-from tasks.walking import Step, Walk
+from tasks.walking import PlannedStage, Walk
 
 
 class Change(Record):
@@ -69,7 +69,7 @@ def explain(walk: Walk, name: str) -> Explanation:
     )
 
 
-def _roots(walk: Walk, step: Step) -> Iterator[str]:
+def _roots(walk: Walk, step: PlannedStage) -> Iterator[str]:
     """The stages of known key that have to run first."""
     for name in step.waits_for:
         before = walk.steps[name]
@@ -79,13 +79,13 @@ def _roots(walk: Walk, step: Step) -> Iterator[str]:
             yield name
 
 
-def _nearest(walk: Walk, step: Step) -> tuple[Manifest, list[Change]] | None:
+def _nearest(walk: Walk, step: PlannedStage) -> tuple[Manifest, list[Change]] | None:
     """The artifact with the fewest differences, of equally near ones the newest."""
     compared = [(one, changes_since(one, step)) for one in walk.store.manifests(step.stage.name)]
     return min(compared, key=lambda pair: len(pair[1]), default=None)
 
 
-def changes_since(earlier: Manifest, step: Step) -> list[Change]:
+def changes_since(earlier: Manifest, step: PlannedStage) -> list[Change]:
     """What differs between the key of an earlier artifact and the one that is wanted now."""
     assert step.job
     name = step.stage.name
@@ -123,7 +123,7 @@ def _traced(walk: Walk, change: Change) -> Change:
     return change
 
 
-def _known_by(step: Step, manifest: Manifest) -> frozenset[str]:
+def _known_by(step: PlannedStage, manifest: Manifest) -> frozenset[str]:
     try:
         known: frozenset[str] = step.stage.produces.model_validate(manifest.handle).known_by
     except ValidationError:

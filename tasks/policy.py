@@ -40,7 +40,7 @@ from artifacts.progress import Progress, Tick
 from artifacts.schema import Handle
 from artifacts.store import Damaged, Store
 from tasks import dashboard, lineage, provenance
-from tasks.cards import Card
+from tasks.cards import GpuLock
 from tasks.mapping import WorkersConfig
 from tasks.stage import Stage
 from tasks.workers import started
@@ -187,13 +187,13 @@ class Run:
         *,
         onward: str | None = None,
         recipe: str = "",
-        card: Card | None = None,
+        card: GpuLock | None = None,
     ) -> None:
         self.store = store
         self.workers = workers or WorkersConfig()
         self.workers.check()
         self.refresh, self.onward, self.recipe = frozenset(refresh), onward, recipe
-        self.card = card or Card(None)
+        self.card = card or GpuLock(None)
         self.outcomes: list[Outcome] = []
         self._task_results: dict[str, Any] = {}
         self._renewed: set[str] = set()

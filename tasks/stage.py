@@ -57,7 +57,7 @@ class Stage(Generic[H]):
         return _SHOWN[key]
 
 
-class Course(Protocol):
+class StageRunner(Protocol):
     """Who goes through a pipeline's stages: a run, or somebody who only asks what a run would do."""
 
     store: Store

@@ -32,7 +32,7 @@ class Unknown:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedStage:
     """What a run would find at one stage."""
 
     stage: Stage[Any]
@@ -55,7 +55,7 @@ class Walk:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.steps: dict[str, Step] = {}
+        self.steps: dict[str, PlannedStage] = {}
         """By stage, in the order of the flow."""
 
     def stage(
@@ -72,7 +72,7 @@ class Walk:
         given = {name: value for name, value in inputs.items() if value is not None}
         missing = tuple(value.stage for value in given.values() if isinstance(value, Unknown))
         if missing:
-            self.steps[stage.name] = Step(stage, None, waits_for=missing)
+            self.steps[stage.name] = PlannedStage(stage, None, waits_for=missing)
             return cast(H, Unknown(stage.name))
         job = Job(stage, config, given, store=self.store, forced=False)
         step, handle = self._look(job)
@@ -81,14 +81,14 @@ class Walk:
             handle = self._try(stage, config, given) if stage.instant else cast(H, Unknown(stage.name))
         return handle
 
-    def _look(self, job: Job[H]) -> tuple[Step, H | None]:
+    def _look(self, job: Job[H]) -> tuple[PlannedStage, H | None]:
         try:
             handle = self.store.open(job.stage.name, job.key, job.stage.produces)
         except FileNotFoundError:
-            return Step(job.stage, job), None
+            return PlannedStage(job.stage, job), None
         except Damaged as damage:
-            return Step(job.stage, job, found=True, damage=str(damage)), None
-        return Step(job.stage, job, found=True), handle
+            return PlannedStage(job.stage, job, found=True, damage=str(damage)), None
+        return PlannedStage(job.stage, job, found=True), handle
 
     def _try(self, stage: Stage[H], config: Config, given: dict[str, Fingerprinted]) -> H:
         # On the store's disk, where that can be written: what it says may depend on the room there.

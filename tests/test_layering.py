@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,3 +47,14 @@ def test_deploying_loads_no_gpu_stack() -> None:
     code = f"import flows.finetune, sys; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_class_name_is_given_twice() -> None:
+    trees = {
+        path: ast.parse(path.read_text("utf-8")) for one in ("artifacts", "tasks", "flows") for path in modules(one)
+    }
+    found = [
+        (node.name, path) for path, tree in trees.items() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    ]
+    counted = Counter(name for name, _ in found)
+    assert not [(name, str(path)) for name, path in found if counted[name] > 1]

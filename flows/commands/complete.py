@@ -14,7 +14,7 @@ from flows.commands.options import LINES, TOKENS, Json, Model, StorePath, given_
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from tasks.completing import Answers, Question
+    from tasks.completing import Answers, CompletionRequest
 
 
 def complete(
@@ -58,23 +58,23 @@ def complete(
 
 def _question(
     prompt: str | None, suffix: str | None, file: Path | None, line: int | None
-) -> tuple[Question, str | None]:
+) -> tuple[CompletionRequest, str | None]:
     """What is asked, and what stands there in truth where that is known."""
-    from tasks.completing import Question, read_gap
+    from tasks.completing import CompletionRequest, read_gap
 
     if (prompt is None) == (file is None):
         raise InputError("give either --prompt or --file with --line", field="--prompt")
     if prompt is not None:
         if line is not None:
             raise InputError("--line goes with --file", field="--line", remedy="leave it out, or name a file")
-        return Question(_standard_input() if prompt == "-" else prompt, suffix), None
+        return CompletionRequest(_standard_input() if prompt == "-" else prompt, suffix), None
     assert file is not None
     if suffix is not None:
         raise InputError("--suffix goes with --prompt", field="--suffix", remedy="leave it out: the file has its own")
     if line is None:
         raise InputError("which line is to be filled in?", field="--line", remedy="give its number, from 1")
     before, truth, after = read_gap(file, line)
-    return Question(before, after, single_line=True), truth
+    return CompletionRequest(before, after, single_line=True), truth
 
 
 def _standard_input() -> str:
@@ -91,7 +91,7 @@ def _standard_input() -> str:
 LINES_SHOWN = 6
 
 
-def _show(question: Question, answers: Answers, truth: str | None) -> None:
+def _show(question: CompletionRequest, answers: Answers, truth: str | None) -> None:
     """What stands before the gap, both answers side by side with their differences marked, and the truth."""
     from rich.table import Table
     from rich.text import Text

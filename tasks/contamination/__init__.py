@@ -4,7 +4,7 @@ overlap  training documents, items → the items of which most stands in one doc
 tables   the training side as documents, held-out files as items
 """
 
-from tasks.contamination.overlap import Contaminated, Document, Item, find, judged
+from tasks.contamination.overlap import Contaminated, EvaluationText, TrainingText, find, judged
 from tasks.contamination.tables import documents, files
 
-__all__ = ["Contaminated", "Document", "Item", "documents", "files", "find", "judged"]
+__all__ = ["Contaminated", "EvaluationText", "TrainingText", "documents", "files", "find", "judged"]

@@ -35,7 +35,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
-class Document:
+class TrainingText:
     """A text that a model was trained on."""
 
     id: str
@@ -43,7 +43,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Item:
+class EvaluationText:
     """Something that a model is asked."""
 
     id: str
@@ -63,7 +63,7 @@ class Contaminated:
     """Of the part's shingles, in the document."""
 
 
-def find(training: Iterable[Document], items: Iterable[Item]) -> list[Contaminated]:
+def find(training: Iterable[TrainingText], items: Iterable[EvaluationText]) -> list[Contaminated]:
     """The contaminated items, in the order of `items`.
 
     Memory grows with the items, not with the training data, which is read once.
@@ -80,7 +80,7 @@ def find(training: Iterable[Document], items: Iterable[Item]) -> list[Contaminat
     return [worst[place] for place in sorted(worst)]
 
 
-def judged(item: Item) -> bool:
+def judged(item: EvaluationText) -> bool:
     """Whether a part of it is long enough to say whether it was copied."""
     return any(len(tokens(text)) >= FEWEST_TOKENS for text in item.parts.values())
 
@@ -103,7 +103,7 @@ class _Part:
 class _Index:
     """The shingles of all items, and which parts each belongs to."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[EvaluationText]) -> None:
         import numpy as np
 
         self._items = items
@@ -127,7 +127,7 @@ class _Index:
         self._hashes, self._starts = np.unique(flat[order], return_index=True)
         self._ends = np.append(self._starts[1:], len(flat))
 
-    def search(self, document: Document) -> Iterable[tuple[int, Contaminated]]:
+    def search(self, document: TrainingText) -> Iterable[tuple[int, Contaminated]]:
         """The parts of which a document holds enough, each with the place of its item."""
         import numpy as np
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.contamination.overlap import Document, Item
+from tasks.contamination.overlap import EvaluationText, TrainingText
 
 
-def documents(path: Path) -> Iterator[Document]:
+def documents(path: Path) -> Iterator[TrainingText]:
     """The files of a side of a sample (`DatasetSample`), a few at a time."""
-    return (Document(_name(row), row["content"]) for row in _rows(path))
+    return (TrainingText(_name(row), row["content"]) for row in _rows(path))
 
 
-def files(path: Path) -> Iterator[Item]:
+def files(path: Path) -> Iterator[EvaluationText]:
     """The same as items, called `repo/path`."""
-    return (Item(_name(row), {"file": row["content"]}) for row in _rows(path))
+    return (EvaluationText(_name(row), {"file": row["content"]}) for row in _rows(path))
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ Tensor = torch.Tensor
 
 
 @dataclass
-class Adapter:
+class LoraFactors:
     """The two factors of one adapted layer: `W + scale · b @ a`."""
 
     rank: int
@@ -43,7 +43,7 @@ class Adapters:
 
     def __init__(self, groups: list[list[Any]], name: str, aligned: int, like: Tensor) -> None:
         self._spans: list[tuple[nn.Parameter, int]] = []
-        self._made: dict[int, Adapter] = {}
+        self._made: dict[int, LoraFactors] = {}
         plan: list[tuple[Any, int, int]] = []
         size = 0
         for group in groups:
@@ -67,7 +67,7 @@ class Adapters:
             self._made[id(layer)] = self._adopt(layer, name, a_start, b_start)
         self.refresh()
 
-    def of(self, layer: Any) -> Adapter | None:
+    def of(self, layer: Any) -> LoraFactors | None:
         """The adapter of one of PEFT's layers; None for a layer without."""
         return self._made.get(id(layer))
 
@@ -86,12 +86,12 @@ class Adapters:
             if parameter.grad is None:
                 parameter.grad = self.grads[start : start + parameter.numel()].view_as(parameter)
 
-    def factors(self, first: Adapter, rows: int, buffer: Tensor) -> Tensor:
+    def factors(self, first: LoraFactors, rows: int, buffer: Tensor) -> Tensor:
         """The A factors of a projection as one matrix, from its first adapter on; or what another buffer has there."""
         columns = first.a.shape[1]
         return buffer[first.start : first.start + rows * columns].view(rows, columns)
 
-    def _adopt(self, layer: Any, name: str, a_start: int, b_start: int) -> Adapter:
+    def _adopt(self, layer: Any, name: str, a_start: int, b_start: int) -> LoraFactors:
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
         for parameter, start in ((a, a_start), (b, b_start)):
             span = slice(start, start + parameter.numel())
@@ -100,7 +100,7 @@ class Adapters:
             if parameter.requires_grad:
                 parameter.grad = self.grads[span].view_as(parameter)
                 self._spans.append((parameter, start))
-        return Adapter(
+        return LoraFactors(
             rank=layer.r[name],
             scale=layer.scaling[name],
             a=self._view(self.copies, a_start, a),

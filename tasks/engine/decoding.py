@@ -15,7 +15,7 @@ import torch
 from tasks.engine import inference
 from tasks.engine.model import FusedModel
 from tasks.engine.model import unsupported as unknown
-from tasks.engine.slots import Slots, Step
+from tasks.engine.slots import DecodingStep, Slots
 
 Tensor = torch.Tensor
 
@@ -71,7 +71,7 @@ class Decoder:
         with torch.no_grad():
             self.model = FusedModel(model, length=length)
         self._slots: Slots | None = None
-        self._steps: dict[bool, Step] = {}
+        self._steps: dict[bool, DecodingStep] = {}
         self._key: object = None
 
     @property
@@ -149,7 +149,7 @@ class Decoder:
 
     def _continue(self, slots: Slots, adapted: bool) -> None:
         if adapted not in self._steps:
-            self._steps[adapted] = Step(self.model, slots, adapted=adapted)
+            self._steps[adapted] = DecodingStep(self.model, slots, adapted=adapted)
         for _ in range(min(STEPS, slots.limit)):
             self._steps[adapted].run()
 

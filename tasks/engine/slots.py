@@ -69,7 +69,7 @@ class Slots:
         )
 
 
-class Step:
+class DecodingStep:
     """One more token for every slot; recorded where that is possible, else kernel by kernel.
 
     Slots may be filled already: a step with nothing running, as recording takes it, leaves them as they are.

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tasks.engine import ops
-from tasks.engine.adapters import Adapter, Adapters
+from tasks.engine.adapters import Adapters, LoraFactors
 from tasks.engine.support import ALIGNED, DEPTH
 
 Tensor = torch.Tensor
@@ -183,7 +183,7 @@ class Scratch:
 class Adapted:
     """An adapter in its projection."""
 
-    adapter: Adapter
+    adapter: LoraFactors
     outputs: slice
     """Its layer's columns of the product."""
     inner: slice
@@ -199,14 +199,14 @@ class Drop:
         self._inner: Tensor | None = None
         self._inner_grad: Tensor | None = None
 
-    def forward(self, x: Tensor, adapter: Adapter, again: bool) -> Tensor:
+    def forward(self, x: Tensor, adapter: LoraFactors, again: bool) -> Tensor:
         """dropout(x) Aᵀ, T × rank; `again` with the mask of the last time."""
         if self._mask is None or not again:
             self._mask = torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - self._rate)
         self._inner = self._dropped(x) @ adapter.a.T
         return self._inner
 
-    def backward(self, dy: Tensor, adapter: Adapter, dx: Tensor | None) -> None:
+    def backward(self, dy: Tensor, adapter: LoraFactors, dx: Tensor | None) -> None:
         """The gradient of B; that of x is added to `dx`."""
         assert self._inner is not None
         torch.addmm(adapter.b_grad, dy.T, self._inner, beta=0, alpha=adapter.scale, out=adapter.b_grad)
@@ -214,7 +214,7 @@ class Drop:
         if dx is not None:
             dx += self._dropped(self._inner_grad @ adapter.a)
 
-    def factor_gradient(self, x: Tensor, adapter: Adapter) -> None:
+    def factor_gradient(self, x: Tensor, adapter: LoraFactors) -> None:
         """The gradient of A, after `backward`."""
         assert self._inner_grad is not None
         torch.mm(self._inner_grad.T, self._dropped(x), out=adapter.a_grad)
@@ -231,7 +231,7 @@ class Projection:
     """
 
     def __init__(
-        self, modules: Sequence[nn.Module], adapters: Sequence[Adapter | None], flat: Adapters, dropout: float = 0.0
+        self, modules: Sequence[nn.Module], adapters: Sequence[LoraFactors | None], flat: Adapters, dropout: float = 0.0
     ) -> None:
         self.weights = weights_of(modules)
         sizes = [int(module.out_features) for module in modules]  # type: ignore[arg-type]
@@ -365,7 +365,7 @@ def _replace(module: Any, matrix: Tensor) -> None:
                 setattr(holder, name, None)
 
 
-def _places(sizes: Sequence[int], adapters: Sequence[Adapter | None], rows: int) -> Iterator[Adapted]:
+def _places(sizes: Sequence[int], adapters: Sequence[LoraFactors | None], rows: int) -> Iterator[Adapted]:
     start, inner = 0, rows
     for size, adapter in zip(sizes, adapters, strict=True):
         if adapter:

@@ -14,7 +14,7 @@ from artifacts.schema import Executions, Generations, Protection
 from tasks import functional, sandbox
 from tasks.execution.reasons import reason
 from tasks.execution.settings import ExecutionConfig
-from tasks.functional import Completion, Problem, Suite
+from tasks.functional import Problem, Solution, Suite
 from tasks.sandbox import Verdict
 from tasks.stage import Stage
 
@@ -97,7 +97,7 @@ def _run(
 ) -> dict[tuple[str, str], Verdict]:
     """Verdicts by task and completion."""
     different = dict.fromkeys((row["path"], row[side]) for row in answers for side in SIDES if row[side] is not None)
-    made = [Completion(task_id=task, completion=text) for task, text in different]
+    made = [Solution(task_id=task, completion=text) for task, text in different]
     progress.begin(f"running programs, {suite.name}", len(made), "programs")
     told = {}
     verdicts = functional.check(suite, made, _limits(config), config.workers, allow_weak=config.allow_weak_sandbox)

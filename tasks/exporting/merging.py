@@ -36,7 +36,7 @@ _BYTES = {"F16": 2, "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 
 
 @dataclass(frozen=True)
-class Entry:
+class MergedTensor:
     """A tensor of the merged model: where it comes from and how it will be stored."""
 
     name: str
@@ -80,7 +80,7 @@ def merge(base: Path, adapter: Adapter, folder: Path, max_shard: int, progress: 
     copy_files(base, folder, (*GENERATION, *TOKENIZER, *PAPERS))
 
 
-def merged_tensor(entry: Entry, adapter: Adapter) -> torch.Tensor:
+def merged_tensor(entry: MergedTensor, adapter: Adapter) -> torch.Tensor:
     """One tensor of the merged model: W + scaling · B·A computed in fp32, rounded to fp16 once.
 
     Raises:
@@ -107,21 +107,21 @@ def merged_tensor(entry: Entry, adapter: Adapter) -> torch.Tensor:
     return half
 
 
-def read_entries(base: Path) -> list[Entry]:
+def read_entries(base: Path) -> list[MergedTensor]:
     """The tensors of the base model, ordered by name."""
     from safetensors import safe_open
 
-    found: dict[str, Entry] = {}
+    found: dict[str, MergedTensor] = {}
     for place in weight_files(base):
         with safe_open(base / place, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 part = file.get_slice(name)
                 dtype = "F16" if part.get_dtype() in _FLOATS else part.get_dtype()
-                found[name] = Entry(name, base / place, tuple(part.get_shape()), dtype)
+                found[name] = MergedTensor(name, base / place, tuple(part.get_shape()), dtype)
     return [found[name] for name in sorted(found)]
 
 
-def check_fit(adapter: Adapter, entries: list[Entry]) -> None:
+def check_fit(adapter: Adapter, entries: list[MergedTensor]) -> None:
     """Refuse an adapter of another model. PEFT would only warn about modules that the base does not have.
 
     Raises:
@@ -139,7 +139,7 @@ def check_fit(adapter: Adapter, entries: list[Entry]) -> None:
             )
 
 
-def _check_kinds(adapter: Adapter, entries: list[Entry], base: Path) -> None:
+def _check_kinds(adapter: Adapter, entries: list[MergedTensor], base: Path) -> None:
     problem = next(
         (
             f"{entry.name} of the base model is stored as {entry.dtype}: merging needs unquantized weights"
@@ -155,8 +155,8 @@ def _check_kinds(adapter: Adapter, entries: list[Entry], base: Path) -> None:
         raise StageError(problem, field="exporting.merged", remedy="set exporting.merged=false")
 
 
-def _split(entries: list[Entry], max_shard: int) -> list[list[Entry]]:
-    shards: list[list[Entry]] = [[]]
+def _split(entries: list[MergedTensor], max_shard: int) -> list[list[MergedTensor]]:
+    shards: list[list[MergedTensor]] = [[]]
     size = 0
     for entry in entries:
         if shards[-1] and size + entry.size > max_shard:
@@ -167,7 +167,9 @@ def _split(entries: list[Entry], max_shard: int) -> list[list[Entry]]:
     return shards
 
 
-def _write_shard(path: Path, entries: list[Entry], make: Callable[[Entry], torch.Tensor]) -> Iterator[int]:
+def _write_shard(
+    path: Path, entries: list[MergedTensor], make: Callable[[MergedTensor], torch.Tensor]
+) -> Iterator[int]:
     """Write a safetensors file one tensor at a time; yields the bytes of each. `save_file` would hold them all.
 
     Format: https://github.com/huggingface/safetensors#format (length of the header, header as JSON, data).

@@ -22,14 +22,14 @@ from tasks.functional.problems import (
 )
 from tasks.functional.published import PUBLISHED, suite
 from tasks.functional.reading import read_suite
-from tasks.functional.scoring import Completion, Scores, check, check_tries, pass_at_k, read_completions, score
+from tasks.functional.scoring import Scores, Solution, check, check_tries, pass_at_k, read_completions, score
 from tasks.functional.soundness import in_words, unsound
 
 __all__ = [
     "PUBLISHED",
-    "Completion",
     "Problem",
     "Scores",
+    "Solution",
     "Suite",
     "answer_ended",
     "check",

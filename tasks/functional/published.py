@@ -23,21 +23,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _PublishedSuite:
     dataset: str
     fits: tuple[str, ...]
     """What the name of the suite's file contains, all of it."""
 
 
 PUBLISHED = {
-    "humaneval": _Place("openai/openai_humaneval", ()),
-    "humaneval+": _Place("evalplus/humanevalplus", ()),
-    "mbpp": _Place("google-research-datasets/mbpp", ("full/",)),
-    "mbpp-sanitized": _Place("google-research-datasets/mbpp", ("sanitized/",)),
-    "mbpp+": _Place("evalplus/mbppplus", ()),
-    "humaneval-infilling-single-line": _Place("loubnabnl/humaneval_infilling", ("SingleLine",)),
-    "humaneval-infilling-multi-line": _Place("loubnabnl/humaneval_infilling", ("MultiLine",)),
-    "humaneval-infilling-random-span": _Place("loubnabnl/humaneval_infilling", ("RandomSpanInfilling",)),
+    "humaneval": _PublishedSuite("openai/openai_humaneval", ()),
+    "humaneval+": _PublishedSuite("evalplus/humanevalplus", ()),
+    "mbpp": _PublishedSuite("google-research-datasets/mbpp", ("full/",)),
+    "mbpp-sanitized": _PublishedSuite("google-research-datasets/mbpp", ("sanitized/",)),
+    "mbpp+": _PublishedSuite("evalplus/mbppplus", ()),
+    "humaneval-infilling-single-line": _PublishedSuite("loubnabnl/humaneval_infilling", ("SingleLine",)),
+    "humaneval-infilling-multi-line": _PublishedSuite("loubnabnl/humaneval_infilling", ("MultiLine",)),
+    "humaneval-infilling-random-span": _PublishedSuite("loubnabnl/humaneval_infilling", ("RandomSpanInfilling",)),
 }
 _COMMIT = re.compile("[0-9a-f]{40}")
 _FORMS = (".jsonl.gz", ".jsonl", ".parquet")
@@ -115,7 +115,7 @@ def _from_hub(name: str, revision: str, patience: hub.Patience) -> Path:
     )
 
 
-def _here(place: _Place, revision: str) -> Path | None:
+def _here(place: _PublishedSuite, revision: str) -> Path | None:
     """The file of a revision that was fetched before. What a commit is nobody needs to be asked."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -128,7 +128,7 @@ def _here(place: _Place, revision: str) -> Path | None:
     return folder / found[0] if found else None
 
 
-def _usable(place: _Place, names: list[str]) -> list[str]:
+def _usable(place: _PublishedSuite, names: list[str]) -> list[str]:
     # the shortest first: a suite before its light variant
     shortest = sorted(names, key=lambda name: (len(name), name))
     usable = [name for name in shortest if name.endswith(_FORMS) and all(part in name for part in place.fits)]

@@ -17,7 +17,7 @@ from tasks.functional.problems import Suite
 from tasks.functional.rows import rows_of
 
 
-class Completion(Record):
+class Solution(Record):
     """What a model answered to a problem."""
 
     task_id: str
@@ -40,7 +40,7 @@ class Scores(Record):
     """One for each completion, in their order; `id` is the task's."""
 
 
-def read_completions(path: Path, suite: Suite) -> list[Completion]:
+def read_completions(path: Path, suite: Suite) -> list[Solution]:
     """Rows `task_id, completion`, as human-eval writes them, or `task_id, solution`, whole programs, as EvalPlus does;
     other fields are passed over. MBPP's numbers count as ids.
 
@@ -64,7 +64,7 @@ def read_completions(path: Path, suite: Suite) -> list[Completion]:
                 field="task_id",
                 remedy="score the completions with the suite that they were made for",
             )
-        found.append(Completion(task_id=row["task_id"], completion=row[answer], is_program=is_program))
+        found.append(Solution(task_id=row["task_id"], completion=row[answer], is_program=is_program))
     missing = known - {one.task_id for one in found}
     if missing:
         raise InputError(
@@ -77,7 +77,7 @@ def read_completions(path: Path, suite: Suite) -> list[Completion]:
 
 def check(
     suite: Suite,
-    completions: Sequence[Completion],
+    completions: Sequence[Solution],
     limits: sandbox.Limits = sandbox.DEFAULT_LIMITS,
     workers: int | None = None,
     *,

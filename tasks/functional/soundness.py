@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tasks import sandbox
 from tasks.functional.problems import Problem, Suite
-from tasks.functional.scoring import Completion, check
+from tasks.functional.scoring import Solution, check
 
 _STUB = "def {name}(*given, **named):\n    return None\n"
 
@@ -30,10 +30,10 @@ def unsound(
     return reasons
 
 
-def _trials(problem: Problem) -> Iterator[Completion]:
+def _trials(problem: Problem) -> Iterator[Solution]:
     if problem.canonical_solution:
-        yield Completion(task_id=problem.task_id, completion=problem.canonical_solution)
-    yield Completion(task_id=problem.task_id, completion=_STUB.format(name=problem.entry_point), is_program=True)
+        yield Solution(task_id=problem.task_id, completion=problem.canonical_solution)
+    yield Solution(task_id=problem.task_id, completion=_STUB.format(name=problem.entry_point), is_program=True)
 
 
 def in_words(suite: str, reasons: dict[str, str]) -> str:

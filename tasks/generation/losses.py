@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Domain
-from tasks.generation.suites import SourceFile, spread
-from tasks.tokenization.chunks import Document, Framing, causal_chunks
+from tasks.generation.suites import HeldOutFile, spread
+from tasks.tokenization.chunks import Framing, TokenizedFile, causal_chunks
 from tasks.tokenization.vocabulary import CodeTokenizer, encode_batch
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LOGIT_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Chunk:
+class HeldOutSequence:
     """A held-out sequence."""
 
     repo: str
@@ -45,7 +45,7 @@ class Chunk:
 
 def choose(
     path: Path, wanted: int, seed: int, bos: int | None, without: Container[tuple[str, str]] = ()
-) -> list[Chunk]:
+) -> list[HeldOutSequence]:
     """Chunks of a tokenized file, at most `wanted`, spread over the repositories; in the order of the file.
 
     The prediction of every token counts but that of the first, of `BOS`, and where there is a completion mask of the
@@ -58,7 +58,7 @@ def choose(
 
     table = pq.read_table(path)
     order = spread(table["repo"].to_pylist(), random.Random(f"loss {seed}"))
-    chosen: dict[int, Chunk] = {}
+    chosen: dict[int, HeldOutSequence] = {}
     for index in order:
         if len(chosen) == wanted:
             break
@@ -68,7 +68,7 @@ def choose(
         ids = row["input_ids"]
         mask = row.get("completion_mask") or [1] * len(ids)
         counts = [bool(kept) and token != bos for token, kept in zip(ids, mask, strict=True)]
-        chunk = Chunk(
+        chunk = HeldOutSequence(
             row["repo"], row["path"], row["chunk"], tuple(ids), (False, *counts[1:]), row.get("language") or "unknown"
         )
         if chunk.tokens:
@@ -82,23 +82,30 @@ def choose(
     return [chosen[index] for index in sorted(chosen)]
 
 
-def cut(files: Sequence[SourceFile], tokenizer: CodeTokenizer, wanted: int, max_length: int, seed: int) -> list[Chunk]:
+def cut(
+    files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, wanted: int, max_length: int, seed: int
+) -> list[HeldOutSequence]:
     """Chunks of files as they stand, at most `wanted`, spread over the repositories, whatever format was trained on."""
     rng = random.Random(f"kept loss {seed}")
     few = [files[index] for index in spread([file.repo for file in files], rng)][: 2 * wanted]
     framing = Framing.of(tokenizer, max_length, add_eos=True)
     found = []
     for file, ids in zip(few, encode_batch(tokenizer, [file.content for file in few]), strict=True):
-        document = Document(file.repo, file.path, "", file.language, ids or [])
+        document = TokenizedFile(file.repo, file.path, "", file.language, ids or [])
         for number, chunk in enumerate(causal_chunks(tokenizer, document, framing)):
             counts = (False, *(token != tokenizer.bos for token in chunk.ids[1:]))
-            found.append(Chunk(file.repo, file.path, number, tuple(chunk.ids), counts, file.language, file.domain))
+            found.append(
+                HeldOutSequence(file.repo, file.path, number, tuple(chunk.ids), counts, file.language, file.domain)
+            )
     usable = [chunk for chunk in found if chunk.tokens]
     return [usable[index] for index in spread([chunk.repo for chunk in usable], rng)][:wanted]
 
 
 def measure(
-    side: Computing, chunks: Sequence[Chunk], batch_size: int, done: Callable[[int], None] = lambda count: None
+    side: Computing,
+    chunks: Sequence[HeldOutSequence],
+    batch_size: int,
+    done: Callable[[int], None] = lambda count: None,
 ) -> list[float]:
     """Summed negative log-likelihood of each chunk's counted tokens, in nats, computed in fp32 from the logits.
 
@@ -135,7 +142,7 @@ def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return found
 
 
-def _padded(chunks: list[Chunk]) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(chunks: list[HeldOutSequence]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and which of them count, chunks × longest, padded on the right."""
     import torch
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from artifacts.errors import InputError
 from artifacts.schema import DatasetSample, Domain, Overlap
-from tasks.contamination import Item, documents, find
+from tasks.contamination import EvaluationText, documents, find
 from tasks.functional import Problem, Suite
-from tasks.generation.suites import SourceFile, read_files
+from tasks.generation.suites import HeldOutFile, read_files
 
 
 @dataclass(frozen=True)
 class Screened:
     """What may be asked about, and what may not."""
 
-    held_out: list[SourceFile]
-    kept: list[SourceFile]
+    held_out: list[HeldOutFile]
+    kept: list[HeldOutFile]
     suites: list[Suite]
     found: tuple[Overlap, ...]
     dropped: frozenset[tuple[str, str]]
@@ -58,7 +58,7 @@ def screen(sample: DatasetSample, kept: DatasetSample | None, suites: Sequence[S
         files += [file for side in ("held_out", "train") for file in read_files(kept.path / f"{side}.parquet", "kept")]
     looked = [_Looked(file.domain, f"{file.repo}/{file.path}", {"file": file.content}) for file in files]
     looked += [_Looked(suite.name, one.task_id, _parts(one)) for suite in suites for one in suite.problems]
-    items = [Item(str(number), one.parts) for number, one in enumerate(looked)]
+    items = [EvaluationText(str(number), one.parts) for number, one in enumerate(looked)]
     found = {int(one.item): one for one in find(documents(sample.path / "train.parquet"), items)}
     overlaps = tuple(
         Overlap(
@@ -96,5 +96,5 @@ def _parts(problem: Problem) -> dict[str, str]:
     return {"prompt": problem.prompt, "solution": problem.canonical_solution}
 
 
-def _of(files: list[SourceFile], domain: Domain) -> list[SourceFile]:
+def _of(files: list[HeldOutFile], domain: Domain) -> list[HeldOutFile]:
     return [file for file in files if file.domain == domain]

@@ -129,7 +129,7 @@ def _speed(sides: Collection[Measured], engine: Engine) -> GenerationSpeed | Non
 
 
 def _choose_items(
-    files: Sequence[suites.SourceFile], tokenizer: CodeTokenizer, config: GenerationConfig
+    files: Sequence[suites.HeldOutFile], tokenizer: CodeTokenizer, config: GenerationConfig
 ) -> tuple[list[suites.Item], list[str]]:
     """The items of the suites that need no tests, and why there are none of some."""
     items: list[suites.Item] = []

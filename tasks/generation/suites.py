@@ -64,7 +64,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
-class SourceFile:
+class HeldOutFile:
     """A held-out file."""
 
     repo: str
@@ -96,12 +96,12 @@ class Item:
 
 @dataclass(frozen=True)
 class _Gap:
-    file: SourceFile
+    file: HeldOutFile
     start: int
     end: int
 
 
-def read_files(path: Path, domain: Domain = "held_out") -> list[SourceFile]:
+def read_files(path: Path, domain: Domain = "held_out") -> list[HeldOutFile]:
     """The files of one side of a sample.
 
     Raises:
@@ -110,7 +110,7 @@ def read_files(path: Path, domain: Domain = "held_out") -> list[SourceFile]:
     import pyarrow.parquet as pq
 
     columns = ["repo", "path", "language", "content"]
-    files = [SourceFile(**row, domain=domain) for row in pq.read_table(path, columns=columns).to_pylist()]
+    files = [HeldOutFile(**row, domain=domain) for row in pq.read_table(path, columns=columns).to_pylist()]
     if not files:
         raise InputError(
             "no file is held out, so nothing can be evaluated",
@@ -120,7 +120,7 @@ def read_files(path: Path, domain: Domain = "held_out") -> list[SourceFile]:
     return files
 
 
-def line_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: GenerationConfig) -> list[Item]:
+def line_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: GenerationConfig) -> list[Item]:
     """Next-line completion: `BOS` and the text before a line, cut to the last `prompt_tokens`."""
     bos = _bos(tokenizer)
 
@@ -131,13 +131,13 @@ def line_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: Ge
     return _items("line", files, tokenizer, config, prompt)
 
 
-def block_items(files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: GenerationConfig) -> list[Item]:
+def block_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: GenerationConfig) -> list[Item]:
     """As `fim_items`, with a gap of two to four lines."""
     return fim_items(files, tokenizer, config, "block")
 
 
 def fim_items(
-    files: Sequence[SourceFile], tokenizer: CodeTokenizer, config: GenerationConfig, suite: SuiteName = "fim"
+    files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: GenerationConfig, suite: SuiteName = "fim"
 ) -> list[Item]:
     """Fill in a line: `BOS <PRE> prefix <SUF> suffix <MID>`. The suffix gets a third of the room, more where the
     prefix leaves some.
@@ -193,7 +193,7 @@ class Before:
 
 def _items(
     suite: SuiteName,
-    files: Sequence[SourceFile],
+    files: Sequence[HeldOutFile],
     tokenizer: CodeTokenizer,
     config: GenerationConfig,
     prompt: Callable[[_Gap], Prompt],
@@ -239,7 +239,7 @@ def answer_tokens(suite: SuiteName, config: GenerationConfig) -> int:
     return config.max_new_tokens * (2 if suite == "block" else 1)
 
 
-def _gaps(files: Sequence[SourceFile], wanted: int, rng: random.Random, *, blocks: bool = False) -> Iterator[_Gap]:
+def _gaps(files: Sequence[HeldOutFile], wanted: int, rng: random.Random, *, blocks: bool = False) -> Iterator[_Gap]:
     """Lines worth asking for, or blocks that begin with one, one of each repository in turn."""
     order = list(spread([file.repo for file in files], rng))[: FILES_PER_ITEM * wanted]
     gaps = [_Gap(files[index], start, end) for index in order for start, end in _lines(files[index])]
@@ -248,7 +248,7 @@ def _gaps(files: Sequence[SourceFile], wanted: int, rng: random.Random, *, block
     return (gaps[index] for index in spread([gap.file.repo for gap in gaps], rng))
 
 
-def _lines(file: SourceFile) -> Iterator[tuple[int, int]]:
+def _lines(file: HeldOutFile) -> Iterator[tuple[int, int]]:
     """Start and end, without the line break, of lines that are neither trivial nor a comment nor the first text."""
     comments = _COMMENTS.get(file.language, _C_COMMENTS)
     seen_text = False

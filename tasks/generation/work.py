@@ -41,7 +41,7 @@ class Work:
 
     config: GenerationConfig
     tokenizer: CodeTokenizer
-    chunks: Sequence[losses.Chunk]
+    chunks: Sequence[losses.HeldOutSequence]
     items: Sequence[suites.Item]
     functional: Mapping[str, Asked]
     progress: Progress

@@ -13,7 +13,7 @@ from artifacts.schema import Check, Plan, Prediction
 from tasks.preflight.job import JobShape
 from tasks.preflight.machine import GIB, Gpu, MachineProbe
 from tasks.preflight.memory import Choice, StockMemory
-from tasks.preflight.planning import PreflightConfig, Question, choice_of, make_plan
+from tasks.preflight.planning import PlanningInput, PreflightConfig, choice_of, make_plan
 from tasks.preflight.shape import ModelShape
 
 MINIMUM_CAPABILITY = {"int8": (7, 5), "nf4": (6, 0), "none": (6, 0)}
@@ -36,7 +36,7 @@ CHECKPOINTS_KEPT = 3
 
 
 @dataclass(frozen=True)
-class Judgement:
+class PreflightResult:
     """What preflight found."""
 
     plan: Plan
@@ -46,14 +46,14 @@ class Judgement:
 
 def judge(
     config: PreflightConfig, job: JobShape, shape: ModelShape, probe: MachineProbe, *, download: bool = False
-) -> Judgement:
+) -> PreflightResult:
     """Plan the job for the machine. `download`: the weights still have to come from the hub.
 
     Raises:
         PreflightRefused: the machine cannot run it; the message says what to change.
         InputError: the job contradicts itself.
     """
-    question = Question(config, job, shape, probe)
+    question = PlanningInput(config, job, shape, probe)
     checks = [*_device_checks(question)]
     _refuse(checks)
     plan = make_plan(question)
@@ -61,7 +61,7 @@ def judge(
     checks += [_memory_check(question, prediction), *_volatile(plan, prediction, probe)]
     checks += [_host_memory(job, shape, probe), *_disks(question, download=download)]
     _refuse(checks)
-    return Judgement(plan, prediction, tuple(checks))
+    return PreflightResult(plan, prediction, tuple(checks))
 
 
 def recheck(plan: Plan, prediction: Prediction, probe: MachineProbe) -> tuple[Check, ...]:
@@ -90,7 +90,7 @@ def _refuse(checks: Iterable[Check]) -> None:
 # --- prediction -----------------------------------------------------------------------------------------------
 
 
-def _predict(question: Question, plan: Plan, *, download: bool) -> Prediction:
+def _predict(question: PlanningInput, plan: Plan, *, download: bool) -> Prediction:
     memory, choice = question.memory, choice_of(plan, question.shape.layers)
     step, needed = question.step_seconds(choice), memory.needed_gib(choice)
     return Prediction(
@@ -103,7 +103,7 @@ def _predict(question: Question, plan: Plan, *, download: bool) -> Prediction:
     )
 
 
-def _writes(question: Question, *, download: bool) -> dict[str, float]:
+def _writes(question: PlanningInput, *, download: bool) -> dict[str, float]:
     """GiB that the run adds, by purpose of the disk."""
     job, shape = question.job, question.shape
     lora = shape.lora_parameters(job.lora_rank, job.lora_target_modules)
@@ -125,7 +125,7 @@ def _quantized_bytes(job: JobShape, shape: ModelShape) -> float:
 # --- the device -----------------------------------------------------------------------------------------------
 
 
-def _device_checks(question: Question) -> Iterator[Check]:
+def _device_checks(question: PlanningInput) -> Iterator[Check]:
     gpu = question.gpu
     if gpu is None:
         yield from _cpu_checks(question)
@@ -140,7 +140,7 @@ def _device_checks(question: Question) -> Iterator[Check]:
         yield Check(name="precision", verdict="ok", finding=f"{question.precision} on {gpu.architecture}")
 
 
-def _enough_cards(question: Question) -> Check:
+def _enough_cards(question: PlanningInput) -> Check:
     probe, wanted = question.probe, question.processes
     if wanted <= len(probe.gpus):
         return Check(name="GPU", verdict="ok", finding=probe.in_words)
@@ -149,7 +149,7 @@ def _enough_cards(question: Question) -> Check:
     return Check(name="GPU", verdict="refused", finding=finding, remedy=remedy)
 
 
-def _cpu_checks(question: Question) -> Iterator[Check]:
+def _cpu_checks(question: PlanningInput) -> Iterator[Check]:
     probe, shape, config = question.probe, question.shape, question.config
     reason = _why_no_gpu(question)
     if config.device == "cuda":
@@ -170,7 +170,7 @@ def _cpu_checks(question: Question) -> Iterator[Check]:
         yield Check(name="precision", verdict="warning", finding=finding)
 
 
-def _why_no_gpu(question: Question) -> str:
+def _why_no_gpu(question: PlanningInput) -> str:
     if question.config.device == "cpu":
         return "preflight.device is cpu"
     if question.probe.gpus:
@@ -178,7 +178,7 @@ def _why_no_gpu(question: Question) -> str:
     return question.probe.no_gpu_reason or "no card was found"
 
 
-def _cost_on_cpu(question: Question) -> str:
+def _cost_on_cpu(question: PlanningInput) -> str:
     """Why a large model is not trained on a CPU, in figures."""
     job, shape, probe = question.job, question.shape, question.probe
     smallest = Choice(1, shape.layers)
@@ -226,7 +226,7 @@ def _capability_check(gpu: Gpu, job: JobShape) -> Check:
 # --- memory, heat, disks --------------------------------------------------------------------------------------
 
 
-def _memory_check(question: Question, prediction: Prediction) -> Check:
+def _memory_check(question: PlanningInput, prediction: Prediction) -> Check:
     kind = "GPU memory" if question.gpu else "memory"
     finding = f"{prediction.peak_gib:.1f} GiB predicted at the peak"
     finding += f", {prediction.needed_gib:.1f} GiB needed in all" if question.gpu else ""
@@ -288,7 +288,7 @@ def _host_memory(job: JobShape, shape: ModelShape, probe: MachineProbe) -> Check
     return Check(name="host memory", verdict="refused", finding=f"host memory: only {finding}", remedy=remedy)
 
 
-def _disks(question: Question, *, download: bool) -> Iterator[Check]:
+def _disks(question: PlanningInput, *, download: bool) -> Iterator[Check]:
     needs = _writes(question, download=download)
     disks = question.probe.disks
     for filesystem in dict.fromkeys(disk.filesystem for disk in disks):

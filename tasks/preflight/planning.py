@@ -59,7 +59,7 @@ class PreflightConfig(Config):
 
 
 @dataclass(frozen=True)
-class Question:
+class PlanningInput:
     """Everything that a judgement rests on."""
 
     config: PreflightConfig
@@ -160,7 +160,7 @@ def choice_of(plan: Plan, layers: int) -> Choice:
     return Choice(plan.micro_batch, recomputed if plan.gradient_checkpointing else 0, plan.unpacked_layers)
 
 
-def make_plan(question: Question) -> Plan:
+def make_plan(question: PlanningInput) -> Plan:
     """The fastest way that fits: of every micro-batch with as little recomputed as must be, then layers unpacked with
     what memory is left.
 
@@ -178,7 +178,7 @@ def make_plan(question: Question) -> Plan:
     return question.plan(_with_unpacked(question, _fastest(question, fitting)))
 
 
-def _check_engine(question: Question) -> None:
+def _check_engine(question: PlanningInput) -> None:
     if question.engine == "fused" and question.not_fused:
         raise InputError(
             f"the fused engine cannot do this job: {question.not_fused}",
@@ -187,7 +187,7 @@ def _check_engine(question: Question) -> None:
         )
 
 
-def _micro_batches(question: Question) -> list[int]:
+def _micro_batches(question: PlanningInput) -> list[int]:
     """Those that divide one process's share of the effective batch, largest first."""
     whole, processes, wanted = question.job.effective_batch, question.processes, question.job.micro_batch
     if whole % processes:
@@ -207,7 +207,7 @@ def _micro_batches(question: Question) -> list[int]:
     return [n for n in range(batch, 0, -1) if batch % n == 0] if wanted == "auto" else [wanted]
 
 
-def _recomputations(question: Question) -> Sequence[int]:
+def _recomputations(question: PlanningInput) -> Sequence[int]:
     """Numbers of recomputed layers that may be chosen, least first."""
     layers, wanted = question.shape.layers, question.job.gradient_checkpointing
     if wanted != "auto":
@@ -215,12 +215,12 @@ def _recomputations(question: Question) -> Sequence[int]:
     return range(layers + 1) if question.engine == "fused" else [0, layers]
 
 
-def _least_recomputed(question: Question, micro_batch: int) -> Choice | None:
+def _least_recomputed(question: PlanningInput, micro_batch: int) -> Choice | None:
     choices = (Choice(micro_batch, recomputed) for recomputed in _recomputations(question))
     return next((choice for choice in choices if question.fits(choice)), None)
 
 
-def _fastest(question: Question, choices: Sequence[Choice]) -> Choice:
+def _fastest(question: PlanningInput, choices: Sequence[Choice]) -> Choice:
     """By the time model; the largest micro-batch where that does not know the card, and with the stock engine, whose
     time goes by passes."""
     if question.engine == "stock":
@@ -228,7 +228,7 @@ def _fastest(question: Question, choices: Sequence[Choice]) -> Choice:
     return min(choices, key=lambda choice: question.step_seconds(choice) or 0)  # the first of equals
 
 
-def _with_unpacked(question: Question, choice: Choice) -> Choice:
+def _with_unpacked(question: PlanningInput, choice: Choice) -> Choice:
     if question.engine == "stock" or question.gpu is None or question.job.quantization == "none":
         return choice
     limit = UNPACKED_SHARE * question.card_gib
@@ -236,7 +236,7 @@ def _with_unpacked(question: Question, choice: Choice) -> Choice:
     return next((one for one in more if question.memory.peak_gib(one) <= limit and question.fits(one)), choice)
 
 
-def _too_large(question: Question, choice: Choice) -> PreflightRefused:
+def _too_large(question: PlanningInput, choice: Choice) -> PreflightRefused:
     job = question.job
     need = question.memory.needed_gib(choice)
     where = "the machine" if question.gpu is None else f"the {question.gpu.name}"
@@ -249,7 +249,7 @@ def _too_large(question: Question, choice: Choice) -> PreflightRefused:
     )
 
 
-def _savings(question: Question, choice: Choice) -> list[str]:
+def _savings(question: PlanningInput, choice: Choice) -> list[str]:
     """Changes to the configuration that would make it fit."""
     job = question.job
     candidates: list[tuple[str, dict[str, Any]]] = []
@@ -266,6 +266,6 @@ def _savings(question: Question, choice: Choice) -> list[str]:
     return [words for words, change in candidates if _would_fit(question, change)]
 
 
-def _would_fit(question: Question, change: dict[str, Any]) -> bool:
+def _would_fit(question: PlanningInput, change: dict[str, Any]) -> bool:
     changed = replace(question, job=question.job.model_copy(update=change))
     return any(_least_recomputed(changed, size) for size in _micro_batches(changed))

@@ -20,7 +20,7 @@ from tasks.preflight.shape import ModelShape
 
 
 @dataclass(frozen=True)
-class Card:
+class GpuSpec:
     """Figures of the data sheet."""
 
     teraflops: float
@@ -32,14 +32,14 @@ class Card:
 
 
 CARDS = {
-    "H200": Card(989, 4800, 0.76),
-    "H100": Card(989, 3350, 0.7),
-    "A100": Card(312, 1555),
-    "A10": Card(125, 600),
-    "L40": Card(181, 864),
-    "L4": Card(121, 300),
-    "V100": Card(112, 900),
-    "T4": Card(65, 320, 0.4),
+    "H200": GpuSpec(989, 4800, 0.76),
+    "H100": GpuSpec(989, 3350, 0.7),
+    "A100": GpuSpec(312, 1555),
+    "A10": GpuSpec(125, 600),
+    "L40": GpuSpec(181, 864),
+    "L4": GpuSpec(121, 300),
+    "V100": GpuSpec(112, 900),
+    "T4": GpuSpec(65, 320, 0.4),
 }
 """By a word of the card's name. H200's share is measured (750 TFLOP/s); a T4 is held to its 70 W, which leaves it about
 26 TFLOP/s."""
@@ -102,7 +102,7 @@ def step_seconds(shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | in
     return plan.accumulation * (launches + traffic) + arithmetic
 
 
-def fused_seconds(shape: ModelShape, job: JobShape, plan: Plan, card: Card) -> float:
+def fused_seconds(shape: ModelShape, job: JobShape, plan: Plan, card: GpuSpec) -> float:
     """One micro-batch of the fused engine, as one CUDA graph."""
     layers, tokens = shape.layers, plan.micro_batch * job.max_length
     recomputed = (layers if plan.recomputed_layers is None else plan.recomputed_layers) / layers
@@ -124,7 +124,7 @@ def fused_seconds(shape: ModelShape, job: JobShape, plan: Plan, card: Card) -> f
     return products + unpacking + layers * tokens * (attention + rest) + starts
 
 
-def card_of(gpu: Gpu) -> Card | None:
+def card_of(gpu: Gpu) -> GpuSpec | None:
     """The figures for a card, by name, else by generation."""
     words = gpu.name.replace("-", " ").split()
     named = (card for word, card in CARDS.items() if any(part.startswith(word) for part in words))

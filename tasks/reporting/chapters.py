@@ -9,7 +9,7 @@ from typing import Any
 from artifacts.presentation import Section, Table, duration
 from artifacts.schema import Handle
 from artifacts.store import MANIFEST
-from tasks.reporting.comparison import Comparison, compare
+from tasks.reporting.comparison import SideBySide, compare
 from tasks.reporting.inputs import RunResults
 
 
@@ -20,7 +20,7 @@ class Chapter:
     key: str
     title: str
     sections: tuple[Section, ...] = ()
-    comparisons: tuple[Comparison, ...] = field(default=())
+    comparisons: tuple[SideBySide, ...] = field(default=())
 
 
 def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:

@@ -26,7 +26,7 @@ Piece = tuple[Literal["same", "differs"], str]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelCompletion:
     """What a model made of the gap."""
 
     who: str
@@ -37,7 +37,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SideBySide:
     """One prompt with the truth and both answers."""
 
     where: str
@@ -45,14 +45,14 @@ class Comparison:
     before: str
     after: str
     truth: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ModelCompletion, ...]
     chosen: str = "random"
 
 
-def compare(sample: Completion) -> Comparison:
+def compare(sample: Completion) -> SideBySide:
     """Lay one sample out for reading."""
     program = bool(sample.base_reason)
-    return Comparison(
+    return SideBySide(
         where=" / ".join(dict.fromkeys((sample.repo, sample.path))),
         kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "kept" and not program else ""),
         chosen=sample.chosen,
@@ -69,7 +69,7 @@ def _after(sample: Completion) -> str:
     return "".join(lines if sample.base_reason or not lines else ["\n", *lines])
 
 
-def _gaps(sample: Completion) -> tuple[Answer, ...]:
+def _gaps(sample: Completion) -> tuple[ModelCompletion, ...]:
     """Both answers against what stands in the file."""
     return (
         _answer("base", sample.base, sample.truth, sample.base_score),
@@ -77,12 +77,12 @@ def _gaps(sample: Completion) -> tuple[Answer, ...]:
     )
 
 
-def _programs(sample: Completion) -> tuple[Answer, ...]:
+def _programs(sample: Completion) -> tuple[ModelCompletion, ...]:
     """Both programs against each other: there are many ways to solve a problem."""
     base, tuned = (_shortened(text[:LONGEST]) for text in (sample.base, sample.tuned))
     return (
-        Answer("base", tuple(_pieces(base, tuned)), _passed(sample.base_reason), sample.base_reason),
-        Answer("tuned", tuple(_pieces(tuned, base)), _passed(sample.tuned_reason), sample.tuned_reason),
+        ModelCompletion("base", tuple(_pieces(base, tuned)), _passed(sample.base_reason), sample.base_reason),
+        ModelCompletion("tuned", tuple(_pieces(tuned, base)), _passed(sample.tuned_reason), sample.tuned_reason),
     )
 
 
@@ -95,12 +95,12 @@ def _shortened(program: str) -> str:
     return program if len(lines) <= PROGRAM_LINES else "".join(lines[:PROGRAM_LINES]) + "…"
 
 
-def _answer(who: str, text: str, truth: str, score: float | None) -> Answer:
+def _answer(who: str, text: str, truth: str, score: float | None) -> ModelCompletion:
     text, truth = text[:LONGEST], truth[:LONGEST]
     exact = text.strip() == truth.strip()
     pieces: tuple[Piece, ...] = (("same", text),) if exact else tuple(_pieces(text, truth))
     judgement = "exact" if exact else "differs" if score is None else f"{score:.0%} alike"
-    return Answer(who, pieces, exact, judgement)
+    return ModelCompletion(who, pieces, exact, judgement)
 
 
 def _pieces(text: str, truth: str) -> list[Piece]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
-from tasks.contamination import Document, Item, documents, find
+from tasks.contamination import EvaluationText, TrainingText, documents, find
 from tasks.sampling.pool import Pool
 from tasks.sampling.split import held_out, same_repository
 
@@ -98,17 +98,17 @@ def _copies(pool: Pool, aside: frozenset[str], progress: Progress) -> dict[bytes
     """The held-out files that stand in a training file, each with its repository."""
     progress.begin("looking for copies", pool.chosen(), "files")
 
-    def training() -> Iterator[Document]:
+    def training() -> Iterator[TrainingText]:
         for number, file in enumerate(pool.files(), 1):
             if file.row.repo not in aside:
-                yield Document(file.sha256.hex(), file.content.decode())
+                yield TrainingText(file.sha256.hex(), file.content.decode())
             progress.update(number)
 
     found = {bytes.fromhex(one.item) for one in find(training(), _items(pool, aside))}
     return {file.sha256: file.row.repo for file in pool.files() if file.sha256 in found}
 
 
-def _items(pool: Pool, repositories: frozenset[str]) -> Iterator[Item]:
+def _items(pool: Pool, repositories: frozenset[str]) -> Iterator[EvaluationText]:
     for file in pool.files():
         if file.row.repo in repositories:
-            yield Item(file.sha256.hex(), {"file": file.content.decode()})
+            yield EvaluationText(file.sha256.hex(), {"file": file.content.decode()})

@@ -23,7 +23,7 @@ from tasks.sampling.excluding import Excluded
 from tasks.sampling.languages import language_of
 from tasks.sampling.licences import Licences
 from tasks.sampling.split import Groups
-from tasks.sampling.worktree import Finder, Found, is_installed, opened
+from tasks.sampling.worktree import Finder, FoundFile, is_installed, opened
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class _Item:
     """A file below a root."""
 
     root: _Root
-    found: Found
+    found: FoundFile
     below: PurePosixPath
     """Its path below the root; the file's name when the root is that file."""
 

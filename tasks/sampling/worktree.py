@@ -27,7 +27,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A regular file."""
 
     path: Path
@@ -56,12 +56,12 @@ class Finder:
     def __init__(self, roots: Iterable[Path], *, tracked_only: bool = True) -> None:
         private.remove_left_behind(checkout.PREFIX)
         self._roots, self._tracked_only = frozenset(roots), tracked_only
-        self._tracked: dict[Path, dict[Path, Found] | None] = {}
+        self._tracked: dict[Path, dict[Path, FoundFile] | None] = {}
         """Files of each working tree and its submodules."""
         self.left_out: Counter[str] = Counter()
         """Folders that were not taken, by kind."""
 
-    def files_below(self, root: Path, excluded: Callable[[Path], bool] = lambda path: False) -> Iterator[Found]:
+    def files_below(self, root: Path, excluded: Callable[[Path], bool] = lambda path: False) -> Iterator[FoundFile]:
         """The files below a folder, or the file itself. Symbolic links are not followed; in a git working tree (also
         one that the folder only lies in, provided that something below it is tracked) only tracked files count.
 
@@ -74,12 +74,12 @@ class Finder:
         """
         is_file = root.is_file()
         files = self._of(root.parent if is_file else root)
-        below = [(files or {}).get(root) or Found(root)] if is_file else self._below(root, files, excluded)
+        below = [(files or {}).get(root) or FoundFile(root)] if is_file else self._below(root, files, excluded)
         yield from (found for found in below if not excluded(found.path))
 
     def _below(
-        self, root: Path, files: Mapping[Path, Found] | None, excluded: Callable[[Path], bool]
-    ) -> Iterable[Found]:
+        self, root: Path, files: Mapping[Path, FoundFile] | None, excluded: Callable[[Path], bool]
+    ) -> Iterable[FoundFile]:
         inside = f"{root}{os.sep}".replace("//", "/")
         below = [found for path, found in (files or {}).items() if str(path).startswith(inside)]
         if files is None or not (below or os.path.lexists(root / ".git")):
@@ -89,7 +89,7 @@ class Finder:
         self._tell_of_nested(root, files, excluded)
         return below
 
-    def _plain(self, root: Path, excluded: Callable[[Path], bool]) -> Iterator[Found]:
+    def _plain(self, root: Path, excluded: Callable[[Path], bool]) -> Iterator[FoundFile]:
         waiting: list[tuple[Path, list[str]]] = [(root, [])]
         while waiting:  # no recursion: folders may be nested deeper than Python's stack
             here, beside = waiting.pop()
@@ -107,9 +107,9 @@ class Finder:
                 self.left_out[kind] += kind not in litter.UNTOLD
                 continue
             waiting += ((here / name, inside) for name in reversed(folders))
-            yield from (Found(here / name) for name in names)
+            yield from (FoundFile(here / name) for name in names)
 
-    def _tell_of_nested(self, root: Path, files: Mapping[Path, Found], excluded: Callable[[Path], bool]) -> None:
+    def _tell_of_nested(self, root: Path, files: Mapping[Path, FoundFile], excluded: Callable[[Path], bool]) -> None:
         """Say which repositories lie in a working tree without belonging to it: not tracked, they are not taken."""
         known = self._roots | {found.top for found in files.values()}
         nested, waiting = [], [root]
@@ -149,7 +149,7 @@ class Finder:
             self.left_out["folders that cannot be listed"] += 1
         return sorted(folders), sorted(names)
 
-    def _of(self, folder: Path) -> dict[Path, Found] | None:
+    def _of(self, folder: Path) -> dict[Path, FoundFile] | None:
         """What the working tree tracks that a folder lies in; None where there is none."""
         if not self._tracked_only:
             return None
@@ -184,7 +184,7 @@ def is_installed(folder: Path) -> bool:
     return not litter.INSTALLED.isdisjoint(folder.parts)
 
 
-def _tracked(top: Path) -> dict[Path, Found] | None:
+def _tracked(top: Path) -> dict[Path, FoundFile] | None:
     """The tracked files of a working tree that are there, those of its submodules with them."""
     read = checkout.read(top)
     if read is None:
@@ -198,7 +198,7 @@ def _tracked(top: Path) -> dict[Path, Found] | None:
         return folders[folder]
 
     paths = (top / name for name in sorted(read.tracked))
-    files = {path: Found(path, read) for path in paths if _is_file(path) and inside(path.parent)}
+    files = {path: FoundFile(path, read) for path in paths if _is_file(path) and inside(path.parent)}
     missing = []
     for name in sorted(read.submodules):
         place = top / name

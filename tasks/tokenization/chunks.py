@@ -16,7 +16,7 @@ from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode_bytes
 
 
 @dataclass(frozen=True)
-class Document:
+class TokenizedFile:
     """One file of the sample with the tokens of its content."""
 
     repo: str
@@ -64,7 +64,7 @@ def starts_character(tokenizer: CodeTokenizer, index: int) -> bool:
     return tokenizer.pieces[index][0] & 0xC0 != 0x80
 
 
-def causal_chunks(tokenizer: CodeTokenizer, document: Document, framing: Framing) -> Iterator[Chunk]:
+def causal_chunks(tokenizer: CodeTokenizer, document: TokenizedFile, framing: Framing) -> Iterator[Chunk]:
     """The file as it stands."""
     start = 0
     while start < len(document.ids):
@@ -90,7 +90,7 @@ def _end(
     return cut(tokenizer, ids, start, min(room, left - 1)), []
 
 
-def instruct_chunks(tokenizer: CodeTokenizer, document: Document, framing: Framing) -> Iterator[Chunk]:
+def instruct_chunks(tokenizer: CodeTokenizer, document: TokenizedFile, framing: Framing) -> Iterator[Chunk]:
     """The file as answers to instructions that are derived from it: the answers one after the other are the file.
 
     The first instruction asks for the file by language and path; each further one shows the end of what came before,
@@ -106,7 +106,7 @@ def instruct_chunks(tokenizer: CodeTokenizer, document: Document, framing: Frami
         start = end
 
 
-def _instruction(tokenizer: CodeTokenizer, document: Document, start: int, room: int) -> list[int]:
+def _instruction(tokenizer: CodeTokenizer, document: TokenizedFile, start: int, room: int) -> list[int]:
     name = f"{document.path} ({document.language})"
     if not start:
         named, short = encode_batch(

@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tasks.tokenization.chunks import Chunk, Document, Framing, causal_end, cut
+from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_end, cut
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode_bytes, encode
 
 Span = tuple[int, int]
@@ -36,12 +36,12 @@ class Infilling:
     spm_rate: float
     seed: int
 
-    def generator(self, document: Document, number: int) -> random.Random:
+    def generator(self, document: TokenizedFile, number: int) -> random.Random:
         """The random numbers of one chunk."""
         name = f"{self.seed}:{document.sha256}:{number}".encode()
         return random.Random(int.from_bytes(hashlib.sha256(name).digest()[:8]))
 
-    def chunks(self, tokenizer: CodeTokenizer, document: Document, framing: Framing) -> Iterator[Chunk]:
+    def chunks(self, tokenizer: CodeTokenizer, document: TokenizedFile, framing: Framing) -> Iterator[Chunk]:
         """The file in order, some chunks as they stand and some rearranged; a rearranged one carries no EOS."""
         start, number = 0, 0
         while start < len(document.ids):
@@ -53,7 +53,7 @@ class Infilling:
             start, number = found[0], number + 1
 
     def _rearranged(
-        self, tokenizer: CodeTokenizer, document: Document, framing: Framing, position: tuple[int, int]
+        self, tokenizer: CodeTokenizer, document: TokenizedFile, framing: Framing, position: tuple[int, int]
     ) -> tuple[int, list[int]] | None:
         """Where the rearranged chunk ends and its ids; None where the chunk stays as it stands."""
         start, number = position

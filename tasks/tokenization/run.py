@@ -15,7 +15,7 @@ from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, TokenizedDataset, TokenizedSplit
 from tasks.base_model import ModelReference
 from tasks.mapping import HERE, Mapper
-from tasks.tokenization.chunks import Chunk, Document, Framing, causal_chunks, instruct_chunks
+from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, instruct_chunks
 from tasks.tokenization.infilling import Infilling
 from tasks.tokenization.settings import Format, TokenizationConfig, check_tokenization
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, encode_batch, load_tokenizer
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Chunker = Callable[[Document], Iterator[Chunk]]
+Chunker = Callable[[TokenizedFile], Iterator[Chunk]]
 
 COLUMNS = ("repo", "path", "sha256", "language", "content")
 GROUP_ROWS, GROUP_TOKENS = 4096, 1 << 19
@@ -115,7 +115,7 @@ def _encoded(row: dict[str, Any], ids: list[int] | None, chunker: Chunker) -> En
         return Encoded(origin, 0, [], "empty" if ids is not None else "cannot be tokenized exactly")
     chunks = [
         (np.array(chunk.ids, np.int32), None if chunk.mask is None else np.array(chunk.mask, np.int8))
-        for chunk in chunker(Document(ids=ids, **origin))
+        for chunk in chunker(TokenizedFile(ids=ids, **origin))
     ]
     return Encoded(origin, len(row["content"].encode()), chunks)
 

@@ -105,7 +105,7 @@ def in_words(plan: Plan) -> str:
     return words + (f", {plan.unpacked_layers} layers unpacked" if plan.unpacked_layers else "")
 
 
-class Course(Record):
+class FallbackPlan(Record):
     """The plan that a run follows. Kept beside its checkpoints from the first fallback on, so that a later attempt
     does not begin with what did not fit."""
 
@@ -117,7 +117,7 @@ class Course(Record):
     """What happened so far, in sentences."""
 
     @classmethod
-    def of(cls, plan: Plan, workdir: Path) -> Course:
+    def of(cls, plan: Plan, workdir: Path) -> FallbackPlan:
         """The course that an earlier attempt with this plan left in `workdir`, else a new one."""
         try:
             kept = cls.model_validate_json(read_bytes(workdir / FILE))
@@ -125,7 +125,7 @@ class Course(Record):
             return cls(first=plan, plan=plan)
         return kept if kept.first == plan else cls(first=plan, plan=plan)
 
-    def after(self, error: NoMemoryError) -> Course:
+    def after(self, error: NoMemoryError) -> FallbackPlan:
         """The course from here on. Raises `error` where no smaller plan can help."""
         smaller = next_plan(self.plan) if error.step is not None else None
         if smaller is None:

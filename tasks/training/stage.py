@@ -11,7 +11,7 @@ from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, Plan, QuantizedBase, TokenizedDataset
 from tasks.base_model import ModelReference, fetch
 from tasks.training.configuration import TrainingConfig
-from tasks.training.fallback import Course, NoMemoryError, in_words
+from tasks.training.fallback import FallbackPlan, NoMemoryError, in_words
 from tasks.training.messages import RESULT, Spec
 from tasks.training.supervision import run_worker
 
@@ -63,7 +63,7 @@ def run_training(
 
 def _train(spec: Spec, workdir: Path, progress: Progress) -> Checkpoint:
     """Processes one after the other, until one of them finds memory enough for its plan."""
-    course = Course.of(spec.plan, workdir)
+    course = FallbackPlan.of(spec.plan, workdir)
     if course.fallbacks:
         log.info("training with %s, because an earlier attempt was %s", in_words(course.plan), course.fallbacks[-1])
     while True:

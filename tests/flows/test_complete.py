@@ -16,7 +16,7 @@ from artifacts.errors import InputError
 from flows import cli
 from tasks import completing
 from tasks.base_model import ModelConfig, locate
-from tasks.completing import Question, read_gap
+from tasks.completing import CompletionRequest, read_gap
 from tests.conftest import SMALL_MODEL
 from tests.hub import Hub
 from tests.tasks.generation import world
@@ -178,14 +178,18 @@ def test_beyond_the_context_the_models_see_what_is_nearest(export: Path, tmp_pat
 def test_an_answer_leaves_room_for_the_prompt(export: Path) -> None:
     for many in (2048, 2040, 10**9):
         with pytest.raises(InputError, match="context of 2048"):
-            completing.complete(export, Question("x"), new_tokens=many, quantization="none")
+            completing.complete(export, CompletionRequest("x"), new_tokens=many, quantization="none")
 
 
 def test_an_adapter_is_put_on_the_revision_that_it_was_trained_on(
     export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The branch has moved since: its weights say other things. Offline the same."""
-    question, name, pinned = Question("import alpha\n\ndef quell(zeta, ombre):\n    vortex ="), "some/model", "5" * 40
+    question, name, pinned = (
+        CompletionRequest("import alpha\n\ndef quell(zeta, ombre):\n    vortex ="),
+        "some/model",
+        "5" * 40,
+    )
     expected = completing.complete(export, question, new_tokens=12, quantization="none")
     folder = Path(shutil.copytree(export, tmp_path / "export"))
     config = folder / "adapter" / "adapter_config.json"
@@ -214,10 +218,10 @@ def test_a_base_whose_files_were_changed_is_not_the_base(export: Path, tmp_path:
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(base)}))
     fingerprint = locate(ModelConfig(name=str(base))).fingerprint
     (folder / "lineage.json").write_text(json.dumps({"inputs": {"model": {"fingerprint": fingerprint}}}))
-    assert completing.complete(folder, Question("x"), new_tokens=1, quantization="none").base
+    assert completing.complete(folder, CompletionRequest("x"), new_tokens=1, quantization="none").base
     (base / "model.safetensors").write_bytes(flipped((base / "model.safetensors").read_bytes()))
     with pytest.raises(InputError, match="not the one that the adapter was trained on"):
-        completing.complete(folder, Question("x"), new_tokens=1, quantization="none")
+        completing.complete(folder, CompletionRequest("x"), new_tokens=1, quantization="none")
 
 
 def flipped(content: bytes) -> bytes:

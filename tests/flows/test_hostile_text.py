@@ -38,7 +38,7 @@ from flows.finetune import _overview
 from flows.output import Console
 from flows.terminal import Terminal
 from tasks import evaluation, execution, exporting, gate, generation, policy, preflight, quantization, sampling
-from tasks.completing import Answers, Question
+from tasks.completing import Answers, CompletionRequest
 from tasks.dashboard import describe
 from tasks.exporting.card import Ingredients, loading_lines, write_card
 from tasks.gate import promotion
@@ -251,7 +251,7 @@ def in_terminal(text: str) -> None:
 
 def complete_answers(text: str) -> None:
     answers = filled(Answers, text)
-    complete._show(Question(text, text), answers, text)
+    complete._show(CompletionRequest(text, text), answers, text)
 
 
 VIEWS: dict[str, Callable[[str], object]] = {

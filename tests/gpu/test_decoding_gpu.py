@@ -12,7 +12,7 @@ import torch
 from artifacts.schema import Quantization
 from tasks.engine import ops
 from tasks.engine.decoding import Decoder, Settings
-from tasks.engine.slots import Step
+from tasks.engine.slots import DecodingStep
 from tests.tasks.engine import models
 
 pytestmark = [
@@ -69,7 +69,7 @@ def test_recorded_steps_are_those_kernel_by_kernel(
     recorded = Decoder(model, 110)
     found = {adapted: recorded.generate(asked, settings, adapted=adapted) for adapted in (True, False)}
     assert recorded.captured and found[True] != found[False]
-    monkeypatch.setattr(Step, "_record", lambda _: None)
+    monkeypatch.setattr(DecodingStep, "_record", lambda _: None)
     eager = Decoder(model, 110)
     assert {adapted: eager.generate(asked, settings, adapted=adapted) for adapted in (True, False)} == found
     assert not eager.captured

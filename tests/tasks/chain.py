@@ -13,7 +13,7 @@ from artifacts.progress import Progress
 from artifacts.schema import Handle
 from artifacts.store import Store
 from tasks.policy import Run
-from tasks.stage import Course, Stage
+from tasks.stage import Stage, StageRunner
 
 
 class Word(Handle):
@@ -45,7 +45,7 @@ FIRST, SECOND, THIRD, ASIDE = (
 )
 
 
-def through(run: Course, folder: str, length: int = 3) -> None:
+def through(run: StageRunner, folder: str, length: int = 3) -> None:
     """The pipeline. `length` is of the first word."""
     first = run.stage(FIRST, Settings(text="first", length=length, folder=folder))
     run.stage(ASIDE, Settings(text="aside", folder=folder))

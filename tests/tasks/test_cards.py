@@ -16,7 +16,7 @@ from artifacts.errors import InputError, StageError
 from artifacts.progress import Progress
 from artifacts.schema import Handle
 from artifacts.store import Store
-from tasks.cards import Card, held, name_of_card
+from tasks.cards import GpuLock, held, name_of_card
 from tasks.policy import Run
 from tasks.stage import Stage
 
@@ -84,7 +84,7 @@ def test_a_holder_that_does_not_end_is_named_and_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr("tasks.cards.AGES", 0.2)
     with pytest.raises(StageError, match=f"process {holder.pid} of .*-c import"):
-        Card("stand-in").hold()
+        GpuLock("stand-in").hold()
 
 
 @pytest.mark.parametrize("harm", ["open to all", "a link"])
@@ -99,7 +99,7 @@ def test_no_lock_is_made_where_another_user_decides_what_it_is(
         folder.chmod(0o1777)
     monkeypatch.setenv("CODETUNE_LOCKS", str(folder))
     with pytest.raises(InputError, match="lock of the card"):
-        Card("stand-in").hold()
+        GpuLock("stand-in").hold()
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -108,7 +108,7 @@ def test_left_to_itself_the_lock_is_in_a_folder_of_the_users_own(
 ) -> None:
     monkeypatch.delenv("CODETUNE_LOCKS")
     monkeypatch.setenv("HOME", str(tmp_path))
-    card = Card("stand-in")
+    card = GpuLock("stand-in")
     card.hold()
     (file,) = tmp_path.rglob("*.lock")
     assert (file.parent.stat().st_mode & 0o007, file.stat().st_mode & 0o777) == (0, 0o600)
@@ -116,7 +116,7 @@ def test_left_to_itself_the_lock_is_in_a_folder_of_the_users_own(
 
 
 def test_a_released_card_can_be_had_again() -> None:
-    first, second = Card("stand-in"), Card("stand-in")
+    first, second = GpuLock("stand-in"), GpuLock("stand-in")
     first.hold()
     assert len(held()) == 1
     first.release()
@@ -127,7 +127,7 @@ def test_a_released_card_can_be_had_again() -> None:
 
 def test_a_run_holds_its_card_from_the_first_stage_that_needs_it(prefect_server: None, store: Store) -> None:
     held_by: dict[str, int] = {}
-    with Run(store, card=Card("stand-in")) as run:
+    with Run(store, card=GpuLock("stand-in")) as run:
         for needs_card in (False, True):
 
             def look(config: Config, *, workdir: Path, progress: Progress, needs_card: bool = needs_card) -> Note:
@@ -143,5 +143,5 @@ def test_a_run_holds_its_card_from_the_first_stage_that_needs_it(prefect_server:
 def test_a_machine_without_a_card_has_nothing_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODETUNE_CARD", "stand-in")
     assert name_of_card() == "stand-in"
-    Card(None).hold()
+    GpuLock(None).hold()
     assert not held()

@@ -18,7 +18,7 @@ from artifacts.reading import blamed_on
 from tasks import completing
 from tasks.adapter_files import check_finite, read_adapter
 from tasks.base_model import ModelConfig, locate
-from tasks.completing import Question
+from tasks.completing import CompletionRequest
 from tasks.loading import load_base
 from tasks.preflight import JobShape
 from tasks.preflight.run import check_model
@@ -58,7 +58,7 @@ def use_model(folder: Path) -> None:
 
 
 def use_export(folder: Path) -> None:
-    completing.complete(folder, Question("def add("), new_tokens=2, quantization="none")
+    completing.complete(folder, CompletionRequest("def add("), new_tokens=2, quantization="none")
 
 
 def outcomes(cases: Iterable[Case], source: Path, folder: Path, use: Callable[[Path], None]) -> Counter[str]:

@@ -37,7 +37,7 @@ def judge(channel: wire.Channel, settings: dict[str, Any], test: dict[str, str])
     packages.prepare(settings)
     signal.signal(signal.SIGALRM, _late)
     signal.setitimer(signal.ITIMER_REAL, settings["seconds"])
-    verdict = _verdict(Program(channel), test)
+    verdict = _verdict(RemoteProgram(channel), test)
     signal.setitimer(signal.ITIMER_REAL, 0)
     os.write(verdicts, json.dumps(verdict).encode())
     os._exit(verdict["outcome"] == "gone")
@@ -48,7 +48,7 @@ def _late(number: int, frame: FrameType | None) -> None:
     raise _Late
 
 
-def _verdict(program: Program, test: dict[str, str]) -> dict[str, Any]:
+def _verdict(program: RemoteProgram, test: dict[str, str]) -> dict[str, Any]:
     try:
         outcome, detail = _tried(program, test)
         # A test that catches everything has not caught these.
@@ -72,7 +72,7 @@ def _verdict(program: Program, test: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _tried(program: Program, test: dict[str, str]) -> tuple[str, str]:
+def _tried(program: RemoteProgram, test: dict[str, str]) -> tuple[str, str]:
     failure = program.load()
     if failure is not None:
         return ("memory" if isinstance(failure, MemoryError) else "error"), _described(failure)
@@ -128,7 +128,7 @@ def _where(error: BaseException, test: str) -> str:
     return lines[line - 1].strip()[:200] if 0 < line <= len(lines) else ""
 
 
-class Program:
+class RemoteProgram:
     """The program on the other side of the channel."""
 
     def __init__(self, channel: wire.Channel) -> None:
@@ -256,7 +256,7 @@ def _take_over(arguments: tuple[Any, ...], changed: Any) -> None:
 class Remote:
     """An object of the program's own. What is asked of it is answered there; comparing with data is not."""
 
-    def __init__(self, program: Program, number: int, kind: str) -> None:
+    def __init__(self, program: RemoteProgram, number: int, kind: str) -> None:
         for name, value in (("_program", program), ("_number", number), ("_kind", kind)):
             object.__setattr__(self, name, value)
 

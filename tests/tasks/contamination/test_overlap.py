@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.contamination import Document, Item, documents, files, find, judged
+from tasks.contamination import EvaluationText, TrainingText, documents, files, find, judged
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
-TRAINING = [Document(path.name, path.read_text()) for path in sorted(LIBRARY.glob("*.py"))[:60]]
+TRAINING = [TrainingText(path.name, path.read_text()) for path in sorted(LIBRARY.glob("*.py"))[:60]]
 PROMPT = '''def tidal_ranks(harbours, moon):
     """Sort harbours by how far the water falls between a high tide and the next low tide under that moon.
 
@@ -26,14 +26,14 @@ SOLUTION = """    swing = {name: metres * (1.2 if moon in ("new", "full") else 0
     ordered = sorted(swing, key=lambda name: (-swing[name], name))
     return [name for name in ordered if swing[name] > 0.05]
 """
-ITEM = Item("tides/1", {"prompt": PROMPT, "solution": SOLUTION})
+ITEM = EvaluationText("tides/1", {"prompt": PROMPT, "solution": SOLUTION})
 
 
-def inside(text: str) -> list[Document]:
+def inside(text: str) -> list[TrainingText]:
     """The training data with a text in the middle of one of its files."""
     host = TRAINING[20].text
     middle = host.index("\n", len(host) // 2)
-    return [*TRAINING[:20], Document("host.py", f"{host[:middle]}\n{text}\n{host[middle:]}"), *TRAINING[21:]]
+    return [*TRAINING[:20], TrainingText("host.py", f"{host[:middle]}\n{text}\n{host[middle:]}"), *TRAINING[21:]]
 
 
 def test_nothing_is_found_where_nothing_was_copied() -> None:
@@ -70,23 +70,25 @@ def test_renaming_everything_escapes() -> None:
 
 
 def test_the_worst_document_is_told() -> None:
-    near = Document("near.py", SOLUTION.replace("0.05", "0.07"))
-    training = [near, Document("exact.py", SOLUTION), Document("later.py", SOLUTION)]
+    near = TrainingText("near.py", SOLUTION.replace("0.05", "0.07"))
+    training = [near, TrainingText("exact.py", SOLUTION), TrainingText("later.py", SOLUTION)]
     for order in (training, training[::-1]):
         (found,) = find(order, [ITEM])
         assert found.kind == "exact" and found.document in ("exact.py", "later.py")
 
 
 def test_items_come_in_their_order_whatever_the_order_of_the_training_data() -> None:
-    items = [Item(document.id, {"file": document.text}) for document in TRAINING[:12] if len(document.text) > 2000]
+    items = [
+        EvaluationText(document.id, {"file": document.text}) for document in TRAINING[:12] if len(document.text) > 2000
+    ]
     shuffled = random.Random(1).sample(TRAINING, len(TRAINING))
     assert [found.item for found in find(shuffled, items)] == [item.id for item in items]
 
 
 def test_what_is_too_short_is_not_judged() -> None:
-    short = Item("short", {"solution": "    return number % 1.0\n"})
+    short = EvaluationText("short", {"solution": "    return number % 1.0\n"})
     assert not judged(short) and judged(ITEM)
-    assert find([Document("a", "return number % 1.0")], [short]) == find([], [ITEM]) == find(TRAINING, []) == []
+    assert find([TrainingText("a", "return number % 1.0")], [short]) == find([], [ITEM]) == find(TRAINING, []) == []
 
 
 def test_a_sample_is_read_as_it_lies_in_the_store(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from artifacts.errors import InputError
 from tasks import functional
-from tasks.functional import Completion
+from tasks.functional import Solution
 from tasks.functional.inputs import restored
 from tests.tasks.functional.suites import EVAL_PLUS, row, write
 
@@ -90,8 +90,8 @@ def verdicts(form: dict[str, Any], tmp_path: Path) -> list[bool]:
     (problem,) = suite.problems
     stub = f"def {problem.entry_point}(*given):\n    pass\n"
     made = [
-        Completion(task_id=problem.task_id, completion=problem.canonical_solution),
-        Completion(task_id=problem.task_id, completion=stub, is_program=True),
+        Solution(task_id=problem.task_id, completion=problem.canonical_solution),
+        Solution(task_id=problem.task_id, completion=stub, is_program=True),
     ]
     return [one.passed for one in functional.check(suite, made)]
 

@@ -29,7 +29,7 @@ from tests.tasks.functional.suites import (
 
 def passes(problem: functional.Problem, completion: str) -> bool:
     suite = functional.Suite(name="one", problems=(problem,))
-    made = [functional.Completion(task_id=problem.task_id, completion=completion)]
+    made = [functional.Solution(task_id=problem.task_id, completion=completion)]
     return next(functional.check(suite, made)).passed
 
 

@@ -13,7 +13,7 @@ from artifacts.errors import InputError
 from flows.cli import guarded
 from tasks import functional, sandbox
 from tasks.execution import ExecutionConfig
-from tasks.functional import Completion
+from tasks.functional import Solution
 from tests.tasks.functional.suites import human_eval, row, write
 
 _PATCHING = """
@@ -44,14 +44,14 @@ MUTANTS = {
 LOOP = "def {name}(*given):\n    while True: pass"
 
 
-def mutants(problem: functional.Problem, codes: list[str]) -> list[Completion]:
+def mutants(problem: functional.Problem, codes: list[str]) -> list[Solution]:
     texts = [problem.canonical_solution + "\n\n" + code.format(name=problem.entry_point) for code in codes]
-    return [Completion(task_id=problem.task_id, completion=text) for text in texts]
+    return [Solution(task_id=problem.task_id, completion=text) for text in texts]
 
 
 def test_canonical_solutions_pass_164_of_164() -> None:
     suite = human_eval()
-    made = [Completion(task_id=one.task_id, completion=one.canonical_solution) for one in suite.problems]
+    made = [Solution(task_id=one.task_id, completion=one.canonical_solution) for one in suite.problems]
     verdicts = list(functional.check(suite, made))
     assert [one for one in verdicts if not one.passed] == [] and len(verdicts) == 164
 

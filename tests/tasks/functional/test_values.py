@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks import functional
-from tasks.functional import Completion
+from tasks.functional import Solution
 from tests.tasks.functional.suites import row, write
 
 GOOD = {
@@ -38,7 +38,7 @@ BAD = {
 def passes(source: str, condition: str, tmp_path: Path) -> bool:
     test = f"from decimal import Decimal\ndef check(f):\n    assert {condition}\n"
     suite = functional.read_suite(write(tmp_path / "s.jsonl", row(prompt="", entry_point="f", test=test)))
-    made = Completion(task_id="T/0", completion=source, is_program=True)
+    made = Solution(task_id="T/0", completion=source, is_program=True)
     return next(functional.check(suite, [made])).passed
 
 

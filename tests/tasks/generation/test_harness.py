@@ -21,7 +21,7 @@ import pytest
 
 from artifacts.schema import ExportedModel, Generations
 from tasks.evaluation import EvaluationConfig, run_evaluation
-from tasks.generation.losses import Chunk, measure
+from tasks.generation.losses import HeldOutSequence, measure
 from tasks.generation.models import Pair, Side
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tasks.tokenization.vocabulary import encode, load_tokenizer
@@ -159,10 +159,10 @@ def test_texts_longer_than_the_context_agree_in_rolling_windows(harness: Any, si
     assert len(windows) > 3 and ours == pytest.approx(-found, rel=1e-5)
 
 
-def rolling(ids: Sequence[int]) -> Iterator[Chunk]:
+def rolling(ids: Sequence[int]) -> Iterator[HeldOutSequence]:
     """Every token once, each from at most `CONTEXT` before it, and from as many in the last window."""
     for number, start in enumerate(range(0, len(ids) - 1, CONTEXT)):
         end = min(start + CONTEXT, len(ids) - 1)
         seen = ids[max(0, end - CONTEXT) : end + 1]
         counts = [False] * (len(seen) - (end - start)) + [True] * (end - start)
-        yield Chunk("", "", number, tuple(seen), tuple(counts))
+        yield HeldOutSequence("", "", number, tuple(seen), tuple(counts))

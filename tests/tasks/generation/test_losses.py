@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from artifacts.errors import InputError, StageError
-from tasks.generation.losses import LOGIT_ROWS, Chunk, batches, choose, cut, measure
+from tasks.generation.losses import LOGIT_ROWS, HeldOutSequence, batches, choose, cut, measure
 from tasks.generation.sides import Stock
-from tasks.generation.suites import SourceFile
+from tasks.generation.suites import HeldOutFile
 from tasks.tokenization.vocabulary import encode, load_tokenizer
 from tests.conftest import BASE_MODEL
 from tests.tasks.generation.world import World, toy
 
 
-def chunk(ids: list[int], counts: list[bool] | None = None) -> Chunk:
-    return Chunk("repo", "a.py", 0, tuple(ids), tuple(counts or [False] + [True] * (len(ids) - 1)))
+def chunk(ids: list[int], counts: list[bool] | None = None) -> HeldOutSequence:
+    return HeldOutSequence("repo", "a.py", 0, tuple(ids), tuple(counts or [False] + [True] * (len(ids) - 1)))
 
 
 def by_hand(ids: list[int], counted: list[int]) -> float:
@@ -81,7 +81,7 @@ def test_a_few_chunks_come_from_all_repositories(small_world: World) -> None:
 
 def test_files_of_the_kept_sample_begin_with_bos_and_end_with_eos() -> None:
     tokenizer = load_tokenizer(BASE_MODEL)
-    files = [SourceFile(f"r{number}", "a.c", "C", "int main(void) { return 0; }\n" * number) for number in (1, 9)]
+    files = [HeldOutFile(f"r{number}", "a.c", "C", "int main(void) { return 0; }\n" * number) for number in (1, 9)]
     short, *long = sorted(cut(files, tokenizer, 100, 64, seed=0), key=lambda chunk: (chunk.repo, chunk.chunk))
     assert len(long) > 1 and {one.repo for one in long} == {"r9"}
     assert [one.input_ids[-1] == tokenizer.eos for one in (short, *long)] == [True, *[False] * (len(long) - 1), True]

@@ -91,7 +91,7 @@ def test_what_both_models_write_is_run(small_world: world.World, noise: Exported
     assert all(functional.stop(rows[number]["base"], suite.problems[0]) == rows[number]["base"] for number in (0, 1))
     run_execution(ExecutionConfig(), generations=made, workdir=made.path)
     told = pq.read_table(made.path / "verdicts.parquet").to_pylist()
-    texts = [functional.Completion(task_id=one["task_id"], completion=rows[one["item"]][one["side"]]) for one in told]
+    texts = [functional.Solution(task_id=one["task_id"], completion=rows[one["item"]][one["side"]]) for one in told]
     assert [one["passed"] for one in told] == [verdict.passed for verdict in functional.check(suite, texts)]
 
 

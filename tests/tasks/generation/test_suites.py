@@ -10,14 +10,14 @@ import pytest
 
 from artifacts.errors import InputError
 from tasks.generation import GenerationConfig
-from tasks.generation.suites import SourceFile, block_items, fim_items, line_items, read_files, spread
+from tasks.generation.suites import HeldOutFile, block_items, fim_items, line_items, read_files, spread
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
 from tests.conftest import BASE_MODEL
 from tests.tasks.generation.world import NAMES, build, source
 from tests.tasks.tokenization import toys
 
 CONFIG = GenerationConfig(line_prompts=16, fim_prompts=16, prompt_tokens=64, max_new_tokens=32)
-FILES = [SourceFile(name, "main.py", "Python", source(name)) for name in NAMES]
+FILES = [HeldOutFile(name, "main.py", "Python", source(name)) for name in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def tokenizer() -> CodeTokenizer:
     return load_tokenizer(BASE_MODEL)
 
 
-def python(text: str) -> list[SourceFile]:
-    return [SourceFile("repo", "a.py", "Python", text)]
+def python(text: str) -> list[HeldOutFile]:
+    return [HeldOutFile("repo", "a.py", "Python", text)]
 
 
 def test_a_fim_prompt_token_by_token(tokenizer: CodeTokenizer) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from artifacts.errors import PreflightRefused
 from tasks.base_model import ModelReference
 from tasks.preflight.job import JobShape
-from tasks.preflight.judgement import Judgement, judge
+from tasks.preflight.judgement import PreflightResult, judge
 from tasks.preflight.machine import Disk, Gpu, MachineProbe
 from tasks.preflight.planning import PreflightConfig
 from tasks.preflight.shape import ModelShape, read_shape
@@ -87,7 +87,7 @@ def shape_of(folder: Path, config: dict[str, Any]) -> ModelShape:
 
 def judged(
     shape: ModelShape, probe: MachineProbe, job: JobShape | None = None, *, download: bool = False, **config: Any
-) -> Judgement:
+) -> PreflightResult:
     """The judgement of the reference job, or of another."""
     return judge(PreflightConfig(**config), job or JobShape(), shape, probe, download=download)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tokenization.chunks import Chunk, Document, Framing, causal_chunks, decode_chunks, instruct_chunks
+from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, decode_chunks, instruct_chunks
 from tasks.tokenization.infilling import Infilling
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, decode_bytes, encode, load_tokenizer
 from tests.tasks.tokenization import toys
@@ -22,8 +22,8 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return load_tokenizer(toys.code_llama(folder) if request.param == "code_llama" else toys.byte_level(folder))
 
 
-def document(tokenizer: CodeTokenizer, text: str, path: str = "src/a.py") -> Document:
-    return Document("repo", path, str(hash(text)), "Python", encode(tokenizer, text))
+def document(tokenizer: CodeTokenizer, text: str, path: str = "src/a.py") -> TokenizedFile:
+    return TokenizedFile("repo", path, str(hash(text)), "Python", encode(tokenizer, text))
 
 
 def rows(chunks: list[Chunk]) -> list[dict[str, object]]:
@@ -81,7 +81,7 @@ def test_eos_never_stands_alone(tokenizer: CodeTokenizer) -> None:
     ids = encode(tokenizer, TEXT)
     for length in range(8, 60):
         framing = Framing.of(tokenizer, length, add_eos=True)
-        last = list(causal_chunks(tokenizer, Document("r", "p", "s", "Python", ids), framing))[-1].ids
+        last = list(causal_chunks(tokenizer, TokenizedFile("r", "p", "s", "Python", ids), framing))[-1].ids
         assert len(last) > len(framing.begin) + 1 and last[-1] == tokenizer.eos
 
 
@@ -90,7 +90,7 @@ def test_eos_stands_behind_a_file_that_fills_its_last_chunk(tokenizer: CodeToken
     for chunks_full in (1, 2, 3):
         begin = Framing.of(tokenizer, 8, add_eos=True).begin
         framing = Framing.of(tokenizer, len(begin) + 60 // chunks_full, add_eos=True)
-        made = [chunk.ids for chunk in causal_chunks(tokenizer, Document("r", "p", "s", "Python", ids), framing)]
+        made = [chunk.ids for chunk in causal_chunks(tokenizer, TokenizedFile("r", "p", "s", "Python", ids), framing)]
         assert [token for chunk in made for token in chunk[len(begin) :]] == [*ids, tokenizer.eos]
 
 

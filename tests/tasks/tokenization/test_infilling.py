@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tasks.tokenization.chunks import Document, Framing
+from tasks.tokenization.chunks import Framing, TokenizedFile
 from tasks.tokenization.infilling import Infilling, draw_span
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
 from tests.tasks.tokenization import toys
@@ -24,7 +24,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CodeTokenizer:
 def chunks(
     tokenizer: CodeTokenizer, *, sha: str = "a", rate: float = 1.0, spm: float = 0.5, seed: int = 1, length: int = 64
 ) -> list[list[int]]:
-    document = Document("repo", "a.py", sha, "Python", encode(tokenizer, TEXT))
+    document = TokenizedFile("repo", "a.py", sha, "Python", encode(tokenizer, TEXT))
     infilling = Infilling(FimTokens.of(tokenizer), rate, spm, seed)
     return [chunk.ids for chunk in infilling.chunks(tokenizer, document, Framing.of(tokenizer, length, add_eos=True))]
 

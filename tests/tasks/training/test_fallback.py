@@ -15,7 +15,7 @@ import pytest
 from artifacts.progress import Tick
 from artifacts.schema import Checkpoint, Plan, TokenizedDataset
 from tasks.training import LoraSettings, sections
-from tasks.training.fallback import FILE, Course, NoMemoryError, in_words, next_plan, out_of_memory
+from tasks.training.fallback import FILE, FallbackPlan, NoMemoryError, in_words, next_plan, out_of_memory
 from tests.tasks.training import jobs
 
 AT_ONCE = jobs.PLAN.model_copy(update={"micro_batch": 4, "accumulation": 1})
@@ -108,13 +108,13 @@ def test_smaller_pieces_are_the_divisors_then_checkpointing_then_nothing() -> No
 
 
 def test_later_attempts_go_on_with_what_fitted(tmp_path: Path) -> None:
-    course = Course.of(AT_ONCE, tmp_path).after(NoMemoryError("host memory ran out", step=5))
+    course = FallbackPlan.of(AT_ONCE, tmp_path).after(NoMemoryError("host memory ran out", step=5))
     course.keep(tmp_path)
-    assert Course.of(AT_ONCE, tmp_path) == course and course.plan.micro_batch == 2
+    assert FallbackPlan.of(AT_ONCE, tmp_path) == course and course.plan.micro_batch == 2
     more = AT_ONCE.model_copy(update={"gpu_memory_gib": 20.0})
-    assert Course.of(more, tmp_path) == Course(first=more, plan=more)
+    assert FallbackPlan.of(more, tmp_path) == FallbackPlan(first=more, plan=more)
     (tmp_path / FILE).write_text('{"first": {"dev')
-    assert Course.of(AT_ONCE, tmp_path).plan == AT_ONCE
+    assert FallbackPlan.of(AT_ONCE, tmp_path).plan == AT_ONCE
 
 
 @pytest.mark.parametrize(("plan", "step"), [(SAVING, 1), (AT_ONCE, None)], ids=["nothing smaller", "while loading"])
@@ -122,7 +122,7 @@ def test_where_no_smaller_plan_helps_the_error_says_what_does(plan: Plan, step: 
     error = out_of_memory(MemoryError(), step)
     assert error is not None
     with pytest.raises(NoMemoryError, match="host memory ran out") as caught:
-        Course(first=plan, plan=plan).after(error)
+        FallbackPlan(first=plan, plan=plan).after(error)
     assert "set training.quantization=nf4" in str(caught.value)
     assert ("tokenization.max_length" in str(caught.value)) == (step is not None)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
@@ -136,13 +136,13 @@ def test_a_job_that_never_fits_ends_with_the_remedy(
 
     def always_short(tick: Tick) -> None:
         if tick.title == "training" and not tick.completed:
-            begun.append(Course.of(AT_ONCE, tmp_path).fallbacks[-1])
+            begun.append(FallbackPlan.of(AT_ONCE, tmp_path).fallbacks[-1])
             (worker,) = jobs.workers()
             limit = worker.memory_info().vms // 2
             worker.rlimit(psutil.RLIMIT_AS, (limit, limit))
 
     config = CONFIG.model_copy(update={"cpu_threads": 1})  # OpenMP ends a process that gets no more threads
-    Course(first=AT_ONCE, plan=jobs.PLAN, fallbacks=("out of memory earlier",)).keep(tmp_path)
+    FallbackPlan(first=AT_ONCE, plan=jobs.PLAN, fallbacks=("out of memory earlier",)).keep(tmp_path)
     with pytest.raises(NoMemoryError, match="host memory ran out at step 1") as caught:
         jobs.run(tmp_path, long_tokens, config, always_short, AT_ONCE)
     assert "lower tokenization.max_length" in str(caught.value)
