@@ -15,8 +15,9 @@ from artifacts.schema import Plan, Quantization
 from tasks.adapter_files import check_finite, read_adapter
 from tasks.base_model import ModelConfig, check_unchanged, fetch, locate
 from tasks.model_files import ADAPTER_CONFIG
+from tasks.tokenization.healing import beginning_with, healed
 from tasks.tokenization.settings import context_length, usable_tokenizer
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode_bytes
 
 if TYPE_CHECKING:
     from tasks.generation.sides import Computing
@@ -144,17 +145,18 @@ def complete(folder: Path, question: CompletionRequest, *, new_tokens: int, quan
     ends = {index for index in (tokenizer.eos, fim.end if fim else None) if index is not None}
     if question.single_line:
         ends |= line_breaks(tokenizer)
-    decoding = Decoding(1, new_tokens, frozenset(ends), tokenizer.ids.get("<unk>", 0))
+    first = [beginning_with(tokenizer, prompt.start)]
+    decoding = Decoding(1, new_tokens + bool(prompt.start), frozenset(ends), tokenizer.ids.get("<unk>", 0), first=first)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = "fp16" if device == "cuda" else "fp32"
     plan = Plan(device=device, precision=precision, micro_batch=1, accumulation=1, gradient_checkpointing=False)
-    pair = Pair(fetch(model), folder / "adapter", quantization, plan, len(prompt.ids) + new_tokens)
+    pair = Pair(fetch(model), folder / "adapter", quantization, plan, len(prompt.ids) + decoding.max_new_tokens)
     answers = {}
     for side in ("base", "tuned"):
         with pair.side(side) as computing:
             (found,) = computing.generate([prompt.ids], decoding, lambda count: None)
             _check_numbers(computing, [*prompt.ids, *found], folder, side)
-        text = decode(tokenizer, found, continues=True)
+        text = decode_bytes(tokenizer, found, continues=True)[len(prompt.start) :].decode(errors="replace")
         answers[side] = first_line(text) if question.single_line else text
     return Answers(
         **answers,
@@ -219,4 +221,5 @@ def _prompt(question: CompletionRequest, tokenizer: CodeTokenizer, fim: FimToken
         ) from error
     if not start and not kept.ids:
         raise InputError("there is nothing to go on from", field="--prompt", remedy="give some text")
-    return Prompt([*start, *kept.ids], kept.text, "")
+    ids, begin = healed(tokenizer, [*start, *kept.ids])
+    return Prompt(ids, kept.text, "", begin)

@@ -16,6 +16,7 @@ from tasks.engine import inference
 from tasks.engine.model import FusedModel
 from tasks.engine.model import unsupported as unknown
 from tasks.engine.slots import DecodingStep, Slots
+from tasks.tokenization.healing import restricted
 
 Tensor = torch.Tensor
 
@@ -41,6 +42,8 @@ class Settings:
     """Tokens that end an answer; they are part of it."""
     ended: Callable[[list[int]], bool] | None = None
     """Whether an answer is complete by what its tokens say together; asked every `STEPS` tokens."""
+    first: Sequence[Sequence[int]] = ()
+    """By prompt, the tokens of which an answer begins with one, which does not end it; empty for any."""
 
 
 def unsupported(model: Any) -> str | None:
@@ -116,7 +119,8 @@ class Decoder:
             if waiting and len(free) >= REFILL * slots.tokens.shape[0]:
                 new = dict(zip(free, waiting, strict=False))
                 waiting = waiting[len(new) :]
-                self._fill(slots, {slot: prompts[index] for slot, index in new.items()}, adapted)
+                first = {slot: settings.first[index] for slot, index in new.items()} if settings.first else {}
+                self._fill(slots, {slot: prompts[index] for slot, index in new.items()}, first, adapted)
                 owners |= new
             self._continue(slots, adapted)
             if settings.ended:
@@ -153,7 +157,9 @@ class Decoder:
         for _ in range(min(STEPS, slots.limit)):
             self._steps[adapted].run()
 
-    def _fill(self, slots: Slots, prompts: dict[int, Sequence[int]], adapted: bool) -> None:
+    def _fill(
+        self, slots: Slots, prompts: dict[int, Sequence[int]], first: dict[int, Sequence[int]], adapted: bool
+    ) -> None:
         """Prompts by slot: their keys and values into the cache, and the first token of each answer."""
         for piece in _pieces(prompts):
             device = self.model.embedding.device
@@ -161,10 +167,12 @@ class Decoder:
             width = len(prompts[piece[0]])
             ids = torch.tensor([[*prompts[slot], *[0] * (width - len(prompts[slot]))] for slot in piece], device=device)
             rows = torch.tensor(piece, device=device)
-            slots.begin(rows, lengths, self._read(slots, ids, rows, lengths, adapted))
+            allowed = [first.get(slot, ()) for slot in piece]
+            logits = restricted(self._read(slots, ids, rows, lengths, adapted), allowed)
+            slots.begin(rows, lengths, logits.argmax(-1), torch.tensor([not some for some in allowed], device=device))
 
     def _read(self, slots: Slots, ids: Tensor, rows: Tensor, lengths: Tensor, adapted: bool) -> Tensor:
-        """The token after each prompt (sequences × tokens, `lengths` of them text), which goes into `rows` of the
+        """The logits after each prompt (sequences × tokens, `lengths` of them text), which goes into `rows` of the
         cache."""
         shape = (ids.shape[0], ids.shape[1])
         geometry = self.model.geometry
@@ -177,7 +185,7 @@ class Decoder:
 
         made, residual = inference.stream(self.model, ids.flatten(), inference.unpacking(adapted), attend)
         last = torch.arange(shape[0], device=ids.device) * shape[1] + lengths - 1
-        return inference.logits(self.model, made[last], residual[last]).argmax(-1)
+        return inference.logits(self.model, made[last], residual[last])
 
 
 def _pieces(prompts: dict[int, Sequence[int]]) -> Iterator[list[int]]:

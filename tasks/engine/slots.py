@@ -47,11 +47,12 @@ class Slots:
         self._stops = torch.zeros(model.head.shape[0], dtype=torch.bool, device=like.device)
         self._stops[[token for token in stop if token < len(self._stops)]] = True
 
-    def begin(self, rows: Tensor, lengths: Tensor, tokens: Tensor) -> None:
-        """Prompts of `lengths` tokens stand in `rows` of the cache; `tokens` are the first that follow."""
+    def begin(self, rows: Tensor, lengths: Tensor, tokens: Tensor, may_end: Tensor) -> None:
+        """Prompts of `lengths` tokens are in `rows` of the cache; `tokens` are the first that follow, and end a text
+        where they may and are stop tokens."""
         self.tokens[rows], self.positions[rows], self.counts[rows] = tokens, lengths, 1
         self.answers[rows, 0] = tokens
-        self.running[rows] = ~self._stops[tokens] & (self.limit > 1)
+        self.running[rows] = ~(self._stops[tokens] & may_end) & (self.limit > 1)
 
     def append(self, found: Tensor) -> None:
         """Take the next token of each sequence that is not finished."""

@@ -40,6 +40,8 @@ class Decoding:
     """Any id: padding is masked."""
     ended: Callable[[list[int]], bool] | None = None
     """Whether an answer is complete by what its tokens say together. Asked now and then: an answer may be longer."""
+    first: Sequence[Sequence[int]] = ()
+    """By prompt, the tokens of which an answer begins with one, which does not end it; empty for any."""
 
 
 def generate(
@@ -60,6 +62,7 @@ def generate(
     import torch
 
     answers: list[list[int]] = [[] for _ in prompts]
+    first = decoding.first or [()] * len(prompts)
     left = list(range(len(prompts)))
     with torch.inference_mode():
         while left:
@@ -68,19 +71,28 @@ def generate(
             few = int(decoding.batch_size * FEW) if len(batches) > 1 else 0
             left = []
             for rows in batches:
-                running = _go_on(model, [prompts[row] for row in rows], [answers[row] for row in rows], decoding, few)
+                begin = [() if answers[row] else first[row] for row in rows]
+                running = _go_on(
+                    model, [prompts[row] for row in rows], [answers[row] for row in rows], decoding, few, begin
+                )
                 left += [rows[index] for index in running]
                 done(len(rows) - len(running))
     return answers
 
 
 def _go_on(
-    model: PreTrainedModel, prompts: list[Sequence[int]], answers: list[list[int]], decoding: Decoding, few: int
+    model: PreTrainedModel,
+    prompts: list[Sequence[int]],
+    answers: list[list[int]],
+    decoding: Decoding,
+    few: int,
+    first: Sequence[Sequence[int]],
 ) -> list[int]:
     """Lengthen the answers of one batch until no more than `few` are unfinished; returns which."""
     import torch
 
     from tasks.generation.cache import reserve
+    from tasks.tokenization.healing import restricted
 
     if len(prompts) <= few:
         return list(range(len(prompts)))
@@ -101,11 +113,13 @@ def _go_on(
             use_cache=True,
             logits_to_keep=1,
         )
-        ids = output.logits[:, -1].argmax(-1, keepdim=True)
+        logits = output.logits[:, -1] if step else restricted(output.logits[:, -1], first)
+        ids = logits.argmax(-1, keepdim=True)
         for row, token, runs in zip(rows.tolist(), ids[:, 0].tolist(), running.tolist(), strict=True):
             if runs:
                 answers[row].append(token)
-        running &= ~torch.isin(ids[:, 0], stop)
+        stopped = torch.isin(ids[:, 0], stop)
+        running &= ~stopped if step else ~stopped | torch.tensor([bool(some) for some in first], device=device)
         looks = decoding.ended if step % STEPS == STEPS - 1 else None
         over = [
             len(answers[row]) == decoding.max_new_tokens or (looks is not None and looks(answers[row]))

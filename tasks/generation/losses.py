@@ -43,13 +43,11 @@ class HeldOutSequence:
         return sum(self.counts)
 
 
-def choose(
-    path: Path, wanted: int, seed: int, bos: int | None, without: Container[tuple[str, str]] = ()
-) -> list[HeldOutSequence]:
+def choose(path: Path, wanted: int, seed: int, without: Container[tuple[str, str]] = ()) -> list[HeldOutSequence]:
     """Chunks of a tokenized file, at most `wanted`, spread over the repositories; in the order of the file.
 
-    The prediction of every token counts but that of the first, of `BOS`, and where there is a completion mask of the
-    tokens outside it. Chunks in which nothing counts are left out, and those of the files `without` (repository, path).
+    The prediction of every token counts but that of the first, and where there is a completion mask of the tokens
+    outside it. Chunks in which nothing counts are left out, and those of the files `without` (repository, path).
 
     Raises:
         InputError: nothing is left.
@@ -67,9 +65,9 @@ def choose(
             continue
         ids = row["input_ids"]
         mask = row.get("completion_mask") or [1] * len(ids)
-        counts = [bool(kept) and token != bos for token, kept in zip(ids, mask, strict=True)]
+        counts = (False, *map(bool, mask[1:]))
         chunk = HeldOutSequence(
-            row["repo"], row["path"], row["chunk"], tuple(ids), (False, *counts[1:]), row.get("language") or "unknown"
+            row["repo"], row["path"], row["chunk"], tuple(ids), counts, row.get("language") or "unknown"
         )
         if chunk.tokens:
             chosen[index] = chunk
@@ -93,7 +91,7 @@ def cut(
     for file, ids in zip(few, encode_batch(tokenizer, [file.content for file in few]), strict=True):
         document = TokenizedFile(file.repo, file.path, "", file.language, ids or [])
         for number, chunk in enumerate(causal_chunks(tokenizer, document, framing)):
-            counts = (False, *(token != tokenizer.bos for token in chunk.ids[1:]))
+            counts = (False, *[True] * (len(chunk.ids) - 1))
             found.append(
                 HeldOutSequence(file.repo, file.path, number, tuple(chunk.ids), counts, file.language, file.domain)
             )

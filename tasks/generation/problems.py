@@ -18,6 +18,7 @@ from tasks import functional
 from tasks.functional import Problem, Suite
 from tasks.generation.settings import GenerationConfig
 from tasks.generation.suites import Item
+from tasks.tokenization.healing import healed
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, encode, fim_prompt
 
 FIELD = "generation.functional"
@@ -130,7 +131,7 @@ def _ask(suite: Suite, tokenizer: CodeTokenizer, config: GenerationConfig, *, in
     items = []
     for problem in suite.problems:
         try:
-            ids = _ids(problem, tokenizer, instructed=instructed)
+            ids, start = _ids(problem, tokenizer, instructed=instructed)
         except Unrepresentable as error:
             raise InputError(
                 f"{problem.task_id} of {suite.name} cannot be written with the model's vocabulary: {error}",
@@ -150,22 +151,24 @@ def _ask(suite: Suite, tokenizer: CodeTokenizer, config: GenerationConfig, *, in
                 suffix=problem.suffix or "",
                 truth=problem.canonical_solution,
                 domain="kept",
+                start=start,
             )
         )
     return Asked(suite, items, config.functional_tokens, instructed)
 
 
-def _ids(problem: Problem, tokenizer: CodeTokenizer, *, instructed: bool) -> list[int]:
+def _ids(problem: Problem, tokenizer: CodeTokenizer, *, instructed: bool) -> tuple[list[int], bytes]:
+    """The prompt, and what the answer has to begin with."""
     start = [] if tokenizer.bos is None else [tokenizer.bos]
     if instructed:
-        return [*start, *encode(tokenizer, functional.instruct_prompt(problem))]
+        return [*start, *encode(tokenizer, functional.instruct_prompt(problem))], b""
     before = encode(tokenizer, problem.prompt)
     if problem.suffix is None:
-        return [*start, *before]
+        return healed(tokenizer, [*start, *before])
     fim = FimTokens.find(tokenizer)
     if fim is None:
         raise _Unasked("the vocabulary has no fill-in-the-middle tokens")
-    return fim_prompt(fim, tokenizer.bos, before, encode(tokenizer, problem.suffix, continues=True))
+    return fim_prompt(fim, tokenizer.bos, before, encode(tokenizer, problem.suffix, continues=True)), b""
 
 
 def _check_context(asked: Asked, context: int | None) -> None:

@@ -71,5 +71,5 @@ class Fused:
     def generate(
         self, prompts: Sequence[Sequence[int]], decoding: Decoding, done: Callable[[int], None]
     ) -> list[list[int]]:
-        settings = Settings(decoding.batch_size, decoding.max_new_tokens, decoding.stop, decoding.ended)
+        settings = Settings(decoding.batch_size, decoding.max_new_tokens, decoding.stop, decoding.ended, decoding.first)
         return self._decoder.generate(prompts, settings, adapted=self._adapted, done=done)

@@ -75,7 +75,7 @@ def run_generation(
     tokenizer = load_tokenizer(model.metadata)
     screened = overlaps.screen(sample, kept, problems.suites(config.functional))
     held_out = tokens.path / "held_out.parquet"
-    chunks = losses.choose(held_out, config.max_chunks, config.seed, tokenizer.bos, screened.dropped)
+    chunks = losses.choose(held_out, config.max_chunks, config.seed, screened.dropped)
     items, notes = _choose_items(screened.held_out, tokenizer, config)
     if files := screened.kept:
         chunks += losses.cut(files, tokenizer, config.max_chunks, tokens.max_length, config.seed)
@@ -186,7 +186,7 @@ def _write(found: list[dict[str, Any]], path: Path, columns: Mapping[str, str]) 
 
 STAGE = Stage(
     name="generation",
-    version=4,
+    version=5,
     run=run_generation,
     produces=Generations,
     sections=sections,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from artifacts.errors import InputError
 from artifacts.schema import Domain
+from tasks.tokenization.healing import healed
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode, encode, fim_prompt
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Item:
     truth: str
     """The line or lines, without the last line break."""
     domain: Domain = "held_out"
+    start: bytes = b""
+    """What an answer has to begin with and is no part of: see `healing`."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ def line_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: G
 
     def prompt(gap: _Gap) -> Prompt:
         before = text_before(gap.file.content, gap.start, tokenizer, config.prompt_tokens - len(bos))
-        return Prompt([*bos, *before.ids], before.text, "")
+        ids, start = healed(tokenizer, [*bos, *before.ids])
+        return Prompt(ids, before.text, "", start)
 
     return _items("line", files, tokenizer, config, prompt)
 
@@ -181,6 +185,8 @@ class Prompt:
     ids: list[int]
     before: str
     after: str
+    start: bytes = b""
+    """What the answer has to begin with: the end of `before`, where the last token was taken back."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +230,7 @@ def _items(
                 made.after,
                 truth,
                 file.domain,
+                made.start,
             )
         )
     return items

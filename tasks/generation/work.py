@@ -15,7 +15,8 @@ from tasks.generation.answers import Decoding
 from tasks.generation.models import SIDES, Pair, Side
 from tasks.generation.problems import Asked
 from tasks.generation.settings import GenerationConfig
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode
+from tasks.tokenization.healing import beginning_with
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode_bytes
 
 TITLES = {"line": "completing lines", "fim": "filling in lines", "block": "filling in blocks"}
 
@@ -73,7 +74,8 @@ class Work:
                 self.progress.begin(f"{TITLES.get(suite, suite)}, {side}", len(indices), "prompts")
                 prompts = [self.items[index].prompt_ids for index in indices]
                 started = time.perf_counter()
-                made = computing.generate(prompts, self._decoding(suite), self.progress.advance)
+                starts = [self.items[index].start for index in indices]
+                made = computing.generate(prompts, self._decoding(suite, starts), self.progress.advance)
                 seconds += time.perf_counter() - started
                 for index, answer in zip(indices, made, strict=True):
                     answers[index] = self._text(self.items[index], answer)
@@ -81,11 +83,13 @@ class Work:
         return Measured(found, answers, tokens, completions, seconds)
 
     def _limit(self, suite: str) -> int:
+        """Most tokens of an answer; one more than asked for where prompts gave their last away."""
+        given = any(item.start for item in self.items if item.suite == suite)
         if suite in self.functional:
-            return self.functional[suite].new_tokens
-        return suites.answer_tokens(suite, self.config)  # type: ignore[arg-type]
+            return self.functional[suite].new_tokens + given
+        return suites.answer_tokens(suite, self.config) + given  # type: ignore[arg-type]
 
-    def _decoding(self, suite: str) -> Decoding:
+    def _decoding(self, suite: str, starts: Sequence[bytes]) -> Decoding:
         """Lines end with a token that holds a line break; everything ends with the middle or the text."""
         tokenizer = self.tokenizer
         single = suite in ("line", "fim")
@@ -93,17 +97,20 @@ class Work:
         ends = {index for index in (tokenizer.eos, _end_of_middle(tokenizer)) if index is not None}
         pad = tokenizer.ids.get("<unk>", 0)
         asked = self.functional.get(suite)
-        ended = (lambda ids: asked.ended(self._decode(ids))) if asked else None
-        return Decoding(self.config.batch_size, self._limit(suite), frozenset(breaks | ends), pad, ended)
+        start = starts[0] if len({*starts}) == 1 else None
+        # Asked of an answer without its prompt, so not where answers begin with different ends of prompts.
+        ended = (lambda ids: asked.ended(self._decode(ids, start))) if asked and start is not None else None
+        first = [beginning_with(tokenizer, one) for one in starts]
+        return Decoding(self.config.batch_size, self._limit(suite), frozenset(breaks | ends), pad, ended, first)
 
     def _text(self, item: suites.Item, answer: list[int]) -> str:
-        text = self._decode(answer)
+        text = self._decode(answer, item.start)
         if item.suite in self.functional:
             return self.functional[item.suite].stopped(text, item.path)
         return first_line(text) if item.suite in ("line", "fim") else text
 
-    def _decode(self, answer: list[int]) -> str:
-        return decode(self.tokenizer, answer, continues=True)
+    def _decode(self, answer: list[int], start: bytes) -> str:
+        return decode_bytes(self.tokenizer, answer, continues=True)[len(start) :].decode(errors="replace")
 
 
 def rows(work: Work, measured: Mapping[Side, Measured]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -8,7 +8,7 @@ from tasks.tokenization.show import sections
 
 STAGE = Stage(
     name="tokenization",
-    version=1,
+    version=2,
     run=run_tokenization,
     produces=TokenizedDataset,
     sections=sections,

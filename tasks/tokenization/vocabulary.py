@@ -66,7 +66,7 @@ class CodeTokenizer:
     ids: dict[str, int]
     """Special tokens by name."""
     bos: int | None
-    """Id of the token that begins every sequence; None where the model is used without."""
+    """Id of the token that begins every sequence; None where the model is used without, as its tokenizer says."""
     eos: int | None
     """Id of the token that ends a document; None where the model has none."""
     leading_space: bool
@@ -109,6 +109,7 @@ def _load(folder: Path) -> CodeTokenizer:
     kept, special = _split_added(description["added_tokens"])
     byte_level = _uses(description, "ByteLevel")
     leading_space = not byte_level and _puts_space(description)
+    begins = _puts_first(description.get("post_processor"), _name(settings.get("bos_token")))
     (_simplify_byte_level if byte_level else _simplify_sentencepiece)(description, folder)
     vocabulary = _vocabulary(description["model"])
     for name in (_name(settings.get(f"{role}_token")) for role in ("bos", "eos", "unk", "pad")):
@@ -119,13 +120,13 @@ def _load(folder: Path) -> CodeTokenizer:
     _check_ids(folder, size, {**vocabulary, **{token["content"]: token["id"] for token in kept}}, special, settings)
     # Names that the model has no row for (Code Llama 34B's FIM tokens) are not there.
     special = {name: index for name, index in special.items() if size is None or index < size}
-    bos = special.get(_name(settings.get("bos_token")))
+    bos = special.get(_name(settings.get("bos_token"))) if settings.get("add_bos_token", begins) else None
     written = json.dumps(description)
     return CodeTokenizer(
         rust=Tokenizer.from_str(written),
         pieces=_pieces(vocabulary, kept, special, byte_level),
         ids=special,
-        bos=None if settings.get("add_bos_token") is False else bos,
+        bos=bos,
         eos=special.get(_name(settings.get("eos_token"))),
         leading_space=leading_space,
         space_bytes=None if byte_level else _spelled(vocabulary),
@@ -488,6 +489,16 @@ def _puts_space(description: dict[str, Any]) -> bool:
         return True
     metaspace = description.get("pre_tokenizer") or {}
     return metaspace.get("type") == "Metaspace" and metaspace.get("prepend_scheme", "always") != "never"
+
+
+def _puts_first(processor: Any, token: str) -> bool:
+    """Whether a tokenizer by itself begins a text with a token: its post-processor says so."""
+    if not isinstance(processor, dict):
+        return False
+    first = next(iter(processor.get("single") or ()), None) if processor.get("type") == "TemplateProcessing" else None
+    return first == {"SpecialToken": {"id": token, "type_id": 0}} or any(
+        _puts_first(one, token) for one in processor.get("processors") or ()
+    )
 
 
 def _simplify_sentencepiece(description: dict[str, Any], folder: Path) -> None:

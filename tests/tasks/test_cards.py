@@ -32,8 +32,8 @@ class Note(Handle):
 HOLDER = """
 import logging, subprocess, sys
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-from tasks.cards import Card, held
-Card("stand-in").hold()
+from tasks.cards import GpuLock, held
+GpuLock("stand-in").hold()
 child = subprocess.Popen(["sleep", "600"], pass_fds=held()) if "child" in sys.argv else None
 print("holds", child.pid if child else "", flush=True)
 sys.stdin.read()

@@ -17,6 +17,7 @@ from tasks.generation.suites import HeldOutFile
 from tasks.tokenization.vocabulary import encode, load_tokenizer
 from tests.conftest import BASE_MODEL
 from tests.tasks.generation.world import World, toy
+from tests.tasks.tokenization import toys
 
 
 def chunk(ids: list[int], counts: list[bool] | None = None) -> HeldOutSequence:
@@ -66,17 +67,28 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def test_bos_and_masked_tokens_do_not_count(tmp_path: Path) -> None:
-    row = {"repo": "r", "path": "p", "chunk": 0, "input_ids": [1, 5, 6, 1, 7], "completion_mask": [0, 0, 1, 1, 1]}
-    (found,) = choose(write(tmp_path / "t.parquet", [row]), 10, seed=0, bos=1)
-    assert found.counts == (False, False, True, False, True) and found.tokens == 2
+def test_the_first_and_masked_tokens_do_not_count(tmp_path: Path) -> None:
+    row = {"repo": "r", "path": "p", "chunk": 0, "input_ids": [1, 5, 6, 8, 7], "completion_mask": [1, 0, 1, 1, 1]}
+    (found,) = choose(write(tmp_path / "t.parquet", [row]), 10, seed=0)
+    assert found.counts == (False, False, True, True, True) and found.tokens == 3
+
+
+def test_an_end_of_text_counts_where_it_begins_texts_too(tmp_path: Path) -> None:
+    """StarCoder's and GPT-2's `<|endoftext|>` is BOS and EOS."""
+    tokenizer = load_tokenizer(toys.byte_level(tmp_path / "toy", bos="<|endoftext|>", template=True))
+    assert tokenizer.bos == tokenizer.eos is not None
+    (found,) = cut([HeldOutFile("r", "a.py", "Python", toys.CORPUS[0])], tokenizer, 9, 64, seed=0)
+    assert found.input_ids[0] == found.input_ids[-1] == tokenizer.eos and found.counts[-1]
+    row = {"repo": "r", "path": "p", "chunk": 0, "input_ids": list(found.input_ids)}
+    (chosen,) = choose(write(tmp_path / "t.parquet", [row]), 10, seed=0)
+    assert chosen.counts == found.counts
 
 
 def test_a_few_chunks_come_from_all_repositories(small_world: World) -> None:
     path = small_world.tokens.path / "held_out.parquet"
-    found = choose(path, 8, seed=3, bos=1)
+    found = choose(path, 8, seed=3)
     assert len({chunk.repo for chunk in found}) == 8
-    assert found == choose(path, 8, seed=3, bos=1) != choose(path, 8, seed=4, bos=1)
+    assert found == choose(path, 8, seed=3) != choose(path, 8, seed=4)
 
 
 def test_files_of_the_kept_sample_begin_with_bos_and_end_with_eos() -> None:
@@ -94,7 +106,7 @@ def test_files_of_the_kept_sample_begin_with_bos_and_end_with_eos() -> None:
 def test_nothing_to_measure_is_said(tmp_path: Path) -> None:
     row = {"repo": "r", "path": "p", "chunk": 0, "input_ids": [1]}
     with pytest.raises(InputError, match="no held-out text"):
-        choose(write(tmp_path / "t.parquet", [row]), 10, seed=0, bos=1)
+        choose(write(tmp_path / "t.parquet", [row]), 10, seed=0)
 
 
 def test_a_loss_that_is_not_finite_names_the_chunk() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from artifacts.errors import InputError
 from tasks.tokenization.vocabulary import (
@@ -139,6 +141,25 @@ def test_fim_names_of_byte_level_models(tmp_path: Path, names: tuple[str, ...]) 
     fim = FimTokens.of(tokenizer)
     assert [fim.prefix, fim.suffix, fim.middle] == [tokenizer.ids[name] for name in names]
     assert (tokenizer.bos, tokenizer.eos) == (None, fim.end)
+
+
+@pytest.mark.parametrize(
+    ("settings", "begins"),
+    [
+        ({}, False),  # SmolLM2 names <|im_start|>, and puts it before nothing
+        ({"template": True}, True),
+        ({"template": True, "add_bos_token": False}, False),
+        ({"add_bos_token": True}, True),  # DeepSeek-Coder says it here alone
+    ],
+)
+def test_a_text_begins_with_bos_where_the_tokenizer_puts_it(
+    tmp_path: Path, settings: dict[str, Any], begins: bool
+) -> None:
+    tokenizer = load_tokenizer(toys.byte_level(tmp_path, bos="<|im_start|>", **settings))
+    assert tokenizer.bos == (tokenizer.ids["<|im_start|>"] if begins else None)
+    own = AutoTokenizer.from_pretrained(tmp_path)
+    if "add_bos_token" not in settings:
+        assert (own("x")["input_ids"][0] == own.bos_token_id) is begins
 
 
 def test_without_fim_tokens(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -37,13 +38,23 @@ def code_llama(folder: Path, *, fim: bool = True, size: int = 32016) -> Path:
     marks = FIM if fim else tuple(f"<other{n}>" for n in range(4))
     added = ["<unk>", "<s>", "</s>", *marks, *(f"<spare{n}>" for n in range(5))]
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in added])
-    return _save(tokenizer, folder, bos="<s>", eos="</s>", unk="<unk>")
+    return _save(tokenizer, folder, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
 
 
 def byte_level(
-    folder: Path, *, names: tuple[str, ...] = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+    folder: Path,
+    *,
+    names: tuple[str, ...] = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+    bos: str | None = None,
+    template: bool = False,
+    **settings: Any,
 ) -> Path:
-    """A byte-level BPE as Qwen's: NFC, no token at the beginning, FIM tokens that are not marked as special."""
+    """A byte-level BPE as Qwen's: NFC, no token at the beginning, FIM tokens that are not marked as special.
+
+    Args:
+        bos: a token that is named as BOS; with `template` texts begin with it.
+        settings: further ones of `tokenizer_config.json`.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -54,14 +65,17 @@ def byte_level(
     tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.add_special_tokens(["<|endoftext|>"])
     tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in names])
-    return _save(tokenizer, folder, bos=None, eos="<|endoftext|>", unk=None)
+    if bos:
+        tokenizer.add_special_tokens([bos])
+    if bos and template:
+        one = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))])
+        tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), one])
+    return _save(tokenizer, folder, {"bos_token": bos, "eos_token": "<|endoftext|>", "unk_token": None, **settings})
 
 
-def _save(tokenizer: Tokenizer, folder: Path, **roles: str | None) -> Path:
+def _save(tokenizer: Tokenizer, folder: Path, settings: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {f"{role}_token": name for role, name in roles.items()}
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": bool(roles["bos"]), **settings})
-    )
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **settings}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
