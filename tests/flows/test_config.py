@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,8 +102,12 @@ def test_the_demo_must_show_that_it_learned_this_code_of_a_package_that_its_base
     learned = {path.removeprefix(PACKAGE).partition("/")[0] for path in demo.sampling.source.paths}
     assert demo.gate.requires == GateConfig().requires
     assert demo.sampling.source.license in PERMISSIVE
-    assert not learned & {path.removeprefix(PACKAGE) for path in demo.kept.source.paths}
-    assert not learned & {source.name for source in TRAINING}
+    kept = {path.removeprefix(PACKAGE) for path in demo.kept.source.paths}
+    assert not learned & kept and not learned & {source.name for source in TRAINING}
+    pinned = re.findall(r"^(\S+)==\S+ \\$", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)  # on every Python
+    names = packages_distributions()
+    for package in learned | kept:
+        assert {re.sub("[-_.]+", "-", name).lower() for name in names[package]} & set(pinned), package
 
 
 def test_a_configuration_survives_the_dashboard() -> None:
