@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -31,3 +32,13 @@ def test_what_a_link_leads_to_keeps_its_mode(tmp_path: Path) -> None:
         assert mode(tmp_path / name) == before != 0o750
         durable.close_to_others(tmp_path / name)
         assert mode(tmp_path / name) & stat.S_IRWXO == 0
+
+
+def test_what_is_written_is_utf8_and_closed_to_others(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        durable.write(tmp_path / "text", "ä▁\n")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "text").read_bytes() == "ä▁\n".encode()
+    assert stat.S_IMODE((tmp_path / "text").stat().st_mode) == 0o640

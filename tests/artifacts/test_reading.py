@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from artifacts import reading
 from artifacts.errors import InputError
@@ -121,6 +122,22 @@ def test_errors_of_a_block_name_the_file_and_stops_do_not() -> None:
     for stop in (KeyboardInterrupt(), SystemExit(1)):
         with pytest.raises(type(stop)), blamed_on(Path("here.json")):
             raise stop
+
+
+def test_of_a_record_that_does_not_fit_only_the_reasons_are_told() -> None:
+    class Small(BaseModel):
+        number: int
+
+        @field_validator("number")
+        @classmethod
+        def below_ten(cls, number: int) -> int:
+            if number >= 10:
+                raise ValueError("ten or more")
+            return number
+
+    with pytest.raises(InputError) as refused, blamed_on(Path("here.json")):
+        Small(number=10)
+    assert refused.value.problem == "here.json cannot be read: ten or more"
 
 
 def in_our_code(statement: str) -> None:

@@ -153,6 +153,16 @@ def test_an_artifact_is_checked_where_it_lies(store: Store) -> None:
     assert published.path.is_dir()
 
 
+def test_what_is_published_is_closed_to_others_at_every_level(store: Store) -> None:
+    before = os.umask(0)
+    try:
+        published = publish(store)
+    finally:
+        os.umask(before)
+    found = [published.path, *published.path.rglob("*")]
+    assert len(found) == 5 and not any(path.stat().st_mode & 0o007 for path in found)
+
+
 def test_a_folder_knows_its_place(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published = publish(store)
     (tmp_path / "link").symlink_to(published.path)
