@@ -61,7 +61,7 @@ def read_bytes(path: Path, *, limit: int = MOST_BYTES, field: str | None = None,
     with opened(path, field=field, remedy=remedy) as file:
         found = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
         if found is None or len(found) > limit:
-            raise ValueError(f"it is larger than {limit / 1e6:,.0f} MB")
+            raise ValueError(f"it is larger than {limit:,} bytes")
         return found
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Plan, Quantization
-from tasks.adapter_files import read_adapter
+from tasks.adapter_files import check_finite, read_adapter
 from tasks.libraries import import_bitsandbytes
 from tasks.model_files import CONFIG, read_json
 
@@ -121,13 +121,14 @@ def attach_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """The model with a trained LoRA adapter (`Checkpoint.path / "adapter"`), frozen, adapter weights in fp32.
 
     Raises:
-        InputError: the adapter is incomplete or damaged, or was made for another base.
+        InputError: the adapter is incomplete or damaged, holds what is no number, or was made for another base.
     """
     from peft import PeftModel
 
     silence_peft()
     saved = read_adapter(adapter)
     saved.check_fit(*_sizes(model))
+    check_finite(saved)
     tuned = PeftModel.from_pretrained(
         model, str(adapter), config=saved.config(), is_trainable=False, autocast_adapter_dtype=True
     )

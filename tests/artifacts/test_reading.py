@@ -180,3 +180,9 @@ def test_lines_end_where_editors_end_them() -> None:
 def test_a_message_is_no_book() -> None:
     said = str(InputError("a" * 10_000 + " ghp_" + "0123456789abcdefghij" * 2, field="x", remedy="mend it"))
     assert len(said) < 1_600 and "mend it" in said and "ghp_0" not in said
+
+
+def test_the_limit_is_told_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(bytes(2001))
+    with pytest.raises(InputError, match="2,000 bytes"):
+        read_bytes(tmp_path / "a.yaml", limit=2000)

@@ -16,10 +16,9 @@ from safetensors.numpy import load_file, save_file
 from artifacts.errors import InputError
 from artifacts.reading import blamed_on
 from tasks import completing
-from tasks.adapter_files import check_finite, read_adapter
 from tasks.base_model import ModelConfig, locate
 from tasks.completing import CompletionRequest
-from tasks.loading import load_base
+from tasks.loading import attach_adapter, load_base
 from tasks.preflight import JobShape
 from tasks.preflight.run import check_model
 from tests.tasks import hostile
@@ -127,7 +126,9 @@ def test_an_adapter_of_50_000_layers_is_refused_soon(export: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("dtypes", [("float32", "float32"), ("float16", "float64")])
-def test_the_one_factor_that_is_not_finite_is_named(dtypes: tuple[str, str], export: Path, tmp_path: Path) -> None:
+def test_the_one_factor_that_is_not_finite_is_named_before_it_is_used(
+    dtypes: tuple[str, str], whole: Path, export: Path, tmp_path: Path
+) -> None:
     folder = hostile.copy(export, tmp_path / "export")
     path = folder / "adapter" / "adapter_model.safetensors"
     weights = {name: one.astype(dtypes["lora_B" in name]) for name, one in load_file(path).items()}
@@ -135,7 +136,7 @@ def test_the_one_factor_that_is_not_finite_is_named(dtypes: tuple[str, str], exp
     weights[bad][-1, -1] = float("nan")
     save_file(weights, path)
     with pytest.raises(InputError, match=re.escape(bad)):
-        check_finite(read_adapter(folder / "adapter"))
+        attach_adapter(load_base(whole, "none", PLAN), folder / "adapter")
 
 
 @pytest.mark.parametrize("name", ["attention_dropout", "hidden_dropout", "resid_pdrop", "dropout", "layerdrop"])
