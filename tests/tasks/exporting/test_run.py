@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from artifacts import digest
-from artifacts.errors import StageError
+from artifacts.errors import InputError, StageError
 from artifacts.presentation import Code, Table, Text
 from artifacts.schema import ExportedModel
 from tasks.exporting import ExportingConfig, comparing, run_exporting, sections
@@ -172,7 +172,10 @@ def altered_checkpoint(pieces: Pieces, folder: Path, change: Callable[[torch.Ten
     return dataclasses.replace(pieces, checkpoint=pieces.checkpoint.model_copy(update={"path": copy}))
 
 
-def test_weights_that_are_not_numbers_are_noticed(pieces: Pieces, tmp_path: Path) -> None:
-    damaged = altered_checkpoint(pieces, tmp_path, lambda tensor: tensor * float("nan"))
-    with pytest.raises(StageError, match="differ by up to nan"):
+@pytest.mark.parametrize(("factor", "error"), [(float("nan"), InputError), (1e30, StageError)])
+def test_what_computes_no_numbers_is_noticed(
+    pieces: Pieces, tmp_path: Path, factor: float, error: type[Exception]
+) -> None:
+    damaged = altered_checkpoint(pieces, tmp_path, lambda tensor: tensor * factor)
+    with pytest.raises(error):
         run_exporting(ExportingConfig(quantization="none", merged=False), **damaged.inputs(), workdir=tmp_path)
