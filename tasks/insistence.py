@@ -14,7 +14,7 @@ from typing import Any
 
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
-ATTEMPTS = 240
+ATTEMPTS = 90
 """Of telling what happened, a second between two, while a server starts again: a minute on a busy machine."""
 RETRIES = 7
 """Of a request, the first after two seconds and each after twice as long as the one before: four minutes in all."""

@@ -18,7 +18,7 @@ import pytest
 from artifacts.store import Store
 from flows import environment
 from tests import small_model
-from tests.servers import PrefectServer, wait_for
+from tests.servers import PrefectServer, tell_all, wait_for
 
 environment.apply(quiet=True)  # as the command line does, before Prefect is imported
 os.environ.pop("PYTHONSAFEPATH", None)  # tests start programs that import from this checkout's folder
@@ -88,8 +88,6 @@ def pytest_configure_node(node: Any) -> None:
 def prefect_server(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A real Prefect server, whose database, given here, was empty when the session began."""
     from prefect.context import _temporary_global_settings_context, get_settings_context
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     given = getattr(request.config, "workerinput", None)
@@ -103,8 +101,7 @@ def prefect_server(request: pytest.FixtureRequest) -> Iterator[Path]:
         _temporary_global_settings_context(get_settings_context()),  # Prefect's threads that began before know it, too
     ):
         yield database
-        APILogWorker.instance().drain()  # what is still to be told, before there is nobody to tell it to
-        EventsWorker.drain_all()
+        tell_all()
     if own:
         own.stop()
 

@@ -59,3 +59,13 @@ if __name__ == "__main__":
     # Nothing is scheduled, as in the server that a run starts for itself.
     options = ["--no-scheduler", "--no-late-runs", "--port", sys.argv[2]]
     os.execv(sys.executable, [sys.executable, "-m", "flows.serve", "server", "start", *options])
+
+
+def tell_all() -> None:
+    """Tell what is still to be told. What is told next goes to the server that is named then: the threads that do it
+    keep the one that they began with."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.instance().drain()
+    EventsWorker.drain_all()

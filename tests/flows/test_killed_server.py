@@ -14,8 +14,6 @@ import httpx
 import psutil
 import pytest
 from prefect import flow, task
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
@@ -27,6 +25,7 @@ from flows import server
 from tasks.mapping import WorkersConfig
 from tasks.workers import started
 from tests import records
+from tests.servers import tell_all
 from tests.waiting import import_path, until
 
 PROJECT = Path(__file__).parents[2]
@@ -43,9 +42,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[serve
         assert isinstance(made, server.Temporary)
         with made.ready():
             yield made
-            # What is left to be told is told to this one: the next test has another.
-            APILogWorker.instance().drain()
-            EventsWorker.drain_all()
+            tell_all()
         made._stop()
 
 

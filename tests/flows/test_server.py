@@ -20,6 +20,7 @@ from artifacts.errors import InputError, StageError
 from flows import access, environment, server
 from flows.cli import guarded
 from tests import records
+from tests.servers import tell_all
 from tests.waiting import until
 
 
@@ -32,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(name, raising=False)
     with temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_URL, PREFECT_API_AUTH_STRING}):
         yield tmp_path
+        tell_all()
 
 
 def test_a_servers_own_dashboard_finds_its_api(home: Path) -> None:

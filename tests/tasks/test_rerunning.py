@@ -24,10 +24,19 @@ from flows import cli
 from flows.deployed import Ended
 from tasks import policy
 from tasks.policy import Run
+from tests.servers import tell_all
 from tests.tasks.chain import FIRST, SECOND, Settings, calls, chain
 from tests.waiting import ended_task_runs
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("prefect_server", "told_here")
+
+
+@pytest.fixture(scope="module")
+def told_here(prefect_server: Path) -> None:
+    """What becomes of stages is told to this server, whatever servers tests before had."""
+    tell_all()
+
+
 ALL = ["first", "aside", "second", "third"]
 
 
