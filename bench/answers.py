@@ -31,7 +31,7 @@ from tasks.generation.answers import Decoding, generate
 from tasks.generation.stage import SUITES
 from tasks.generation.suites import HeldOutFile, wanted_of
 from tasks.generation.work import Work
-from tasks.loading import load_base
+from tasks.models.loading import load_base
 from tasks.tokenization.vocabulary import CodeTokenizer, load_tokenizer
 
 BASE = Path(__file__).parents[1] / "models" / "codellama-tiny"

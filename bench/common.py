@@ -15,7 +15,7 @@ from artifacts.progress import SILENT
 from artifacts.schema import DatasetSample, Plan, QuantizedBase, TokenizedDataset
 from bench.reference_job import SHAPES
 from tasks import quantization, sampling, tokenization, training
-from tasks.base_model import ModelConfig, ModelReference, locate
+from tasks.models.base_model import ModelConfig, ModelReference, locate
 
 GIB = 2**30
 

@@ -24,7 +24,7 @@ from artifacts.schema import Plan
 from bench.reference_job import SHAPES, write_random_model
 from tasks.engine import ops
 from tasks.engine.decoding import Decoder, Settings
-from tasks.loading import load_base, silence_peft
+from tasks.models.loading import load_base, silence_peft
 
 GIB = 2**30
 ALONE = 4

@@ -24,7 +24,7 @@ from bench.reference_job import SHAPES
 from tasks.engine import ops, weights
 from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
-from tasks.loading import load_base, silence_peft
+from tasks.models.loading import load_base, silence_peft
 
 
 def parts(model: FusedModel, tokens: int) -> dict[str, float]:

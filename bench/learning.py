@@ -18,7 +18,7 @@ from typing import Any
 
 from artifacts.schema import Plan
 from bench import common
-from tasks.base_model import ModelConfig, locate
+from tasks.models.base_model import ModelConfig, locate
 
 SEEDS = (42, 43)
 

@@ -33,9 +33,9 @@ from artifacts.schema import Plan, Quantization
 from bench import reference_job
 from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
-from tasks.loading import quantization_config, silence_peft
+from tasks.models.loading import quantization_config, silence_peft
+from tasks.preflight.config import JobShape
 from tasks.preflight.fused_memory import FusedMemory
-from tasks.preflight.job import JobShape
 from tasks.preflight.machine import Gpu
 from tasks.preflight.memory import CONTEXT_GIB, Choice, Memory, StockMemory
 from tasks.preflight.shape import ModelShape, llama_shape

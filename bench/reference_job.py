@@ -23,7 +23,7 @@ from artifacts.progress import SILENT
 from artifacts.schema import Handle
 from flows.config import PipelineConfig
 from tasks import evaluation, exporting, generation, preflight, quantization, sampling, tokenization, training
-from tasks.base_model import ModelConfig, locate
+from tasks.models.base_model import ModelConfig, locate
 
 TINY = Path(__file__).parents[1] / "models" / "codellama-tiny"
 SHAPES: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from tasks import sandbox
-from tasks.sandbox.settings import interpreter
+from tasks.sandbox.config import interpreter
 
 _RESULT = Path(__file__).parent / "results" / "sandbox.json"
 

@@ -19,16 +19,16 @@ from artifacts.paths import shown
 from artifacts.redaction import secret_settings
 from flows import recipes
 from flows.recipes import text
-from tasks.base_model import ModelConfig
 from tasks.evaluation import NAMES, EvaluationConfig
 from tasks.execution import ExecutionConfig
 from tasks.exporting import ExportingConfig
 from tasks.gate import GateConfig
 from tasks.generation import GenerationConfig
-from tasks.mapping import WorkersConfig
+from tasks.models.base_model import ModelConfig
 from tasks.preflight import PreflightConfig
-from tasks.preflight.job import JobShape
+from tasks.preflight.config import JobShape
 from tasks.reporting import ReportingConfig
+from tasks.running.mapping import WorkersConfig
 from tasks.sampling import KeptConfig, SamplingConfig
 from tasks.tokenization import TokenizationConfig
 from tasks.training import TrainingConfig

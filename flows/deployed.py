@@ -29,7 +29,7 @@ import httpx
 
 from artifacts.errors import InputError
 from flows import environment, processes, programs
-from tasks.insistence import insist
+from tasks.running.insistence import insist
 
 ENGINE = "prefect.engine"
 FLOW = "flows.finetune"

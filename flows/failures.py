@@ -17,7 +17,7 @@ from artifacts.errors import CodetuneError, discreet
 from artifacts.escaping import code, quoted, visible
 from artifacts.presentation import Section, Text
 from flows.notification import explain
-from tasks import dashboard
+from tasks.running import dashboard
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

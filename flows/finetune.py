@@ -34,14 +34,11 @@ from flows.failures import told
 from flows.notification import notify
 from flows.stages import StageName
 from tasks import (
-    base_model,
-    dashboard,
     evaluation,
     execution,
     exporting,
     gate,
     generation,
-    policy,
     preflight,
     quantization,
     reporting,
@@ -49,11 +46,13 @@ from tasks import (
     tokenization,
     training,
 )
-from tasks.cards import GpuLock, name_of_card
 from tasks.gate import promotion
-from tasks.policy import Run
+from tasks.models import base_model
 from tasks.preflight.probe import probe
-from tasks.stage import StageRunner
+from tasks.running import dashboard, policy
+from tasks.running.gpu_lock import GpuLock, name_of_card
+from tasks.running.policy import Run
+from tasks.running.stage import StageRunner
 
 REFERENCE = PipelineConfig()
 
@@ -193,7 +192,7 @@ class Results(NamedTuple):
 
 def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelReference) -> Results:
     """Every stage and what it takes. Nothing here looks into a handle but preflight's: whoever only asks what would
-    run (`tasks.walking`) does not have the others."""
+    run (`tasks.running.dry_run`) does not have the others."""
     cleared = run.stage(preflight.STAGE, config.preflight, model=model, job=config.job())
     generation.check_context(config.generation, model)
     plan = cleared.plan

@@ -89,8 +89,8 @@ def _is_folder(path: Path) -> bool:
 def _export_of(config: PipelineConfig, store: Store) -> str:
     """Where the store keeps a recipe's export."""
     from flows.finetune import pipeline
-    from tasks.base_model import locate
-    from tasks.walking import Walk
+    from tasks.models.base_model import locate
+    from tasks.running.dry_run import Walk
 
     walk = Walk(store)
     pipeline(walk, config, locate(config.model))

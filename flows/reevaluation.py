@@ -32,8 +32,8 @@ from flows.finetune import check_sandbox, functional, locate
 from flows.naming import place_of
 from flows.notification import notify
 from tasks import evaluation, execution, gate, generation, sampling
-from tasks.base_model import ModelConfig, check_unchanged
-from tasks.policy import Run, retrying
+from tasks.models.base_model import ModelConfig, check_unchanged
+from tasks.running.policy import Run, retrying
 
 H = TypeVar("H", bound=Handle)
 

@@ -39,7 +39,7 @@ from prefect.settings import (
 
 from artifacts.errors import CodetuneError, InputError, StageError
 from flows import access, processes
-from tasks.insistence import insistence
+from tasks.running.insistence import insistence
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tasks.sampling.configuration import GITHUB_CODE, GithubCodeSource
+from tasks.sampling.config import GITHUB_CODE, GithubCodeSource
 
 GITHUB_CODE_COMMIT = GithubCodeSource().revision
 _PAGE = 1000

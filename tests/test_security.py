@@ -28,9 +28,10 @@ from artifacts.redaction import STARS, redact, redact_logs
 from flows import deploying, environment
 from flows.config import PipelineConfig, build
 from flows.finetune import finetune
-from tasks import base_model, preflight
-from tasks.base_model import ModelConfig, locate
-from tasks.loading import load_base
+from tasks import preflight
+from tasks.models import base_model
+from tasks.models.base_model import ModelConfig, locate
+from tasks.models.loading import load_base
 from tasks.preflight.shape import read_shape
 from tasks.sampling import SamplingConfig, run_sampling
 from tasks.training.checkpoints import Checkpoints

@@ -59,9 +59,9 @@ AREAS = {
         tuple(f"tests/artifacts/test_{name}.py" for name in ("store", "reading", "garbage", "pruning", "durable")),
     ),
     "tasks/tokenization": Area(
-        ("tasks/tokenization/*",), ("tests/tasks/tokenization",), views=("tasks/tokenization/show.py",)
+        ("tasks/tokenization/*",), ("tests/tasks/tokenization",), views=("tasks/tokenization/view.py",)
     ),
-    "tasks/sampling": Area(("tasks/sampling/*",), ("tests/tasks/sampling",), views=("tasks/sampling/showing.py",)),
+    "tasks/sampling": Area(("tasks/sampling/*",), ("tests/tasks/sampling",), views=("tasks/sampling/view.py",)),
 }
 
 

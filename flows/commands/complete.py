@@ -14,7 +14,7 @@ from flows.commands.options import LINES, TOKENS, Json, Model, StorePath, given_
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from tasks.completing import Answers, CompletionRequest
+    from tasks.generation.completing import Answers, CompletionRequest
 
 
 def complete(
@@ -43,7 +43,7 @@ def complete(
     question, truth = _question(prompt, suffix, file, line)
     from artifacts.store import Store
     from flows import naming
-    from tasks import completing
+    from tasks.generation import completing
 
     answers = completing.complete(
         naming.folder_of(model, Store.to_read()), question, new_tokens=new_tokens, quantization=quantization
@@ -60,7 +60,7 @@ def _question(
     prompt: str | None, suffix: str | None, file: Path | None, line: int | None
 ) -> tuple[CompletionRequest, str | None]:
     """What is asked, and what stands there in truth where that is known."""
-    from tasks.completing import CompletionRequest, read_gap
+    from tasks.generation.completing import CompletionRequest, read_gap
 
     if (prompt is None) == (file is None):
         raise InputError("give either --prompt or --file with --line", field="--prompt")

@@ -19,8 +19,8 @@ def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = Non
     from artifacts.presentation import to_markdown
     from artifacts.progress import SILENT
     from flows.output import Console
-    from tasks.base_model import locate
     from tasks.generation import check_context
+    from tasks.models.base_model import locate
     from tasks.preflight import STAGE
 
     config.training.check()

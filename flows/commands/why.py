@@ -12,7 +12,7 @@ from flows.commands.options import Changes, Json, Recipe, StorePath, check_stage
 from flows.stages import STAGES
 
 if TYPE_CHECKING:
-    from tasks.explaining import Change, Explanation
+    from tasks.running.explaining import Change, Explanation
 
 
 def why(
@@ -31,9 +31,9 @@ def why(
     config = configure(recipe, changes, store)
     from artifacts.store import Store
     from flows.finetune import pipeline
-    from tasks.base_model import locate
-    from tasks.explaining import explain
-    from tasks.walking import Walk
+    from tasks.models.base_model import locate
+    from tasks.running.dry_run import Walk
+    from tasks.running.explaining import explain
 
     say_what_is_looked_at(config)
     walk = Walk(Store.to_read())

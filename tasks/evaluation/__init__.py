@@ -9,8 +9,8 @@ generates nothing.
     showing     the report's sections
 """
 
+from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.scoring import NAMES
-from tasks.evaluation.settings import EvaluationConfig
 from tasks.evaluation.stage import STAGE, run_evaluation
 
 __all__ = ["NAMES", "STAGE", "EvaluationConfig", "run_evaluation"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from artifacts.intervals import Better
 from artifacts.schema import Breakdown, Metric, Noise, Question
+from tasks.evaluation.config import EvaluationConfig, Margins
 from tasks.evaluation.functional import PASS
-from tasks.evaluation.settings import EvaluationConfig, Margins
 from tasks.statistics import Difference, contrast, paired_difference
 
 Row = Mapping[str, Any]

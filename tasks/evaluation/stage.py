@@ -11,10 +11,10 @@ from typing import Any
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import EvaluationReport, Executions, Generations
 from tasks.evaluation import functional, scoring
+from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.samples import choose
-from tasks.evaluation.settings import EvaluationConfig
-from tasks.evaluation.showing import sections
-from tasks.stage import Stage
+from tasks.evaluation.view import sections
+from tasks.running.stage import Stage
 
 SCORE_COLUMNS = {
     **dict.fromkeys(("domain", "suite"), "string"),

@@ -6,7 +6,7 @@ Needs no model. What was run is kept, so that another margin runs nothing again.
     stage       programs → verdicts
 """
 
-from tasks.execution.settings import ExecutionConfig
+from tasks.execution.config import ExecutionConfig
 from tasks.execution.stage import STAGE, check_sandbox, run_execution
 
 __all__ = ["STAGE", "ExecutionConfig", "check_sandbox", "run_execution"]

@@ -12,11 +12,11 @@ from artifacts.presentation import Section, Table, Text
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import Executions, Generations, Protection
 from tasks import functional, sandbox
+from tasks.execution.config import ExecutionConfig
 from tasks.execution.reasons import reason
-from tasks.execution.settings import ExecutionConfig
 from tasks.functional import Problem, Solution, Suite
+from tasks.running.stage import Stage
 from tasks.sandbox import Verdict
-from tasks.stage import Stage
 
 SIDES = ("base", "again", "tuned")
 VERDICT_COLUMNS = {

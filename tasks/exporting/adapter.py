@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StageError
-from tasks.base_model import ModelReference
-from tasks.model_files import write_json
+from tasks.models.base_model import ModelReference
+from tasks.models.files import write_json
 
 if TYPE_CHECKING:
     import torch

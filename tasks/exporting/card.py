@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from artifacts.escaping import code, fenced, quoted, visible
 from artifacts.schema import Checkpoint, DatasetSample, Plan, Quantization, Record, TokenizedDataset
-from tasks.base_model import ModelReference
 from tasks.exporting.adapter import Adapter
+from tasks.models.base_model import ModelReference
 
 Form = Literal["adapter", "merged"]
 EVALUATION = "## Evaluation"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StageError
 from artifacts.schema import Comparison, Plan, Quantization
-from tasks.loading import attach_adapter, load_base
+from tasks.models.loading import attach_adapter, load_base
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.errors import StageError
 from artifacts.progress import SILENT, Progress
 from tasks.exporting.adapter import Adapter
-from tasks.model_files import (
+from tasks.models.files import (
     CONFIG,
     GENERATION,
     INDEX,

@@ -11,7 +11,7 @@ from typing import Any
 
 from artifacts import reading
 from artifacts.errors import InputError
-from tasks import bounded
+from tasks.processes import bounded
 
 REMEDY = "mend the file, or take the original one from where it is published"
 LARGEST = 1 << 30

@@ -5,7 +5,7 @@ results     what both models did on each item, kept with the model for compariso
 promotion   the decision against the present champion, on the same items; moves the champion, once
 """
 
-from tasks.gate.settings import GateConfig
+from tasks.gate.config import GateConfig
 from tasks.gate.stage import STAGE, run_gate
 
 __all__ = ["STAGE", "GateConfig", "run_gate"]

@@ -14,8 +14,8 @@ from artifacts.registry import RESULTS, Registry, now
 from artifacts.schema import ExportedModel, Metric, RunReport
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling, Version
 from tasks.gate import results
+from tasks.gate.config import GateConfig
 from tasks.gate.results import Result
-from tasks.gate.settings import GateConfig
 from tasks.statistics import paired_difference
 
 log = logging.getLogger(__name__)

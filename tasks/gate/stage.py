@@ -13,9 +13,9 @@ from artifacts.progress import SILENT, Progress
 from artifacts.schema import EvaluationReport, Generations, Metric, Question, has_learned
 from artifacts.verdicts import GateDecision, Judgement, Ruling
 from tasks.gate import results
+from tasks.gate.config import GateConfig
 from tasks.gate.results import Result
-from tasks.gate.settings import GateConfig
-from tasks.stage import Stage
+from tasks.running.stage import Stage
 from tasks.statistics import mcnemar, wilson
 
 ASKED: dict[Question, str] = {

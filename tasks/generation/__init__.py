@@ -15,8 +15,8 @@ the same. The base model goes first, then the base model again, which shows what
     stage       what is asked, and the files that are left: `losses.parquet`, `completions.parquet`, `problems/`
 """
 
+from tasks.generation.config import GenerationConfig
 from tasks.generation.problems import suites_fingerprint
-from tasks.generation.settings import GenerationConfig
 from tasks.generation.stage import STAGE, check_context, run_generation
 
 __all__ = ["STAGE", "GenerationConfig", "check_context", "run_generation", "suites_fingerprint"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from artifacts.schema import Engine, Plan, Quantization
-from tasks.loading import attach_adapter, load_base
+from tasks.models.loading import attach_adapter, load_base
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -16,7 +16,7 @@ from artifacts.errors import InputError
 from artifacts.schema import FunctionalSuite
 from tasks import functional
 from tasks.functional import Problem, Suite
-from tasks.generation.settings import GenerationConfig
+from tasks.generation.config import GenerationConfig
 from tasks.generation.suites import Item
 from tasks.tokenization.healing import healed
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, encode, fim_prompt

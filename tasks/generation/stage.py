@@ -20,15 +20,15 @@ from artifacts.schema import (
     QuantizedBase,
     TokenizedDataset,
 )
-from tasks.base_model import ModelReference, fetch
 from tasks.generation import losses, overlaps, problems, suites
+from tasks.generation.config import GenerationConfig
 from tasks.generation.models import Pair, threads
 from tasks.generation.problems import Asked
-from tasks.generation.settings import GenerationConfig
-from tasks.generation.showing import sections
+from tasks.generation.view import sections
 from tasks.generation.work import TITLES, Measured, Work, rows
-from tasks.stage import Stage
-from tasks.tokenization.settings import context_length, knows_instructions
+from tasks.models.base_model import ModelReference, fetch
+from tasks.running.stage import Stage
+from tasks.tokenization.config import context_length, knows_instructions
 from tasks.tokenization.vocabulary import CodeTokenizer, load_tokenizer
 
 LOSS_COLUMNS = {

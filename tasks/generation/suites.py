@@ -21,7 +21,7 @@ from tasks.tokenization.healing import healed
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode, encode, fim_prompt
 
 if TYPE_CHECKING:
-    from tasks.generation.settings import GenerationConfig
+    from tasks.generation.config import GenerationConfig
 
 SuiteName = Literal["line", "fim", "block"]
 

@@ -12,9 +12,9 @@ from artifacts.lines import first_line
 from artifacts.progress import Progress
 from tasks.generation import losses, suites
 from tasks.generation.answers import Decoding
+from tasks.generation.config import GenerationConfig
 from tasks.generation.models import SIDES, Pair, Side
 from tasks.generation.problems import Asked
-from tasks.generation.settings import GenerationConfig
 from tasks.tokenization.healing import beginning_with
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode_bytes
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tasks.engine.support import ALIGNED, DEPTH, GROUPS, HEAD_TOKENS
-from tasks.preflight.job import JobShape
+from tasks.preflight.config import JobShape
 from tasks.preflight.machine import GIB
 from tasks.preflight.memory import (
     CONTEXT_GIB,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from artifacts.errors import PreflightRefused
 from artifacts.schema import Check, Plan, Prediction
-from tasks.preflight.job import JobShape
+from tasks.preflight.config import JobShape
 from tasks.preflight.machine import GIB, Gpu, MachineProbe
 from tasks.preflight.memory import Choice, StockMemory
 from tasks.preflight.planning import PlanningInput, PreflightConfig, choice_of, make_plan

@@ -16,8 +16,8 @@ from artifacts import variables
 from artifacts.configuration import NUMBER, Config, Real, Whole
 from artifacts.errors import InputError, PreflightRefused
 from artifacts.schema import Engine, Plan
+from tasks.preflight.config import JobShape
 from tasks.preflight.fused_memory import FusedMemory
-from tasks.preflight.job import JobShape
 from tasks.preflight.machine import Gpu, MachineProbe
 from tasks.preflight.memory import Choice, Memory, Precision, StockMemory
 from tasks.preflight.shape import ModelShape

@@ -15,10 +15,10 @@ from pydantic import Field
 
 from artifacts.errors import InputError
 from artifacts.schema import Record
-from tasks import bounded
-from tasks.architecture import FIELD, LLAMA_LIKE, is_plain, read_config
 from tasks.engine.support import unsupported_config
-from tasks.training.configuration import ALL_LINEAR
+from tasks.models.architecture import FIELD, LLAMA_LIKE, is_plain, read_config
+from tasks.processes import bounded
+from tasks.training.config import ALL_LINEAR
 
 
 class LinearKind(Record):

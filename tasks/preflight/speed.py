@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from artifacts.schema import Plan, Quantization
-from tasks.preflight.job import JobShape
+from tasks.preflight.config import JobShape
 from tasks.preflight.machine import Gpu
 from tasks.preflight.shape import ModelShape
 

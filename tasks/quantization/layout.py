@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from artifacts.errors import InputError
-from tasks.libraries import import_bitsandbytes
-from tasks.loading import quantization_config
-from tasks.model_files import weight_files
+from tasks.models.files import weight_files
+from tasks.models.libraries import import_bitsandbytes
+from tasks.models.loading import quantization_config
 
 Role = Literal["linear", "transposed", "other"]
 """`transposed`: a linear layer whose weight is stored inputs × outputs (GPT-2's `Conv1D`)."""

@@ -7,8 +7,8 @@ page         blocks → HTML; everything from outside is escaped
 """
 
 from artifacts.schema import RunReport
-from tasks.reporting.run import ReportingConfig, run_reporting, sections
-from tasks.stage import Stage
+from tasks.reporting.stage import ReportingConfig, run_reporting, sections
+from tasks.running.stage import Stage
 
 STAGE = Stage(name="reporting", version=9, run=run_reporting, produces=RunReport, sections=sections, needs_card=False)
 

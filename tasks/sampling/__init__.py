@@ -6,7 +6,7 @@ repository. The same contents, configuration and seed give the same bytes, whate
 however many workers read.
 """
 
-from tasks.sampling.configuration import KeptConfig, SamplingConfig
+from tasks.sampling.config import KeptConfig, SamplingConfig
 from tasks.sampling.stage import KEPT, STAGE, run_sampling, source_fingerprint
 
 __all__ = ["KEPT", "STAGE", "KeptConfig", "SamplingConfig", "run_sampling", "source_fingerprint"]

@@ -23,7 +23,7 @@ from artifacts.errors import InputError
 from artifacts.reading import blamed_on
 from tasks import hub
 from tasks.sampling.candidates import Portion, Row
-from tasks.sampling.configuration import HubSource, SamplingConfig
+from tasks.sampling.config import HubSource, SamplingConfig
 from tasks.sampling.json_lines import ENDINGS, json_lines
 from tasks.sampling.parquet_rows import REMEDY, batches, check_schema, options
 from tasks.sampling.tables import TableShape, as_bytes, cells_of, record_batch

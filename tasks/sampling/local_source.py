@@ -18,7 +18,7 @@ from artifacts.errors import InputError
 from artifacts.paths import real, shown
 from artifacts.reading import blamed_on
 from tasks.sampling.candidates import Carried, Row
-from tasks.sampling.configuration import PACKAGE, STANDARD_LIBRARY, LocalSource
+from tasks.sampling.config import PACKAGE, STANDARD_LIBRARY, LocalSource
 from tasks.sampling.excluding import Excluded
 from tasks.sampling.languages import language_of
 from tasks.sampling.licences import Licences

@@ -9,8 +9,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from artifacts.errors import InputError
 from artifacts.reading import blamed_on, opened
-from tasks import bounded
-from tasks.sampling.configuration import Columns
+from tasks.processes import bounded
+from tasks.sampling.config import Columns
 from tasks.sampling.tables import BATCH, check_columns
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from artifacts.lines import lines_of, without_end
 from tasks.sampling.candidates import Portion, Row, SourceFile, Tally
-from tasks.sampling.configuration import QualityFilters, SamplingConfig
+from tasks.sampling.config import QualityFilters, SamplingConfig
 from tasks.sampling.licence_ids import is_allowed
 
 _GENERATED = (

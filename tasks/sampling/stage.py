@@ -13,16 +13,16 @@ from pathlib import Path
 from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, KeptSample
-from tasks.mapping import HERE, Mapper
+from tasks.running.mapping import HERE, Mapper
+from tasks.running.stage import Stage
 from tasks.sampling import division
 from tasks.sampling.candidates import OpenSource, Tally
-from tasks.sampling.configuration import GithubCodeSource, LocalSource, SamplingConfig, TableSource
+from tasks.sampling.config import GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.division import Division
 from tasks.sampling.pool import Pool
-from tasks.sampling.showing import sections
 from tasks.sampling.sieve import Sieve
+from tasks.sampling.view import sections
 from tasks.sampling.writing import SideWriter
-from tasks.stage import Stage
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from artifacts import digest
 from artifacts.errors import InputError
 from artifacts.reading import blamed_on, opened
-from tasks.sampling.configuration import TableSource
+from tasks.sampling.config import TableSource
 from tasks.sampling.json_lines import ENDINGS, check_format, json_lines
 from tasks.sampling.parquet_rows import REMEDY, batches, options, rows_at_once
 from tasks.sampling.tables import Records, TableShape, record_batch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import InputError
 from tasks.sampling.candidates import Row
-from tasks.sampling.configuration import Columns
+from tasks.sampling.config import Columns
 from tasks.sampling.languages import known, language_of
 from tasks.sampling.licence_ids import all_of, canonical
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from artifacts import private
 from artifacts.errors import StageError
 from artifacts.schema import Protection
+from tasks.sandbox.config import Limits
 from tasks.sandbox.jails import PREFIX, Outcome, Program, Verdict, judge
 from tasks.sandbox.protection import probe
-from tasks.sandbox.settings import Limits
 
 __all__ = ["Limits", "Outcome", "Program", "Protection", "Verdict", "check", "probe", "run"]
 

@@ -19,9 +19,9 @@ from pydantic import Field, SkipValidation
 from artifacts import private
 from artifacts.errors import StageError
 from artifacts.schema import Record
-from tasks.sandbox import settings
+from tasks.sandbox import config
+from tasks.sandbox.config import Limits
 from tasks.sandbox.inside import watching
-from tasks.sandbox.settings import Limits
 
 Outcome = Literal["passed", "failed", "error", "timeout", "memory", "killed"]
 _ENTRY = Path(__file__).parent / "inside" / "main.py"
@@ -84,7 +84,7 @@ def judge(program: Program, limits: Limits) -> Verdict:
 
 def _watched(process: subprocess.Popen[bytes], program: Program, limits: Limits) -> Verdict:
     deadline = time.monotonic() + limits.seconds + _GRACE
-    inside = settings.of(limits) | {"source": program.source}
+    inside = config.of(limits) | {"source": program.source}
     test = {"test": program.test, "prelude": program.prelude, "entry_point": program.entry_point}
     assert process.stdin and process.stdout
     try:
@@ -127,7 +127,7 @@ def _ending(who: str, process: subprocess.Popen[bytes], limits: Limits) -> tuple
     excesses = {
         watching.THREADS: f"the program started more than {limits.threads} threads",
         watching.SIZE: f"the program wrote more than {limits.scratch_mib} MiB",
-        watching.FILES: f"the program made more than {settings.ENTRIES:,} files",
+        watching.FILES: f"the program made more than {config.ENTRIES:,} files",
     }
     if status in excesses:
         return "killed", excesses[status]
@@ -160,7 +160,7 @@ def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {"HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
     try:
         process = subprocess.Popen(
-            [settings.interpreter(), "-I", "-S", "-B", str(_ENTRY)],
+            [config.interpreter(), "-I", "-S", "-B", str(_ENTRY)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -170,7 +170,7 @@ def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         )
     except OSError as error:
         raise StageError(
-            f"the sandbox cannot start {settings.interpreter()}: {error}",
+            f"the sandbox cannot start {config.interpreter()}: {error}",
             remedy="allow more processes and open files (ulimit -u, ulimit -n), or run fewer programs at a time",
         ) from error
     try:

@@ -6,8 +6,8 @@ import sys
 from functools import cache
 
 from artifacts.schema import Protection
+from tasks.sandbox.config import Limits
 from tasks.sandbox.jails import Program, judge
-from tasks.sandbox.settings import Limits
 
 _REQUIRED = ("limits", "user", "landlock", "seccomp")
 _TRY = """

@@ -1,10 +1,10 @@
 """Text becomes sequences of tokens: chunks of files in Parquet, in one of three formats."""
 
 from artifacts.schema import TokenizedDataset
-from tasks.stage import Stage
-from tasks.tokenization.run import run_tokenization
-from tasks.tokenization.settings import Format, TokenizationConfig, check_tokenization
-from tasks.tokenization.show import sections
+from tasks.running.stage import Stage
+from tasks.tokenization.config import Format, TokenizationConfig, check_tokenization
+from tasks.tokenization.stage import run_tokenization
+from tasks.tokenization.view import sections
 
 STAGE = Stage(
     name="tokenization",

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts import reading
 from artifacts.errors import InputError
-from tasks import bounded
-from tasks.architecture import read_config, vocabulary_size
+from tasks.models.architecture import read_config, vocabulary_size
+from tasks.processes import bounded
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.child import STOPPED, die_with
+from tasks.processes.child import STOPPED, die_with
 from tasks.training.messages import Sender, Spec
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 
 from artifacts.errors import CodetuneError, InputError, StageError
 from artifacts.schema import Plan, Record, TokenizedDataset
-from tasks.training.configuration import TrainingConfig
+from tasks.training.config import TrainingConfig
 from tasks.training.fallback import NoMemoryError
 
 RESULT = "result"

@@ -9,8 +9,8 @@ from pathlib import Path
 from artifacts.errors import InputError
 from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, Plan, QuantizedBase, TokenizedDataset
-from tasks.base_model import ModelReference, fetch
-from tasks.training.configuration import TrainingConfig
+from tasks.models.base_model import ModelReference, fetch
+from tasks.training.config import TrainingConfig
 from tasks.training.fallback import FallbackPlan, NoMemoryError, in_words
 from tasks.training.messages import RESULT, Spec
 from tasks.training.supervision import run_worker

@@ -28,7 +28,7 @@ import psutil
 from artifacts.errors import StageError
 from artifacts.installation import safe
 from artifacts.progress import Progress
-from tasks import cards
+from tasks.running import gpu_lock
 from tasks.training.messages import Spec, error_of
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def _start(arguments: list[str], output: Path, environment: dict[str, str]) -> s
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,
-            pass_fds=(int(arguments[-1]), *cards.held()),
+            pass_fds=(int(arguments[-1]), *gpu_lock.held()),
             env=environment,
             start_new_session=True,
         )

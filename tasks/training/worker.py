@@ -17,7 +17,7 @@ from types import FrameType
 
 from artifacts.garbage import imported_for_good, leave
 from artifacts.redaction import redact_logs
-from tasks.child import STOPPED, die_with
+from tasks.processes.child import STOPPED, die_with
 from tasks.training.fallback import out_of_memory
 from tasks.training.messages import Sender, SenderHandler, Spec
 
@@ -48,7 +48,7 @@ def main(specification: Path, descriptor: int, launcher: int | None = None) -> i
         sender.send("phase", title="starting", total=None, unit="")  # importing takes seconds
         with imported_for_good():
             from tasks.training import ranks
-            from tasks.training.run import import_libraries, train
+            from tasks.training.job import import_libraries, train
 
             import_libraries()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.store import MANIFEST, Store
-from tasks.stage import Stage
+from tasks.running.stage import Stage
 from tasks.training.checkpoints import Checkpoints
 from tests.chaos.damage import Harm, damage
 from tests.chaos.kills import judge_results

@@ -27,7 +27,7 @@ from tasks import evaluation, gate, reporting
 from tasks.evaluation import EvaluationConfig, run_evaluation
 from tasks.exporting.card import EVALUATION
 from tasks.gate import GateConfig, promotion, run_gate
-from tasks.policy import Outcome
+from tasks.running.policy import Outcome
 from tests.tasks import test_reporting as pieces
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ class Judged:
         run = pieces._run(self.report, folder / "export")
         shown = pieces._shown(evaluation=evaluation.STAGE.show(self.report), gate=gate.STAGE.show(self.decision))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tasks.reporting.run.show_all", lambda _run: shown)  # of stages that left no files here
+            patch.setattr("tasks.reporting.stage.show_all", lambda _run: shown)  # of stages that left no files here
             self.page: RunReport = reporting.run_reporting(
                 reporting.ReportingConfig(),
                 **{name: getattr(run, name) for name in ("preflight", "sample", "tokens", "checkpoint", "exported")},

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from artifacts.errors import InputError
 from flows import cli
-from tasks import completing
-from tasks.base_model import ModelConfig, locate
-from tasks.completing import CompletionRequest, read_gap
+from tasks.generation import completing
+from tasks.generation.completing import CompletionRequest, read_gap
+from tasks.models.base_model import ModelConfig, locate
 from tests.conftest import SMALL_MODEL
 from tests.hub import Hub
 from tests.tasks.generation import world

@@ -21,10 +21,10 @@ from flows import recipes
 from flows.cli import guarded
 from flows.config import PipelineConfig, build
 from flows.stages import STAGES
-from tasks import base_model
-from tasks.base_model import ModelConfig, ModelReference
-from tasks.gate.settings import GateConfig
-from tasks.sampling.configuration import PACKAGE, PERMISSIVE, GithubCodeSource, LocalSource
+from tasks.gate.config import GateConfig
+from tasks.models import base_model
+from tasks.models.base_model import ModelConfig, ModelReference
+from tasks.sampling.config import PACKAGE, PERMISSIVE, GithubCodeSource, LocalSource
 from tools.base_model.sources import TRAINING
 
 

@@ -214,7 +214,7 @@ def test_a_process_that_waits_for_ever_at_its_end_is_ended() -> None:
 @pytest.mark.parametrize("flow", ["flows.finetune", "flows.reevaluation"])
 def test_a_run_that_begins_insists_on_its_server_and_one_that_is_prepared_does_not(flow: str) -> None:
     program = (
-        "import importlib, sys, flows.deployed, prefect.client.base; from tasks.insistence import insist\n"
+        "import importlib, sys, flows.deployed, prefect.client.base; from tasks.running.insistence import insist\n"
         "insist(lambda: flows.deployed.FLOW in sys.modules)\n"
         "client = prefect.client.base.PrefectHttpxSyncClient()\n"
         f"before = client._has_connected; importlib.import_module({flow!r}); print(before, client._has_connected)"

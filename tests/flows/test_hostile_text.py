@@ -37,17 +37,18 @@ from flows.failures import _section as _failure
 from flows.finetune import _overview
 from flows.output import Console
 from flows.terminal import Terminal
-from tasks import evaluation, execution, exporting, gate, generation, policy, preflight, quantization, sampling
-from tasks.completing import Answers, CompletionRequest
-from tasks.dashboard import describe
+from tasks import evaluation, execution, exporting, gate, generation, preflight, quantization, sampling
 from tasks.exporting.card import Ingredients, loading_lines, write_card
 from tasks.gate import promotion
+from tasks.generation.completing import Answers, CompletionRequest
 from tasks.reporting import ReportingConfig
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import to_html
 from tasks.reporting.page import to_markdown as page_to_markdown
-from tasks.reporting.run import compose
-from tasks.stage import Stage
+from tasks.reporting.stage import compose
+from tasks.running import policy
+from tasks.running.dashboard import describe
+from tasks.running.stage import Stage
 from tests.tasks.test_reporting import _Tags
 
 ROOT = Path(__file__).parents[2]
@@ -267,7 +268,7 @@ VIEWS: dict[str, Callable[[str], object]] = {
 
 
 def why_explanation() -> Any:
-    from tasks.explaining import Change
+    from tasks.running.explaining import Change
 
     class Explanation(BaseModel):
         stage: str

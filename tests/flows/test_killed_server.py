@@ -22,8 +22,8 @@ from prefect.settings import (
 )
 
 from flows import server
-from tasks.mapping import WorkersConfig
-from tasks.workers import started
+from tasks.running.mapping import WorkersConfig
+from tasks.running.workers import started
 from tests import records
 from tests.servers import tell_all
 from tests.waiting import import_path, until

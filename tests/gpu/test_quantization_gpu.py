@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from artifacts.schema import Plan
-from tasks.base_model import ModelConfig, locate
-from tasks.loading import load_base
+from tasks.models.base_model import ModelConfig, locate
+from tasks.models.loading import load_base
 from tasks.quantization import QuantizationConfig, run_quantization
 from tests.conftest import BASE_MODEL
 

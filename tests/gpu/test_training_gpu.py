@@ -12,7 +12,7 @@ import torch
 from artifacts.errors import StageError
 from artifacts.progress import Listener, Progress, Tick
 from artifacts.schema import Plan
-from tasks.base_model import ModelConfig, locate
+from tasks.models.base_model import ModelConfig, locate
 from tasks.training import LoraSettings, TrainingConfig, run_training
 from tests.conftest import BASE_MODEL
 from tests.tasks.training import jobs

@@ -20,7 +20,7 @@ from tasks.execution import ExecutionConfig
 from tasks.gate import promotion, results
 from tasks.gate.results import Result
 from tasks.reporting.page import to_html
-from tasks.reporting.run import compose
+from tasks.reporting.stage import compose
 from tests.settings.table import Lab, Look, Row
 from tests.tasks.execution import made
 from tests.tasks.execution.made import RIGHT, WRONG

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import huggingface_hub.constants
 
 from flows.config import PipelineConfig
-from tasks.base_model import locate
+from tasks.models.base_model import locate
 from tasks.preflight.judgement import judge
 from tasks.preflight.machine import Gpu
 from tests.conftest import BASE_MODEL, SMALL_MODEL

@@ -8,7 +8,7 @@ from typing import Any, cast
 from artifacts.schema import Plan, Prediction, PreflightReport
 from artifacts.store import Store
 from flows.config import PipelineConfig
-from tasks.base_model import ModelReference
+from tasks.models.base_model import ModelReference
 from tests.settings.table import Lab, Row
 from tests.tasks.preflight.machines import TINY, model_folder
 

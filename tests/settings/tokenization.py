@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from artifacts.schema import DatasetSample
 from flows.config import PipelineConfig
-from tasks.base_model import ModelReference
+from tasks.models.base_model import ModelReference
 from tasks.tokenization import STAGE
 from tests.settings.table import Lab, Row
 from tests.tasks.tokenization import toys

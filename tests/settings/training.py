@@ -13,7 +13,7 @@ from artifacts.schema import TokenizedDataset
 from flows.config import PipelineConfig
 from tasks.preflight.judgement import judge
 from tasks.preflight.shape import read_shape
-from tasks.training import run
+from tasks.training import job
 from tests.conftest import SMALL_MODEL
 from tests.settings.table import Lab, Row
 from tests.tasks.preflight.machines import machine
@@ -30,7 +30,7 @@ def look_training(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     plan = judge(config.preflight, config.job(), shape, machine(), download=False).plan
     trainers: list[Any] = []
     first: dict[str, str] = {}
-    build, threads, workdir = run.build_trainer, torch.get_num_threads(), lab.folder()
+    build, threads, workdir = job.build_trainer, torch.get_num_threads(), lab.folder()
 
     def building(*arguments: Any) -> Any:
         trainers.append(build(*arguments))
@@ -38,7 +38,7 @@ def look_training(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
         return trainers[0]
 
     try:
-        with patch.object(run, "build_trainer", building):
+        with patch.object(job, "build_trainer", building):
             made = jobs.train_here(workdir, lab.once(tokens), config.training, plan)
         computing = torch.get_num_threads()
     finally:

@@ -37,7 +37,7 @@ from tasks.reporting import ReportingConfig, sections
 from tasks.reporting.comparison import compare
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import cell_to_html, markdown_to_html, numeric_columns, to_html
-from tasks.reporting.run import compose, write
+from tasks.reporting.stage import compose, write
 from tasks.reporting.verdict import answers_of, key_figures, signed, tone_of
 
 HOSTILE = (

@@ -15,7 +15,7 @@ from artifacts.schema import Plan, Quantization
 from tasks.engine.capture import MicroBatch
 from tasks.engine.model import FusedModel
 from tasks.engine.weights import weights_of
-from tasks.loading import load_base, silence_peft
+from tasks.models.loading import load_base, silence_peft
 from tests.conftest import BASE_MODEL
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

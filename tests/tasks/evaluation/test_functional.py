@@ -10,7 +10,7 @@ import pytest
 from artifacts.presentation import to_markdown
 from artifacts.schema import EvaluationReport, Executions, Generations
 from tasks.evaluation import STAGE, EvaluationConfig, run_evaluation
-from tasks.evaluation.settings import Margins
+from tasks.evaluation.config import Margins
 from tasks.gate import GateConfig, run_gate
 from tasks.reporting.comparison import compare
 from tasks.statistics import wilson

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.evaluation import EvaluationConfig, scoring
-from tasks.evaluation.settings import Margins
+from tasks.evaluation.config import Margins
 
 CONFIG = EvaluationConfig(resamples=2000)
 

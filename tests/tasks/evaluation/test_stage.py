@@ -14,8 +14,8 @@ from artifacts.presentation import Block, Code, Figure, Table, to_markdown
 from artifacts.schema import EvaluationReport, ExportedModel, Generations
 from artifacts.store import Store
 from tasks.evaluation import STAGE, EvaluationConfig, run_evaluation
+from tasks.evaluation.config import Margins
 from tasks.evaluation.samples import choose
-from tasks.evaluation.settings import Margins
 from tests.tasks.generation import world
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifacts.schema import Checkpoint, DatasetSample, Plan, TokenizedDataset
-from tasks.base_model import ModelReference
+from tasks.models.base_model import ModelReference
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tests.tasks.tokenization import toys
 from tests.tasks.tokenization.samples import write_sample

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base_model import ModelReference
 from tasks.exporting.adapter import Adapter, write_adapter
 from tasks.exporting.card import Ingredients, write_card
+from tasks.models.base_model import ModelReference
 from tests.conftest import BASE_MODEL
 from tests.tasks.exporting.pieces import CPU, make, tiny_llama
 

@@ -10,7 +10,7 @@ import torch
 from artifacts.schema import ExportedModel, Plan, Quantization
 from tasks.generation.models import Pair, Side, threads
 from tasks.generation.sides import Fused, Stock
-from tasks.loading import load_base
+from tasks.models.loading import load_base
 from tests.conftest import SMALL_MODEL
 from tests.tasks.generation.world import PLAN
 

@@ -12,7 +12,7 @@ from artifacts.errors import InputError
 from artifacts.schema import ExportedModel
 from tasks.functional import read_suite
 from tasks.generation.overlaps import screen
-from tasks.generation.showing import sections
+from tasks.generation.view import sections
 from tests.tasks.functional.suites import INFILLING, row, write
 from tests.tasks.generation.world import build, generate
 

@@ -12,12 +12,12 @@ import pytest
 from artifacts.errors import InputError
 from artifacts.schema import ExportedModel
 from tasks import functional
-from tasks.base_model import ModelConfig, locate
 from tasks.execution import ExecutionConfig, run_execution
 from tasks.functional import Suite, read_suite
 from tasks.generation import GenerationConfig
 from tasks.generation.problems import Asked, ask, suites, suites_fingerprint
-from tasks.tokenization.settings import knows_instructions
+from tasks.models.base_model import ModelConfig, locate
+from tasks.tokenization.config import knows_instructions
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
 from tests.conftest import SMALL_MODEL
 from tests.tasks.functional.suites import INFILLING, MBPP, row, write

@@ -16,9 +16,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from artifacts.schema import Comparison, DatasetSample, ExportedModel, Generations, Plan, SplitSize, TokenizedDataset
-from tasks.base_model import ModelConfig, ModelReference, locate
 from tasks.generation import GenerationConfig, run_generation
-from tasks.loading import load_base
+from tasks.models.base_model import ModelConfig, ModelReference, locate
+from tasks.models.loading import load_base
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tasks.tokenization.vocabulary import encode, load_tokenizer
 from tests.conftest import SMALL_MODEL

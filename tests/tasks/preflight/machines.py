@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import PreflightRefused
-from tasks.base_model import ModelReference
-from tasks.preflight.job import JobShape
+from tasks.models.base_model import ModelReference
+from tasks.preflight.config import JobShape
 from tasks.preflight.judgement import PreflightResult, judge
 from tasks.preflight.machine import Disk, Gpu, MachineProbe
 from tasks.preflight.planning import PreflightConfig

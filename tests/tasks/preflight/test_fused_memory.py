@@ -11,8 +11,8 @@ import torch
 
 from tasks.engine import model
 from tasks.preflight import fused_memory
+from tasks.preflight.config import JobShape
 from tasks.preflight.fused_memory import FusedMemory
-from tasks.preflight.job import JobShape
 from tasks.preflight.memory import CONTEXT_GIB, Choice, Memory, StockMemory
 from tasks.preflight.shape import ModelShape, llama_shape
 from tests.tasks.engine import models

@@ -6,7 +6,7 @@ import pytest
 
 from artifacts.errors import InputError, PreflightRefused
 from artifacts.schema import Check
-from tasks.preflight.job import JobShape
+from tasks.preflight.config import JobShape
 from tasks.preflight.judgement import recheck
 from tasks.preflight.machine import Disk, GpuProcess
 from tasks.preflight.shape import ModelShape

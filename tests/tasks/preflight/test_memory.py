@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.preflight.job import JobShape
+from tasks.preflight.config import JobShape
 from tasks.preflight.memory import Choice, StockMemory
 from tasks.preflight.shape import ModelShape
 

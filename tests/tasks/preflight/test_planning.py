@@ -9,9 +9,9 @@ import pytest
 
 from artifacts.errors import InputError
 from artifacts.schema import Plan
-from tasks.preflight.job import JobShape
+from tasks.preflight.config import JobShape
 from tasks.preflight.shape import ModelShape
-from tasks.preflight.show import plan_rows
+from tasks.preflight.view import plan_rows
 from tasks.training.fallback import in_words, next_plan
 from tests.tasks.preflight.machines import H200, T4, TINY, V100, judged, machine, refusal, shape_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from artifacts.schema import Plan
-from tasks.preflight.job import JobShape
+from tasks.preflight.config import JobShape
 from tasks.preflight.machine import Gpu
 from tasks.preflight.shape import ModelShape
 from tasks.preflight.speed import CARDS, card_of, step_seconds

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from artifacts import digest
 from artifacts.errors import CodetuneError, InputError
 from artifacts.schema import Plan, QuantizedBase
-from tasks.base_model import ModelConfig, locate
-from tasks.loading import load_base, quantization_config
+from tasks.models.base_model import ModelConfig, locate
+from tasks.models.loading import load_base, quantization_config
 from tasks.quantization import QuantizationConfig, run_quantization, sections
-from tasks.quantization import run as stage
+from tasks.quantization import stage as stage
 from tests.conftest import BASE_MODEL
 
 Kind = Literal["int8", "nf4"]

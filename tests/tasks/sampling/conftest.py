@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from artifacts.schema import DatasetSample
-from tasks.mapping import HERE, Mapper
+from tasks.running.mapping import HERE, Mapper
 from tasks.sampling import SamplingConfig, run_sampling
 from tests.hub import Hub, serve_github_code, write_github_code_shards
 

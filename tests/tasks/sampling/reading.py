@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from artifacts import digest
 from artifacts.schema import DatasetSample
-from tasks.mapping import in_order
+from tasks.running.mapping import in_order
 
 PROGRAM = "def double(number):\n    return number * 2  # case {}\n"
 

@@ -12,7 +12,7 @@ import pytest
 
 from artifacts.errors import InputError
 from tasks.sampling import SamplingConfig, source_fingerprint
-from tasks.sampling.configuration import LocalSource
+from tasks.sampling.config import LocalSource
 from tasks.sampling.local_source import OpenLocalSource
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import PROGRAM, dropped, everything, make_socket

@@ -8,7 +8,7 @@ import pytest
 
 from artifacts.store import Store
 from tasks.sampling import SamplingConfig, source_fingerprint
-from tasks.sampling.configuration import LocalSource
+from tasks.sampling.config import LocalSource
 from tasks.sampling.local_source import OpenLocalSource
 from tests.tasks.sampling.reading import PROGRAM
 

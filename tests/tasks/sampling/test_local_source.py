@@ -9,7 +9,7 @@ import pytest
 from artifacts.errors import InputError
 from tasks.sampling import SamplingConfig
 from tasks.sampling.candidates import Row
-from tasks.sampling.configuration import LocalSource
+from tasks.sampling.config import LocalSource
 from tasks.sampling.licence_ids import spdx_list
 from tasks.sampling.local_source import OpenLocalSource
 from tests.repositories import git

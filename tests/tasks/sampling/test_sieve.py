@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.sampling.candidates import Row
-from tasks.sampling.configuration import QualityFilters, SamplingConfig
+from tasks.sampling.config import QualityFilters, SamplingConfig
 from tasks.sampling.sieve import Sieve, judge_quality
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import PROGRAM, dropped, everything, programs, write_jsonl

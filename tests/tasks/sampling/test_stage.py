@@ -10,7 +10,7 @@ import pytest
 from artifacts.errors import InputError
 from artifacts.presentation import to_markdown
 from tasks.sampling import KEPT, STAGE, SamplingConfig, source_fingerprint
-from tasks.sampling.configuration import LocalSource
+from tasks.sampling.config import LocalSource
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import bytes_of, everything, programs, rows, write_jsonl
 

@@ -11,7 +11,7 @@ import pytest
 from artifacts.errors import InputError
 from artifacts.private import remove
 from tasks.sampling import source_fingerprint
-from tasks.sampling.configuration import LocalSource, SamplingConfig
+from tasks.sampling.config import LocalSource, SamplingConfig
 from tasks.sampling.local_source import OpenLocalSource
 from tasks.sampling.worktree import Finder
 from tests.repositories import commit, git

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks import sandbox
-from tasks.sandbox import Program, jails, settings
+from tasks.sandbox import Program, config, jails
 from tests.tasks.sandbox.attacks import attacked
 from tests.tasks.sandbox.messages import programs
 from tests.tasks.sandbox.ordinary import ordinary
@@ -68,7 +68,7 @@ SLOW = ("text that does not end", "long number", "numbers without end", "recursi
 @pytest.mark.parametrize("way", ENDS)
 def test_every_end_is_a_verdict(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(settings, "NAMESPACES", len(way) % 2 == 0)
+    monkeypatch.setattr(config, "NAMESPACES", len(way) % 2 == 0)
     tmp_path.chmod(0o755)
     verdict = attacked(ENDS[way], "2", seconds=1 if way in SLOW else 10)
     assert verdict.outcome != "passed" and verdict.detail.isprintable() and len(verdict.model_dump_json()) < 9000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sandbox import jails, probe, settings
+from tasks.sandbox import config, jails, probe
 from tests.tasks.sandbox.attacks import attacked, body
 
 READING = {
@@ -204,9 +204,9 @@ def test_the_scratch_folder_can_be_used_and_is_gone_afterwards(tmp_path: Path, m
 def test_no_other_user_knows_or_enters_a_scratch_folder(
     namespaces: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "NAMESPACES", namespaces)
+    monkeypatch.setattr(config, "NAMESPACES", namespaces)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    settings._folders.cache_clear()
+    config._folders.cache_clear()
     source = "import os, numpy\ndef attack():\n    facts = os.stat('.')\n    return [oct(facts.st_mode), facts.st_gid > 2 * 10**9]"
     root = os.geteuid() == 0
     assert attacked(source, repr(["0o40770" if root else "0o40700", root])).passed

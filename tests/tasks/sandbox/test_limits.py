@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sandbox import Limits, probe, settings
+from tasks.sandbox import Limits, config, probe
 from tests.tasks.sandbox.attacks import attacked, body
 from tests.tasks.sandbox.ordinary import ordinary
 
@@ -58,7 +58,7 @@ THREADS = body(
 @pytest.fixture(params=["namespaces", "none"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where scratch folders are made; a machine without namespaces cannot be had, so this one does without."""
-    monkeypatch.setattr(settings, "NAMESPACES", request.param == "namespaces")
+    monkeypatch.setattr(config, "NAMESPACES", request.param == "namespaces")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     tmp_path.chmod(0o755)
     return tmp_path

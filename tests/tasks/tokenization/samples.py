@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifacts.schema import DatasetSample, SplitSize
-from tasks.base_model import ModelReference
+from tasks.models.base_model import ModelReference
 
 COLUMNS = ("repo", "path", "language", "license", "size", "sha256", "revision", "content")
 

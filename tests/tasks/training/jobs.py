@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from artifacts.progress import Listener, Progress
 from artifacts.schema import Checkpoint, Plan, TokenizedDataset, TokenizedSplit
-from tasks.base_model import ModelConfig, locate
+from tasks.models.base_model import ModelConfig, locate
 from tasks.training import TrainingConfig, run_training
 from tasks.training.messages import RESULT, Sender, Spec
 from tests.conftest import SMALL_MODEL
@@ -89,7 +89,7 @@ def train_here(
     model: Path = SMALL_MODEL,
 ) -> Any:
     """What the training process does, in this one: saves starting it. Returns the trainer's records and adapter."""
-    from tasks.training.run import train
+    from tasks.training.job import train
 
     workdir.mkdir(exist_ok=True)
     nobody = Sender(os.open(os.devnull, os.O_WRONLY))

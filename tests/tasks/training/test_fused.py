@@ -65,7 +65,7 @@ class StopAfter:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_stopped_and_resumed_gives_the_same_bits(dropout: float, tmp_path: Path, tokens: TokenizedDataset) -> None:
-    from tasks.training.run import train
+    from tasks.training.job import train
 
     config = jobs.CONFIG.model_copy(update={"lora": LoraSettings(dropout=dropout)})
     whole = jobs.train_here(tmp_path / "whole", tokens, config, TOGETHER)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from artifacts.progress import Tick
-from tasks.dashboard import describe
-from tasks.libraries import import_bitsandbytes
+from tasks.models.libraries import import_bitsandbytes
+from tasks.running.dashboard import describe
 from tasks.training.readings import GIB, Readings
 from tests.tasks.training import jobs
 

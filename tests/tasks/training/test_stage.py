@@ -12,7 +12,7 @@ import torch
 from artifacts.errors import InputError, StageError
 from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, QuantizedBase, WeightGroup
-from tasks.base_model import ModelReference
+from tasks.models.base_model import ModelReference
 from tasks.training import TrainingConfig, sections
 from tasks.training.messages import Spec
 from tests.tasks.training import jobs

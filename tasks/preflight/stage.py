@@ -1,0 +1,102 @@
+"""The stage: look at the model's metadata, then at the machine, then judge; nothing large is read or downloaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from artifacts.errors import CodetuneError, InputError
+from artifacts.progress import Progress
+from artifacts.schema import Check, PreflightReport
+from tasks.models.base_model import ModelReference, stored_tensors, wrong_weights
+from tasks.preflight.config import JobShape
+from tasks.preflight.judgement import judge
+from tasks.preflight.planning import PreflightConfig
+from tasks.preflight.probe import probe
+from tasks.preflight.shape import ModelShape, read_shape
+from tasks.tokenization import check_tokenization
+from tasks.tokenization.config import knows_instructions
+
+log = logging.getLogger(__name__)
+
+
+def run_preflight(
+    config: PreflightConfig, *, model: ModelReference, job: JobShape, workdir: Path, progress: Progress
+) -> PreflightReport:
+    """Plan the job for this machine. Writes `plan.json` and `probe.json`.
+
+    Raises:
+        PreflightRefused: the machine cannot run the job.
+        InputError: job and model do not go together: an unknown target module, too long sequences, no FIM tokens.
+    """
+    progress.begin("looking at the machine")
+    shape = check_model(model, job)
+    machine = probe(workdir)
+    try:
+        judgement = judge(config, job, shape, machine, download=must_download(model))
+    except CodetuneError:
+        log.info("judged by this machine: %s", machine.in_words)
+        raise
+    checks = (*judgement.checks, *_template_checks(model, job))
+    for check in checks:
+        if check.verdict == "warning":
+            log.warning("%s: %s%s", check.name, check.finding, f"; {check.remedy}" if check.remedy else "")
+    (workdir / "plan.json").write_text(judgement.plan.model_dump_json(indent=1))
+    (workdir / "probe.json").write_text(machine.model_dump_json(indent=1))
+    return PreflightReport(
+        path=workdir,
+        machine=machine.in_words,
+        plan=judgement.plan,
+        prediction=judgement.prediction,
+        checks=checks,
+    )
+
+
+def _template_checks(model: ModelReference, job: JobShape) -> Iterator[Check]:
+    if job.format != "instruct" or knows_instructions(model.metadata):
+        return
+    yield Check(
+        name="chat template",
+        verdict="warning",
+        finding=f"tokenization.format is instruct, and {model.name} has no chat template with [INST]: it learns a form "
+        "of instruction that it has not seen",
+        remedy="use a model such as CodeLlama-Instruct, or tokenization.format=causal",
+    )
+
+
+def check_model(model: ModelReference, job: JobShape) -> ModelShape:
+    """The model's shape, once it is known that job and model go together.
+
+    Raises:
+        InputError: they do not.
+    """
+    shape = read_shape(model.metadata)
+    shape.check_targets(job.lora_target_modules)
+    check_tokenization(job.format, job.max_length, model)
+    if shape.tensors:
+        _check_tensors(model, shape)
+    return shape
+
+
+def _check_tensors(model: ModelReference, shape: ModelShape) -> None:
+    """Families name and join weights in their own ways, so that here only what has the same name is compared."""
+    stored = stored_tensors(model)
+    shared = {name: needed for name, needed in shape.tensors.items() if name in stored}
+    problem = wrong_weights(stored, shared) if shared else "none of them has a name that the model knows"
+    if problem:
+        raise InputError(
+            f"the weights of {model.name} are not those that its config.json describes: {problem}",
+            field="model.name",
+            remedy="save it again with transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
+        )
+
+
+def must_download(model: ModelReference) -> bool:
+    """Whether the weights still have to come from the hub; those of a folder, or fetched before, lie here already."""
+    return model.revision is not None and not any(model.metadata.glob("*.safetensors"))
+
+
+def machine_fingerprint(_config: PreflightConfig) -> str:
+    """What the plan depends on of this machine: the same on the next run unless somebody changes the machine."""
+    return probe(None).fingerprint

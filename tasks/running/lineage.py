@@ -1,0 +1,60 @@
+"""Writing down where an export comes from: `lineage.json`, beside its files. What it holds: `artifacts.lineage`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from artifacts import digest
+from artifacts.digest import Fingerprinted
+from artifacts.lineage import LINEAGE, ROW, content_fingerprint, rows_of, sealed
+from artifacts.schema import DatasetSample, Handle
+from artifacts.store import Store
+from tasks.running import provenance
+
+
+def write(handle: Handle, parts: dict[str, Any], inputs: Mapping[str, Fingerprinted], store: Store) -> None:
+    """Write the file into the work directory that `handle` stands for.
+
+    Args:
+        parts: what the export's key is made of.
+    """
+    folder = handle.path
+    model = {
+        "stage": parts["stage"],
+        "key": digest.of_json(parts),
+        "key_parts": parts,
+        "measurements": list(handle.measurements),
+        "files": {name: _entry(folder / name) for name in _names(folder)},
+    }
+    sample = next(value for value in inputs.values() if isinstance(value, DatasetSample))
+    rows = rows_of(sample.path)
+    told = {
+        "format": 1,
+        "model": {**model, "fingerprint": content_fingerprint(model)},
+        "made_by": {"code": provenance.code(), "libraries": provenance.libraries()},
+        "inputs": {name: _input(value, store) for name, value in inputs.items()},
+        "data": {"licenses": dict(sorted(Counter(row[3] for row in rows).items())), "columns": ROW, "rows": rows},
+    }
+    told = json.loads(json.dumps(told))
+    (folder / LINEAGE).write_text(json.dumps(sealed(told), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _input(value: Fingerprinted, store: Store) -> dict[str, Any]:
+    if not isinstance(value, Handle):
+        return {"fingerprint": value.fingerprint, "value": provenance.described(value)}
+    manifest = store.manifest(value).model_dump(mode="json")
+    parts = manifest["provenance"].get("key_parts", {})
+    return {**manifest, "key_parts": parts, "measurements": list(value.measurements)}
+
+
+def _names(folder: Path) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != LINEAGE)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": digest.of_file(path)}

@@ -1,0 +1,103 @@
+"""The settings of the stage, and what can be said about them before anything large is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from artifacts import reading
+from artifacts.configuration import Config, Seed, Share, Size, Tokens, Unkeyed
+from artifacts.errors import InputError
+from tasks.models.architecture import read_config
+from tasks.models.base_model import ModelReference
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, load_tokenizer, try_out
+
+Format = Literal["causal", "fim", "instruct"]
+
+INSTRUCT_LENGTH = 64
+"""Tokens below which an instruction leaves no room for an answer."""
+
+
+class TokenizationConfig(Config):
+    """How text becomes sequences of tokens."""
+
+    format: Format = "causal"
+    """`causal`: the text as it stands. `fim`: a part of the chunks rearranged so that the model learns to fill in the
+    middle. `instruct`: an instruction that names the file, with loss on the answer only. Held-out text is causal
+    always."""
+    max_length: Tokens = Field(256, ge=8)
+    """Tokens in a sequence, special tokens included. A longer file gives several sequences."""
+    fim_rate: Share = 0.5
+    """`fim` only: the share of chunks that is rearranged; the others stay causal."""
+    spm_rate: Share = 0.5
+    """`fim` only: the share of rearranged chunks with the suffix first (SPM); in the others the prefix is (PSM)."""
+    seed: Seed = 0
+    """`fim` only: decides which chunks are rearranged and where they are cut."""
+    add_eos: bool = True
+    """Whether the end-of-text token stands after the last token of a file."""
+    batch_bytes: Size = Unkeyed(1 << 20)
+    """Text that is tokenized at once, bytes (one file at least). Decides speed and memory."""
+
+    @model_validator(mode="after")
+    def _rearranges(self) -> TokenizationConfig:
+        if self.format == "fim" and self.fim_rate == 0:
+            raise ValueError("a fim_rate of 0 rearranges nothing; raise it, or set format to causal")
+        return self
+
+    def keyed(self) -> dict[str, Any]:
+        """The fields that decide the bytes; what concerns another format does not."""
+        values = super().keyed()
+        unused = () if self.format == "fim" else ("fim_rate", "spm_rate", "seed")
+        return {name: value for name, value in values.items() if name not in unused}
+
+
+def check_tokenization(format: Format, max_length: int, model: ModelReference) -> None:  # noqa: A002 - the field's name
+    """Find out from the model's metadata whether it can be fed so.
+
+    Raises:
+        InputError: `fim` without FIM tokens; a `max_length` beyond the model's context, or too short for the format.
+    """
+    context = context_length(model)
+    if context is not None and max_length > context:
+        raise InputError(
+            f"{max_length} tokens are more than the context of {model.name}, which is {context}",
+            field="tokenization.max_length",
+            remedy=f"set tokenization.max_length to {context} or less",
+        )
+    if format == "instruct" and max_length < INSTRUCT_LENGTH:
+        raise InputError(
+            f"{max_length} tokens leave no room for an answer after the instruction",
+            field="tokenization.max_length",
+            remedy=f"set tokenization.max_length to {INSTRUCT_LENGTH} or more, or tokenization.format=causal",
+        )
+    tokenizer = usable_tokenizer(model)
+    if format == "fim":
+        FimTokens.of(tokenizer)
+
+
+def usable_tokenizer(model: ModelReference) -> CodeTokenizer:
+    """The model's tokenizer, tried out.
+
+    Raises:
+        InputError: it cannot be used, does not go with the model, or does not come to an end.
+    """
+    tokenizer = load_tokenizer(model.metadata)
+    try_out(model.metadata)
+    return tokenizer
+
+
+def knows_instructions(folder: Path) -> bool:
+    """Whether the chat template in a model's folder is Llama 2's `[INST]`."""
+    places = (folder / "chat_template.jinja", folder / "tokenizer_config.json")
+    return any("[INST]" in reading.read_text(place, field="model.name") for place in places if place.exists())
+
+
+def context_length(model: ModelReference) -> int | None:
+    """The longest sequence that the model has positions for; None where its configuration does not say."""
+    settings = read_config(model.metadata)
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
+        if isinstance(settings.get(name), int):
+            return int(settings[name])
+    return None

@@ -1,0 +1,210 @@
+"""The stage: the sample's files, a few at a time, into chunks in Parquet."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from artifacts.errors import InputError
+from artifacts.progress import SILENT, Progress
+from artifacts.schema import DatasetSample, TokenizedDataset, TokenizedSplit
+from tasks.models.base_model import ModelReference
+from tasks.running.mapping import HERE, Mapper
+from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, instruct_chunks
+from tasks.tokenization.config import Format, TokenizationConfig, check_tokenization
+from tasks.tokenization.infilling import Infilling
+from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, encode_batch, load_tokenizer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+log = logging.getLogger(__name__)
+
+Chunker = Callable[[TokenizedFile], Iterator[Chunk]]
+
+COLUMNS = ("repo", "path", "sha256", "language", "content")
+GROUP_ROWS, GROUP_TOKENS = 4096, 1 << 19
+"""Where a row group of the result ends, in rows or tokens: bounded memory, and bytes that depend on content only."""
+
+
+def run_tokenization(
+    config: TokenizationConfig,
+    *,
+    sample: DatasetSample,
+    model: ModelReference,
+    workdir: Path,
+    progress: Progress = SILENT,
+    mapper: Mapper = HERE,
+) -> TokenizedDataset:
+    """Write `train.parquet` in the configured format and `held_out.parquet` in the causal one.
+
+    `mapper` makes chunks of texts: both travel as values, and so does the tokenizer.
+
+    Raises:
+        InputError: what `check_tokenization` finds; a sample of which nothing can be tokenized.
+    """
+    check_tokenization(config.format, config.max_length, model)
+    tokenizer = load_tokenizer(model.metadata)
+    sizes = {}
+    for split, form in (("train", config.format), ("held_out", "causal")):
+        encoder = Encoder(config, form, tokenizer)
+        progress.begin(f"tokenizing {split.replace('_', ' ')}", getattr(sample, split).files, "files")
+        writer = _Writer(workdir / f"{split}.parquet", masked=form == "instruct")
+        source = sample.path / f"{split}.parquet"
+        encoded = mapper.map("tokenizing part", encoder, _batches(source, config.batch_bytes))
+        sizes[split] = _write(encoded, writer, config.max_length, progress)
+    if not sizes["train"].chunks:
+        raise InputError(
+            f"no file of the sample gave any tokens ({_reasons(sizes['train'].dropped)})",
+            field="sampling.source",
+            remedy="choose a source with text files that are not empty",
+        )
+    return TokenizedDataset(path=workdir, format=config.format, max_length=config.max_length, **sizes)
+
+
+def _chunker(config: TokenizationConfig, form: Format | str, tokenizer: CodeTokenizer) -> Chunker:
+    framing = Framing.of(tokenizer, config.max_length, add_eos=config.add_eos)
+    match form:
+        case "fim":
+            infilling = Infilling(FimTokens.of(tokenizer), config.fim_rate, config.spm_rate, config.seed)
+            return partial(infilling.chunks, tokenizer, framing=framing)
+        case "instruct":
+            return partial(instruct_chunks, tokenizer, framing=framing)
+        case _:
+            return partial(causal_chunks, tokenizer, framing=framing)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A file as chunks."""
+
+    origin: dict[str, str]
+    """`repo`, `path`, `sha256`, `language`."""
+    text_bytes: int
+    chunks: list[tuple[Any, Any]]
+    """Ids and, where only some count, mask: numpy arrays of int32 and int8."""
+    dropped: str = ""
+    """Why there are none."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Makes chunks of files: a function that travels."""
+
+    config: TokenizationConfig
+    form: str
+    tokenizer: CodeTokenizer
+
+    def __call__(self, batch: list[dict[str, Any]]) -> list[Encoded]:
+        chunker = _chunker(self.config, self.form, self.tokenizer)
+        encoded = encode_batch(self.tokenizer, [row["content"] for row in batch])
+        return [_encoded(row, ids, chunker) for row, ids in zip(batch, encoded, strict=True)]
+
+
+def _encoded(row: dict[str, Any], ids: list[int] | None, chunker: Chunker) -> Encoded:
+    import numpy as np
+
+    origin = {name: row[name] for name in COLUMNS if name != "content"}
+    if not ids:
+        return Encoded(origin, 0, [], "empty" if ids is not None else "cannot be tokenized exactly")
+    chunks = [
+        (np.array(chunk.ids, np.int32), None if chunk.mask is None else np.array(chunk.mask, np.int8))
+        for chunk in chunker(TokenizedFile(ids=ids, **origin))
+    ]
+    return Encoded(origin, len(row["content"].encode()), chunks)
+
+
+def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, progress: Progress) -> TokenizedSplit:
+    sums: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    for files in encoded:
+        for file in files:
+            if file.dropped:
+                dropped[file.dropped] += 1
+                log.debug("left out %s/%s", file.origin["repo"], file.origin["path"])
+                continue
+            tokens = sum(writer.add(file, number) for number in range(len(file.chunks)))
+            sums.update(files=1, chunks=len(file.chunks), tokens=tokens, text_bytes=file.text_bytes)
+        progress.update(sums["files"] + dropped.total(), tokens=sums["tokens"])
+    writer.close()
+    if dropped:
+        log.warning("%s: left out %s", writer.path.name, _reasons(dropped))
+    counts = {name: sums[name] for name in ("files", "chunks", "tokens", "text_bytes")}
+    padding = sums["chunks"] * max_length - sums["tokens"]
+    return TokenizedSplit(**counts, padding=padding, dropped=dict(dropped))
+
+
+def _batches(source: Path, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows of a Parquet file in order, together about `size` characters; little more is in memory."""
+    import pyarrow.parquet as pq
+
+    batch: list[dict[str, Any]] = []
+    total = 0
+    with pq.ParquetFile(source) as file:
+        for rows in file.iter_batches(batch_size=16, columns=list(COLUMNS)):
+            for row in rows.to_pylist():
+                batch.append(row)
+                total += len(row["content"])
+                if total >= size:
+                    yield batch
+                    batch, total = [], 0
+    if batch:
+        yield batch
+
+
+@dataclass
+class _Writer:
+    """Collects chunks and writes them to a Parquet file in row groups of bounded size."""
+
+    path: Path
+    masked: bool
+    _rows: list[dict[str, Any]] = field(default_factory=list)
+    _tokens: int = 0
+    _file: pq.ParquetWriter | None = None
+
+    def add(self, file: Encoded, number: int) -> int:
+        """Take one chunk; returns its length."""
+        ids, mask = file.chunks[number]
+        row = {"input_ids": ids, **file.origin, "chunk": number}
+        if self.masked:
+            row["completion_mask"] = mask
+        self._rows.append(row)
+        self._tokens += len(ids)
+        if len(self._rows) >= GROUP_ROWS or self._tokens >= GROUP_TOKENS:
+            self._flush()
+        return len(ids)
+
+    def close(self) -> None:
+        """Write what is left; a file without rows is a valid Parquet file too."""
+        self._flush()
+        assert self._file is not None
+        self._file.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = _schema(self.masked)
+        if self._file is None:
+            self._file = pq.ParquetWriter(self.path, schema, compression="zstd")
+        if self._rows:
+            self._file.write_table(pa.Table.from_pylist(self._rows, schema))
+        self._rows, self._tokens = [], 0
+
+
+def _schema(masked: bool) -> pa.Schema:
+    import pyarrow as pa
+
+    mask = [("completion_mask", pa.list_(pa.int8()))] if masked else []
+    names = [(name, pa.string()) for name in ("repo", "path", "sha256", "language")]
+    return pa.schema([("input_ids", pa.list_(pa.int32())), *mask, *names, ("chunk", pa.int32())])
+
+
+def _reasons(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{count} files: {reason}" for reason, count in sorted(dropped.items())) or "no files"
