@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifacts.escaping import quoted
-from artifacts.presentation import Section, Table, Text
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import Executions, Generations, Protection
 from tasks import functional, sandbox
 from tasks.execution.config import ExecutionConfig
 from tasks.execution.reasons import reason
+from tasks.execution.view import sections
 from tasks.functional import Problem, Solution, Suite
 from tasks.running.stage import Stage
 from tasks.sandbox import Verdict
@@ -136,17 +135,6 @@ def _stopped(suite: Suite, tasks: Sequence[str]) -> list[str]:
         f"{len(tasks):,} programs for {suite.name} passed after raising StopIteration, which can end a loop of the test"
         f" before its last case: {', '.join(sorted(set(tasks))[:5])}{' …' if len(set(tasks)) > 5 else ''}."
     ]
-
-
-def sections(handle: Executions) -> list[Section]:
-    """How many programs, and what held them in check."""
-    rows = [("programs run", f"{handle.programs:,}"), ("sandbox", handle.protection.level)]
-    if handle.stopped:
-        rows.append(("passed by raising StopIteration", f"{handle.stopped:,}"))
-    held = Table(("layer", "how"), tuple(handle.protection.layers.items()))
-    blocks = [Table(("programs that the models wrote", ""), tuple(rows)), held]
-    problem = [Text(f"**Weak**: {quoted(handle.protection.problem)}")] if handle.protection.problem else []
-    return [Section("execution", "Programs in the sandbox", (*problem, *blocks))]
 
 
 def _write(rows: Sequence[Row], path: Path, columns: Mapping[str, str]) -> None:

@@ -16,9 +16,11 @@ from tasks.exporting.card import Ingredients, write_card
 from tasks.exporting.comparing import compare_adapter, compare_merged, read_chunks, release_memory
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.merging import check_fit, merge, read_entries
+from tasks.exporting.view import sections
 from tasks.models.base_model import ModelReference, fetch
 from tasks.models.files import PAPERS, copy_files
 from tasks.models.libraries import import_bitsandbytes
+from tasks.running.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -127,3 +129,6 @@ def _explaining_memory() -> Iterator[None]:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+STAGE = Stage(name="exporting", version=5, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)

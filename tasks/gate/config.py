@@ -9,6 +9,13 @@ from pydantic import Field
 from artifacts.configuration import Config, Real, Seed
 from artifacts.schema import Question
 
+ASKED: dict[Question, str] = {
+    "learned": "is better on this code",
+    "specific": "gained more on this code than on code from elsewhere",
+    "kept": "kept what it could do",
+}
+"""What each question asks of the tuned model."""
+
 
 class GateConfig(Config):
     """When a tuned model is promoted. Fixed before the run: afterwards a reason is always found."""

@@ -7,22 +7,15 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from artifacts.escaping import quoted
-from artifacts.presentation import Section, Table, Text
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import EvaluationReport, Generations, Metric, Question, has_learned
 from artifacts.verdicts import GateDecision, Judgement, Ruling
 from tasks.gate import results
-from tasks.gate.config import GateConfig
+from tasks.gate.config import ASKED, GateConfig
 from tasks.gate.results import Result
+from tasks.gate.view import sections
 from tasks.running.stage import Stage
 from tasks.statistics import mcnemar, wilson
-
-ASKED: dict[Question, str] = {
-    "learned": "is better on this code",
-    "specific": "gained more on this code than on code from elsewhere",
-    "kept": "kept what it could do",
-}
 
 
 def run_gate(
@@ -114,22 +107,6 @@ def _objections(question: Question, judgements: Sequence[Judgement]) -> list[str
         for one in deciding
         if one.verdict not in enough
     ]
-
-
-def sections(decision: GateDecision) -> list[Section]:
-    """The decision, its reasons, and what each figure said."""
-    rows = tuple(
-        (one.title, ASKED[one.question], one.verdict, "yes" if one.decides else "no", one.finding, one.beside)
-        for one in decision.judgements
-    )
-    caption = (
-        "A figure that does not decide can only object, by having regressed. As simulated, a model that is worse by"
-        " the margin passes a deciding figure in about 3 of 100 cases or fewer; where a few repositories carry the"
-        " whole loss, in up to 6, and with eight repositories in up to 8."
-    )
-    reasons = "\n".join(f"- {quoted(reason)}" for reason in decision.reasons)
-    table = Table(("", "asked whether it", "verdict", "decides", "finding", "beside it"), rows, caption)
-    return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
 
 
 STAGE = Stage(name="gate", version=8, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)

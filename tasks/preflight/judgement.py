@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from artifacts.errors import PreflightRefused
 from artifacts.schema import Check, Plan, Prediction
-from tasks.preflight.config import JobShape
+from tasks.preflight.config import JobShape, PreflightConfig
 from tasks.preflight.machine import GIB, Gpu, MachineProbe
 from tasks.preflight.memory import Choice, StockMemory
-from tasks.preflight.planning import PlanningInput, PreflightConfig, choice_of, make_plan
+from tasks.preflight.planning import PlanningInput, choice_of, make_plan
 from tasks.preflight.shape import ModelShape
 
 MINIMUM_CAPABILITY = {"int8": (7, 5), "nf4": (6, 0), "none": (6, 0)}

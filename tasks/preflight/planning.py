@@ -8,23 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from artifacts import variables
-from artifacts.configuration import NUMBER, Config, Real, Whole
 from artifacts.errors import InputError, PreflightRefused
 from artifacts.schema import Engine, Plan
-from tasks.preflight.config import JobShape
+from tasks.preflight.config import JobShape, PreflightConfig
 from tasks.preflight.fused_memory import FusedMemory
 from tasks.preflight.machine import Gpu, MachineProbe
 from tasks.preflight.memory import Choice, Memory, Precision, StockMemory
 from tasks.preflight.shape import ModelShape
 from tasks.preflight.speed import step_seconds
-
-CAP_VARIABLE = "CODETUNE_GPU_MEMORY_GIB"
-MOST_GIB = 100_000
 
 FUSED_CAPABILITY = (7, 5)
 """The oldest cards that the fused engine's kernels were compiled for: T4."""
@@ -32,30 +25,6 @@ FUSED_CAPABILITY = (7, 5)
 UNPACKED_SHARE = 0.8
 """Of the card's memory: layers are kept in 16 bits while the predicted peak stays below. They save a little time, so
 they must not be what makes a run fail when other programs or fragments take some of the rest."""
-
-
-def _cap_from_environment() -> float | None:
-    return variables.number(CAP_VARIABLE, most=MOST_GIB)
-
-
-class PreflightConfig(Config):
-    """What the run may use of the machine."""
-
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """`auto`: the first visible GPU, or the CPU when there is none."""
-    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
-    """Arithmetic of forward and backward pass. `auto`: fp16 for int8 weights; else bf16 on GPUs that have it (compute
-    capability 8.0) and fp16 on others. A CPU always computes in fp32."""
-    gpu_memory_gib: Annotated[float, Field(gt=0, le=MOST_GIB), NUMBER] | None = Field(
-        default_factory=_cap_from_environment, validate_default=True
-    )
-    """What the run may take of the card, GiB, to leave room for others or to stand for a smaller card (a T4 gives
-    14.56). Default: the environment variable CODETUNE_GPU_MEMORY_GIB, else the whole card."""
-    headroom: Real = Field(0.04, ge=0, lt=1)
-    """Share of that memory that the predicted peak must leave free."""
-    cpu_max_parameters: Whole = Field(500_000_000, gt=0, le=10**12)
-    """Largest model, in parameters, that is trained without a GPU: with 500M a step of 1,024 tokens takes about 12 s
-    on 2 cores."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import Progress
 from artifacts.schema import Check, PreflightReport
 from tasks.models.base_model import ModelReference, stored_tensors, wrong_weights
-from tasks.preflight.config import JobShape
+from tasks.preflight.config import JobShape, PreflightConfig
 from tasks.preflight.judgement import judge
-from tasks.preflight.planning import PreflightConfig
 from tasks.preflight.probe import probe
 from tasks.preflight.shape import ModelShape, read_shape
+from tasks.preflight.view import sections
+from tasks.running.stage import Stage
 from tasks.tokenization import check_tokenization
 from tasks.tokenization.config import knows_instructions
 
@@ -100,3 +101,14 @@ def must_download(model: ModelReference) -> bool:
 def machine_fingerprint(_config: PreflightConfig) -> str:
     """What the plan depends on of this machine: the same on the next run unless somebody changes the machine."""
     return probe(None).fingerprint
+
+
+STAGE = Stage(
+    name="preflight",
+    version=2,
+    run=run_preflight,
+    produces=PreflightReport,
+    sections=sections,
+    identify=machine_fingerprint,
+    instant=True,
+)

@@ -31,7 +31,9 @@ from tasks.models.loading import quantization_config
 from tasks.processes.child import die_with
 from tasks.quantization.config import QuantizationConfig
 from tasks.quantization.layout import Tensor, plan_shards
+from tasks.quantization.view import sections
 from tasks.quantization.writing import Sizes, write_shard
+from tasks.running.stage import Stage
 
 MAX_SHARD = 2_000_000_000
 """Largest file of weights, bytes: what the host holds at once. A larger single tensor has its own file."""
@@ -124,3 +126,6 @@ def _write_config(base: Path, folder: Path, quantization: Literal["int8", "nf4"]
     published = getattr(torch, str(settings.get("dtype") or settings.get("torch_dtype")), torch.float16)
     settings["quantization_config"] = quantization_config(quantization, published).to_dict()
     write_json(folder / CONFIG, settings)
+
+
+STAGE = Stage(name="quantization", version=1, run=run_quantization, produces=QuantizedBase, sections=sections)

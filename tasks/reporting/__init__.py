@@ -6,10 +6,7 @@ chapters     what stands where on the page
 page         blocks → HTML; everything from outside is escaped
 """
 
-from artifacts.schema import RunReport
-from tasks.reporting.stage import ReportingConfig, run_reporting, sections
-from tasks.running.stage import Stage
+from tasks.reporting.config import ReportingConfig
+from tasks.reporting.stage import STAGE, run_reporting
 
-STAGE = Stage(name="reporting", version=9, run=run_reporting, produces=RunReport, sections=sections, needs_card=False)
-
-__all__ = ["STAGE", "ReportingConfig", "run_reporting", "sections"]
+__all__ = ["STAGE", "ReportingConfig", "run_reporting"]

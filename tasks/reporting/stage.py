@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from artifacts.configuration import Config, Name
-from artifacts.escaping import code, quoted
-from artifacts.presentation import Section, Table, Text
+from artifacts.escaping import quoted
+from artifacts.presentation import Section, Table
 from artifacts.presentation import to_markdown as to_markdown_block
 from artifacts.progress import Progress
 from artifacts.schema import (
@@ -27,16 +26,12 @@ from artifacts.schema import (
 from artifacts.verdicts import GateDecision
 from tasks.exporting.card import EVALUATION
 from tasks.reporting.chapters import chapters
+from tasks.reporting.config import ReportingConfig
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import Page, to_html, to_markdown
 from tasks.reporting.verdict import Answer, KeyFigure, answers_of, compared, key_figures, of_the_gate, tone_of
-
-
-class ReportingConfig(Config):
-    """The report."""
-
-    title: Name = "codetune report"
-    """Stands above the verdict and in the browser's tab."""
+from tasks.reporting.view import sections
+from tasks.running.stage import Stage
 
 
 def run_reporting(  # the stages' handles are the signature
@@ -133,9 +128,4 @@ def _subtitle(run: RunResults) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-def sections(handle: RunReport) -> list[Section]:
-    """For the dashboard: the verdict, the key figures, and where the page is."""
-    figures = json.loads((handle.path / "figures.json").read_text(encoding="utf-8"))
-    table = Table(("", "", ""), tuple((one["label"], one["value"], one["note"]) for one in figures))
-    where = f"The whole report is one HTML file: {code(handle.path / 'report.html')}"
-    return [Section("verdict", "Outcome", (Text(f"**{quoted(handle.verdict)}**"), table, Text(where)))]
+STAGE = Stage(name="reporting", version=9, run=run_reporting, produces=RunReport, sections=sections, needs_card=False)

@@ -15,9 +15,11 @@ from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, TokenizedDataset, TokenizedSplit
 from tasks.models.base_model import ModelReference
 from tasks.running.mapping import HERE, Mapper
+from tasks.running.stage import Stage
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, instruct_chunks
 from tasks.tokenization.config import Format, TokenizationConfig, check_tokenization
 from tasks.tokenization.infilling import Infilling
+from tasks.tokenization.view import sections
 from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, encode_batch, load_tokenizer
 
 if TYPE_CHECKING:
@@ -208,3 +210,14 @@ def _schema(masked: bool) -> pa.Schema:
 
 def _reasons(dropped: dict[str, int]) -> str:
     return ", ".join(f"{count} files: {reason}" for reason, count in sorted(dropped.items())) or "no files"
+
+
+STAGE = Stage(
+    name="tokenization",
+    version=2,
+    run=run_tokenization,
+    produces=TokenizedDataset,
+    sections=sections,
+    fans_out=True,
+    needs_card=False,
+)

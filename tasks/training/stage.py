@@ -10,10 +10,12 @@ from artifacts.errors import InputError
 from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, Plan, QuantizedBase, TokenizedDataset
 from tasks.models.base_model import ModelReference, fetch
+from tasks.running.stage import Stage
 from tasks.training.config import TrainingConfig
 from tasks.training.fallback import FallbackPlan, NoMemoryError, in_words
 from tasks.training.messages import RESULT, Spec
 from tasks.training.supervision import run_worker
+from tasks.training.view import sections
 
 log = logging.getLogger(__name__)
 
@@ -93,3 +95,6 @@ def _check(config: TrainingConfig, tokens: TokenizedDataset, plan: Plan) -> None
             remedy="raise sampling.files or name more sources, lower training.effective_batch, "
             "or lower tokenization.max_length",
         )
+
+
+STAGE = Stage(name="training", version=1, run=run_training, produces=Checkpoint, sections=sections, keeps_workdir=True)

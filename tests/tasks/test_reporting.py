@@ -33,12 +33,13 @@ from artifacts.schema import (
 from artifacts.verdicts import GateDecision
 from tasks.gate import GateConfig
 from tasks.gate.stage import decide, judge
-from tasks.reporting import ReportingConfig, sections
+from tasks.reporting import ReportingConfig
 from tasks.reporting.comparison import compare
 from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import cell_to_html, markdown_to_html, numeric_columns, to_html
 from tasks.reporting.stage import compose, write
 from tasks.reporting.verdict import answers_of, key_figures, signed, tone_of
+from tasks.reporting.view import sections
 
 HOSTILE = (
     "</code><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\n![x](http://evil.example/y)"

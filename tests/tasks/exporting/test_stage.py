@@ -17,8 +17,9 @@ from artifacts import digest
 from artifacts.errors import InputError, StageError
 from artifacts.presentation import Code, Table, Text
 from artifacts.schema import ExportedModel
-from tasks.exporting import ExportingConfig, comparing, run_exporting, sections
+from tasks.exporting import ExportingConfig, comparing, run_exporting
 from tasks.exporting.comparing import compare_adapter, compare_merged, logits, read_chunks
+from tasks.exporting.view import sections
 from tests.conftest import SMALL_MODEL
 from tests.tasks.exporting.pieces import CPU, Pieces, make, tiny_llama
 

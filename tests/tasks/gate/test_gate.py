@@ -13,7 +13,8 @@ from artifacts.schema import Metric
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
 from tasks.gate import GateConfig, promotion, results
 from tasks.gate.results import Result
-from tasks.gate.stage import decide, judge, sections
+from tasks.gate.stage import decide, judge
+from tasks.gate.view import sections
 
 CONFIG = GateConfig()
 SPECIFIC = "Whether the gain is specific to this code was not required"

@@ -17,7 +17,8 @@ from artifacts.store import Store
 from artifacts.verdicts import Event, GateDecision
 from tasks.gate import GateConfig, promotion, results, run_gate
 from tasks.gate.results import Result
-from tasks.gate.stage import decide, judge, sections
+from tasks.gate.stage import decide, judge
+from tasks.gate.view import sections
 from tasks.statistics import paired_difference
 from tests.tasks.gate.test_gate import SPECIFIC, made, metric, settle
 

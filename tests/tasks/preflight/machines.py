@@ -9,10 +9,9 @@ from typing import Any
 
 from artifacts.errors import PreflightRefused
 from tasks.models.base_model import ModelReference
-from tasks.preflight.config import JobShape
+from tasks.preflight.config import JobShape, PreflightConfig
 from tasks.preflight.judgement import PreflightResult, judge
 from tasks.preflight.machine import Disk, Gpu, MachineProbe
-from tasks.preflight.planning import PreflightConfig
 from tasks.preflight.shape import ModelShape, read_shape
 from tests.small_model import BASE_MODEL
 

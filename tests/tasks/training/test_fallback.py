@@ -14,8 +14,9 @@ import pytest
 
 from artifacts.progress import Tick
 from artifacts.schema import Checkpoint, Plan, TokenizedDataset
-from tasks.training import LoraSettings, sections
+from tasks.training import LoraSettings
 from tasks.training.fallback import FILE, FallbackPlan, NoMemoryError, in_words, next_plan, out_of_memory
+from tasks.training.view import sections
 from tests.tasks.training import jobs
 
 AT_ONCE = jobs.PLAN.model_copy(update={"micro_batch": 4, "accumulation": 1})

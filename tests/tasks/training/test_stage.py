@@ -13,8 +13,9 @@ from artifacts.errors import InputError, StageError
 from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, QuantizedBase, WeightGroup
 from tasks.models.base_model import ModelReference
-from tasks.training import TrainingConfig, sections
+from tasks.training import TrainingConfig
 from tasks.training.messages import Spec
+from tasks.training.view import sections
 from tests.tasks.training import jobs
 
 

@@ -16,8 +16,9 @@ from artifacts.errors import CodetuneError, InputError
 from artifacts.schema import Plan, QuantizedBase
 from tasks.models.base_model import ModelConfig, locate
 from tasks.models.loading import load_base, quantization_config
-from tasks.quantization import QuantizationConfig, run_quantization, sections
+from tasks.quantization import QuantizationConfig, run_quantization
 from tasks.quantization import stage as stage
+from tasks.quantization.view import sections
 from tests.conftest import BASE_MODEL
 
 Kind = Literal["int8", "nf4"]
