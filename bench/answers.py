@@ -26,16 +26,18 @@ import torch
 
 from artifacts.progress import SILENT
 from artifacts.schema import Plan
+from tasks.backends.transformers.answers import Decoding, generate
 from tasks.generation import GenerationConfig
-from tasks.generation.answers import Decoding, generate
 from tasks.generation.stage import SUITES
 from tasks.generation.suites import HeldOutFile, wanted_of
 from tasks.generation.work import Work
 from tasks.models.loading import load_base
-from tasks.tokenization.vocabulary import CodeTokenizer, load_tokenizer
+from tasks.models.vocabulary import CodeTokenizer, load_tokenizer
 
 BASE = Path(__file__).parents[1] / "models" / "codellama-tiny"
-PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False)
+PLAN = Plan(
+    device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False, backend="transformers"
+)
 Prompts = Sequence[Sequence[int]]
 
 

@@ -22,8 +22,9 @@ import torch
 
 from artifacts.schema import Plan
 from bench.reference_job import SHAPES, write_random_model
-from tasks.engine import ops
-from tasks.engine.decoding import Decoder, Settings
+from tasks.backends.contract import Decoding
+from tasks.backends.fused import ops
+from tasks.backends.fused.decoding import Decoder
 from tasks.models.loading import load_base, silence_peft
 
 GIB = 2**30
@@ -44,6 +45,7 @@ def load(arguments: argparse.Namespace, folder: Path) -> Any:
         accumulation=1,
         gradient_checkpointing=False,
         gpu_memory_gib=arguments.cap_gib if on_gpu else None,
+        backend="transformers",
     )
     if on_gpu:
         torch.cuda.empty_cache()
@@ -74,7 +76,7 @@ def stock(model: Any, new_tokens: int, batch: int) -> Callable[[Prompts], int]:
 
 
 def engine(decoder: Decoder, new_tokens: int, batch: int, *, adapted: bool) -> Callable[[Prompts], int]:
-    settings = Settings(batch, new_tokens, frozenset())
+    settings = Decoding(batch, new_tokens, frozenset())
     return lambda prompts: sum(map(len, decoder.generate(prompts, settings, adapted=adapted)))
 
 

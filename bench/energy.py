@@ -22,10 +22,10 @@ import torch
 
 from bench.common import GIB
 from bench.engine_step import load
-from tasks.engine import ops
-from tasks.engine.capture import MicroBatch
-from tasks.engine.model import FusedModel
-from tasks.engine.weights import Projection
+from tasks.backends.fused import ops
+from tasks.backends.fused.capture import MicroBatch
+from tasks.backends.fused.model import FusedModel
+from tasks.backends.fused.weights import Projection
 
 WARM_SECONDS, SECONDS = 1.0, 4.0
 

@@ -21,9 +21,9 @@ import torch
 from artifacts.schema import Plan
 from bench.common import GIB, milliseconds, rates, write_model
 from bench.reference_job import SHAPES
-from tasks.engine import ops, weights
-from tasks.engine.capture import MicroBatch
-from tasks.engine.model import FusedModel
+from tasks.backends.fused import ops, weights
+from tasks.backends.fused.capture import MicroBatch
+from tasks.backends.fused.model import FusedModel
 from tasks.models.loading import load_base, silence_peft
 
 
@@ -88,6 +88,7 @@ def load(arguments: argparse.Namespace, folder: Path) -> Any:
         accumulation=1,
         gradient_checkpointing=False,
         gpu_memory_gib=arguments.cap_gib,
+        backend="transformers",
     )
     model = load_base(folder, arguments.quantization, plan)
     torch.cuda.empty_cache()

@@ -21,12 +21,12 @@ from typing import Any
 
 from artifacts.progress import SILENT
 from bench.answers import files
+from tasks.backends.transformers.inference import Modules
 from tasks.evaluation.scoring import edit_similarity, exact_match
 from tasks.generation import GenerationConfig
-from tasks.generation.sides import Stock
 from tasks.generation.suites import Item, line_items
 from tasks.generation.work import Work
-from tasks.tokenization.vocabulary import encode, load_tokenizer
+from tasks.models.vocabulary import encode, load_tokenizer
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Alone:
 
     @contextmanager
     def side(self, _side: str) -> Any:
-        yield Stock(self.model)
+        yield Modules(self.model)
 
 
 def main() -> None:

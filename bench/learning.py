@@ -1,10 +1,10 @@
-"""Does the fused engine learn what the libraries' modules do? Loss curves of both on the built-in model, two seeds.
+"""Does `fused` learn what `transformers` does? Loss curves of both backends on the built-in model, two seeds.
 
     python -m bench.learning --out bench/results/learning.json [--steps 200]
 
 The built-in model (7.5M parameters) learns the standard library at the reference settings through the real training
-stage: int8 base, LoRA r=8 on q_proj and v_proj, 200 steps of 4 × 256 tokens. Same seed, other engine: how far are the
-losses of each step apart? Same engine, other seed: what is such a difference worth?
+stage: int8 base, LoRA r=8 on q_proj and v_proj, 200 steps of 4 × 256 tokens. Same seed, other backend: how far are the
+losses of each step apart? Same backend, other seed: what is such a difference worth?
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
         micro_batch=4,
         accumulation=1,
         gradient_checkpointing=False,
-        engine="fused",
+        backend="fused",
         gpu_memory_gib=14.56 if gpu else None,
     )
-    plans = {"fused": fused, "stock": fused.model_copy(update={"engine": "stock"})}
+    plans = {"fused": fused, "transformers": fused.model_copy(update={"backend": "transformers"})}
     inputs = common.inputs_of(root, locate(ModelConfig(name="models/codellama-tiny")), "built-in")
     rows = {
-        (engine, seed): common.run_stage(root, f"{engine}-{seed}", plan, arguments.steps, inputs, seed=seed)
+        (backend, seed): common.run_stage(root, f"{backend}-{seed}", plan, arguments.steps, inputs, seed=seed)
         for seed in SEEDS
-        for engine, plan in plans.items()
+        for backend, plan in plans.items()
     }
     curves = {key: row["loss"] for key, row in rows.items()}
-    engines = [apart(curves["fused", seed], curves["stock", seed]) for seed in SEEDS]
-    seeds = [apart(curves[engine, SEEDS[0]], curves[engine, SEEDS[1]]) for engine in plans]
-    worst = {name: max(one[name] for one in engines) for name in engines[0]}
+    backends = [apart(curves["fused", seed], curves["transformers", seed]) for seed in SEEDS]
+    seeds = [apart(curves[backend, SEEDS[0]], curves[backend, SEEDS[1]]) for backend in plans]
+    worst = {name: max(one[name] for one in backends) for name in backends[0]}
     spread = {name: min(one[name] for one in seeds) for name in seeds[0]}
     return {
         "device": plans["fused"].device,

@@ -1,12 +1,11 @@
-"""Predicted against measured memory and time of the fused engine, configuration by configuration, on one GPU.
+"""Predicted against measured memory and time of the backend `fused`, configuration by configuration, on one GPU.
 
-    python -m bench.memory --out bench/results/memory.json [--cap-gib 14.56] [--stock] [--models 1b:nf4 …]
+    python -m bench.memory --out bench/results/memory.json [--cap-gib 14.56] [--transformers] [--models 1b:nf4 …]
 
 Builds two shapes (CodeLlama-7b's; `1b`, TinyLlama's, with eight heads for one key) with random weights in int8, nf4 and
 unquantized, on the device itself. Every configuration runs two micro-batches and an optimizer step, within a memory
 cap that stands for a T4. A 7B without quantization cannot fit one: its rows are measured without the cap.
-`--stock` adds the libraries' modules as the Trainer calls them. `--tiny` runs the same code on anything, measuring
-nothing without a GPU.
+`--transformers` adds that backend. `--tiny` runs the same code on anything, measuring nothing without a GPU.
 
 Peaks are torch's (`max_memory_allocated`, what training reports); `reserved_gib` is what the allocator holds for them.
 """
@@ -31,15 +30,14 @@ from torch import nn
 
 from artifacts.schema import Plan, Quantization
 from bench import reference_job
-from tasks.engine.capture import MicroBatch
-from tasks.engine.model import FusedModel
+from tasks import backends
+from tasks.backends.contract import CONTEXT_GIB, JobShape, Layout
+from tasks.backends.fused.capture import MicroBatch
+from tasks.backends.fused.model import FusedModel
+from tasks.backends.fused.speed import STEP_SECONDS
+from tasks.machines.records import Gpu
 from tasks.models.loading import quantization_config, silence_peft
-from tasks.preflight.config import JobShape
-from tasks.preflight.fused_memory import FusedMemory
-from tasks.preflight.machine import Gpu
-from tasks.preflight.memory import CONTEXT_GIB, Choice, Memory, StockMemory
-from tasks.preflight.shape import ModelShape, llama_shape
-from tasks.preflight.speed import STEP_SECONDS, step_seconds
+from tasks.models.shape import ModelShape, llama_shape
 
 GIB = 2**30
 COMMON = {"model_type": "llama", "vocab_size": 32016, "max_position_embeddings": 16384, "dtype": "float16"}
@@ -79,7 +77,7 @@ class Case:
     unpacked: int = 0
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     dropout: float = 0.0
-    engine: str = "fused"
+    backend: str = "fused"
     capped: bool = True
 
     @property
@@ -93,8 +91,8 @@ class Case:
         )
 
     @property
-    def choice(self) -> Choice:
-        return Choice(self.micro_batch, self.recomputed, self.unpacked)
+    def choice(self) -> Layout:
+        return Layout(self.micro_batch, self.recomputed, self.unpacked)
 
     @property
     def name(self) -> str:
@@ -102,7 +100,7 @@ class Case:
         more += f" unpacked {self.unpacked}" if self.unpacked else ""
         more += f" {'+'.join(self.targets)}" if self.targets != Case.targets else ""
         more += f" dropout {self.dropout}" if self.dropout else ""
-        return f"{self.shape} {self.quantization} {self.engine} {self.micro_batch} × {self.length}{more}"
+        return f"{self.shape} {self.quantization} {self.backend} {self.micro_batch} × {self.length}{more}"
 
 
 def cases(shape: str, quantization: Quantization, layers: int) -> Iterator[Case]:
@@ -133,12 +131,12 @@ def cases(shape: str, quantization: Quantization, layers: int) -> Iterator[Case]
         yield replace(base, unpacked=half // 2 + 1, recomputed=half)
 
 
-def stock_cases(shape: str, quantization: Quantization, layers: int) -> Iterator[Case]:
+def transformers_cases(shape: str, quantization: Quantization, layers: int) -> Iterator[Case]:
     """The same of the libraries' modules."""
     for micro_batch in (1, 4):
         for recomputed in (0, layers):
-            yield Case(shape, quantization, 256, micro_batch, recomputed, engine="stock")
-    yield Case(shape, quantization, 1024, 1, layers, engine="stock")
+            yield Case(shape, quantization, 256, micro_batch, recomputed, backend="transformers")
+    yield Case(shape, quantization, 1024, 1, layers, backend="transformers")
 
 
 # --- models ---------------------------------------------------------------------------------------------------
@@ -214,7 +212,7 @@ def run_fused(model: Any, case: Case) -> dict[str, Any]:
     return {"captured": batch.captured, "ms": clocked(lambda: batch.run(ids, ids, factor))}
 
 
-def run_stock(model: Any, case: Case) -> dict[str, Any]:
+def run_transformers(model: Any, case: Case) -> dict[str, Any]:
     """The libraries' forward and backward pass as TRL calls them and accelerate wraps them for fp16."""
     from accelerate.utils.operations import convert_outputs_to_fp32  # type: ignore[import-untyped]
     from trl.trainer.utils import add_fused_lm_head
@@ -289,7 +287,7 @@ def attempt(model: Any, case: Case, room: Room) -> dict[str, Any]:
     room.apply(case.capped)
     row: dict[str, Any] = {"captured": None, "ms": None, "error": None, "out_of_memory": False}
     try:
-        row |= run_fused(model, case) if case.engine == "fused" else run_stock(model, case)
+        row |= run_fused(model, case) if case.backend == "fused" else run_transformers(model, case)
     except torch.OutOfMemoryError:
         row["out_of_memory"] = True
     except Exception as error:  # one configuration must not cost the others
@@ -307,9 +305,9 @@ def attempt(model: Any, case: Case, room: Room) -> dict[str, Any]:
 
 
 def row_of(model: Any, shape: ModelShape, case: Case, room: Room) -> dict[str, Any]:
-    kind: Any = FusedMemory if case.engine == "fused" else StockMemory
     on_gpu = torch.cuda.is_available()
-    memory: Memory = kind(shape, case.job, "fp16" if on_gpu else "fp32", on_gpu=on_gpu)
+    backend = backends.get(case.backend)
+    memory = backend.memory(shape, case.job, "fp16" if on_gpu else "fp32", on_gpu=on_gpu)
     predicted, needed = memory.peak_gib(case.choice), memory.needed_gib(case.choice)
     card = torch.cuda.get_device_name() if on_gpu else "CPU"
     row = {
@@ -342,11 +340,11 @@ def predicted_ms(shape: ModelShape, case: Case) -> float | None:
         gradient_checkpointing=case.recomputed > 0,
         recomputed_layers=case.recomputed or None,
         unpacked_layers=case.unpacked,
-        engine="fused" if case.engine == "fused" else "stock",
+        backend=case.backend,
     )
     gpu = Gpu(name=torch.cuda.get_device_name(), total_gib=1, free_gib=1, capability=torch.cuda.get_device_capability())
-    seconds = step_seconds(shape, case.job, plan, gpu)
-    return None if seconds is None else 1000 * (seconds - (STEP_SECONDS if case.engine == "fused" else 0))
+    seconds = backends.get(case.backend).step_seconds(shape, case.job, plan, gpu)
+    return None if seconds is None else 1000 * (seconds - (STEP_SECONDS if case.backend == "fused" else 0))
 
 
 # --- the whole ------------------------------------------------------------------------------------------------
@@ -366,8 +364,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for name, quantization in models(arguments):
         shape = llama_shape(SHAPES[name])
         wanted = list(cases(name, quantization, shape.layers))
-        if arguments.stock and device == "cuda" and (name, quantization) != ("7b", "none"):
-            wanted = [*stock_cases(name, quantization, shape.layers), *wanted]
+        if arguments.transformers and device == "cuda" and (name, quantization) != ("7b", "none"):
+            wanted = [*transformers_cases(name, quantization, shape.layers), *wanted]
         if (name, quantization) == ("7b", "none"):
             wanted = wanted[::4]
         if arguments.tiny:
@@ -432,11 +430,11 @@ def show(row: dict[str, Any]) -> None:
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
-    for engine in ("stock", "fused"):
-        known = [row for row in rows if row["engine"] == engine and row["error_share"] is not None]
+    for backend in backends.NAMES:
+        known = [row for row in rows if row["backend"] == backend and row["error_share"] is not None]
         if known:
             worst = max(known, key=lambda row: abs(row["error_share"]))
-            lines.append(f"{engine}: {len(known)} rows, worst error {worst['error_share']:+.2%} ({worst['name']})")
+            lines.append(f"{backend}: {len(known)} rows, worst error {worst['error_share']:+.2%} ({worst['name']})")
     wrong = [row["name"] for row in rows if row["fits"] and row["out_of_memory"]]
     return [*lines, f"said to fit and did not: {', '.join(wrong) or 'none'}"]
 
@@ -445,7 +443,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cap-gib", type=float, default=14.56, help="GPU memory that stands for the card (a T4's)")
-    parser.add_argument("--stock", action="store_true", help="measure the libraries' modules too")
+    parser.add_argument("--transformers", action="store_true", help="measure the libraries' modules too")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: a test of this program")
     parser.add_argument("--limit-s", type=float, default=140, help="no configuration begins after this time")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, help="which, in this order")
@@ -467,7 +465,7 @@ def run_each(arguments: argparse.Namespace) -> None:
         part.unlink(missing_ok=True)
         left = arguments.deadline - time.perf_counter()
         command = [sys.executable, "-m", "bench.memory", "--model", model, "--out", str(part), "--limit-s", str(left)]
-        command += ["--cap-gib", str(arguments.cap_gib), *(["--stock"] if arguments.stock else [])]
+        command += ["--cap-gib", str(arguments.cap_gib), *(["--transformers"] if arguments.transformers else [])]
         subprocess.run(command, check=False)
         if part.exists():
             found = json.loads(part.read_text())
@@ -479,8 +477,8 @@ def run_each(arguments: argparse.Namespace) -> None:
 
 
 def worst(rows: list[dict[str, Any]]) -> float | None:
-    """The largest error of the fused engine's predicted peaks, as a share."""
-    errors = [abs(row["error_share"]) for row in rows if row["engine"] == "fused" and row["error_share"] is not None]
+    """The largest error of the backend fused's predicted peaks, as a share."""
+    errors = [abs(row["error_share"]) for row in rows if row["backend"] == "fused" and row["error_share"] is not None]
     return max(errors, default=None)
 
 

@@ -1,7 +1,7 @@
 """The reference job's training stage on one GPU: the libraries' modules as the reference settings spell them, against
-the fused engine, against the fastest peer, against the floor that the card's own rates set.
+the backend `fused`, against the fastest peer, against the floor that the card's own rates set.
 
-    python -m bench.training --out bench/results/training.json [--steps 200] [--stock-steps 20] [--cap-gib 14.56]
+    python -m bench.training --out bench/results/training.json [--steps 200] [--transformers-steps 20] [--cap-gib 14.56]
 
 Builds CodeLlama-7b's shape with random weights and outlier channels, takes the standard library as the code to learn,
 and runs the real training stage (a process of its own, TRL's trainer, checkpoints, event files) with memory capped to
@@ -28,7 +28,7 @@ from bench import common
 from bench.reference_job import SHAPES
 from flows.config import PipelineConfig
 from tasks import preflight
-from tasks.preflight.shape import read_shape
+from tasks.models.shape import read_shape
 
 LIBRARIES = ("torch", "triton", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
@@ -42,9 +42,9 @@ def planned(root: Path, inputs: common.Inputs, cap_gib: float) -> Any:
     return preflight.STAGE.run(config, model=inputs.model, job=job, workdir=workdir, progress=common.SILENT)
 
 
-def stock_of(plan: Plan) -> Plan:
+def transformers_of(plan: Plan) -> Plan:
     """The reference settings: batch 1 × accumulation 4, gradient checkpointing, the libraries' modules."""
-    changes = {"micro_batch": 1, "accumulation": 4, "gradient_checkpointing": True, "engine": "stock"}
+    changes = {"micro_batch": 1, "accumulation": 4, "gradient_checkpointing": True, "backend": "transformers"}
     return plan.model_copy(update=changes | {"recomputed_layers": None, "unpacked_layers": 0})
 
 
@@ -84,31 +84,33 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     inputs = common.prepare(kept, arguments.shape)
     cleared = planned(root, inputs, arguments.cap_gib)
     print(cleared.summary, flush=True)
-    engine = common.run_stage(root, "engine", cleared.plan, arguments.steps, inputs)
-    stock = common.run_stage(root, "stock", stock_of(cleared.plan), arguments.stock_steps, inputs)
+    fused = common.run_stage(root, "fused", cleared.plan, arguments.steps, inputs)
+    transformers = common.run_stage(
+        root, "transformers", transformers_of(cleared.plan), arguments.transformers_steps, inputs
+    )
     record: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "card": "CPU",
         "versions": {name: version(name) for name in LIBRARIES if _installed(name)},
         "cap_gib": arguments.cap_gib,
-        "stock_step_ms": stock["step_ms"],
-        "engine_step_ms": engine["step_ms"],
-        "stock_over_engine": round(stock["step_ms"] / engine["step_ms"], 1),
+        "transformers_step_ms": transformers["step_ms"],
+        "fused_step_ms": fused["step_ms"],
+        "transformers_over_fused": round(transformers["step_ms"] / fused["step_ms"], 1),
         "unsloth_step_ms": None,
-        "unsloth_over_engine": None,
-        "engine_peak_gib": engine["peak_gib"],
+        "unsloth_over_fused": None,
+        "fused_peak_gib": fused["peak_gib"],
         "predicted_peak_gib": cleared.prediction.peak_gib,
-        "stage_200_steps_s": engine["stage_s"] if arguments.steps == 200 else None,
+        "stage_200_steps_s": fused["stage_s"] if arguments.steps == 200 else None,
         "quantizing_once_s": inputs.quantizing_seconds,
         "memory_prediction_worst_error": _worst(arguments.memory),
-        "rows": [engine, stock],
+        "rows": [fused, transformers],
     }
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")  # whatever comes later, this is measured
     if arguments.peers:
         found = peers(root, kept / f"model-{arguments.shape}", arguments.peers, arguments.cap_gib)
         fastest = best(found)
         record["unsloth_step_ms"] = fastest
-        record["unsloth_over_engine"] = round(fastest / engine["step_ms"], 2) if fastest else None
+        record["unsloth_over_fused"] = round(fastest / fused["step_ms"], 2) if fastest else None
         record["rows"] += found
     if common.on_gpu():
         import torch
@@ -150,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where to write the figures (JSON)")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--stock-steps", type=int, default=20)
+    parser.add_argument("--transformers-steps", type=int, default=20)
     parser.add_argument("--cap-gib", type=float, default=14.56, help="GPU memory that a run may use (a T4's)")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
     parser.add_argument("--keep", type=Path, help="a folder for the model and the texts, to be used again")

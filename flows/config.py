@@ -19,6 +19,7 @@ from artifacts.paths import shown
 from artifacts.redaction import secret_settings
 from flows import recipes
 from flows.recipes import text
+from tasks.backends.contract import JobShape
 from tasks.evaluation import NAMES, EvaluationConfig
 from tasks.execution import ExecutionConfig
 from tasks.exporting import ExportingConfig
@@ -26,7 +27,6 @@ from tasks.gate import GateConfig
 from tasks.generation import GenerationConfig
 from tasks.models.base_model import ModelConfig
 from tasks.preflight import PreflightConfig
-from tasks.preflight.config import JobShape
 from tasks.reporting import ReportingConfig
 from tasks.running.mapping import WorkersConfig
 from tasks.sampling import KeptConfig, SamplingConfig
@@ -103,7 +103,7 @@ class PipelineConfig(Config):
             micro_batch=training.micro_batch,
             gradient_checkpointing=training.gradient_checkpointing,
             processes=training.processes,
-            engine=training.engine,
+            backend=training.backend,
             max_steps=training.max_steps,
             sample_files=self.sampling.files,
             exports_merged=self.exporting.merged,

@@ -47,8 +47,8 @@ from tasks import (
     training,
 )
 from tasks.gate import promotion
+from tasks.machines.probe import probe
 from tasks.models import base_model
-from tasks.preflight.probe import probe
 from tasks.running import dashboard, policy
 from tasks.running.gpu_lock import GpuLock, name_of_card
 from tasks.running.policy import Run

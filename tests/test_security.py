@@ -32,7 +32,7 @@ from tasks import preflight
 from tasks.models import base_model
 from tasks.models.base_model import ModelConfig, locate
 from tasks.models.loading import load_base
-from tasks.preflight.shape import read_shape
+from tasks.models.shape import read_shape
 from tasks.sampling import SamplingConfig, run_sampling
 from tasks.training.checkpoints import Checkpoints
 from tests.conftest import BASE_MODEL

@@ -12,7 +12,7 @@ only: no tensors, no behaviour beyond small sums.
     evaluation  how base and tuned compare, and the report on all of it
 """
 
-from artifacts.schema.base import Engine, Handle, Place, Quantization, Record
+from artifacts.schema.base import Handle, Place, Quantization, Record
 from artifacts.schema.data import DatasetSample, FunnelStep, KeptSample, SplitSize, TokenizedDataset, TokenizedSplit
 from artifacts.schema.evaluation import (
     Breakdown,
@@ -46,7 +46,6 @@ __all__ = [
     "Completion",
     "DatasetSample",
     "Domain",
-    "Engine",
     "EvaluationReport",
     "Executions",
     "ExportedModel",

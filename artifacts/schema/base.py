@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Quantization = Literal["int8", "nf4", "none"]
-Engine = Literal["stock", "fused"]
 Place = Annotated[str, StringConstraints(pattern=r"^[\w-][^/\x00]*/[\w-][^/\x00]*$")]
 """Of an artifact in the store, `<stage>/<key>`: a record of one leads nowhere else."""
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from artifacts.schema.base import Engine, Handle, Quantization, Record
+from artifacts.schema.base import Handle, Quantization, Record
 
 Domain = Literal["held_out", "kept"]
 """Where an item is from: the run's own held-out repositories, or code from outside what was trained on."""
@@ -15,7 +15,7 @@ Domain = Literal["held_out", "kept"]
 class GenerationSpeed(Record):
     """How fast greedy answers were made: a reading, by wall time, start-up included."""
 
-    engine: Engine
+    backend: str
     """What computed them: the plan's, unless it could not."""
     tokens_per_second: float
     completions_per_second: float

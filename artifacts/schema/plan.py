@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from artifacts import digest
-from artifacts.schema.base import Engine, Handle, Record
+from artifacts.schema.base import Handle, Record
 
 
 class Plan(Record):
@@ -25,9 +25,9 @@ class Plan(Record):
     recomputed_layers: int | None = None
     """How many, from the first, when not all of them."""
     unpacked_layers: int = 0
-    """Layers, from the first, whose frozen weights are kept in 16 bits because there is memory for it (`fused`)."""
-    engine: Engine = "stock"
-    """`fused`: codetune's own forward and backward pass on the same weights; `stock`: the libraries' modules."""
+    """Layers, from the first, whose frozen weights are kept in 16 bits because there is memory for it."""
+    backend: str
+    """What computes: a name of `tasks.backends`."""
     gpu_memory_gib: float | None = None
     """What the process may take of the card, GiB; None for all of it."""
     processes: int = 1
@@ -102,7 +102,7 @@ class PreflightReport(Handle):
     def summary(self) -> str:
         plan = self.plan
         return (
-            f"{self.machine}: {plan.precision}, {'fused engine, ' if plan.engine == 'fused' else ''}"
+            f"{self.machine}: {plan.precision}, backend {plan.backend}, "
             f"batch {plan.batch_in_words}, {plan.checkpointing_in_words}, "
             f"{self.prediction.peak_gib:.1f} GiB expected"
         )

@@ -98,8 +98,8 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
         " rapidfuzz's `ratio`."
     )
     if handle.generation:
-        made = {"fused": "the engine", "stock": "the libraries' modules"}[handle.generation.engine]
-        caption += f" Answers were made by {made} at {handle.generation.summary}."
+        made = handle.generation
+        caption += f" Answers were made by the backend {made.backend} at {made.summary}."
     return caption
 
 

@@ -12,15 +12,16 @@ from artifacts.errors import InputError
 from artifacts.lineage import LARGEST, LINEAGE
 from artifacts.lines import first_line, lines_of, without_end
 from artifacts.schema import Plan, Quantization
+from tasks import backends
 from tasks.models.adapter_files import check_finite, read_adapter
 from tasks.models.base_model import ModelConfig, check_unchanged, fetch, locate
 from tasks.models.files import ADAPTER_CONFIG
+from tasks.models.healing import beginning_with, healed
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode_bytes
 from tasks.tokenization.config import context_length, usable_tokenizer
-from tasks.tokenization.healing import beginning_with, healed
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode_bytes
 
 if TYPE_CHECKING:
-    from tasks.generation.sides import Computing
+    from tasks.backends.contract import Computing
     from tasks.generation.suites import Prompt
 
 LARGEST_FILE = 1 << 30
@@ -119,7 +120,7 @@ def complete(folder: Path, question: CompletionRequest, *, new_tokens: int, quan
     """
     import torch
 
-    from tasks.generation.answers import Decoding
+    from tasks.backends.contract import Decoding
     from tasks.generation.models import Pair
     from tasks.generation.suites import line_breaks
 
@@ -146,10 +147,17 @@ def complete(folder: Path, question: CompletionRequest, *, new_tokens: int, quan
     if question.single_line:
         ends |= line_breaks(tokenizer)
     first = [beginning_with(tokenizer, prompt.start)]
-    decoding = Decoding(1, new_tokens + bool(prompt.start), frozenset(ends), tokenizer.ids.get("<unk>", 0), first=first)
+    decoding = Decoding(1, new_tokens + bool(prompt.start), frozenset(ends), first=first)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = "fp16" if device == "cuda" else "fp32"
-    plan = Plan(device=device, precision=precision, micro_batch=1, accumulation=1, gradient_checkpointing=False)
+    plan = Plan(
+        device=device,
+        precision=precision,
+        micro_batch=1,
+        accumulation=1,
+        gradient_checkpointing=False,
+        backend=backends.NAMES[-1],
+    )
     pair = Pair(fetch(model), folder / "adapter", quantization, plan, len(prompt.ids) + decoding.max_new_tokens)
     answers = {}
     for side in ("base", "tuned"):

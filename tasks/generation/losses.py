@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Domain
 from tasks.generation.suites import HeldOutFile, spread
+from tasks.models.vocabulary import CodeTokenizer, encode_batch
 from tasks.tokenization.chunks import Framing, TokenizedFile, causal_chunks
-from tasks.tokenization.vocabulary import CodeTokenizer, encode_batch
 
 if TYPE_CHECKING:
     import torch
 
-    from tasks.generation.sides import Computing
+    from tasks.backends.contract import Computing
 
 LOGIT_ROWS = 4096
 """Most positions in one forward pass: their logits in fp32 take half a GiB with a vocabulary of 32,000."""

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from artifacts.schema import Engine, Plan, Quantization
+from artifacts.schema import Plan, Quantization
+from tasks import backends
+from tasks.backends.contract import Computing, Inference
 from tasks.models.loading import attach_adapter, load_base
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-
-    from tasks.engine.decoding import Decoder
-    from tasks.generation.sides import Computing
-
-log = logging.getLogger(__name__)
 
 Side = Literal["base", "again", "tuned"]
 SIDES: tuple[Side, ...] = ("base", "again", "tuned")
@@ -33,47 +26,26 @@ class Pair:
     """
 
     def __init__(self, folder: Path, adapter: Path, quantization: Quantization, plan: Plan, length: int) -> None:
-        self._tuned: PeftModel | None = attach_adapter(load_base(folder, quantization, plan), adapter)
-        self._decoder = _decoder(self._tuned, length) if plan.engine == "fused" else None
-        self.engine: Engine = "fused" if self._decoder else "stock"
+        tuned = attach_adapter(load_base(folder, quantization, plan), adapter)
+        self._inference: Inference | None = None
+        for backend in (backends.get(plan.backend), backends.BACKENDS[-1]):
+            if found := backend.inference(tuned, length):
+                self.backend, self._inference = backend.name, found
+                break
 
-    @contextmanager
-    def side(self, side: Side) -> Iterator[Computing]:
-        """One of them, until the block ends.
-
-        Switched off, a LoRA layer calls its base layer and nothing else (`peft.tuners.lora.layer.Linear.forward`), so
-        base computes exactly what a model without adapter does.
-        """
-        from tasks.generation.sides import Fused, Stock
-
-        assert self._tuned is not None, "the models were released"
-        if self._decoder:
-            yield Fused(self._decoder, adapted=side == "tuned")
-            return
-        with ExitStack() as stack:
-            if side != "tuned":
-                stack.enter_context(self._tuned.disable_adapter())
-            yield Stock(self._tuned.get_base_model())
+    def side(self, side: Side) -> AbstractContextManager[Computing]:
+        """One of them, until the block ends."""
+        assert self._inference is not None, "the models were released"
+        return self._inference.side(adapted=side == "tuned")
 
     def release(self) -> None:
         """Give the memory back."""
         import torch
 
-        self._tuned = self._decoder = None
+        self._inference = None
         gc.collect()  # peft's wrappers hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _decoder(tuned: PeftModel, length: int) -> Decoder | None:
-    """The engine on this model; None where it cannot run it."""
-    from tasks.engine.decoding import Decoder, unsupported
-
-    reason = unsupported(tuned)
-    if reason:
-        log.info("evaluated with the libraries' modules instead of the engine: %s", reason)
-        return None
-    return Decoder(tuned, length)
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from tasks import functional
 from tasks.functional import Problem, Suite
 from tasks.generation.config import GenerationConfig
 from tasks.generation.suites import Item
-from tasks.tokenization.healing import healed
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, encode, fim_prompt
+from tasks.models.healing import healed
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, encode, fim_prompt
 
 FIELD = "generation.functional"
 _INSTRUCT = "-instruct"

@@ -12,7 +12,6 @@ from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import (
     DatasetSample,
-    Engine,
     ExportedModel,
     Generations,
     GenerationSpeed,
@@ -27,9 +26,9 @@ from tasks.generation.problems import Asked
 from tasks.generation.view import sections
 from tasks.generation.work import TITLES, Measured, Work, rows
 from tasks.models.base_model import ModelReference, fetch
+from tasks.models.vocabulary import CodeTokenizer, load_tokenizer
 from tasks.running.stage import Stage
 from tasks.tokenization.config import context_length, knows_instructions
-from tasks.tokenization.vocabulary import CodeTokenizer, load_tokenizer
 
 LOSS_COLUMNS = {
     **dict.fromkeys(("domain", "repo", "path", "language"), "string"),
@@ -110,21 +109,21 @@ def run_generation(
         contaminated=screened.found,
         looked_at=screened.looked_at,
         functional=tuple(one.record for one in asked),
-        speed=_speed(measured.values(), pair.engine),
+        speed=_speed(measured.values(), pair.backend),
     )
 
 
-def _speed(sides: Collection[Measured], engine: Engine) -> GenerationSpeed | None:
+def _speed(sides: Collection[Measured], backend: str) -> GenerationSpeed | None:
     """Of all answers of all sides; None when there were none."""
     seconds = sum(side.seconds for side in sides)
     if not seconds:
         return None
     speed = GenerationSpeed(
-        engine=engine,
+        backend=backend,
         tokens_per_second=sum(side.tokens for side in sides) / seconds,
         completions_per_second=sum(side.completions for side in sides) / seconds,
     )
-    log.info("greedy answers, %s: %s", engine, speed.summary)
+    log.info("greedy answers, %s: %s", backend, speed.summary)
     return speed
 
 

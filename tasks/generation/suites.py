@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 from artifacts.errors import InputError
 from artifacts.schema import Domain
-from tasks.tokenization.healing import healed
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode, encode, fim_prompt
+from tasks.models.healing import healed
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode, encode, fim_prompt
 
 if TYPE_CHECKING:
     from tasks.generation.config import GenerationConfig

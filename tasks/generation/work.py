@@ -10,13 +10,13 @@ from typing import Any
 from artifacts.errors import InputError
 from artifacts.lines import first_line
 from artifacts.progress import Progress
+from tasks.backends.contract import Decoding
 from tasks.generation import losses, suites
-from tasks.generation.answers import Decoding
 from tasks.generation.config import GenerationConfig
 from tasks.generation.models import SIDES, Pair, Side
 from tasks.generation.problems import Asked
-from tasks.tokenization.healing import beginning_with
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode_bytes
+from tasks.models.healing import beginning_with
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode_bytes
 
 TITLES = {"line": "completing lines", "fim": "filling in lines", "block": "filling in blocks"}
 
@@ -95,13 +95,12 @@ class Work:
         single = suite in ("line", "fim")
         breaks = suites.line_breaks(tokenizer) if single else set()
         ends = {index for index in (tokenizer.eos, _end_of_middle(tokenizer)) if index is not None}
-        pad = tokenizer.ids.get("<unk>", 0)
         asked = self.functional.get(suite)
         start = starts[0] if len({*starts}) == 1 else None
         # Asked of an answer without its prompt, so not where answers begin with different ends of prompts.
         ended = (lambda ids: asked.ended(self._decode(ids, start))) if asked and start is not None else None
         first = [beginning_with(tokenizer, one) for one in starts]
-        return Decoding(self.config.batch_size, self._limit(suite), frozenset(breaks | ends), pad, ended, first)
+        return Decoding(self.config.batch_size, self._limit(suite), frozenset(breaks | ends), ended, first)
 
     def _text(self, item: suites.Item, answer: list[int]) -> str:
         text = self._decode(answer, item.start)

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from artifacts import digest, variables
+from artifacts import variables
 from artifacts.configuration import NUMBER, Config, Real, Whole
-from artifacts.schema import Quantization, Record
 
 CAP_VARIABLE = "CODETUNE_GPU_MEMORY_GIB"
 MOST_GIB = 100_000
@@ -36,39 +35,3 @@ class PreflightConfig(Config):
     cpu_max_parameters: Whole = Field(500_000_000, gt=0, le=10**12)
     """Largest model, in parameters, that is trained without a GPU: with 500M a step of 1,024 tokens takes about 12 s
     on 2 cores."""
-
-
-class JobShape(Record):
-    """What will be trained and how large it is, without the data."""
-
-    quantization: Quantization = "int8"
-    lora_rank: int = 8
-    lora_target_modules: tuple[str, ...] = ("q_proj", "v_proj")
-    """Names as PEFT takes them: the end of a module's dotted name. `("all-linear",)` for every linear layer."""
-    lora_dropout: float = 0.0
-    """Share of an adapter's inputs that is dropped in training."""
-    max_length: int = 256
-    """Tokens in a sequence."""
-    format: Literal["causal", "fim", "instruct"] = "causal"
-    effective_batch: int = 4
-    """Sequences in one optimizer step."""
-    micro_batch: int | Literal["auto"] = "auto"
-    gradient_checkpointing: bool | Literal["auto"] = "auto"
-    processes: int | Literal["auto"] = 1
-    """Processes that train together."""
-    engine: Literal["auto", "stock", "fused"] = "auto"
-    max_steps: int = 200
-    """Optimizer steps."""
-    sample_files: int = 2000
-    """Source files that sampling will write to the store."""
-    exports_merged: bool = True
-    """Whether the merged fp16 model will be written."""
-
-    @property
-    def fingerprint(self) -> str:
-        return digest.of_json(self.model_dump(mode="json"))
-
-    @property
-    def step_tokens(self) -> int:
-        """Tokens in one optimizer step, padding included."""
-        return self.effective_batch * self.max_length

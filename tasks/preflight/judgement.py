@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 from artifacts.errors import PreflightRefused
 from artifacts.schema import Check, Plan, Prediction
-from tasks.preflight.config import JobShape, PreflightConfig
-from tasks.preflight.machine import GIB, Gpu, MachineProbe
-from tasks.preflight.memory import Choice, StockMemory
+from tasks.backends.contract import QUANTIZED_BYTES, JobShape, Layout
+from tasks.machines.records import GIB, Gpu, MachineProbe
+from tasks.models.shape import ModelShape
+from tasks.preflight.config import PreflightConfig
 from tasks.preflight.planning import PlanningInput, choice_of, make_plan
-from tasks.preflight.shape import ModelShape
 
 MINIMUM_CAPABILITY = {"int8": (7, 5), "nf4": (6, 0), "none": (6, 0)}
 """bitsandbytes' own table (its installation guide, 0.50): LLM.int8() 7.5, NF4 6.0."""
@@ -22,9 +22,6 @@ MINIMUM_CAPABILITY = {"int8": (7, 5), "nf4": (6, 0), "none": (6, 0)}
 BF16_CAPABILITY = (8, 0)
 HOT_C = 83
 """Where data-centre cards begin to lower their clocks, °C."""
-
-QUANTIZED_BYTES = {"int8": 1, "nf4": 0.5 + 4 / 64}
-"""Bytes per weight of a quantized linear layer; the scales of int8, one a row, do not count."""
 
 FILE_BYTES = 40_000
 """A sampled source file in the store: its text and its tokens, both on the large side."""
@@ -181,8 +178,8 @@ def _why_no_gpu(question: PlanningInput) -> str:
 def _cost_on_cpu(question: PlanningInput) -> str:
     """Why a large model is not trained on a CPU, in figures."""
     job, shape, probe = question.job, question.shape, question.probe
-    smallest = Choice(1, shape.layers)
-    peak = StockMemory(shape, job, "fp32", on_gpu=False).peak_gib(smallest)
+    smallest = Layout(1, shape.layers)
+    peak = question.memory.peak_gib(smallest)
     hours = (question.step_seconds(smallest) or 0) * job.max_steps / 3600
     return (
         f"on the CPU a model of {shape.parameters / 1e9:.1f}B parameters would need {peak:.0f} of "

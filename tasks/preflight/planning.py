@@ -1,4 +1,4 @@
-"""From the machine and the job to the plan: device, precision, engine, micro-batch, checkpointing, unpacked layers.
+"""From the machine and the job to the plan: device, precision, backend, micro-batch, checkpointing, unpacked layers.
 
 The plan depends on what a machine *has*, never on what happens to be free: the same job on the same machine gets the
 same plan, and with it the same bits. Whether enough is free is checked afterwards.
@@ -11,16 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from artifacts.errors import InputError, PreflightRefused
-from artifacts.schema import Engine, Plan
-from tasks.preflight.config import JobShape, PreflightConfig
-from tasks.preflight.fused_memory import FusedMemory
-from tasks.preflight.machine import Gpu, MachineProbe
-from tasks.preflight.memory import Choice, Memory, Precision, StockMemory
-from tasks.preflight.shape import ModelShape
-from tasks.preflight.speed import step_seconds
-
-FUSED_CAPABILITY = (7, 5)
-"""The oldest cards that the fused engine's kernels were compiled for: T4."""
+from artifacts.schema import Plan
+from tasks import backends
+from tasks.backends.contract import Backend, JobShape, Layout, Memory, Precision
+from tasks.machines.records import Gpu, MachineProbe
+from tasks.models.shape import ModelShape
+from tasks.preflight.config import PreflightConfig
 
 UNPACKED_SHARE = 0.8
 """Of the card's memory: layers are kept in 16 bits while the predicted peak stays below. They save a little time, so
@@ -55,26 +51,14 @@ class PlanningInput:
 
     @property
     def memory(self) -> Memory:
-        kind = FusedMemory if self.engine == "fused" else StockMemory
-        return kind(self.shape, self.job, self.precision, on_gpu=self.gpu is not None)
+        return self.backend.memory(self.shape, self.job, self.precision, on_gpu=self.gpu is not None)
 
     @property
-    def engine(self) -> Engine:
-        """Who computes. On a CPU the libraries do unless the configuration says otherwise."""
-        if self.job.engine != "auto":
-            return self.job.engine
-        return "stock" if self.gpu is None or self.not_fused else "fused"
-
-    @property
-    def not_fused(self) -> str:
-        """Why the fused engine cannot do the job; empty when it can."""
-        if self.shape.not_fused:
-            return self.shape.not_fused
-        if self.shape.adapts_other_modules(self.job.lora_target_modules):
-            return "it trains adapters on the linear layers of attention and MLP only"
-        if self.gpu is not None and self.gpu.capability < FUSED_CAPABILITY:
-            return f"its kernels need compute capability 7.5, the {self.gpu.name} has less"
-        return ""
+    def backend(self) -> Backend:
+        """What computes. On a CPU the last one does unless the configuration says otherwise."""
+        if self.gpu is None and self.job.backend == "auto":
+            return backends.BACKENDS[-1]
+        return backends.choose(self.shape, self.job, self.gpu)
 
     @property
     def precision(self) -> Precision:
@@ -100,10 +84,10 @@ class PlanningInput:
         """Memory that what is needed must fit into."""
         return self.card_gib * (1 - self.config.headroom)
 
-    def fits(self, choice: Choice) -> bool:
+    def fits(self, choice: Layout) -> bool:
         return self.memory.needed_gib(choice) <= self.budget_gib
 
-    def plan(self, choice: Choice) -> Plan:
+    def plan(self, choice: Layout) -> Plan:
         """The plan that lays out the work like this."""
         partly = 0 < choice.recomputed < self.shape.layers
         return Plan(
@@ -114,19 +98,19 @@ class PlanningInput:
             gradient_checkpointing=choice.recomputed > 0,
             recomputed_layers=choice.recomputed if partly else None,
             unpacked_layers=choice.unpacked,
-            engine=self.engine,
+            backend=self.backend.name,
             gpu_memory_gib=self.config.gpu_memory_gib if self.gpu else None,
             processes=self.processes,
         )
 
-    def step_seconds(self, choice: Choice) -> float | None:
-        return step_seconds(self.shape, self.job, self.plan(choice), self.gpu or self.probe.cpus)
+    def step_seconds(self, choice: Layout) -> float | None:
+        return self.backend.step_seconds(self.shape, self.job, self.plan(choice), self.gpu or self.probe.cpus)
 
 
-def choice_of(plan: Plan, layers: int) -> Choice:
+def choice_of(plan: Plan, layers: int) -> Layout:
     """How a plan lays out the work of a model with so many layers."""
     recomputed = layers if plan.recomputed_layers is None else plan.recomputed_layers
-    return Choice(plan.micro_batch, recomputed if plan.gradient_checkpointing else 0, plan.unpacked_layers)
+    return Layout(plan.micro_batch, recomputed if plan.gradient_checkpointing else 0, plan.unpacked_layers)
 
 
 def make_plan(question: PlanningInput) -> Plan:
@@ -134,26 +118,16 @@ def make_plan(question: PlanningInput) -> Plan:
     what memory is left.
 
     Raises:
-        InputError: the configured micro-batch does not divide the effective batch, or the engine does not know the
-            model.
+        InputError: the configured micro-batch does not divide the effective batch, or the configured backend cannot do
+            the job.
         PreflightRefused: nothing fits, or not what is configured.
     """
-    _check_engine(question)
     sizes = _micro_batches(question)
     fitting = [choice for size in sizes if (choice := _least_recomputed(question, size))]
     if not fitting:
         smallest = max(_recomputations(question))
-        raise _too_large(question, Choice(min(sizes), smallest))
-    return question.plan(_with_unpacked(question, _fastest(question, fitting)))
-
-
-def _check_engine(question: PlanningInput) -> None:
-    if question.engine == "fused" and question.not_fused:
-        raise InputError(
-            f"the fused engine cannot do this job: {question.not_fused}",
-            field="training.engine",
-            remedy="set training.engine=auto, which leaves it to the libraries' own modules",
-        )
+        raise _too_large(question, Layout(min(sizes), smallest))
+    return question.plan(_with_unpacked(question, question.backend.fastest(fitting, question.step_seconds)))
 
 
 def _micro_batches(question: PlanningInput) -> list[int]:
@@ -181,31 +155,23 @@ def _recomputations(question: PlanningInput) -> Sequence[int]:
     layers, wanted = question.shape.layers, question.job.gradient_checkpointing
     if wanted != "auto":
         return [layers if wanted else 0]
-    return range(layers + 1) if question.engine == "fused" else [0, layers]
+    return question.backend.checkpointing(layers)
 
 
-def _least_recomputed(question: PlanningInput, micro_batch: int) -> Choice | None:
-    choices = (Choice(micro_batch, recomputed) for recomputed in _recomputations(question))
+def _least_recomputed(question: PlanningInput, micro_batch: int) -> Layout | None:
+    choices = (Layout(micro_batch, recomputed) for recomputed in _recomputations(question))
     return next((choice for choice in choices if question.fits(choice)), None)
 
 
-def _fastest(question: PlanningInput, choices: Sequence[Choice]) -> Choice:
-    """By the time model; the largest micro-batch where that does not know the card, and with the stock engine, whose
-    time goes by passes."""
-    if question.engine == "stock":
-        return choices[0]
-    return min(choices, key=lambda choice: question.step_seconds(choice) or 0)  # the first of equals
-
-
-def _with_unpacked(question: PlanningInput, choice: Choice) -> Choice:
-    if question.engine == "stock" or question.gpu is None or question.job.quantization == "none":
+def _with_unpacked(question: PlanningInput, choice: Layout) -> Layout:
+    if not question.backend.keeps_dequantized or question.gpu is None or question.job.quantization == "none":
         return choice
     limit = UNPACKED_SHARE * question.card_gib
     more = (replace(choice, unpacked=number) for number in range(question.shape.layers, 0, -1))
     return next((one for one in more if question.memory.peak_gib(one) <= limit and question.fits(one)), choice)
 
 
-def _too_large(question: PlanningInput, choice: Choice) -> PreflightRefused:
+def _too_large(question: PlanningInput, choice: Layout) -> PreflightRefused:
     job = question.job
     need = question.memory.needed_gib(choice)
     where = "the machine" if question.gpu is None else f"the {question.gpu.name}"
@@ -218,15 +184,15 @@ def _too_large(question: PlanningInput, choice: Choice) -> PreflightRefused:
     )
 
 
-def _savings(question: PlanningInput, choice: Choice) -> list[str]:
+def _savings(question: PlanningInput, choice: Layout) -> list[str]:
     """Changes to the configuration that would make it fit."""
     job = question.job
     candidates: list[tuple[str, dict[str, Any]]] = []
     if choice.micro_batch > 1 or not choice.recomputed:
         setting = "set training.micro_batch=auto and training.gradient_checkpointing=auto"
         candidates.append((setting, {"micro_batch": "auto", "gradient_checkpointing": "auto"}))
-    if job.engine == "stock" and question.gpu is not None and not question.not_fused:
-        candidates.append(("set training.engine=auto", {"engine": "auto"}))
+    if job.backend != "auto":
+        candidates.append(("set training.backend=auto", {"backend": "auto"}))
     if job.quantization != "nf4":
         candidates.append(("set training.quantization=nf4", {"quantization": "nf4"}))
     if job.max_length > 64:

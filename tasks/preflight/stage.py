@@ -9,11 +9,12 @@ from pathlib import Path
 from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import Progress
 from artifacts.schema import Check, PreflightReport
+from tasks.backends.contract import JobShape
+from tasks.machines.probe import probe
 from tasks.models.base_model import ModelReference, stored_tensors, wrong_weights
-from tasks.preflight.config import JobShape, PreflightConfig
+from tasks.models.shape import ModelShape, read_shape
+from tasks.preflight.config import PreflightConfig
 from tasks.preflight.judgement import judge
-from tasks.preflight.probe import probe
-from tasks.preflight.shape import ModelShape, read_shape
 from tasks.preflight.view import sections
 from tasks.running.stage import Stage
 from tasks.tokenization import check_tokenization

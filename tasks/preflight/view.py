@@ -6,7 +6,6 @@ from artifacts.escaping import quoted
 from artifacts.presentation import Section, Table, Text, duration
 from artifacts.schema import Plan, Prediction, PreflightReport
 
-ENGINES = {"fused": "the fused engine", "stock": "the libraries' modules"}
 MARKS = {"ok": "✓ ok", "warning": "! warning", "refused": "✗ refused"}
 
 
@@ -33,7 +32,7 @@ def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
         ("arithmetic", plan.precision),
         ("sequences at once × accumulated", plan.batch_in_words),
         ("gradient checkpointing", _checkpointing(plan)),
-        ("computed by", ENGINES[plan.engine]),
+        ("backend", plan.backend),
     )
     if plan.unpacked_layers:
         rows += (("weights kept in 16 bits", _layers(plan.unpacked_layers)),)

@@ -35,7 +35,7 @@ def name_of_card() -> str | None:
         return named
     import pynvml
 
-    from tasks.preflight.probe import visible
+    from tasks.machines.probe import visible
 
     try:
         pynvml.nvmlInit()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode_bytes, encode, encode_batch
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode_bytes, encode, encode_batch
 
 
 @dataclass(frozen=True)

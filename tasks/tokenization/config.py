@@ -12,7 +12,7 @@ from artifacts.configuration import Config, Seed, Share, Size, Tokens, Unkeyed
 from artifacts.errors import InputError
 from tasks.models.architecture import read_config
 from tasks.models.base_model import ModelReference
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, load_tokenizer, try_out
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, load_tokenizer, try_out
 
 Format = Literal["causal", "fim", "instruct"]
 

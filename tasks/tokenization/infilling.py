@@ -17,8 +17,8 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode_bytes, encode
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_end, cut
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode_bytes, encode
 
 Span = tuple[int, int]
 Drawing = Callable[[str, list[Span], random.Random], Span]

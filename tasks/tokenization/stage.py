@@ -14,13 +14,13 @@ from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, TokenizedDataset, TokenizedSplit
 from tasks.models.base_model import ModelReference
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, encode_batch, load_tokenizer
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, instruct_chunks
 from tasks.tokenization.config import Format, TokenizationConfig, check_tokenization
 from tasks.tokenization.infilling import Infilling
 from tasks.tokenization.view import sections
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, encode_batch, load_tokenizer
 
 if TYPE_CHECKING:
     import pyarrow as pa

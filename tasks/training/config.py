@@ -10,9 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from artifacts.configuration import Batch, Config, Real, Seed, Steps, Threads, Unkeyed, Whole
 from artifacts.errors import InputError
 from artifacts.schema import Quantization
+from tasks.backends import BackendName
+from tasks.models.shape import ALL_LINEAR
 
-ALL_LINEAR = "all-linear"
-"""PEFT's name for every linear layer but the output head."""
 NOT_ADAPTED = ("lm_head", "embed_tokens", "wte", "wpe", "embed_in", "embed_out")
 """Embeddings and output layers by the names that families give them: they are neither quantized nor adapted."""
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
@@ -63,9 +63,8 @@ class TrainingConfig(Config):
     processes: Annotated[Threads, Field(strict=True)] | Literal["auto"] = Unkeyed(1)
     """Processes that train together, each on a GPU of its own (on a CPU, with `cpu_threads` threads each) and on its
     share of every batch: they must divide the effective batch. `auto`: as many visible GPUs as divide it."""
-    engine: Literal["auto", "stock", "fused"] = Unkeyed("auto")
-    """Who computes: `fused` is codetune's own forward and backward pass, many times faster on a GPU; `stock` leaves it
-    to transformers, PEFT and bitsandbytes as they are. `auto`: `fused` on a GPU for the models that it knows."""
+    backend: BackendName = Unkeyed("auto")
+    """What computes: a backend by its name. `auto`: preflight takes the fastest that can do the job."""
     learning_rate: Real = Field(2e-4, ge=1e-9, le=1)
     """Highest learning rate, reached after the warm-up."""
     max_steps: Steps = 200

@@ -13,12 +13,15 @@ import torch
 
 from artifacts.errors import InputError
 from artifacts.reading import blamed_on
+from artifacts.schema import Plan
+from tasks import backends
 from tasks.models.libraries import import_bitsandbytes
 from tasks.models.loading import load_base, silence_peft
-from tasks.training import ranks
+from tasks.models.shape import ALL_LINEAR
+from tasks.processes import ranks
 from tasks.training.batches import FILLER, Batches
 from tasks.training.checkpoints import Checkpoints, step_of
-from tasks.training.config import ALL_LINEAR, NOT_ADAPTED
+from tasks.training.config import NOT_ADAPTED
 from tasks.training.fallback import out_of_memory
 from tasks.training.messages import RESULT, Sender, Spec
 from tasks.training.readings import Readings
@@ -30,10 +33,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def import_libraries() -> None:
+def import_libraries(plan: Plan) -> None:
     """Import what training needs: seconds."""
     import_bitsandbytes()
-    from tasks.training import fused, trainer  # noqa: F401
+    from tasks.training import trainer  # noqa: F401
+
+    backends.get(plan.backend).stepping(plan, layers=1)
 
 
 def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
@@ -74,12 +79,11 @@ def _optimize(trainer: AdapterTrainer, start: Path | None) -> None:
 
 def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> AdapterTrainer:
     """The trainer with model, data and everything that watches it."""
-    import_libraries()
+    import_libraries(spec.plan)
     from transformers import AutoTokenizer, PrinterCallback, set_seed
     from transformers.utils import logging as transformers_logging
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from tasks.training.fused import FusedEngine
     from tasks.training.trainer import AdapterTrainer, EventFiles, Reporter
 
     # Its records go to our handler like everybody's, not to a stream of their own.
@@ -97,13 +101,14 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     if "tensorboard" in config.trackers and ranks.rank() == 0:
         callbacks.append(EventFiles(workdir / RESULT / "tensorboard"))
     set_seed(config.seed)  # TRL 1.12 does so only after it has made the adapter
+    stepping = backends.get(spec.plan.backend).stepping(spec.plan, model.config.num_hidden_layers)
     trainer = AdapterTrainer(
-        engine=FusedEngine(spec.plan, model.config.num_hidden_layers) if spec.plan.engine == "fused" else None,
+        stepping=stepping,
         batches=batches,
         checkpoints=Checkpoints(workdir / "checkpoints"),
         readings=Readings(spec.plan),
         model=model,
-        args=_arguments(spec, workdir),
+        args=_arguments(spec, workdir, own_passes=stepping is not None),
         train_dataset=batches.dataset(),
         processing_class=tokenizer,
         # every micro-batch has the same shape: max_length is the only multiple of it that a chunk needs
@@ -140,14 +145,14 @@ def write_metrics(records: list[dict[str, Any]], file: Path) -> None:
     pq.write_table(pa.Table.from_pylist(finite, schema), file)
 
 
-def _arguments(spec: Spec, workdir: Path) -> Any:
+def _arguments(spec: Spec, workdir: Path, *, own_passes: bool) -> Any:
     """Everything that decides something is set: TRL's defaults differ from transformers' and change (bf16 is on unless
     fp16 is, max_length is 1024, the learning rate 2e-5, gradient checkpointing on)."""
     from trl import SFTConfig
 
     config, plan = spec.config, spec.plan
     on_gpu = plan.device == "cuda"
-    checkpointing = plan.gradient_checkpointing and plan.engine == "stock"  # the fused engine does it by itself
+    checkpointing = plan.gradient_checkpointing and not own_passes
     return SFTConfig(
         output_dir=str(workdir / "checkpoints"),
         dataset_kwargs={"skip_prepare_dataset": True},

@@ -18,10 +18,10 @@ from trl import SFTTrainer
 
 from artifacts.errors import StageError
 from artifacts.presentation import duration
-from tasks.training import ranks
+from tasks.backends.contract import Stepping
+from tasks.processes import ranks
 from tasks.training.batches import Batches
 from tasks.training.checkpoints import Checkpoints
-from tasks.training.fused import FusedEngine
 from tasks.training.readings import Readings
 
 FLUSH_SECONDS = 1.0
@@ -62,13 +62,13 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         batches: Batches,
         checkpoints: Checkpoints,
         readings: Readings,
-        engine: FusedEngine | None,
+        stepping: Stepping | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.batches, self.checkpoints, self.readings = batches, checkpoints, readings
-        self.engine = engine
-        if engine is not None:  # it adds up the processes' gradients itself, and needs no DistributedDataParallel
+        self.stepping = stepping
+        if stepping is not None:  # it adds up the processes' gradients itself, and needs no DistributedDataParallel
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self._started = time.monotonic()
         self._losses: list[torch.Tensor] = []
@@ -98,11 +98,11 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of one micro-batch."""
-        if self.engine is None:
+        if self.stepping is None:
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         else:
             last = self.accelerator.sync_gradients
-            loss = self.engine.step(self.model, inputs, num_items_in_batch, self.accelerator.scaler, last=last)
+            loss = self.stepping.step(self.model, inputs, num_items_in_batch, self.accelerator.scaler, last=last)
         self._losses.append(loss)
         return loss
 

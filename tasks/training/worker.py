@@ -47,10 +47,10 @@ def main(specification: Path, descriptor: int, launcher: int | None = None) -> i
         _listen_to_libraries(sender)
         sender.send("phase", title="starting", total=None, unit="")  # importing takes seconds
         with imported_for_good():
-            from tasks.training import ranks
+            from tasks.processes import ranks
             from tasks.training.job import import_libraries, train
 
-            import_libraries()
+            import_libraries(spec.plan)
 
         finished = train(spec, specification.parent, sender, stop)
         ranks.leave()

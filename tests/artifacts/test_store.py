@@ -51,7 +51,14 @@ def test_measurements_are_no_part_of_the_fingerprint(store: Store, preflight_rep
 def preflight_report() -> PreflightReport:
     from artifacts.schema import Plan, Prediction
 
-    plan = Plan(device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False)
+    plan = Plan(
+        device="cpu",
+        precision="fp32",
+        micro_batch=4,
+        accumulation=1,
+        gradient_checkpointing=False,
+        backend="transformers",
+    )
     prediction = Prediction(peak_gib=1, tokens_per_second=None, seconds=None, disk_gib=1)
     return PreflightReport(machine="CPU", plan=plan, prediction=prediction, checks=())
 

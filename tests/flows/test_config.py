@@ -69,7 +69,7 @@ def test_the_defaults_are_the_reference_job() -> None:
 
 def test_the_stock_recipe_spells_the_reference_settings() -> None:
     training = build("codellama-7b-t4-stock").training
-    assert (training.micro_batch, training.gradient_checkpointing, training.engine) == (1, True, "stock")
+    assert (training.micro_batch, training.gradient_checkpointing, training.backend) == (1, True, "transformers")
 
 
 def test_a_recipe_stands_on_another(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from artifacts.schema import ExportedModel, Plan
 from artifacts.store import Store
 from flows.reevaluation import _inputs
 
-PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False)
+PLAN = Plan(
+    device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False, backend="transformers"
+)
 PLACE = {"place": "sampling/" + "0" * 64}
 WHOLE: dict[str, Any] = {
     "sample": PLACE,

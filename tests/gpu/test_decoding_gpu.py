@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from artifacts.schema import Quantization
-from tasks.engine import ops
-from tasks.engine.decoding import Decoder, Settings
-from tasks.engine.slots import DecodingStep
-from tests.tasks.engine import models
+from tasks.backends.contract import Decoding
+from tasks.backends.fused import ops
+from tasks.backends.fused.decoding import Decoder
+from tasks.backends.fused.slots import DecodingStep
+from tests.tasks.backends.fused import models
 
 pytestmark = [
     pytest.mark.gpu,
@@ -65,7 +66,7 @@ def test_recorded_steps_are_those_kernel_by_kernel(
 ) -> None:
     """Also with more rows than `int8_linear` takes, where weights are unpacked on a stream of their own."""
     model = models.outliers(quantization, targets, layers=2)
-    asked, settings = prompts(90), Settings(rows=rows, new_tokens=20, stop=frozenset(range(0, 1000, 50)))
+    asked, settings = prompts(90), Decoding(batch_size=rows, max_new_tokens=20, stop=frozenset(range(0, 1000, 50)))
     recorded = Decoder(model, 110)
     found = {adapted: recorded.generate(asked, settings, adapted=adapted) for adapted in (True, False)}
     assert recorded.captured and found[True] != found[False]
@@ -83,7 +84,7 @@ def test_answers_are_the_likeliest_of_the_same_weights(quantization: Quantizatio
     model = models.outliers(quantization, "all-linear", layers=2)
     reference = models.in_fp32(model)
     asked = prompts(12)
-    found = Decoder(model, 110).generate(asked, Settings(4, 10, frozenset()), adapted=adapted)
+    found = Decoder(model, 110).generate(asked, Decoding(4, 10, frozenset()), adapted=adapted)
     if not adapted:
         reference = reference.unload()
     with torch.no_grad():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from artifacts.schema import Quantization
-from tasks.engine import ops
-from tests.tasks.engine import models
+from tasks.backends.fused import ops
+from tests.tasks.backends.fused import models
 
 pytestmark = [
     pytest.mark.gpu,
@@ -129,7 +129,7 @@ def test_loss_and_adapter_gradients_against_fp32(quantization: Quantization, tar
 @pytest.mark.parametrize("kept", [False, True])
 def test_product_and_gradients_of_quantized_layers(quantization: Quantization, kept: bool) -> None:
     """q, k and v as one product with their adapters, on inputs with outlier channels, against fp32."""
-    from tasks.engine.model import FusedModel
+    from tasks.backends.fused.model import FusedModel
 
     model = models.outliers(quantization, ("q_proj", "v_proj"), layers=1)
     plain = models.in_fp32(model).base_model.model.model.layers[0].self_attn

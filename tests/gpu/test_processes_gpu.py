@@ -9,7 +9,8 @@ import torch
 
 from artifacts.errors import StageError
 from artifacts.progress import Tick
-from artifacts.schema import Engine, Plan
+from artifacts.schema import Plan
+from tasks import backends
 from tasks.training import TrainingConfig
 from tests.tasks.training import jobs
 
@@ -18,22 +19,28 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs"),
 ]
 ALONE = Plan(
-    device="cuda", precision="fp16", micro_batch=2, accumulation=2, gradient_checkpointing=False, gpu_memory_gib=14.56
+    device="cuda",
+    precision="fp16",
+    micro_batch=2,
+    accumulation=2,
+    gradient_checkpointing=False,
+    gpu_memory_gib=14.56,
+    backend="transformers",
 )
 TOGETHER = ALONE.model_copy(update={"processes": 2, "accumulation": 1})
 CONFIG = TrainingConfig(max_steps=20, save_steps=5, warmup_steps=2, learning_rate=5e-3)
 
 
-@pytest.mark.parametrize("engine", ["fused", "stock"])
-def test_two_gpus_killed_and_resumed_learn_what_one_learns(engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", backends.NAMES)
+def test_two_gpus_killed_and_resumed_learn_what_one_learns(backend: str, tmp_path: Path) -> None:
     tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
 
     def kill(tick: Tick) -> None:
         if tick.title == "training" and tick.completed == 12:
             jobs.workers()[-1].kill()
 
-    alone = jobs.run(tmp_path / "alone", tokens, CONFIG, plan=ALONE.model_copy(update={"engine": engine}))
-    plan = TOGETHER.model_copy(update={"engine": engine})
+    alone = jobs.run(tmp_path / "alone", tokens, CONFIG, plan=ALONE.model_copy(update={"backend": backend}))
+    plan = TOGETHER.model_copy(update={"backend": backend})
     with pytest.raises(StageError, match="SIGKILL"):
         jobs.run(tmp_path / "together", tokens, CONFIG, kill, plan)
     assert not jobs.workers()

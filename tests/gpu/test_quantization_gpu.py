@@ -18,7 +18,9 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
-PLAN = Plan(device="cuda", precision="fp16", micro_batch=1, accumulation=1, gradient_checkpointing=False)
+PLAN = Plan(
+    device="cuda", precision="fp16", micro_batch=1, accumulation=1, gradient_checkpointing=False, backend="transformers"
+)
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])

@@ -22,12 +22,18 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
 PLAN = Plan(
-    device="cuda", precision="fp16", micro_batch=2, accumulation=2, gradient_checkpointing=True, gpu_memory_gib=14.56
+    device="cuda",
+    precision="fp16",
+    micro_batch=2,
+    accumulation=2,
+    gradient_checkpointing=True,
+    gpu_memory_gib=14.56,
+    backend="transformers",
 )
 CONFIG = TrainingConfig(max_steps=20, save_steps=5, warmup_steps=2, learning_rate=5e-3)
 
 
-FUSED = PLAN.model_copy(update={"engine": "fused"})
+FUSED = PLAN.model_copy(update={"backend": "fused"})
 
 
 @pytest.mark.parametrize("plan", [PLAN, PLAN.model_copy(update={"gradient_checkpointing": False}), FUSED])

@@ -11,8 +11,8 @@ import torch
 
 from artifacts.schema import ExportedModel
 from flows.config import PipelineConfig
+from tasks.backends.transformers.inference import Modules
 from tasks.generation import STAGE
-from tasks.generation.sides import Stock
 from tests.conftest import SMALL_MODEL
 from tests.settings.table import Lab, Row
 from tests.tasks.exporting.pieces import tiny_llama
@@ -42,18 +42,18 @@ def look_generated(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     batches: list[int] = []
     threads: set[int] = set()
     decoded: set[int] = set()
-    losses, generate = Stock.losses, Stock.generate
+    losses, generate = Modules.losses, Modules.generate
 
-    def computing(side: Stock, ids: Any, counts: Any) -> Any:
+    def computing(side: Modules, ids: Any, counts: Any) -> Any:
         batches.append(len(ids))
         threads.add(torch.get_num_threads())
         return losses(side, ids, counts)
 
-    def answering(side: Stock, prompts: Any, decoding: Any, done: Any) -> Any:
+    def answering(side: Modules, prompts: Any, decoding: Any, done: Any) -> Any:
         decoded.add(decoding.batch_size)
         return generate(side, prompts, decoding, done)
 
-    with patch.object(Stock, "losses", computing), patch.object(Stock, "generate", answering):
+    with patch.object(Modules, "losses", computing), patch.object(Modules, "generate", answering):
         inputs = lab.once(place).inputs(lab.once(noise))
         made = STAGE.run(config.generation, **inputs, workdir=lab.folder())
     found: dict[str, Any] = {"batches": batches, "decoded": decoded, "threads": threads}

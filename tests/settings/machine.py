@@ -9,9 +9,9 @@ from unittest.mock import patch
 import huggingface_hub.constants
 
 from flows.config import PipelineConfig
+from tasks.machines.records import Gpu
 from tasks.models.base_model import locate
 from tasks.preflight.judgement import judge
-from tasks.preflight.machine import Gpu
 from tests.conftest import BASE_MODEL, SMALL_MODEL
 from tests.hub import Hub
 from tests.settings.table import Lab, Look, Row

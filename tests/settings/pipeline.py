@@ -12,7 +12,9 @@ from tasks.models.base_model import ModelReference
 from tests.settings.table import Lab, Row
 from tests.tasks.preflight.machines import TINY, model_folder
 
-PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=4, gradient_checkpointing=False)
+PLAN = Plan(
+    device="cpu", precision="fp32", micro_batch=1, accumulation=4, gradient_checkpointing=False, backend="transformers"
+)
 SPEED = Prediction(peak_gib=1.0, tokens_per_second=1.0, seconds=1.0, disk_gib=0.1)
 
 

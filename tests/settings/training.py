@@ -11,8 +11,8 @@ import torch
 
 from artifacts.schema import TokenizedDataset
 from flows.config import PipelineConfig
+from tasks.models.shape import read_shape
 from tasks.preflight.judgement import judge
-from tasks.preflight.shape import read_shape
 from tasks.training import job
 from tests.conftest import SMALL_MODEL
 from tests.settings.table import Lab, Row
@@ -79,13 +79,13 @@ GIVEN = {
 }
 
 
-def row(first: Any, second: Any, *least: str, engine: str = "stock") -> Row:
-    return Row(first, second, look_training, GIVEN | {"training.engine": engine}, least=frozenset(least))
+def row(first: Any, second: Any, *least: str, backend: str = "transformers") -> Row:
+    return Row(first, second, look_training, GIVEN | {"training.backend": backend}, least=frozenset(least))
 
 
 def fused(first: Any, second: Any, *least: str) -> Row:
-    """For what the engine of our own does in its own way."""
-    return row(first, second, *least, engine="fused")
+    """For what the backend `fused` does in its own way."""
+    return row(first, second, *least, backend="fused")
 
 
 ROWS = {

@@ -13,9 +13,11 @@ from filelock import FileLock
 
 from artifacts.schema import Checkpoint, Executions, ExportedModel, Generations
 from tasks.execution import ExecutionConfig, run_execution
+from tasks.models.shape import ModelShape
 from tests.conftest import BASE_MODEL
 from tests.tasks.execution.made import BROKEN, RIGHT, WRONG, generations
 from tests.tasks.generation import world
+from tests.tasks.preflight.machines import CODE_LLAMA, TINY, shape_of
 
 T = TypeVar("T", Checkpoint, ExportedModel, Generations)
 
@@ -77,3 +79,15 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Generations:
 @pytest.fixture(scope="session")
 def executed(solved: Generations, tmp_path_factory: pytest.TempPathFactory) -> Executions:
     return run_execution(ExecutionConfig(), generations=solved, workdir=tmp_path_factory.mktemp("executed"))
+
+
+@pytest.fixture
+def seven(tmp_path: Path) -> ModelShape:
+    """CodeLlama-7b."""
+    return shape_of(tmp_path / "seven", CODE_LLAMA)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> ModelShape:
+    """A model of the size of the built-in one."""
+    return shape_of(tmp_path / "tiny", TINY)

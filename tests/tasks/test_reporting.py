@@ -95,7 +95,14 @@ def _run(evaluation: EvaluationReport | None = None, folder: Path = Path("/store
     """One run's handles, as the stages would give them."""
     size = SplitSize(files=100, repositories=12, bytes=400_000)
     split = TokenizedSplit(files=100, chunks=800, tokens=200_000, padding=4_800, text_bytes=400_000)
-    plan = Plan(device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False)
+    plan = Plan(
+        device="cpu",
+        precision="fp32",
+        micro_batch=4,
+        accumulation=1,
+        gradient_checkpointing=False,
+        backend="transformers",
+    )
     comparison = Comparison(against="the trained model", largest_difference=1e-5, bound=1e-3, positions=512)
     return RunResults(
         preflight=PreflightReport(

@@ -16,7 +16,9 @@ from tasks.tokenization import TokenizationConfig, run_tokenization
 from tests.tasks.tokenization import toys
 from tests.tasks.tokenization.samples import write_sample
 
-CPU = Plan(device="cpu", precision="fp32", micro_batch=2, accumulation=2, gradient_checkpointing=False)
+CPU = Plan(
+    device="cpu", precision="fp32", micro_batch=2, accumulation=2, gradient_checkpointing=False, backend="transformers"
+)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from artifacts.schema import ExportedModel, Generations
 from tasks.evaluation import EvaluationConfig, run_evaluation
 from tasks.generation.losses import HeldOutSequence, measure
 from tasks.generation.models import Pair, Side
+from tasks.models.vocabulary import encode, load_tokenizer
 from tasks.tokenization import TokenizationConfig, run_tokenization
-from tasks.tokenization.vocabulary import encode, load_tokenizer
 from tests.conftest import BASE_MODEL
 from tests.tasks.functional import suites
 from tests.tasks.generation import world

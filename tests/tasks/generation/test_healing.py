@@ -13,14 +13,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from artifacts.progress import Progress
-from tasks.engine.decoding import Decoder, Settings
+from tasks.backends.contract import Decoding
+from tasks.backends.fused.decoding import Decoder
+from tasks.backends.transformers.answers import generate
+from tasks.backends.transformers.inference import Modules
 from tasks.generation import GenerationConfig
-from tasks.generation.answers import Decoding, generate
-from tasks.generation.sides import Stock
 from tasks.generation.suites import HeldOutFile, line_items
 from tasks.generation.work import Work
-from tasks.tokenization.healing import beginning_with, healed
-from tasks.tokenization.vocabulary import CodeTokenizer, encode, load_tokenizer
+from tasks.models.healing import beginning_with, healed
+from tasks.models.vocabulary import CodeTokenizer, encode, load_tokenizer
 from tests.tasks.generation.world import toy
 from tests.tasks.tokenization import toys
 
@@ -45,16 +46,16 @@ def test_the_last_token_is_taken_back_where_others_go_on_from_it(tokenizer: Code
     assert healed(pieces, ids) == (ids, b""), "a line break is a token of its own there"
 
 
-@pytest.mark.parametrize("decoder", ["stock", "fused"])
+@pytest.mark.parametrize("decoder", ["transformers", "fused"])
 def test_an_answer_begins_with_an_allowed_token_which_does_not_end_it(decoder: str) -> None:
     prompts = [[5, 6, 7], [8, 9], [3] * 9, [11, 12]]
-    free = generate(toy(), prompts, Decoding(4, 12, frozenset(), 0))
+    free = generate(toy(), prompts, Decoding(4, 12, frozenset()))
     first: list[tuple[int, ...]] = [(), (40, 41), (), (42,)]
     stop = frozenset({40, 41, 42, free[2][0]})
-    if decoder == "stock":
-        found = generate(toy(), prompts, Decoding(2, 12, stop, 0, first=first))
+    if decoder == "transformers":
+        found = generate(toy(), prompts, Decoding(2, 12, stop, first=first))
     else:
-        found = Decoder(toy(), 64).generate(prompts, Settings(2, 12, stop, first=first), adapted=False)
+        found = Decoder(toy(), 64).generate(prompts, Decoding(2, 12, stop, first=first), adapted=False)
     assert found[1][0] in {40, 41} and found[3][0] == 42 and len(found[1]) > 1 and len(found[3]) > 1
     assert found[2] == free[2][:1], "where none is named, a stop token ends an answer as before"
     assert found[0] == free[0][: len(found[0])]
@@ -99,5 +100,5 @@ class Alone:
         self.model = model
 
     @contextmanager
-    def side(self, side: str) -> Iterator[Stock]:
-        yield Stock(self.model)
+    def side(self, side: str) -> Iterator[Modules]:
+        yield Modules(self.model)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from artifacts.errors import InputError, StageError
+from tasks.backends.transformers.inference import Modules
 from tasks.generation.losses import LOGIT_ROWS, HeldOutSequence, batches, choose, cut, measure
-from tasks.generation.sides import Stock
 from tasks.generation.suites import HeldOutFile
-from tasks.tokenization.vocabulary import encode, load_tokenizer
+from tasks.models.vocabulary import encode, load_tokenizer
 from tests.conftest import BASE_MODEL
 from tests.tasks.generation.world import World, toy
 from tests.tasks.tokenization import toys
@@ -35,21 +35,21 @@ def by_hand(ids: list[int], counted: list[int]) -> float:
 
 def test_loss_is_the_cross_entropy_computed_by_hand() -> None:
     long, short = list(range(5, 45)), [7, 3, 9, 9]
-    sums = measure(Stock(toy()), [chunk(short), chunk(long)], batch_size=2)
+    sums = measure(Modules(toy()), [chunk(short), chunk(long)], batch_size=2)
     assert sums[0] == pytest.approx(by_hand(short, [1, 2, 3]), rel=1e-5)
     assert sums[1] == pytest.approx(by_hand(long, list(range(1, 40))), rel=1e-5)
 
 
 def test_only_what_counts_is_counted() -> None:
     ids = [1, 20, 30, 40, 50]
-    sums = measure(Stock(toy()), [chunk(ids, [False, False, True, False, True])], batch_size=1)
+    sums = measure(Modules(toy()), [chunk(ids, [False, False, True, False, True])], batch_size=1)
     assert sums[0] == pytest.approx(by_hand(ids, [2, 4]), rel=1e-5)
 
 
 def test_padding_and_batch_mates_change_nothing() -> None:
     chunks = [chunk(list(range(3, 3 + length))) for length in (4, 30, 9, 17, 30)]
-    assert measure(Stock(toy()), chunks, batch_size=5) == pytest.approx(
-        measure(Stock(toy()), chunks, batch_size=1), rel=1e-5
+    assert measure(Modules(toy()), chunks, batch_size=5) == pytest.approx(
+        measure(Modules(toy()), chunks, batch_size=1), rel=1e-5
     )
 
 
@@ -113,4 +113,4 @@ def test_a_loss_that_is_not_finite_names_the_chunk() -> None:
     model = toy()
     model.lm_head.weight.data[5] = float("nan")
     with pytest.raises(StageError, match=r"chunk 0 of repo/a\.py is nan"):
-        measure(Stock(model), [chunk([3, 4, 5])], batch_size=1)
+        measure(Modules(model), [chunk([3, 4, 5])], batch_size=1)

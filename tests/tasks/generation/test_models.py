@@ -8,19 +8,20 @@ import pytest
 import torch
 
 from artifacts.schema import ExportedModel, Plan, Quantization
+from tasks.backends.fused.sides import FusedSide
+from tasks.backends.transformers.inference import Modules
 from tasks.generation.models import Pair, Side, threads
-from tasks.generation.sides import Fused, Stock
 from tasks.models.loading import load_base
 from tests.conftest import SMALL_MODEL
 from tests.tasks.generation.world import PLAN
 
-FUSED = PLAN.model_copy(update={"engine": "fused"})
+FUSED = PLAN.model_copy(update={"backend": "fused"})
 IDS = torch.arange(300, 340).reshape(2, 20)
 
 
 def logits(pair: Pair, name: Side) -> torch.Tensor:
     with pair.side(name) as side:
-        assert isinstance(side, Stock)
+        assert isinstance(side, Modules)
         found: torch.Tensor = side.model(input_ids=IDS).logits
         return found
 
@@ -39,8 +40,8 @@ def test_switched_off_it_is_the_base_to_the_bit(noise: ExportedModel, quantizati
 def test_nothing_is_left_of_released_models(noise: ExportedModel, plan: Plan) -> None:
     pair = Pair(SMALL_MODEL, noise.path / "adapter", "none", plan, 20)
     with pair.side("tuned") as computing:
-        assert isinstance(computing, Stock if plan == PLAN else Fused)
-    reference = weakref.ref(pair._tuned)
+        assert isinstance(computing, Modules if plan == PLAN else FusedSide)
+        reference = weakref.ref(computing.model if isinstance(computing, Modules) else computing._decoder.model)
     del computing
     pair.release()
     assert reference() is None

@@ -17,8 +17,8 @@ from tasks.functional import Suite, read_suite
 from tasks.generation import GenerationConfig
 from tasks.generation.problems import Asked, ask, suites, suites_fingerprint
 from tasks.models.base_model import ModelConfig, locate
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
 from tasks.tokenization.config import knows_instructions
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
 from tests.conftest import SMALL_MODEL
 from tests.tasks.functional.suites import INFILLING, MBPP, row, write
 from tests.tasks.generation import world

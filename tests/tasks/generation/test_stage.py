@@ -84,15 +84,15 @@ def test_the_engine_finds_what_the_libraries_modules_find(
     small_world: world.World, memorised: ExportedModel, tmp_path: Path, quantization: str
 ) -> None:
     made = {}
-    for engine in ("stock", "fused"):
-        plan = world.PLAN.model_copy(update={"engine": engine})
-        (tmp_path / engine).mkdir()
+    for backend in ("transformers", "fused"):
+        plan = world.PLAN.model_copy(update={"backend": backend})
+        (tmp_path / backend).mkdir()
         few = {"line_prompts": 8, "fim_prompts": 4, "block_prompts": 2, "repeated": 0.2}
         config = GenerationConfig(**{**SETTINGS, **few, "quantization": quantization})
         inputs = small_world.inputs(memorised) | {"plan": plan, "kept": None}
-        made[engine] = run_generation(config, **inputs, workdir=tmp_path / engine)
-        speed = made[engine].speed
-        assert speed is not None and speed.engine == engine and speed.tokens_per_second > 0
+        made[backend] = run_generation(config, **inputs, workdir=tmp_path / backend)
+        speed = made[backend].speed
+        assert speed is not None and speed.backend == backend and speed.tokens_per_second > 0
     answers = [pq.read_table(one.path / "completions.parquet").to_pylist() for one in made.values()]
     assert answers[0] == answers[1]
     stock, fused = (pq.read_table(one.path / "losses.parquet").to_pylist() for one in made.values())
@@ -107,13 +107,13 @@ def test_what_the_engine_cannot_run_is_computed_without_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("tasks.engine.decoding.unsupported", lambda model: "it is too new")
-    fused = world.PLAN.model_copy(update={"engine": "fused"})
+    monkeypatch.setattr("tasks.backends.fused.decoding.unsupported", lambda model: "it is too new")
+    fused = world.PLAN.model_copy(update={"backend": "fused"})
     config = GenerationConfig(**{**SETTINGS, "line_prompts": 2, "fim_prompts": 0, "block_prompts": 0})
     with caplog.at_level("INFO"):
         made = run_generation(config, **small_world.inputs(noise) | {"plan": fused, "kept": None}, workdir=tmp_path)
-    assert made.speed is not None and made.speed.engine == "stock"
-    assert "modules instead of the engine: it is too new" in caplog.text
+    assert made.speed is not None and made.speed.backend == "transformers"
+    assert "not computed by the backend fused: it is too new" in caplog.text
 
 
 def test_a_single_repository_has_no_interval(noise: ExportedModel, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from artifacts.schema import Comparison, DatasetSample, ExportedModel, Generatio
 from tasks.generation import GenerationConfig, run_generation
 from tasks.models.base_model import ModelConfig, ModelReference, locate
 from tasks.models.loading import load_base
+from tasks.models.vocabulary import encode, load_tokenizer
 from tasks.tokenization import TokenizationConfig, run_tokenization
-from tasks.tokenization.vocabulary import encode, load_tokenizer
 from tests.conftest import SMALL_MODEL
 
 SETTINGS: dict[str, Any] = {
@@ -34,7 +34,9 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 8,
     "cpu_threads": 1,
 }
-PLAN = Plan(device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False)
+PLAN = Plan(
+    device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False, backend="transformers"
+)
 SIZE = SplitSize(files=0, repositories=0, bytes=0)
 EXACT = Comparison(against="", largest_difference=0, bound=0, positions=0)
 NAMES = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")

@@ -16,7 +16,9 @@ from artifacts.schema import Plan, Quantization
 from tasks.models.loading import attach_adapter, load_base, silence_peft
 from tests.conftest import BASE_MODEL
 
-PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False)
+PLAN = Plan(
+    device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False, backend="transformers"
+)
 IDS = torch.arange(300, 340).unsqueeze(0)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import PreflightRefused
+from tasks.backends.contract import JobShape
+from tasks.machines.records import Disk, Gpu, MachineProbe
 from tasks.models.base_model import ModelReference
-from tasks.preflight.config import JobShape, PreflightConfig
+from tasks.models.shape import ModelShape, read_shape
+from tasks.preflight.config import PreflightConfig
 from tasks.preflight.judgement import PreflightResult, judge
-from tasks.preflight.machine import Disk, Gpu, MachineProbe
-from tasks.preflight.shape import ModelShape, read_shape
 from tests.small_model import BASE_MODEL
 
 CODE_LLAMA = {

@@ -6,10 +6,10 @@ import pytest
 
 from artifacts.errors import InputError, PreflightRefused
 from artifacts.schema import Check
-from tasks.preflight.config import JobShape
+from tasks.backends.contract import JobShape
+from tasks.machines.records import Disk, GpuProcess
+from tasks.models.shape import ModelShape
 from tasks.preflight.judgement import recheck
-from tasks.preflight.machine import Disk, GpuProcess
-from tasks.preflight.shape import ModelShape
 from tests.tasks.preflight.machines import H200, K80, T4, V100, judged, machine, refusal
 
 
@@ -19,14 +19,14 @@ def _warnings(checks: tuple[Check, ...]) -> str:
 
 def test_reference_job_on_a_t4(seven: ModelShape) -> None:
     plan = judged(seven, machine(T4)).plan
-    assert (plan.device, plan.precision, plan.engine) == ("cuda", "fp16", "fused")
+    assert (plan.device, plan.precision, plan.backend) == ("cuda", "fp16", "fused")
     assert (plan.micro_batch, plan.accumulation, plan.gradient_checkpointing) == (4, 1, False)
     assert 4 <= plan.unpacked_layers <= 10 and judged(seven, machine(T4)).prediction.peak_gib <= 12
 
 
-def test_stock_on_a_t4_needs_checkpointing(seven: ModelShape) -> None:
-    plan = judged(seven, machine(T4), JobShape(engine="stock")).plan
-    assert (plan.engine, plan.micro_batch, plan.gradient_checkpointing) == ("stock", 4, True)
+def test_transformers_on_a_t4_needs_checkpointing(seven: ModelShape) -> None:
+    plan = judged(seven, machine(T4), JobShape(backend="transformers")).plan
+    assert (plan.backend, plan.micro_batch, plan.gradient_checkpointing) == ("transformers", 4, True)
     assert plan.recomputed_layers is None and plan.unpacked_layers == 0
 
 
@@ -55,8 +55,8 @@ def test_a_cap_makes_a_large_card_a_small_one(seven: ModelShape, monkeypatch: py
 
 
 def test_settings_that_cannot_fit_are_refused_with_what_would(seven: ModelShape) -> None:
-    refused = refusal(seven, machine(T4), JobShape(engine="stock", micro_batch=4, gradient_checkpointing=False))
-    assert refused.exit_status == 3 and "engine=auto" in str(refused.remedy)
+    refused = refusal(seven, machine(T4), JobShape(backend="transformers", micro_batch=4, gradient_checkpointing=False))
+    assert refused.exit_status == 3 and "backend=auto" in str(refused.remedy)
     assert "without gradient checkpointing" in refused.problem and "14.0 GiB" in refused.problem
     assert "gradient_checkpointing=auto" in str(refused.remedy) and "nf4" in str(refused.remedy)
 

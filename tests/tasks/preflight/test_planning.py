@@ -1,4 +1,4 @@
-"""Which engine, how much recomputed, how much unpacked: the plan where memory is plenty, tight and too little."""
+"""Which backend, how much recomputed, how much unpacked: the plan where memory is plenty, tight and too little."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from artifacts.errors import InputError
 from artifacts.schema import Plan
-from tasks.preflight.config import JobShape
-from tasks.preflight.shape import ModelShape
+from tasks.backends.contract import JobShape
+from tasks.backends.fused.support import unsupported_config
+from tasks.models.shape import ModelShape
 from tasks.preflight.view import plan_rows
 from tasks.training.fallback import in_words, next_plan
 from tests.tasks.preflight.machines import H200, T4, TINY, V100, judged, machine, refusal, shape_of
@@ -20,10 +21,10 @@ def _plan(shape: ModelShape, cap: float | None = None, gpu: Any = T4, **job: Any
     return judged(shape, machine(gpu), JobShape.model_validate(job), gpu_memory_gib=cap).plan
 
 
-def test_auto_is_fused_on_a_gpu_and_stock_on_a_cpu(seven: ModelShape, tiny: ModelShape) -> None:
-    assert _plan(seven).engine == "fused"
-    assert judged(tiny, machine()).plan.engine == "stock"
-    assert judged(tiny, machine(), JobShape(engine="fused")).plan.engine == "fused"
+def test_auto_is_fused_on_a_gpu_and_transformers_on_a_cpu(seven: ModelShape, tiny: ModelShape) -> None:
+    assert _plan(seven).backend == "fused"
+    assert judged(tiny, machine()).plan.backend == "transformers"
+    assert judged(tiny, machine(), JobShape(backend="fused")).plan.backend == "fused"
 
 
 @pytest.mark.parametrize(
@@ -37,20 +38,20 @@ def test_auto_is_fused_on_a_gpu_and_stock_on_a_cpu(seven: ModelShape, tiny: Mode
 )
 def test_models_that_the_engine_does_not_know(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     shape = shape_of(tmp_path / "model", TINY | change)
-    assert reason in shape.not_fused and _plan(shape).engine == "stock"
-    with pytest.raises(InputError, match=r"training\.engine: the fused engine cannot do this job"):
-        _plan(shape, engine="fused")
+    assert reason in str(unsupported_config(shape.config)) and _plan(shape).backend == "transformers"
+    with pytest.raises(InputError, match=r"training\.backend: the backend fused cannot do this job"):
+        _plan(shape, backend="fused")
 
 
 @pytest.mark.parametrize("change", [{"model_type": "qwen2"}, {"model_type": "mistral", "sliding_window": None}])
 def test_other_members_of_the_family(tmp_path: Path, change: dict[str, Any]) -> None:
-    assert _plan(shape_of(tmp_path / "model", TINY | change)).engine == "fused"
+    assert _plan(shape_of(tmp_path / "model", TINY | change)).backend == "fused"
 
 
 def test_adapters_elsewhere_and_old_cards_go_to_the_libraries(seven: ModelShape) -> None:
-    assert _plan(seven, gpu=H200, lora_target_modules=("q_proj", "embed_tokens")).engine == "stock"
-    assert _plan(seven, lora_target_modules=("all-linear",)).engine == "fused"
-    assert _plan(seven, gpu=V100, quantization="nf4").engine == "stock"
+    assert _plan(seven, gpu=H200, lora_target_modules=("q_proj", "embed_tokens")).backend == "transformers"
+    assert _plan(seven, lora_target_modules=("all-linear",)).backend == "fused"
+    assert _plan(seven, gpu=V100, quantization="nf4").backend == "transformers"
 
 
 def test_tight_memory_recomputes_some_layers_then_takes_smaller_micro_batches(seven: ModelShape) -> None:
@@ -70,9 +71,9 @@ def test_less_memory_is_never_faster(seven: ModelShape) -> None:
 
 
 def test_explicit_checkpointing_is_for_all_layers_or_none(seven: ModelShape) -> None:
-    on = _plan(seven, gradient_checkpointing=True)
+    on = _plan(seven, gradient_checkpointing=True, backend="transformers")
     assert on.gradient_checkpointing and on.recomputed_layers is None
-    off = _plan(seven, 11.0, gradient_checkpointing=False)
+    off = _plan(seven, 11.0, gradient_checkpointing=False, backend="transformers")
     assert not off.gradient_checkpointing and off.micro_batch < 4
 
 
@@ -100,7 +101,7 @@ def test_unpacked_layers_may_be_given_up_for_other_programs(seven: ModelShape) -
 
 def test_the_plan_in_words(seven: ModelShape) -> None:
     rows = dict(plan_rows(_plan(seven)))
-    assert rows["computed by"] == "the fused engine" and "layers" in rows["weights kept in 16 bits"]
+    assert rows["backend"] == "fused" and "layers" in rows["weights kept in 16 bits"]
     assert dict(plan_rows(_plan(seven, 11.0)))["gradient checkpointing"].startswith("on for ")
 
 
@@ -133,7 +134,13 @@ def test_the_fullest_of_several_gpus_decides(seven: ModelShape) -> None:
 
 def test_out_of_memory_in_several_processes_keeps_them() -> None:
     plan = Plan(
-        device="cuda", precision="fp16", micro_batch=2, accumulation=1, gradient_checkpointing=False, processes=2
+        device="cuda",
+        precision="fp16",
+        micro_batch=2,
+        accumulation=1,
+        gradient_checkpointing=False,
+        processes=2,
+        backend="transformers",
     )
     smaller = next_plan(plan)
     assert smaller and (smaller.micro_batch, smaller.accumulation, smaller.effective_batch) == (1, 2, 4)

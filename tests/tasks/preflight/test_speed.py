@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from artifacts.schema import Plan
-from tasks.preflight.config import JobShape
-from tasks.preflight.machine import Gpu
-from tasks.preflight.shape import ModelShape
-from tasks.preflight.speed import CARDS, card_of, step_seconds
+from tasks import backends
+from tasks.backends.contract import JobShape
+from tasks.machines.records import Gpu
+from tasks.machines.specs import SPECS, spec_of
+from tasks.models.shape import ModelShape
 from tests.tasks.preflight.machines import H200, T4
 
 
@@ -19,7 +20,12 @@ def _plan(micro_batch: int, checkpointing: bool) -> Plan:
         micro_batch=micro_batch,
         accumulation=4 // micro_batch,
         gradient_checkpointing=checkpointing,
+        backend="transformers",
     )
+
+
+def step_seconds(shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | int) -> float | None:
+    return backends.get(plan.backend).step_seconds(shape, job, plan, machine)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +46,14 @@ def test_measured_steps_are_met(
 
 
 def test_a_small_model_on_two_cores(tiny: ModelShape) -> None:
-    plan = Plan(device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False)
+    plan = Plan(
+        device="cpu",
+        precision="fp32",
+        micro_batch=4,
+        accumulation=1,
+        gradient_checkpointing=False,
+        backend="transformers",
+    )
     assert step_seconds(tiny, JobShape(), plan, 2) == pytest.approx(0.2, rel=0.25)
 
 
@@ -50,18 +63,18 @@ def test_a_t4_is_slower_than_an_h200(seven: ModelShape) -> None:
 
 
 def test_cards_are_known_by_name_then_by_generation() -> None:
-    assert card_of(T4) is CARDS["T4"]
-    assert card_of(H200.model_copy(update={"name": "NVIDIA A10G"})) is CARDS["A10"]
-    assert card_of(T4.model_copy(update={"name": "Quadro RTX 5000"})) is CARDS["T4"]
-    assert card_of(T4.model_copy(update={"name": "Future", "capability": (42, 0)})) is None
+    assert spec_of(T4) is SPECS["T4"]
+    assert spec_of(H200.model_copy(update={"name": "NVIDIA A10G"})) is SPECS["A10"]
+    assert spec_of(T4.model_copy(update={"name": "Quadro RTX 5000"})) is SPECS["T4"]
+    assert spec_of(T4.model_copy(update={"name": "Future", "capability": (42, 0)})) is None
 
 
 def _fused(gpu: Gpu, shape: ModelShape, **changes: object) -> float:
-    plan = _plan(4, False).model_copy(update={"engine": "fused", **changes})
+    plan = _plan(4, False).model_copy(update={"backend": "fused", **changes})
     return step_seconds(shape, JobShape(), plan, gpu) or 0
 
 
-def test_the_fused_engine_on_an_h200(seven: ModelShape) -> None:
+def test_fused_on_an_h200(seven: ModelShape) -> None:
     assert _fused(H200, seven) == pytest.approx(0.0565, rel=0.15)
 
 

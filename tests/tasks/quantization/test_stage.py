@@ -23,7 +23,9 @@ from tests.conftest import BASE_MODEL
 
 Kind = Literal["int8", "nf4"]
 KINDS: tuple[Kind, ...] = ("int8", "nf4")
-PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False)
+PLAN = Plan(
+    device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False, backend="transformers"
+)
 WEIGHTS = "model.safetensors"
 IDS = torch.arange(300, 340).unsqueeze(0)
 

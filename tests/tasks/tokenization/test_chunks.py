@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode, decode_bytes, encode, load_tokenizer
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, decode_chunks, instruct_chunks
 from tasks.tokenization.infilling import Infilling
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, decode_bytes, encode, load_tokenizer
+from tests.tasks.models.test_vocabulary import NASTY
 from tests.tasks.tokenization import toys
-from tests.tasks.tokenization.test_vocabulary import NASTY
 
 TEXT = "".join(toys.CORPUS) * 4
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
+from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
 from tasks.tokenization.chunks import Framing, TokenizedFile
 from tasks.tokenization.infilling import Infilling, draw_span
-from tasks.tokenization.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
 from tests.tasks.tokenization import toys
 
 TEXT = "".join(toys.CORPUS)

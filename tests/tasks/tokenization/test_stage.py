@@ -14,10 +14,10 @@ from artifacts.errors import InputError
 from artifacts.presentation import Figure, Table
 from artifacts.progress import SILENT, Progress, Tick
 from tasks.models.base_model import ModelReference
+from tasks.models.vocabulary import load_tokenizer
 from tasks.tokenization import STAGE, TokenizationConfig, check_tokenization, run_tokenization, stage
 from tasks.tokenization.chunks import decode_chunks
 from tasks.tokenization.view import sections
-from tasks.tokenization.vocabulary import load_tokenizer
 from tests.tasks.tokenization import toys
 from tests.tasks.tokenization.samples import reference, write_sample
 

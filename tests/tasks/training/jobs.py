@@ -21,7 +21,9 @@ from tasks.training.messages import RESULT, Sender, Spec
 from tests.conftest import SMALL_MODEL
 
 LENGTH = 64
-PLAN = Plan(device="cpu", precision="fp32", micro_batch=1, accumulation=4, gradient_checkpointing=False)
+PLAN = Plan(
+    device="cpu", precision="fp32", micro_batch=1, accumulation=4, gradient_checkpointing=False, backend="transformers"
+)
 CONFIG = TrainingConfig(max_steps=8, save_steps=2, warmup_steps=1, learning_rate=5e-3, cpu_threads=1)
 
 

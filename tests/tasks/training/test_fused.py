@@ -14,7 +14,7 @@ from tasks.training import LoraSettings
 from tasks.training.messages import Sender
 from tests.tasks.training import jobs
 
-FUSED = jobs.PLAN.model_copy(update={"engine": "fused"})
+FUSED = jobs.PLAN.model_copy(update={"backend": "fused"})
 TOGETHER = FUSED.model_copy(update={"micro_batch": 4, "accumulation": 1})
 
 
@@ -23,7 +23,7 @@ def test_learns_what_the_stock_modules_learn(
     quantization: Quantization, tmp_path: Path, tokens: TokenizedDataset
 ) -> None:
     config = jobs.CONFIG.model_copy(update={"quantization": quantization})
-    stock, fused = (jobs.train_here(tmp_path / plan.engine, tokens, config, plan) for plan in (jobs.PLAN, FUSED))
+    stock, fused = (jobs.train_here(tmp_path / plan.backend, tokens, config, plan) for plan in (jobs.PLAN, FUSED))
     assert fused.metrics["loss"] == pytest.approx(stock.metrics["loss"], rel=1e-5)
     assert fused.metrics["tokens"] == stock.metrics["tokens"]
     for name, weight in stock.adapter.items():

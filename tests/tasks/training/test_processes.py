@@ -11,12 +11,12 @@ import pytest
 
 from artifacts.errors import StageError
 from artifacts.progress import Listener, Tick
-from artifacts.schema import Checkpoint, Engine, TokenizedDataset
+from artifacts.schema import Checkpoint, TokenizedDataset
 from tasks.training import supervision
 from tests.tasks.training import jobs
 
 TWO = jobs.PLAN.model_copy(update={"processes": 2, "accumulation": 2})
-FUSED = TWO.model_copy(update={"engine": "fused"})
+FUSED = TWO.model_copy(update={"backend": "fused"})
 CONFIG = jobs.CONFIG
 
 
@@ -48,12 +48,12 @@ def fused(tmp_path_factory: pytest.TempPathFactory, tokens: TokenizedDataset) ->
 SLOW = (pytest.mark.slow, pytest.mark.skipif("not config.getoption('-m')", reason="slow: run it with -m slow"))
 
 
-@pytest.mark.parametrize("engine", [pytest.param("stock", marks=SLOW), "fused"])
+@pytest.mark.parametrize("backend", [pytest.param("transformers", marks=SLOW), "fused"])
 def test_two_processes_learn_what_one_learns(
-    engine: Engine, tmp_path: Path, tokens: TokenizedDataset, request: pytest.FixtureRequest
+    backend: str, tmp_path: Path, tokens: TokenizedDataset, request: pytest.FixtureRequest
 ) -> None:
-    alone = jobs.train_here(tmp_path / "alone", tokens, CONFIG, jobs.PLAN.model_copy(update={"engine": engine}))
-    if engine == "fused":
+    alone = jobs.train_here(tmp_path / "alone", tokens, CONFIG, jobs.PLAN.model_copy(update={"backend": backend}))
+    if backend == "fused":
         folder = request.getfixturevalue("fused").path
     else:
         folder = jobs.run(tmp_path / "two", tokens, CONFIG, plan=TWO).path

@@ -1,0 +1,56 @@
+"""Backends: what computes. `contract` is what each of them offers, and all that others know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from artifacts.errors import InputError
+from tasks.backends.contract import Backend, JobShape
+from tasks.backends.fused.backend import FusedBackend
+from tasks.backends.transformers.backend import TransformersBackend
+from tasks.machines.records import Gpu
+from tasks.models.shape import ModelShape
+
+BACKENDS: tuple[Backend, ...] = (FusedBackend(), TransformersBackend())
+"""In the order of preference. The last one can do every job."""
+NAMES = tuple(backend.name for backend in BACKENDS)
+
+
+def _known(name: str) -> str:
+    if name not in ("auto", *NAMES):
+        raise ValueError(f"there is no backend of that name; there are {', '.join(NAMES)}, and auto")
+    return name
+
+
+BackendName = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": ["auto", *NAMES]})]
+"""A setting: which backend computes."""
+
+
+def get(name: str) -> Backend:
+    """The backend of this name."""
+    return BACKENDS[NAMES.index(name)]
+
+
+def choose(shape: ModelShape, job: JobShape, gpu: Gpu | None) -> Backend:
+    """The backend that the job names, or the first that can do it.
+
+    Raises:
+        InputError: the named one cannot.
+    """
+    if job.backend == "auto":
+        return next(_able(shape, job, gpu), BACKENDS[-1])
+    backend = get(job.backend)
+    if reason := backend.unsupported(shape, job, gpu):
+        raise InputError(
+            f"the backend {backend.name} cannot do this job: {reason}",
+            field="training.backend",
+            remedy="set training.backend=auto, which takes one that can",
+        )
+    return backend
+
+
+def _able(shape: ModelShape, job: JobShape, gpu: Gpu | None) -> Iterator[Backend]:
+    return (backend for backend in BACKENDS if backend.unsupported(shape, job, gpu) is None)

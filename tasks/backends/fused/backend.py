@@ -1,0 +1,59 @@
+"""codetune's own forward and backward pass on the same quantized weights, as one CUDA graph on a GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from artifacts.schema import Plan
+from tasks.backends.contract import Inference, JobShape, Layout, Memory, Precision, Stepping
+from tasks.backends.fused.memory import FusedMemory
+from tasks.backends.fused.speed import step_seconds
+from tasks.backends.fused.support import CAPABILITY, unsupported_config
+from tasks.machines.records import Gpu
+from tasks.models.shape import ModelShape
+
+log = logging.getLogger(__name__)
+
+
+class FusedBackend:
+    """See `tasks.backends.contract.Backend`."""
+
+    name = "fused"
+    keeps_dequantized = True
+
+    def unsupported(self, shape: ModelShape, job: JobShape, gpu: Gpu | None) -> str | None:
+        if reason := unsupported_config(shape.config):
+            return reason
+        if shape.adapts_other_modules(job.lora_target_modules):
+            return "it trains adapters on the linear layers of attention and MLP only"
+        if gpu is not None and gpu.capability < CAPABILITY:
+            return f"its kernels need compute capability 7.5, the {gpu.name} has less"
+        return None
+
+    def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:
+        return FusedMemory(shape, job, precision, on_gpu)
+
+    def step_seconds(self, shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | int) -> float | None:
+        return step_seconds(shape, job, plan, machine)
+
+    def checkpointing(self, layers: int) -> Sequence[int]:
+        return range(layers + 1)
+
+    def fastest(self, layouts: Sequence[Layout], seconds: Callable[[Layout], float | None]) -> Layout:
+        return min(layouts, key=lambda layout: seconds(layout) or 0)  # the first of equals
+
+    def stepping(self, plan: Plan, layers: int) -> Stepping:
+        from tasks.backends.fused.training import FusedSteps
+
+        return FusedSteps(plan, layers)
+
+    def inference(self, model: Any, length: int) -> Inference | None:
+        from tasks.backends.fused.decoding import Decoder, unsupported
+        from tasks.backends.fused.sides import FusedInference
+
+        if reason := unsupported(model):
+            log.info("not computed by the backend %s: %s", self.name, reason)
+            return None
+        return FusedInference(Decoder(model, length))

@@ -1,0 +1,231 @@
+"""How much memory the fused engine will need at its highest point: a sum that follows its code, tensor by tensor.
+
+Nothing in the engine is left to autograd, so what exists at any moment can be counted: `layers` keeps what `_kept`
+lists, and the temporaries of each moment are those of `_moments`. Sizes are those of torch's caching
+allocator, which rounds (`_block`) and never gives back parts of what it took from the driver (`_segment`).
+
+Measured (H200, CodeLlama-7b, int8, 4 × 256 tokens, no checkpointing, one CUDA graph, GiB allocated): 9.75 with one
+buffer for unpacked weights, 9.93 with two, 10.28 with four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from tasks.backends.contract import (
+    CONTEXT_GIB,
+    HOST_RUNTIME_GIB,
+    QUANTIZED_BYTES,
+    JobShape,
+    Layout,
+    Precision,
+    element_bytes,
+)
+from tasks.backends.fused.support import ALIGNED, DEPTH, GROUPS, HEAD_TOKENS
+from tasks.machines.records import GIB
+from tasks.models.shape import LinearKind, ModelShape
+
+MIB = 2**20
+
+ADAPTER_BYTES = 12
+"""Per trainable parameter: fp32 weight and gradient, 16-bit copy, and the 16-bit gradient of one micro-batch."""
+MOMENT_BYTES = 8
+"""Per trainable parameter: Adam's two moments. They come with the first optimizer step, when the graph is recorded and
+torch counts its memory as free: they are no part of the highest figure, but of what is needed."""
+WORKSPACES = 48 * MIB
+"""What cuBLAS takes from torch's allocator while the graph is recorded; fitted to the measured peaks."""
+UNUSED_SHARE = 0.08
+"""Of what grows with the tokens: memory that the graph's pool holds in pieces that nothing fits into. Nothing of it is
+given back while a graph is recorded (`CUDACachingAllocator.cpp`, `alloc_block`)."""
+
+MASK_SLACK = 2.5
+"""Of the bytes of dropout masks: what their small blocks between large ones keep from being used (measured: 0.7 GiB
+beside 0.25 GiB of masks, and 1.1 GiB of masks that left no room for a step)."""
+
+
+@dataclass(frozen=True)
+class FusedMemory:
+    """The parts of the peak for one model, job and precision; all in bytes unless the name says GiB."""
+
+    shape: ModelShape
+    job: JobShape
+    precision: Precision
+    on_gpu: bool
+
+    def peak_gib(self, choice: Layout) -> float:
+        """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
+        if self.on_gpu:
+            return (self.fixed(choice) + self.moving(choice)) / GIB
+        return (self.fixed(choice) + self.moments + self.moving(choice)) / GIB + HOST_RUNTIME_GIB
+
+    def needed_gib(self, choice: Layout) -> float:
+        """What the card must have for it: the peak, what the allocator holds unused, and the CUDA context."""
+        if not self.on_gpu:
+            return self.peak_gib(choice)
+        held = self.fixed(choice) + self.moments + (1 + UNUSED_SHARE) * self._sum(choice, _segment)
+        held += MASK_SLACK * self._masks(choice)
+        return held / GIB + CONTEXT_GIB
+
+    # --- what does not depend on the tokens -------------------------------------------------------------------
+
+    def fixed(self, choice: Layout) -> float:
+        """Weights, adapter, buffers for unpacked weights, angles, workspaces."""
+        workspaces = WORKSPACES if self.on_gpu else 0
+        return self.weights + choice.unpacked * self.unpacking + self.adapter + self.buffers(choice) + workspaces
+
+    @cached_property
+    def element(self) -> int:
+        """Bytes of one number in the forward pass."""
+        return element_bytes(self.precision)
+
+    @cached_property
+    def weights(self) -> float:
+        """Base weights as they are stored, everything else in the compute precision."""
+        other = self.shape.other_parameters * self.element
+        if self.job.quantization == "none":
+            return other + self.shape.linear_parameters * self.element
+        linear = self.shape.linear_parameters * QUANTIZED_BYTES[self.job.quantization]
+        # bitsandbytes' largest magnitude of each row, and the engine's scale; both fp32
+        rows = sum(kind.outputs * kind.count for kind in self.shape.linears)
+        return other + linear + (2 * 4 * rows if self.job.quantization == "int8" else 0)
+
+    @cached_property
+    def unpacking(self) -> float:
+        """What a layer takes more when its weights are kept in 16 bits."""
+        if self.job.quantization == "none":
+            return 0
+        stored = {"int8": 1.0, "nf4": 0.5}[self.job.quantization]  # nf4's scales stay where they are
+        return self.shape.linear_parameters / self.shape.layers * (self.element - stored)
+
+    @cached_property
+    def adapter(self) -> float:
+        return ADAPTER_BYTES * self._trained
+
+    @cached_property
+    def moments(self) -> float:
+        return MOMENT_BYTES * self._trained
+
+    @cached_property
+    def _trained(self) -> int:
+        return self.shape.lora_parameters(self.job.lora_rank, self.job.lora_target_modules)
+
+    def buffers(self, choice: Layout) -> float:
+        """Where weights are unpacked to."""
+        if self.job.quantization == "none" or choice.unpacked >= self.shape.layers:
+            return 0
+        largest = max(self._width(group) * self._columns(group) for group in GROUPS)
+        return largest * self.element * (DEPTH if self.on_gpu else 1)
+
+    # --- what grows with the tokens ---------------------------------------------------------------------------
+
+    def moving(self, choice: Layout) -> float:
+        """Activations: what is kept for the backward pass, and the most that exists beside it."""
+        return self._sum(choice, _block if self.on_gpu else float)
+
+    def _sum(self, choice: Layout, size: Callable[[float], float]) -> float:
+        tokens, layers = choice.micro_batch * self.job.max_length, self.shape.layers
+        recomputed = min(choice.recomputed, layers)
+        stream = size(tokens * self._width("down") * self.element)
+        layer = sum(size(tokens * each) for each in self._kept)
+        masks = self._masks(choice, size)
+        # the highest moment of the layers that keep everything, and of those that are computed again
+        whole = recomputed * stream + (layers - recomputed) * layer
+        again = recomputed * stream + layer if recomputed else 0
+        moments = [sum(map(size, moment)) for moment in self._moments(tokens)]
+        # after a recomputed layer the stream is nobody's but the loss's; in the backward pass the layer's output stays
+        unkept = size(tokens * self._width("o") * self.element) if recomputed == layers else 0
+        whole += max(moments[0] + unkept, *moments[1:])
+        again += stream + max(moments[1:]) if recomputed else 0
+        return max(whole, again) + masks + 6 * size(8 * tokens)
+
+    def _masks(self, choice: Layout, size: Callable[[float], float] = float) -> float:
+        """A byte per token and input of every adapter that drops out."""
+        tokens = choice.micro_batch * self.job.max_length
+        return self.shape.layers * sum(size(tokens * kind.inputs) for kind in self._dropping)
+
+    @cached_property
+    def _kept(self) -> tuple[float, ...]:
+        """Bytes per token of each tensor that a layer keeps: `tasks.backends.fused.layers.Kept`."""
+        size = self.element
+        h, middle = self._width("down") * size, self._width("o") * size
+        attended, qkv, gate_up = self._queries * size, self._width("qkv") * size, self._width("gate_up") * size
+        padded = -(-self.job.max_length // 32) * 32 / self.job.max_length  # of the log-sum-exp, to whole blocks
+        return h, qkv, attended, 4 * self.shape.heads * padded, middle, gate_up, 4, 4
+
+    def _moments(self, tokens: int) -> Iterator[tuple[float, ...]]:
+        """Temporaries that exist together beside what is kept, in bytes: the loss first, then moments of a layer."""
+        e, t = self.element, tokens * self.element
+        hidden, queries, keys, mlp = self.shape.hidden, self._queries, self._keys, self._mlp
+        logits = [min(tokens, HEAD_TOKENS) * self.shape.vocabulary * e] * (2 if tokens > HEAD_TOKENS else 1)
+        made, middle = t * self._width("down"), t * self._width("o")
+        yield (made, t * hidden, *logits, t * hidden)
+        dropped = [2 * t * kind.inputs for kind in self._dropping]
+        expanded = [t * queries] * 2 if keys != queries else []
+        yield (t * hidden, *expanded, max(dropped, default=0))  # forward: attention's inputs
+        yield (t * mlp, made, max(dropped, default=0))  # forward: the end of the MLP
+        wide = [made] if self._adapted("down") else []
+        activation = [t * mlp] if self._adapted("down") else []
+        yield (t * hidden, *wide, t * mlp, *activation, max(dropped, default=0))  # backward: the MLP's activation
+        wide = [middle] if self._adapted("o") else []
+        base = (t * hidden, *wide, t * queries)  # gradients of the stream and of attention's output
+        accumulated = 4 * tokens * queries if e < 4 else 0  # dq is added up in fp32
+        delta = 4 * tokens * self.shape.heads
+        yield (*base, *expanded, t * queries, t * queries, t * queries, accumulated, delta)
+        summed = [t * keys] * 2 if keys != queries else []
+        yield (*base, t * queries, t * queries, t * queries, *summed)
+        yield (*base, t * queries, t * keys, t * keys, t * self._width("qkv"))
+        yield (t * hidden, t * self._width("qkv"), t * hidden, max(dropped, default=0))  # backward: the layer's input
+
+    # --- sizes of the layers ----------------------------------------------------------------------------------
+
+    @cached_property
+    def _targets(self) -> tuple[LinearKind, ...]:
+        return tuple(self.shape.targets(self.job.lora_target_modules))
+
+    @cached_property
+    def _dropping(self) -> tuple[LinearKind, ...]:
+        """Layers whose input an adapter drops out: each keeps a mask, a byte per number."""
+        return self._targets if self.job.lora_dropout else ()
+
+    def _adapted(self, group: str) -> bool:
+        return any(kind.name in GROUPS[group] for kind in self._targets)
+
+    def _width(self, group: str) -> int:
+        """Columns of a product: its layers' outputs, and room for the ranks of their adapters."""
+        outputs = sum(self.shape.kind(name).outputs for name in GROUPS[group])
+        ranks = 0 if self.job.lora_dropout else self.job.lora_rank
+        inner = ranks * sum(kind.name in GROUPS[group] for kind in self._targets)
+        return outputs + -(-inner // ALIGNED) * ALIGNED
+
+    def _columns(self, group: str) -> int:
+        return self.shape.kind(GROUPS[group][0]).inputs
+
+    @property
+    def _queries(self) -> int:
+        return self.shape.kind("self_attn.q_proj").outputs
+
+    @property
+    def _keys(self) -> int:
+        return self.shape.kind("self_attn.k_proj").outputs
+
+    @property
+    def _mlp(self) -> int:
+        return self.shape.kind("mlp.gate_proj").outputs
+
+
+def _block(size: float) -> float:
+    """What torch counts as allocated for a tensor: whole 512 bytes, and a rest of up to 1 MiB that is not cut off."""
+    if size <= 10 * MIB:
+        return -(-size // 512) * 512
+    whole = _segment(size)
+    return whole if whole - size <= MIB else size
+
+
+def _segment(size: float) -> float:
+    """What it takes from the driver: 20 MiB for tensors of 1 to 10 MiB, of which as many as fit share it; for larger
+    ones whole 2 MiB."""
+    if size <= MIB:
+        return -(-size // 512) * 512
+    return 20 * MIB / (20 * MIB // size) if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB

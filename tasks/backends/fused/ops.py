@@ -1,0 +1,395 @@
+"""The engine's operations on tensors: Triton kernels on a GPU, the same arithmetic in plain torch elsewhere.
+
+The plain versions are what the kernels are tested against, and let the engine's own backward pass be checked on a
+machine without a GPU. Shapes: T tokens, H the width of the residual stream, I that of the MLP.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+Tensor = torch.Tensor
+
+IGNORED = -100
+"""The label of a position that has no part in the loss."""
+_CAUSAL = 1
+"""torch's number for a causal mask that begins at the upper left."""
+_WIDE = 4096
+"""Most columns of one program where rows are cut; a row's reduction takes all of them."""
+FEW, FEW_BEFORE_SM80 = 64, 16
+"""Most rows that `int8_linear` is worth: with more, unpacking the weight for cuBLAS is faster. Triton's products use no
+tensor cores before sm_80."""
+_PROGRAMS = 264
+"""Programs of `int8_linear` that are aimed at: two for each multiprocessor of the largest card."""
+TILE = (64, 128)
+"""Outputs and inputs of one program's tile in `int8_linear`."""
+
+
+def dequantize_int8(codes: Tensor, scales: Tensor, out: Tensor) -> None:
+    """`out` (rows × columns) = `codes` (int8) × `scales` (fp32, by row; LLM.int8()'s `SCB` / 127)."""
+    if not _fused(out):
+        out.copy_(codes.float() * scales[:, None])
+        return
+    rows, columns = codes.shape
+    block = min(_WIDE, _power(columns))
+    kernels = _kernels()
+    kernels.dequantize_int8[(rows, _parts(columns, block))](codes, scales, out, columns, BLOCK=block, num_warps=8)
+
+
+def int8_linear(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """`x @ W.T` (T × rows) for few T, of a weight in int8 as `dequantize_int8` takes it, which is read once and never
+    written out. x: T × columns, contiguous.
+    """
+    if not x.is_cuda:
+        return x @ (codes.float() * scales[:, None]).to(x.dtype).T
+    tokens, inputs = x.shape
+    rows = codes.shape[0]
+    blocks, splits = int8_grid(rows, inputs)
+    parts = torch.empty((splits, tokens, rows), dtype=torch.float32, device=x.device)
+    _kernels().int8_linear[(blocks, splits)](
+        x,
+        codes,
+        scales,
+        parts,
+        tokens,
+        rows,
+        inputs,
+        splits,
+        ROWS=max(16, _power(tokens)),
+        COLUMNS=TILE[0],
+        DEPTH=TILE[1],
+        num_warps=4,
+        num_stages=3,
+    )
+    out = torch.empty((tokens, rows), dtype=x.dtype, device=x.device)
+    _kernels().add_up[(_parts(out.numel(), 1024),)](parts, out, out.numel(), splits, BLOCK=1024, num_warps=4)
+    return out
+
+
+def few(x: Tensor) -> bool:
+    """Whether `x` (T × columns) has so few rows that `int8_linear` is the faster product."""
+    old = x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0)
+    return x.shape[0] <= (FEW_BEFORE_SM80 if old else FEW)
+
+
+def int8_grid(rows: int, columns: int) -> tuple[int, int]:
+    """Blocks of outputs and parts of the inputs that a weight (rows × columns) is cut into by `int8_linear`."""
+    blocks = _parts(rows, TILE[0])
+    return blocks, min(_parts(_PROGRAMS, blocks), _parts(columns, TILE[1]))
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The norm of `x` (T × H) and the reciprocal of each row's root mean square (fp32).
+
+    With `residual` it is added to `x` first, in place.
+    """
+    tokens, width = x.shape
+    out = torch.empty((tokens, width), dtype=x.dtype, device=x.device)
+    rstd = torch.empty(tokens, dtype=torch.float32, device=x.device)
+    if not _fused(x):
+        if residual is not None:
+            x += residual
+        torch.rsqrt(x.float().square().mean(1) + eps, out=rstd)
+        out.copy_(x.float() * rstd[:, None] * weight.float())
+        return out, rstd
+    has, added = residual is not None, x if residual is None else residual
+    strides = x.stride(0), added.stride(0)
+    _kernels().rms_norm[(tokens,)](
+        x,
+        strides[0],
+        added,
+        strides[1],
+        weight,
+        out,
+        rstd,
+        width,
+        eps,
+        RESIDUAL=has,
+        BLOCK=_power(width),
+        num_warps=8,
+    )
+    return out, rstd
+
+
+def rms_norm_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, residual: Tensor, out: Tensor, again: Tensor | None = None
+) -> None:
+    """`out` = gradient of the norm's input, from `dy`, plus `residual`, which may be `out` itself.
+
+    `again` receives the norm's output once more; it may be `dy` itself.
+    """
+    tokens, width = dy.shape
+    if not _fused(x):
+        normed = x.float() * rstd[:, None]
+        weighted = dy.float() * weight.float()
+        through = (weighted - normed * (weighted * normed).mean(1, keepdim=True)) * rstd[:, None]
+        out.copy_(through + residual)
+        if again is not None:
+            again.copy_(normed * weight.float())
+        return
+    write = again is not None
+    _kernels().rms_norm_backward[(tokens,)](
+        dy,
+        x,
+        x.stride(0),
+        weight,
+        rstd,
+        residual,
+        out,
+        again if again is not None else out,
+        width,
+        WRITE_Y=write,
+        BLOCK=_power(width),
+        num_warps=8,
+    )
+
+
+def rotate(values: Tensor, angles: tuple[Tensor, Tensor], length: int, positions: Tensor | None = None) -> None:
+    """Rotary position embedding, in place, of T × heads × head width with any strides.
+
+    Args:
+        angles: cosines and sines, positions × half of the head width, fp32.
+        length: tokens of a sequence: token t stands at position t % length unless `positions` (T) says otherwise.
+    """
+    tokens, heads, width = values.shape
+    cosines, sines = angles
+    if not _fused(values):
+        places = positions if positions is not None else torch.arange(tokens, device=values.device) % length
+        cosine, sine = cosines[places][:, None], sines[places][:, None]
+        first, second = (half.float().clone() for half in values.chunk(2, dim=-1))
+        values.copy_(torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1))
+        return
+    _kernels().rotate[(tokens,)](
+        values,
+        *values.stride()[:2],
+        cosines,
+        sines,
+        cosines if positions is None else positions,
+        length,
+        heads,
+        INDEXED=positions is not None,
+        HEADS=_power(heads),
+        HALF=width // 2,
+        num_warps=4,
+    )
+
+
+def rotate_back(grads: Sequence[Tensor], target: Tensor, angles: tuple[Tensor, Tensor], length: int) -> None:
+    """The gradients of q, k and v (each T × heads × head width) before rotation, side by side in `target`'s first
+    columns (T × width)."""
+    q, k, v = grads
+    tokens, heads, width = q.shape
+    cosines, sines = angles
+    if not _fused(q):
+        back = cosines, -sines
+        for one in (q, k):
+            rotate(one, back, length)
+        joined = torch.cat([one.flatten(1) for one in grads], dim=1)
+        target[:, : joined.shape[1]] = joined
+        return
+    strides = [stride for one in grads for stride in one.stride()[:2]]
+    _kernels().rotate_back[(tokens, 3)](
+        q,
+        k,
+        v,
+        *strides,
+        target,
+        target.stride(0),
+        cosines,
+        sines,
+        length,
+        heads,
+        k.shape[1],
+        HEADS=_power(heads),
+        HALF=width // 2,
+        num_warps=4,
+    )
+
+
+def swiglu(gate_up: Tensor, width: int) -> Tensor:
+    """`silu(gate) × up` (T × I) of the first 2 · I columns of `gate_up`."""
+    tokens = gate_up.shape[0]
+    out = torch.empty((tokens, width), dtype=gate_up.dtype, device=gate_up.device)
+    if not _fused(out):
+        gate, up = gate_up[:, :width].float(), gate_up[:, width : 2 * width].float()
+        return out.copy_(functional.silu(gate) * up)
+    block = min(2048, _power(width))
+    _kernels().swiglu[(tokens, _parts(width, block))](gate_up, gate_up.stride(0), out, width, BLOCK=block, num_warps=4)
+    return out
+
+
+def swiglu_backward(dout: Tensor, gate_up: Tensor) -> None:
+    """Write the gradients of gate and up over the first 2 · I columns of `gate_up`, from `dout` (T × I)."""
+    tokens, width = dout.shape
+    if not _fused(dout):
+        gate, up, grad = gate_up[:, :width].float(), gate_up[:, width : 2 * width].float(), dout.float()
+        sigmoid = torch.sigmoid(gate)
+        slope = sigmoid * (1 + gate * (1 - sigmoid))
+        gate_up[:, : 2 * width] = torch.cat([grad * up * slope, grad * gate * sigmoid], dim=1)
+        return
+    block = min(2048, _power(width))
+    _kernels().swiglu_backward[(tokens, _parts(width, block))](
+        dout, gate_up, gate_up.stride(0), width, BLOCK=block, num_warps=4
+    )
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
+    """The negative log-likelihood of every row (T, fp32); `logits` (T × vocabulary) become their gradient × `factor`.
+
+    Rows whose label is `IGNORED` have loss and gradient zero. `factor` is a single number on the device.
+    """
+    tokens, vocabulary = logits.shape
+    if not _fused(logits):
+        wide = logits.float()
+        losses = functional.cross_entropy(wide, labels, reduction="none", ignore_index=IGNORED)
+        counts = labels != IGNORED
+        grad = torch.softmax(wide, 1)
+        grad[torch.arange(tokens), labels.clamp(min=0)] -= 1
+        logits.copy_(grad * (counts * factor)[:, None])
+        return losses
+    losses = torch.empty(tokens, dtype=torch.float32, device=logits.device)
+    _kernels().cross_entropy[(tokens,)](
+        logits,
+        labels,
+        losses,
+        factor,
+        vocabulary,
+        IGNORED=IGNORED,
+        BLOCK=min(8192, _power(vocabulary)),
+        num_warps=16,
+    )
+    return losses
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
+    """Causal attention. All are sequences × tokens × heads × head width; q may have several heads for one of k and v.
+
+    Returns the output in q's shape, contiguous, and what `attention_backward` wants besides.
+    """
+    query, key, value = (one.transpose(1, 2) for one in (q, _repeated(k, q), _repeated(v, q)))
+    if not q.is_cuda:
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(
+            1, 2
+        ).contiguous(), None
+    # The memory-efficient kernel runs on every card that quantized training does (FlashAttention 2 wants sm_80), and
+    # causal order needs no mask: padding stands behind the text.
+    out, *rest = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True, 0.0, True)
+    return out.transpose(1, 2), rest
+
+
+def attention_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v, in their shapes."""
+    if q.is_cuda:
+        return _efficient_backward(dout, q, k, v, out, rest)
+    inputs = [one.transpose(1, 2).detach().requires_grad_() for one in (q, _repeated(k, q), _repeated(v, q))]
+    with torch.enable_grad():
+        again = functional.scaled_dot_product_attention(inputs[0], inputs[1], inputs[2], is_causal=True)
+    grads = torch.autograd.grad(again, inputs, dout.transpose(1, 2))
+    dq, dk, dv = (grad.transpose(1, 2) for grad in grads)
+    return dq, _summed(dk, k), _summed(dv, v)
+
+
+def _efficient_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    sequences, length, heads, _ = q.shape
+    log_sum_exp, seed, offset = rest
+    # torch cuts the keys into parts, each with a program of its own. When there are heads enough to fill the card that
+    # only costs: 104 µs against 73 for a 7B's layer, 4 × 256 tokens, on an H200. (It also adds up in changing order.)
+    fills = sequences * heads >= 0.9 * torch.cuda.get_device_properties(q.device).multi_processor_count
+    dq, dk, dv, _ = torch.ops.aten._efficient_attention_backward(
+        dout,
+        q,
+        _repeated(k, q),
+        _repeated(v, q),
+        None,
+        out,
+        None,
+        None,
+        length,
+        length,
+        log_sum_exp,
+        0.0,
+        seed,
+        offset,
+        _CAUSAL,
+        False,
+        scale=None,
+        num_splits_key=1 if fills else None,
+    )
+    return dq, _summed(dk, k), _summed(dv, v)
+
+
+def cached_attention(q: Tensor, cache: Tensor, positions: Tensor) -> Tensor:
+    """Attention of one query for each row to what its row of the cache holds up to the query's own position.
+
+    Args:
+        q: rows × heads × head width, heads side by side.
+        cache: rows × positions × 2 (keys, values) × heads of those × head width.
+        positions: the last that is looked at, by row.
+
+    Returns:
+        rows × (heads · head width).
+    """
+    rows, heads, width = q.shape
+    group = heads // cache.shape[3]
+    if not q.is_cuda:
+        seen = torch.arange(cache.shape[1], device=q.device) <= positions[:, None]
+        keys, values = (one.transpose(1, 2) for one in cache.unbind(2))
+        # the heads that share keys stand where a sequence's queries would
+        query = q.view(rows, -1, group, width)
+        return functional.scaled_dot_product_attention(query, keys, values, seen[:, None, None]).reshape(rows, -1)
+    out = torch.empty((rows, heads * width), dtype=q.dtype, device=q.device)
+    _kernels().cached_attention[(rows, heads)](
+        q,
+        q.stride(0),
+        cache,
+        *cache.stride()[:3],
+        positions,
+        out,
+        width**-0.5,
+        heads,
+        GROUP=group,
+        WIDTH=width,
+        KEYS=32,
+        num_warps=4,
+    )
+    return out
+
+
+def _repeated(one: Tensor, q: Tensor) -> Tensor:
+    """Heads of k or v, each as often as q has heads for it."""
+    times = q.shape[2] // one.shape[2]
+    return one if times == 1 else one.repeat_interleave(times, dim=2)
+
+
+def _summed(grad: Tensor, one: Tensor) -> Tensor:
+    times = grad.shape[2] // one.shape[2]
+    return grad if times == 1 else grad.reshape(*one.shape[:3], times, -1).sum(3)
+
+
+def _fused(tensor: Tensor) -> bool:
+    """Whether the kernels serve: on a GPU, and in Triton's interpreter, which runs them anywhere."""
+    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _kernels() -> Any:
+    from tasks.backends.fused import kernels
+
+    return kernels
+
+
+def _power(number: int) -> int:
+    """The next power of two."""
+    return 1 << (number - 1).bit_length()
+
+
+def _parts(columns: int, block: int) -> int:
+    return -(-columns // block)

@@ -1,0 +1,61 @@
+"""How long a step takes, by the roofline of the GPU.
+
+Anchor (H200, CodeLlama-7b, int8, 4×1 of 256 tokens, one CUDA graph, ms): 56, of which products 36, unpacking weights 7
+to 10, attention 3.5 to 4.5, other kernels 6. GPUs other than the H200 are projected from their data sheets.
+"""
+
+from __future__ import annotations
+
+from artifacts.schema import Plan, Quantization
+from tasks.backends.contract import JobShape, cpu_seconds
+from tasks.machines.records import Gpu
+from tasks.machines.specs import GpuSpec, spec_of
+from tasks.models.shape import ModelShape
+
+STREAMING = 0.8
+"""Share of the data sheet's bandwidth that the fused engine's kernels reach: 3.9 TB/s on an H200."""
+
+STORED_BYTES: dict[Quantization, float] = {"int8": 1.0, "nf4": 0.5 + 4 / 64}
+"""Read per weight when it is unpacked; two are written."""
+
+ATTENTION_SHARE = 0.12
+"""Of `teraflops`, in the memory-efficient attention kernels: 3.5 ms of the anchor, less their reading and writing."""
+
+LAYER_KERNELS = 40
+"""Kernels of a layer, forward and backward, each with a start of `KERNEL_SECONDS` inside a CUDA graph."""
+
+KERNEL_SECONDS = 2e-6
+
+STEP_SECONDS = 0.0005
+"""What a step costs on a GPU beside its micro-batches: optimizer and clipping, since the trainer's loop goes on beside
+the next one. Measured: 0.35 ms."""
+
+
+def step_seconds(shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | int) -> float | None:
+    """Wall time of one optimizer step on a GPU, or on a number of CPU cores. None for an unknown GPU."""
+    if isinstance(machine, int):
+        return cpu_seconds(shape, job, plan, machine)
+    spec = spec_of(machine)
+    return None if spec is None else plan.accumulation * graph_seconds(shape, job, plan, spec) + STEP_SECONDS
+
+
+def graph_seconds(shape: ModelShape, job: JobShape, plan: Plan, spec: GpuSpec) -> float:
+    """One micro-batch, as one CUDA graph."""
+    layers, tokens = shape.layers, plan.micro_batch * job.max_length
+    recomputed = (layers if plan.recomputed_layers is None else plan.recomputed_layers) / layers
+    again = recomputed if plan.gradient_checkpointing else 0
+    passes = 2 + again
+    weights = passes * shape.linear_parameters + 2 * shape.vocabulary * shape.hidden
+    rate, flow = spec.teraflops * 1e12, spec.bandwidth * 1e9 * STREAMING
+    # few tokens: a product takes as long as reading its weights
+    products = weights * max(2 * tokens / (rate * spec.sustained), 2 / flow)
+    stored = STORED_BYTES.get(job.quantization)
+    packed = 1 - plan.unpacked_layers / layers
+    unpacking = passes * shape.linear_parameters * packed * (stored + 2) / flow if stored else 0
+    queries, mlp = shape.kind("self_attn.q_proj").outputs, shape.kind("mlp.gate_proj").outputs
+    # multiply-adds of half the square: 2 in the forward pass, 5 in the backward pass; numbers: 4 and 12 of q's size
+    attention = (7 + 2 * again) * job.max_length * queries / (rate * ATTENTION_SHARE)
+    attention += (16 + 4 * again) * queries * 2 / flow
+    rest = (1 + again / 3) * (20 * shape.hidden + 10 * mlp) * 2 / flow
+    starts = (1 + again / 3) * layers * LAYER_KERNELS * KERNEL_SECONDS
+    return products + unpacking + layers * tokens * (attention + rest) + starts

@@ -1,0 +1,53 @@
+"""Which models the engine runs, and the sizes that its memory depends on. Imports no torch: preflight asks here too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CAPABILITY = (7, 5)
+"""The oldest GPUs that the kernels were compiled for: T4."""
+FAMILY = ("llama", "mistral", "qwen2")
+"""`model_type`s that compute what `DecoderLayer` does."""
+GROUPS = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+"""The linear layers of a decoder layer by matrix product."""
+HEAD_TOKENS = 1024
+"""Tokens whose logits exist at a time."""
+DEPTH = 2
+"""Buffers for unpacked weights on a GPU: one in use, one for the next product. More gained nothing."""
+ALIGNED = 8
+"""Rows of A are filled up to a multiple of this, so that every row of the product starts at 16 bytes."""
+MISTRAL_WINDOW = 4096
+"""Tokens that transformers lets Mistral look back when its configuration does not say."""
+
+
+def unsupported_config(config: Mapping[str, Any]) -> str | None:
+    """Why the engine cannot run a model with this `config.json`; None when it can."""
+    kind = config.get("model_type")
+    if kind not in FAMILY:
+        return f"it knows the layers of {', '.join(FAMILY)}, not of {kind}"
+    if config.get("hidden_act", "silu") != "silu":
+        return f"the MLP's activation is {config['hidden_act']}, not silu"
+    if config.get("mlp_bias") or (kind == "llama" and config.get("attention_bias")):
+        return "its linear layers have biases where it expects none"
+    if _window(config):
+        return "attention is limited to a sliding window"
+    heads = config["num_attention_heads"]
+    if heads % (config.get("num_key_value_heads") or heads):
+        return "the number of attention heads is no multiple of that of keys"
+    width = config.get("head_dim") or config["hidden_size"] // heads
+    if width & (width - 1):
+        return f"its attention heads are {width} wide, which is no power of two"
+    return None
+
+
+def _window(config: Mapping[str, Any]) -> Any:
+    """The sliding window in use, tokens; nothing where attention sees everything."""
+    if not config.get("use_sliding_window", config["model_type"] == "mistral"):
+        return None
+    return config.get("sliding_window", MISTRAL_WINDOW)

@@ -1,0 +1,66 @@
+"""The fused engine inside transformers' Trainer: it takes the place of one micro-batch's forward and backward pass,
+so that optimizer, scheduler, clipping, scaler, callbacks and checkpoints stay what they are. Imports torch."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from artifacts.schema import Plan
+from tasks.backends.fused.adapters import Adapters
+from tasks.backends.fused.capture import MicroBatch
+from tasks.backends.fused.model import FusedModel
+from tasks.processes import ranks
+
+log = logging.getLogger(__name__)
+
+
+class FusedSteps:
+    """Computes micro-batches. Set up at the first one: by then a checkpoint's weights are in the model."""
+
+    def __init__(self, plan: Plan, layers: int) -> None:
+        recomputed = layers if plan.recomputed_layers is None else plan.recomputed_layers
+        self._recomputed = recomputed if plan.gradient_checkpointing else 0
+        self._unpacked = plan.unpacked_layers
+        self._micro_batch: MicroBatch | None = None
+        self._adapters: Adapters | None = None
+
+    def step(self, model: Any, inputs: dict[str, Any], items: Any, scaler: Any, *, last: bool) -> torch.Tensor:
+        """The micro-batch's part of the step's mean loss; its gradients, scaled, are added to the adapter's.
+
+        Of several processes each has its own micro-batches; after the last of a step all have the sum of all gradients.
+        As with transformers' own losses it is the mean over the processes that is the whole step's.
+
+        Args:
+            inputs: `input_ids` and `labels`, sequences × tokens.
+            items: tokens that count in the whole optimizer step.
+            scaler: accelerate's gradient scaler; None where fp16 is not computed in.
+            last: the micro-batch is the last of its optimizer step.
+        """
+        ids, labels = inputs["input_ids"], inputs["labels"]
+        if self._micro_batch is None:
+            self._micro_batch = self._prepare(model, (ids.shape[0], ids.shape[1]))
+        device = next(model.parameters()).device
+        share = 1 / torch.as_tensor(items, dtype=torch.float32).to(device, non_blocking=True)
+        loss = self._micro_batch.run(ids, labels, share if scaler is None else scaler.scale(share))
+        if last and ranks.count() > 1:
+            assert self._adapters is not None
+            dist.all_reduce(self._adapters.grads)  # one buffer holds them all
+        return loss * share * ranks.count()
+
+    def _prepare(self, model: Any, shape: tuple[int, int]) -> MicroBatch:
+        model.train()  # decides about dropout
+        fused = FusedModel(model, recomputed=self._recomputed, unpacked=self._unpacked, length=shape[1])
+        self._adapters = fused.adapters
+        if ranks.count() > 1:
+            dist.broadcast(fused.adapters.masters, src=0)
+        # Gradients stay where they are, since the graph writes there.
+        model.zero_grad = lambda set_to_none=True: fused.adapters.clear()
+        micro_batch = MicroBatch(fused, shape)
+        fused.adapters.clear()
+        how = "as one CUDA graph" if micro_batch.captured else "kernel by kernel"
+        log.info("backend fused: %d × %d tokens %s", *shape, how)
+        return micro_batch

@@ -1,0 +1,50 @@
+"""Every operation on fixed random inputs: `python -m tests.tasks.backends.fused.interpreted FILE` saves the results.
+
+Run with TRITON_INTERPRET=1 the kernels compute them, without it plain torch.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from tasks.backends.fused import ops
+
+
+def results() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    x, residual, dy = torch.randn(5, 72)[:, :70], torch.randn(5, 76)[:, :70], torch.randn(5, 70)
+    weight = torch.randn(70)
+    found: dict[str, torch.Tensor] = {}
+    codes, scales = torch.randint(-127, 128, (6, 70), dtype=torch.int8), torch.rand(6)
+    found["dequantized"] = torch.full((6, 70), float("nan"))
+    ops.dequantize_int8(codes, scales, found["dequantized"])
+    found["normed"], found["rstd"] = ops.rms_norm(x, weight, 1e-5, residual)
+    found["sum"] = x.clone()
+    stream, again = torch.randn(5, 70), torch.empty(5, 70)
+    ops.rms_norm_backward(dy, x, weight, found["rstd"], stream, stream, again)
+    found["norm gradient"], found["again"] = stream, again
+    angles = torch.rand(4, 8) * 6
+    tables = angles.cos(), angles.sin()
+    heads = torch.randn(6, 3, 20)[..., :16]
+    ops.rotate(heads, tables, 4)
+    found["rotated"] = heads.clone()
+    placed = torch.randn(6, 3, 16)
+    ops.rotate(placed, tables, 4, torch.tensor([3, 0, 1, 2, 2, 0]))
+    found["rotated by position"] = placed
+    grads = [torch.randn(6, count, 16) for count in (3, 2, 2)]
+    found["turned back"] = torch.zeros(6, 7 * 16 + 8)
+    ops.rotate_back(grads, found["turned back"], tables, 4)
+    gate_up = torch.randn(5, 2 * 33 + 4)
+    found["activation"] = ops.swiglu(gate_up, 33)
+    ops.swiglu_backward(torch.randn(5, 33), gate_up)
+    found["activation gradient"] = gate_up
+    logits, labels = torch.randn(5, 9000), torch.tensor([1, 8999, ops.IGNORED, 0, 5])
+    found["losses"] = ops.cross_entropy(logits, labels, torch.tensor(2.0))
+    found["logit gradient"] = logits
+    return found
+
+
+if __name__ == "__main__":
+    torch.save(results(), sys.argv[1])
