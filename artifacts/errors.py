@@ -65,7 +65,7 @@ class TransientError(CodetuneError):
 
 
 @contextmanager
-def discreet() -> Iterator[None]:
+def redacting_secrets() -> Iterator[None]:
     """Let no secret out of a block: not in the log, and not in the error of a library.
 
     Around whatever runs as a flow or as a task, and in processes that came about without the command line: Prefect puts

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import BeforeValidator
+from typing import Literal
 
 from artifacts.intervals import Verdict
 from artifacts.schema import Handle, Place, Question, Record
 
 Ruling = Literal["promote", "hold"]
-_EARLIER = {"learned": "improved", "kept": "non-inferior", "unclear": "inconclusive", "worse": "regressed"}
-"""The words of records that an earlier version wrote."""
 
 
 class Judgement(Record):
@@ -21,7 +17,7 @@ class Judgement(Record):
     title: str
     question: Question
     """What the figure is asked about."""
-    verdict: Annotated[Verdict, BeforeValidator(lambda word: _EARLIER.get(word, word))]
+    verdict: Verdict
     decides: bool
     """Whether a promotion rests on it. What does not decide can only object, by having regressed."""
     finding: str

@@ -118,12 +118,12 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     shape = (arguments.sequences, arguments.length)
     tuned = load(arguments, folder)
     torch.cuda.set_per_process_memory_fraction(1.0)  # all layers in 16 bits are beyond what is imitated
-    fused = FusedModel(tuned, unpacked=arguments.unpacked, length=arguments.length)
+    fused = FusedModel(tuned, resident=arguments.resident, length=arguments.length)
     record: dict[str, Any] = {
         "card": torch.cuda.get_device_name(),
         "limit_w": round(pynvml.nvmlDeviceGetPowerManagementLimit(pynvml.nvmlDeviceGetHandleByIndex(0)) / 1000),
         "shape": shape,
-        "unpacked": arguments.unpacked,
+        "resident": arguments.resident,
         "step": step(fused, shape),
     }
     projections = [one for layer in fused.layers for one in (layer.qkv, layer.o, layer.gate_up, layer.down)]
@@ -137,7 +137,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     projections = [one for layer in fused.layers for one in (layer.qkv, layer.o, layer.gate_up, layer.down)]
     record["products"] = products(projections, shape[0] * shape[1])
     del fused, projections
-    everything = FusedModel(tuned, unpacked=len(tuned.get_base_model().model.layers), length=arguments.length)
+    everything = FusedModel(tuned, resident=len(tuned.get_base_model().model.layers), length=arguments.length)
     return record | {"step_without_unpacking": step(everything, shape)}
 
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--shape", default="7b")
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--unpacked", type=int, default=9, help="layers whose weights are kept in 16 bits")
+    parser.add_argument("--resident", type=int, default=9, help="layers whose weights are kept in 16 bits")
     parser.add_argument("--model", type=Path, help="where the random model lies, or is to be written")
     arguments = parser.parse_args()
     arguments.quantization, arguments.cap_gib = "int8", torch.cuda.mem_get_info()[1] / GIB

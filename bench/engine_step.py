@@ -117,7 +117,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     model = load(arguments, folder)
     loaded = torch.cuda.memory_allocated() / GIB
     shape = (arguments.sequences, arguments.length)
-    fused = FusedModel(model, recomputed=arguments.recomputed, unpacked=arguments.unpacked, length=arguments.length)
+    fused = FusedModel(model, checkpointed=arguments.checkpointed, resident=arguments.resident, length=arguments.length)
     ids = torch.randint(3, 32000, shape, device="cuda")
     factor = torch.tensor(64.0, device="cuda")
     record: dict[str, Any] = {"card": torch.cuda.get_device_name(), "shape": shape, "loaded_gib": loaded}
@@ -152,8 +152,8 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--recomputed", type=int, default=0)
-    parser.add_argument("--unpacked", type=int, default=0, help="layers whose weights are kept in 16 bits")
+    parser.add_argument("--checkpointed", type=int, default=0)
+    parser.add_argument("--resident", type=int, default=0, help="layers whose weights are kept in 16 bits")
     parser.add_argument("--quantization", choices=["int8", "nf4", "none"], default="int8")
     parser.add_argument("--cap-gib", type=float, default=14.56)
     parser.add_argument("--depths", action="store_true", help="compare numbers of buffers")

@@ -73,8 +73,8 @@ class Case:
     quantization: Quantization
     length: int
     micro_batch: int
-    recomputed: int = 0
-    unpacked: int = 0
+    checkpointed: int = 0
+    resident: int = 0
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     dropout: float = 0.0
     backend: str = "fused"
@@ -92,12 +92,12 @@ class Case:
 
     @property
     def choice(self) -> Layout:
-        return Layout(self.micro_batch, self.recomputed, self.unpacked)
+        return Layout(self.micro_batch, self.checkpointed, self.resident)
 
     @property
     def name(self) -> str:
-        more = f" recomputed {self.recomputed}" if self.recomputed else ""
-        more += f" unpacked {self.unpacked}" if self.unpacked else ""
+        more = f" recomputed {self.checkpointed}" if self.checkpointed else ""
+        more += f" unpacked {self.resident}" if self.resident else ""
         more += f" {'+'.join(self.targets)}" if self.targets != Case.targets else ""
         more += f" dropout {self.dropout}" if self.dropout else ""
         return f"{self.shape} {self.quantization} {self.backend} {self.micro_batch} × {self.length}{more}"
@@ -110,7 +110,7 @@ def cases(shape: str, quantization: Quantization, layers: int) -> Iterator[Case]
     for length, micro_batches in {256: (1, 2, 4, 8), 512: (1, 4), 1024: (1, 2, 4), 2048: (1, 2)}.items():
         for micro_batch in micro_batches:
             yield replace(base, length=length, micro_batch=micro_batch)
-    for length, micro_batch, recomputed in (
+    for length, micro_batch, checkpointed in (
         (256, 4, whole),
         (256, 4, half),
         (256, 8, half),
@@ -121,21 +121,21 @@ def cases(shape: str, quantization: Quantization, layers: int) -> Iterator[Case]
         (2048, 2, half),
         (2048, 4, whole),
     ):
-        yield replace(base, length=length, micro_batch=micro_batch, recomputed=recomputed)
+        yield replace(base, length=length, micro_batch=micro_batch, checkpointed=checkpointed)
     yield replace(base, dropout=0.05)
     if quantization != "nf4":
         everything = replace(base, targets=("all-linear",))
-        yield from (everything, replace(everything, dropout=0.05), replace(everything, recomputed=whole))
+        yield from (everything, replace(everything, dropout=0.05), replace(everything, checkpointed=whole))
     if quantization != "none":
-        yield replace(base, unpacked=4)
-        yield replace(base, unpacked=half // 2 + 1, recomputed=half)
+        yield replace(base, resident=4)
+        yield replace(base, resident=half // 2 + 1, checkpointed=half)
 
 
 def transformers_cases(shape: str, quantization: Quantization, layers: int) -> Iterator[Case]:
     """The same of the libraries' modules."""
     for micro_batch in (1, 4):
-        for recomputed in (0, layers):
-            yield Case(shape, quantization, 256, micro_batch, recomputed, backend="transformers")
+        for checkpointed in (0, layers):
+            yield Case(shape, quantization, 256, micro_batch, checkpointed, backend="transformers")
     yield Case(shape, quantization, 1024, 1, layers, backend="transformers")
 
 
@@ -197,7 +197,7 @@ def adapted(model: Any, targets: tuple[str, ...]) -> Any:
 def run_fused(model: Any, case: Case) -> dict[str, Any]:
     """Two micro-batches, an optimizer step, and a few micro-batches by the clock."""
     model.peft_config["default"].lora_dropout = case.dropout
-    fused = FusedModel(model, recomputed=case.recomputed, unpacked=case.unpacked, length=case.length)
+    fused = FusedModel(model, checkpointed=case.checkpointed, resident=case.resident, length=case.length)
     trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
     batch = MicroBatch(fused, (case.micro_batch, case.length))
@@ -219,7 +219,7 @@ def run_transformers(model: Any, case: Case) -> dict[str, Any]:
 
     inner = model.get_base_model()
     add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
-    if case.recomputed:
+    if case.checkpointed:
         inner.gradient_checkpointing_enable({"use_reentrant": False})
         inner.enable_input_require_grads()
     else:
@@ -337,9 +337,9 @@ def predicted_ms(shape: ModelShape, case: Case) -> float | None:
         precision="fp16",
         micro_batch=case.micro_batch,
         accumulation=1,
-        gradient_checkpointing=case.recomputed > 0,
-        recomputed_layers=case.recomputed or None,
-        unpacked_layers=case.unpacked,
+        gradient_checkpointing=case.checkpointed > 0,
+        checkpointed_layers=case.checkpointed or None,
+        resident_layers=case.resident,
         backend=case.backend,
     )
     gpu = Gpu(name=torch.cuda.get_device_name(), total_gib=1, free_gib=1, capability=torch.cuda.get_device_capability())
@@ -389,7 +389,7 @@ def measure_model(shape: ModelShape, wanted: list[Case], room: Room, deadline: f
             tuned = fresh(case, room)
         elif case.targets != targets:
             tuned = adapted(tuned.unload(), case.targets)
-        targets, spent = case.targets, case.unpacked > 0
+        targets, spent = case.targets, case.resident > 0
         yield row_of(tuned, shape, case, room)
 
 

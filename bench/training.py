@@ -45,7 +45,7 @@ def planned(root: Path, inputs: common.Inputs, cap_gib: float) -> Any:
 def transformers_of(plan: Plan) -> Plan:
     """The reference settings: batch 1 × accumulation 4, gradient checkpointing, the libraries' modules."""
     changes = {"micro_batch": 1, "accumulation": 4, "gradient_checkpointing": True, "backend": "transformers"}
-    return plan.model_copy(update=changes | {"recomputed_layers": None, "unpacked_layers": 0})
+    return plan.model_copy(update=changes | {"checkpointed_layers": None, "resident_layers": 0})
 
 
 def floor(model: Path, card: dict[str, float], tokens: int = 1024) -> dict[str, float]:

@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from rich.text import Text
 
 from artifacts import faults
-from artifacts.errors import CodetuneError, discreet
+from artifacts.errors import CodetuneError, redacting_secrets
 from artifacts.garbage import leave
 from artifacts.installation import PACKAGES
 from flows import environment, output, processes
@@ -100,7 +100,7 @@ def run(
             negative="",
         ),
     ] = None,
-    onward: Annotated[
+    from_stage: Annotated[
         str | None,
         Parameter(name="--from", help="Run this stage again, and everything that follows from it. Default: none."),
     ] = None,
@@ -114,7 +114,7 @@ def run(
     started = time.monotonic()
     config = configure(recipe, changes, store)
     check_stages(refresh or [], "--refresh")
-    check_stages([] if onward is None else [onward], "--from")
+    check_stages([] if from_stage is None else [from_stage], "--from")
     from artifacts.store import Store
     from flows import server
 
@@ -122,7 +122,7 @@ def run(
     config.workers.check()
     Store.from_environment()  # a store that cannot be written is said before a server is started
     watched = server.start()
-    summary, flow_run = _run_flow(config, {"refresh": refresh or [], "onward": onward}, watched)
+    summary, flow_run = _run_flow(config, {"refresh": refresh or [], "from_stage": from_stage}, watched)
     seconds = time.monotonic() - started
     if as_json:
         stages_done = {name: stage.model_dump() for name, stage in summary.stages.items()}
@@ -163,7 +163,7 @@ def main() -> NoReturn:
 def guarded(arguments: list[str]) -> int:
     """Run a command line; what a person can mend is said without a traceback. Returns the exit status."""
     try:
-        with discreet():
+        with redacting_secrets():
             status = app(arguments, exit_on_error=False, result_action="return_value")
         return status if isinstance(status, int) else 0
     except CycloptsError:

@@ -29,7 +29,7 @@ from tasks.models.base_model import ModelConfig
 from tasks.preflight import PreflightConfig
 from tasks.reporting import ReportingConfig
 from tasks.running.mapping import WorkersConfig
-from tasks.sampling import KeptConfig, SamplingConfig
+from tasks.sampling import RetentionConfig, SamplingConfig
 from tasks.tokenization import TokenizationConfig
 from tasks.training import TrainingConfig
 
@@ -51,7 +51,7 @@ class PipelineConfig(Config):
     """Quantization, LoRA and the optimizer."""
     exporting: ExportingConfig = Field(default_factory=ExportingConfig)
     """In which forms the model is handed over."""
-    kept: KeptConfig | None = Field(default_factory=KeptConfig)
+    retention: RetentionConfig | None = Field(default_factory=RetentionConfig)
     """Code from outside what is trained on: there is seen what was forgotten. None leaves it out."""
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
     """What base and tuned are put through."""

@@ -34,7 +34,7 @@ from tasks.running.insistence import insist
 ENGINE = "prefect.engine"
 FLOW = "flows.finetune"
 """The engine imports it when all is prepared."""
-PATIENCE = 300.0
+WAIT_SECONDS = 300.0
 """Seconds that a server may be away before a run that has not begun gives up."""
 INSISTENCE = 3.0
 """Seconds after which it is raised again that the worker is gone, until something comes of it."""
@@ -217,7 +217,7 @@ def _has_not_begun(run: UUID) -> bool:
 
     address = os.environ["PREFECT_API_URL"].removesuffix("/api")
     get_logger("engine").warning("the server at %s went away before the run began; it begins again later", address)
-    with Server(address).ready(PATIENCE), get_client(sync_client=True) as client:
+    with Server(address).ready(WAIT_SECONDS), get_client(sync_client=True) as client:
         state = client.read_flow_run(run).state
         return state is not None and state.is_pending()
 

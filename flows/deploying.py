@@ -30,7 +30,7 @@ from artifacts.errors import InputError, StageError
 from artifacts.installation import PROJECT, home
 from flows import keeping, labour, server
 from flows.config import PipelineConfig, refuse_secrets
-from flows.deployed import ORPHANED, PATIENCE, RESUME
+from flows.deployed import ORPHANED, RESUME, WAIT_SECONDS
 from flows.processes import own_environment
 
 POOL = "gpu"
@@ -38,7 +38,7 @@ SILENT = "runs that fell silent have crashed"
 NOT_BEGUN = "runs that do not begin have crashed"
 MISSED = 3
 """Signs of life that a run may miss: of one whose machine is gone nobody else would say that it is over."""
-BEGINNING = timedelta(seconds=PATIENCE)
+BEGINNING = timedelta(seconds=WAIT_SECONDS)
 """What a run may take from the moment that a worker takes it to the first line of the flow: as long as the run itself
 waits for a server that went away meanwhile (`flows/deployed.py`)."""
 
@@ -138,7 +138,7 @@ def make_pool(client: SyncPrefectClient) -> None:
             WorkPoolCreate(
                 name=POOL,
                 type="process",
-                description="Runs that need the card, one at a time.",
+                description="Runs that need the GPU, one at a time.",
                 base_job_template=template,
                 concurrency_limit=1,
             )

@@ -25,7 +25,7 @@ LIBRARIES = {
     # Threads that spin while they wait slow each other down on a busy machine: three runs at once on two cores take
     # half the time with this, one alone 3 % more. Read when torch loads its OpenMP library.
     "GOMP_SPINCOUNT": "5000",
-    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",  # a nearly full card cannot afford fragments
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",  # a nearly full GPU cannot afford fragments
     "PYTHONSAFEPATH": "1",  # what libraries start imports nothing from the current folder either
     "DO_NOT_TRACK": "1",  # Prefect tells its makers of no run, and has nothing to announce in the terminal
 }

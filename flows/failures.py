@@ -13,7 +13,7 @@ from typing import TypeVar
 from prefect import State
 from prefect.states import Failed
 
-from artifacts.errors import CodetuneError, discreet
+from artifacts.errors import CodetuneError, redacting_secrets
 from artifacts.escaping import code, quoted, visible
 from artifacts.presentation import Section, Text
 from flows.notification import explain
@@ -26,7 +26,7 @@ T = TypeVar("T")
 def told(work: Callable[[], T]) -> T | State[T]:
     """What a flow's function is to return: what the work gives, or why it failed, which the run itself shows too."""
     try:
-        with discreet():
+        with redacting_secrets():
             return work()
     except Exception as error:
         if not isinstance(error, CodetuneError):

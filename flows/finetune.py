@@ -10,7 +10,7 @@ from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 
 from artifacts import faults
-from artifacts.errors import discreet
+from artifacts.errors import redacting_secrets
 from artifacts.escaping import code, quoted
 from artifacts.intervals import Verdict
 from artifacts.presentation import Section, Table, Text
@@ -50,7 +50,7 @@ from tasks.gate import promotion
 from tasks.machines.probe import probe
 from tasks.models import base_model
 from tasks.running import dashboard, policy
-from tasks.running.gpu_lock import GpuLock, name_of_card
+from tasks.running.gpu_lock import GpuLock, gpu_name
 from tasks.running.policy import Run
 from tasks.running.stage import StageRunner
 
@@ -96,7 +96,7 @@ class RunSummary(Record):
 )
 def locate(config: base_model.ModelConfig) -> base_model.ModelReference:
     """Find the base model, reading metadata only."""
-    with discreet():
+    with redacting_secrets():
         return base_model.locate(config)
 
 
@@ -124,33 +124,33 @@ DONE: ContextVar[list[RunSummary]] = ContextVar("done", default=[])  # noqa: B03
     on_cancellation=[notify],
 )
 def finetune(
-    config: PipelineConfig = REFERENCE, refresh: list[StageName] | None = None, onward: StageName | None = None
+    config: PipelineConfig = REFERENCE, refresh: list[StageName] | None = None, from_stage: StageName | None = None
 ) -> RunSummary | State[RunSummary]:
     """Adapt a code model to a body of code and prove what it gained.
 
     Args:
         config: the settings; `{"recipe": "demo"}` takes a recipe as it is.
         refresh: stages to run again even if nothing changed.
-        onward: a stage to run again even if nothing changed, with everything that follows from it.
+        from_stage: a stage to run again even if nothing changed, with everything that follows from it.
     """
-    return told(lambda: _finetune(forms.as_chosen(config), refresh, onward))
+    return told(lambda: _finetune(forms.as_chosen(config), refresh, from_stage))
 
 
-def _finetune(config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None) -> RunSummary:
+def _finetune(config: PipelineConfig, refresh: list[StageName] | None, from_stage: StageName | None) -> RunSummary:
     check_stages(refresh or [], "refresh")
-    check_stages([onward] if onward else [], "onward")
+    check_stages([from_stage] if from_stage else [], "from_stage")
     store = Store.from_environment()
     with faults.in_words(store.place):
-        return _through(store, config, refresh, onward)
+        return _through(store, config, refresh, from_stage)
 
 
 def _through(
-    store: Store, config: PipelineConfig, refresh: list[StageName] | None, onward: StageName | None
+    store: Store, config: PipelineConfig, refresh: list[StageName] | None, from_stage: StageName | None
 ) -> RunSummary:
     config.training.check()
     policy.retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
-    card = GpuLock(None if config.preflight.device == "cpu" else name_of_card())
-    with Run(store, refresh or (), config.workers, onward=onward, recipe=config.recipe or "", card=card) as run:
+    gpu = GpuLock(None if config.preflight.device == "cpu" else gpu_name())
+    with Run(store, refresh or (), config.workers, from_stage=from_stage, recipe=config.recipe or "", gpu=gpu) as run:
         results = pipeline(run, config, locate(config.model))
         candidate = promotion.candidate_of(results.exported, results.decided, results.report, config.recipe)
         event = promote(Registry(store.registry), candidate, config.gate, results.evaluated)
@@ -197,7 +197,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
     generation.check_context(config.generation, model)
     plan = cleared.plan
     sample = run.stage(sampling.STAGE, config.sampling)
-    kept = run.stage(sampling.KEPT, config.kept, sample=sample) if config.kept else None
+    retention = run.stage(sampling.RETENTION, config.retention, sample=sample) if config.retention else None
     tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
     base = _quantized(run, config, model, cleared)
 
@@ -240,7 +240,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
         plan=plan,
         guard=lambda: check_sandbox(config),
         base=base_for(config.generation.quantization),
-        kept=kept,
+        retention=retention,
     )
     executed = run.stage(execution.STAGE, config.execution, generations=generated) if functional(config) else None
     evaluated = run.stage(evaluation.STAGE, config.evaluation, generations=generated, executions=executed)
@@ -253,7 +253,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
         tokens=tokens,
         checkpoint=checkpoint,
         exported=exported,
-        kept=kept,
+        retention=retention,
         generations=generated,
         executions=executed,
         evaluation=evaluated,

@@ -90,9 +90,9 @@ def _export_of(config: PipelineConfig, store: Store) -> str:
     """Where the store keeps a recipe's export."""
     from flows.finetune import pipeline
     from tasks.models.base_model import locate
-    from tasks.running.dry_run import Walk
+    from tasks.running.dry_run import DryRun
 
-    walk = Walk(store)
+    walk = DryRun(store)
     pipeline(walk, config, locate(config.model))
     step = walk.steps["exporting"]
     if step.job is None or not step.reused:

@@ -151,7 +151,7 @@ def _judge(
     model = locate(ModelConfig(name=made_from.model.name, revision=made_from.model.revision))
     check_unchanged(model, made_from.model.fingerprint)
     fits = base if base and base.quantization == config.generation.quantization else None
-    kept = run.stage(sampling.KEPT, config.kept, sample=sample) if config.kept else None
+    retention = run.stage(sampling.RETENTION, config.retention, sample=sample) if config.retention else None
     made = run.stage(
         generation.STAGE,
         config.generation,
@@ -162,7 +162,7 @@ def _judge(
         plan=plan,
         guard=lambda: check_sandbox(config),
         base=fits,
-        kept=kept,
+        retention=retention,
     )
     executed = run.stage(execution.STAGE, config.execution, generations=made) if functional(config) else None
     judged = run.stage(evaluation.STAGE, config.evaluation, generations=made, executions=executed)

@@ -29,7 +29,7 @@ SECONDS = 0.5
 """Between two collections of what is young; every hundredth is of everything that came after the start."""
 START = 40
 """Collections until the server has imported what it needs: half a million objects that stay."""
-PATIENCE = 100.0
+WAIT_SECONDS = 100.0
 """Seconds to wait for another server's set-up of the same database; whoever starts a server waits 120 for it."""
 
 
@@ -75,7 +75,7 @@ def set_up_alone() -> None:
 
     async def create_db(interface: PrefectDBInterface) -> None:
         lock = Lock(_beside_database(interface.database_config.connection_url), "the set-up of Prefect's database")
-        lock.acquire(PATIENCE)
+        lock.acquire(WAIT_SECONDS)
         try:
             await create(interface)
         finally:

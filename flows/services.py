@@ -29,7 +29,7 @@ from flows.processes import Service
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends it all: Ctrl-C, `kill`, a closed terminal."""
-PATIENCE = 180.0
+WAIT_SECONDS = 180.0
 """Seconds that a server which was started here gets to answer: the first time it sets up its database."""
 GRACE = 120.0
 """Seconds that the worker gets to end its run: training writes a checkpoint first."""
@@ -61,7 +61,7 @@ class Services:
         # Held while the worker is at work: runs that bear its name are then its own, or those of one that is gone.
         place = PREFECT_HOME.value() / f"codetune-worker-{quote(f'{worker} {address}', safe='')}.lock"
         self._name = Lock(place, f"the worker {worker}")
-        self._patience = math.inf
+        self._wait = math.inf
         """Seconds that a server may be away: one that runs elsewhere comes back some day."""
 
     def run(self, start: Callable[[], None]) -> None:
@@ -87,7 +87,7 @@ class Services:
             StageError: it ends instead.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._patience = PATIENCE
+        self._wait = WAIT_SECONDS
 
         def start() -> Popen[bytes]:
             with open(log, "ab", opener=partial(os.open, mode=0o600)) as file:
@@ -156,13 +156,13 @@ class Services:
         """Nobody else would say that the runs of a worker that is gone are over."""
         if not self._server.answers():
             self._console.print(f"waiting for the server at {self._server.address}")
-        with self._server.ready(self._patience), get_client(sync_client=True) as client:
+        with self._server.ready(self._wait), get_client(sync_client=True) as client:
             for run in deploying.close_runs(client, self._worker):
                 self._console.print(f"the run {run.name} lost its worker; press Retry to continue it")
                 notification.notify(None, run, run.state)
 
     def _await_server(self, service: Service) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_SECONDS
         while not self._server.answers():
             if service.process.poll() is not None or time.monotonic() > deadline:
                 raise server.why_it_ended(service.said(), service.process.poll(), f"{service.log} has all that it said")

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 StageName = Literal[
     "preflight",
     "sampling",
-    "kept",
+    "retention",
     "tokenization",
     "quantization",
     "training",

@@ -32,7 +32,7 @@ _TOKEN_REMEDY = "check the spelling; if it is private or gated, accept its condi
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a request may take before it is given up."""
 
     attempts: int = 6
@@ -59,7 +59,7 @@ def api() -> HfApi:
     return HfApi(endpoint=endpoint(), library_name="codetune")
 
 
-def ask(what: str, request: Callable[[], T], *, field: str, patience: Patience) -> T:
+def ask(what: str, request: Callable[[], T], *, field: str, policy: RetryPolicy) -> T:
     """The answer to a request, repeated while its fault may pass.
 
     Args:
@@ -70,7 +70,7 @@ def ask(what: str, request: Callable[[], T], *, field: str, patience: Patience) 
         InputError: it does not exist, or may not be read.
         TransientError: the hub did not deliver within the bounds of `patience`.
     """
-    trial = Trial(what, field, patience)
+    trial = Retries(what, field, policy)
     while True:
         try:
             return request()
@@ -80,11 +80,11 @@ def ask(what: str, request: Callable[[], T], *, field: str, patience: Patience) 
             trial.failed(error)
 
 
-class Trial:
+class Retries:
     """Counts the failures of one request: waits where that may help, raises where it does not."""
 
-    def __init__(self, what: str, field: str, patience: Patience) -> None:
-        self._what, self._field, self._patience = what, field, patience
+    def __init__(self, what: str, field: str, policy: RetryPolicy) -> None:
+        self._what, self._field, self._policy = what, field, policy
         self._failures = 0
         self._started = time.monotonic()
 
@@ -104,9 +104,9 @@ class Trial:
         if not isinstance(fault, _Passing):
             raise fault from error
         self._failures += 1
-        wait = max(self._patience.first_wait * 2 ** (self._failures - 1), fault.retry_after)
-        late = time.monotonic() + wait - self._started > self._patience.deadline
-        if self._failures >= self._patience.attempts or wait > self._patience.longest_wait or late:
+        wait = max(self._policy.first_wait * 2 ** (self._failures - 1), fault.retry_after)
+        late = time.monotonic() + wait - self._started > self._policy.deadline
+        if self._failures >= self._policy.attempts or wait > self._policy.longest_wait or late:
             raise TransientError(
                 f"the hub does not deliver {self._what}: {fault.reason} (gave up after attempt {self._failures})",
                 remedy=_later(fault.retry_after),
@@ -133,14 +133,14 @@ class RemoteFile(io.RawIOBase):
         name: str,
         *,
         field: str,
-        patience: Patience,
+        policy: RetryPolicy,
         size: int | None = None,
         kind: Literal["dataset", "model"] = "dataset",
     ) -> None:
         from huggingface_hub import hf_hub_url
 
         super().__init__()
-        self.name, self._field, self._patience = name, field, patience
+        self.name, self._field, self._policy = name, field, policy
         self._what = f"{name} of the {'data set' if kind == 'dataset' else 'model'} {repository}"
         self._url = hf_hub_url(repository, name, repo_type=kind, revision=commit, endpoint=endpoint())
         self.size = self._ask_size() if size is None else size
@@ -173,13 +173,13 @@ class RemoteFile(io.RawIOBase):
     def _ask_size(self) -> int:
         from huggingface_hub import get_hf_file_metadata
 
-        metadata = ask(self._what, lambda: get_hf_file_metadata(self._url), field=self._field, patience=self._patience)
+        metadata = ask(self._what, lambda: get_hf_file_metadata(self._url), field=self._field, policy=self._policy)
         if metadata.size is None:
             raise _no_hub(self._what)
         return metadata.size
 
     def _fetch(self, start: int, end: int) -> bytes:
-        data, trial = bytearray(), Trial(self._what, self._field, self._patience)
+        data, trial = bytearray(), Retries(self._what, self._field, self._policy)
         while len(data) < end - start:
             before = len(data)
             try:

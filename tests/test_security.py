@@ -296,7 +296,7 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
     "where the model is looked for": (base_model, "locate", leak),
     "where a key is made": (preflight, "STAGE", replace(preflight.STAGE, identify=leak)),
     "in a stage": (preflight, "STAGE", replace(preflight.STAGE, run=leak)),
-    "in a part of a stage": (preflight, "STAGE", replace(preflight.STAGE, run=leak_in_part, fans_out=True)),
+    "in a part of a stage": (preflight, "STAGE", replace(preflight.STAGE, run=leak_in_part, parallel=True)),
 }
 
 

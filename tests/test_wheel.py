@@ -22,7 +22,7 @@ QUICK = [
     "training.max_steps=2",
     "training.warmup_steps=1",
     "sampling.files=60",
-    "kept=null",
+    "retention=null",
     "generation.max_chunks=8",
     "generation.line_prompts=4",
 ]

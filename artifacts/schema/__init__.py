@@ -13,7 +13,14 @@ only: no tensors, no behaviour beyond small sums.
 """
 
 from artifacts.schema.base import Handle, Place, Quantization, Record
-from artifacts.schema.data import DatasetSample, FunnelStep, KeptSample, SplitSize, TokenizedDataset, TokenizedSplit
+from artifacts.schema.data import (
+    DatasetSample,
+    FunnelStep,
+    RetentionSample,
+    SplitSize,
+    TokenizedDataset,
+    TokenizedSplit,
+)
 from artifacts.schema.evaluation import (
     Breakdown,
     Completion,
@@ -55,7 +62,6 @@ __all__ = [
     "GenerationSpeed",
     "Generations",
     "Handle",
-    "KeptSample",
     "Metric",
     "Noise",
     "Overlap",
@@ -68,6 +74,7 @@ __all__ = [
     "QuantizedBase",
     "Question",
     "Record",
+    "RetentionSample",
     "RunReport",
     "Share",
     "SplitSize",

@@ -50,7 +50,7 @@ class DatasetSample(Handle):
         )
 
 
-class KeptSample(DatasetSample):
+class RetentionSample(DatasetSample):
     """The same of code from outside what is trained on: both sides are there to be judged by."""
 
     @property

@@ -10,7 +10,7 @@ from artifacts.intervals import Better, Verdict, cannot_lose, improvement, verdi
 from artifacts.schema.base import Handle, Quantization, Record
 from artifacts.schema.generation import Domain, GenerationSpeed
 
-Question = Literal["learned", "specific", "kept"]
+Question = Literal["improved", "specific", "retention"]
 """What a figure is asked about: is the model better on this code, more so than on code from elsewhere, and did it keep
 what it could do?"""
 
@@ -20,12 +20,12 @@ class Metric(Record):
 
     name: str
     """`loss`, `perplexity`, `line_exact_match`, `line_edit_similarity`, `fim_exact_match`, `block_exact_match` on
-    held-out code; the same after `kept_` on code from elsewhere; `kept_<suite>_pass` of a functional suite. After
-    `specific_`, but for perplexity, how the change on held-out code differs from that on code from elsewhere: `base` is
-    the change elsewhere, `tuned` the change on held-out code, and the difference is tuned − base as everywhere."""
+    held-out code; the same after `retention_` on code from elsewhere; `retention_<suite>_pass` of a functional suite.
+    After `specific_`, but for perplexity: how the change on held-out code differs from that on code from elsewhere.
+    `base` is then the change elsewhere, `tuned` that on held-out code, and the difference tuned − base as always."""
     title: str
     """The figure in words, with its unit: `Held-out loss, nats per token`."""
-    question: Question = "learned"
+    question: Question = "improved"
     """What the figure is asked about."""
     better: Better
     base: float
@@ -141,7 +141,7 @@ class Share(Record):
 
 
 class FunctionalResult(Record):
-    """One functional suite: how many problems each model solved. The difference is the metric `kept_<suite>_pass`."""
+    """One functional suite: how many problems each model solved. The metric: `retention_<suite>_pass`."""
 
     suite: str
     problems: int
@@ -190,7 +190,7 @@ class EvaluationReport(Handle):
     def summary(self) -> str:
         loss = self.metric("loss")
         specific = "".join(f"; specific: {one.verdict}" for one in self.metrics if one.name == "specific_loss")
-        kept = self.judged("kept")
+        kept = self.judged("retention")
         counts = Counter(one.verdict for one in kept)
         words = ", ".join(f"{counts[word]} {word}" for word in get_args(Verdict) if counts[word])
         judged = f"; elsewhere {words}" if kept else ""

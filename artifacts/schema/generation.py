@@ -8,7 +8,7 @@ from pydantic import Field
 
 from artifacts.schema.base import Handle, Quantization, Record
 
-Domain = Literal["held_out", "kept"]
+Domain = Literal["held_out", "retention"]
 """Where an item is from: the run's own held-out repositories, or code from outside what was trained on."""
 
 

@@ -22,14 +22,14 @@ class Plan(Record):
     batch."""
     gradient_checkpointing: bool
     """Whether layers keep only their input and are computed again in the backward pass."""
-    recomputed_layers: int | None = None
+    checkpointed_layers: int | None = None
     """How many, from the first, when not all of them."""
-    unpacked_layers: int = 0
+    resident_layers: int = 0
     """Layers, from the first, whose frozen weights are kept in 16 bits because there is memory for it."""
     backend: str
     """What computes: a name of `tasks.backends`."""
     gpu_memory_gib: float | None = None
-    """What the process may take of the card, GiB; None for all of it."""
+    """What the process may take of the GPU, GiB; None for all of it."""
     processes: int = 1
     """Processes that train together, each on a GPU of its own, on its share of every batch."""
 
@@ -48,12 +48,12 @@ class Plan(Record):
     def checkpointing_in_words(self) -> str:
         """`no gradient checkpointing`, `with gradient checkpointing`, `with gradient checkpointing of 12 layers`."""
         how = "with" if self.gradient_checkpointing else "no"
-        some = "" if self.recomputed_layers is None else f" of {self.recomputed_layers} layers"
+        some = "" if self.checkpointed_layers is None else f" of {self.checkpointed_layers} layers"
         return f"{how} gradient checkpointing{some}"
 
     @property
     def fingerprint(self) -> str:
-        without_bits = {"gpu_memory_gib", "unpacked_layers"}  # the same numbers, only kept otherwise
+        without_bits = {"gpu_memory_gib", "resident_layers"}  # the same numbers, only kept otherwise
         return digest.of_json(self.model_dump(mode="json", exclude=without_bits))
 
 

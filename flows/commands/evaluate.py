@@ -93,7 +93,7 @@ def _show(result: Reevaluation) -> None:
 
     console = Console(highlight=False)
     for section in STAGE.show(result.report.model_copy(update={"path": Path(result.evaluation)})):
-        if section.key in ("held-out", "specific", "kept", "functional", "reasons", "noise", "notes"):
+        if section.key in ("held-out", "specific", "retention", "functional", "reasons", "noise", "notes"):
             console.print(Markdown(f"## {section.title}"))
             for block in section.blocks:
                 if not isinstance(block, Figure):

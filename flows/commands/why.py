@@ -32,11 +32,11 @@ def why(
     from artifacts.store import Store
     from flows.finetune import pipeline
     from tasks.models.base_model import locate
-    from tasks.running.dry_run import Walk
+    from tasks.running.dry_run import DryRun
     from tasks.running.explaining import explain
 
     say_what_is_looked_at(config)
-    walk = Walk(Store.to_read())
+    walk = DryRun(Store.to_read())
     pipeline(walk, config, locate(config.model))
     if stage not in walk.steps:
         raise InputError(f"this recipe runs without {stage}", field="STAGE", remedy=f"ask for {', '.join(walk.steps)}")

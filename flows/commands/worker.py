@@ -12,7 +12,7 @@ from flows.commands.options import not_blank, use_store
 from flows.output import Console
 from flows.services import Services, usual_name
 
-PATIENCE = 10.0
+WAIT_SECONDS = 10.0
 """Seconds that the server gets to answer at first. Later it may stay away as long as it takes."""
 
 
@@ -33,7 +33,7 @@ def worker(
     use_store(None)
     address = deploying.named_server()
     there = server.Server(address)
-    with there.ready(PATIENCE), get_client(sync_client=True) as client:
+    with there.ready(WAIT_SECONDS), get_client(sync_client=True) as client:
         deploying.check_pool(client)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     name = name or usual_name()

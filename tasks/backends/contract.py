@@ -86,9 +86,9 @@ class Layout:
 
     micro_batch: int
     """Sequences in one forward pass."""
-    recomputed: int = 0
+    checkpointed: int = 0
     """Layers computed again in the backward pass."""
-    unpacked: int = 0
+    resident: int = 0
     """Layers whose weights are kept in 16 bits."""
 
 

@@ -60,9 +60,9 @@ def here_against_elsewhere(metrics: Sequence[Metric]) -> Figure | None:
     """What was gained on held-out code over what was gained or lost elsewhere; None without a kept sample."""
     by_name = {metric.name: metric for metric in metrics}
     pairs = [
-        (metric, by_name[f"kept_{metric.name}"])
+        (metric, by_name[f"retention_{metric.name}"])
         for metric in metrics
-        if f"kept_{metric.name}" in by_name and metric.name != "perplexity"
+        if f"retention_{metric.name}" in by_name and metric.name != "perplexity"
     ]
     panels = [[pair for pair in pairs if is_share(pair[0]) is share] for share in (False, True)]
     panels = [panel for panel in panels if panel]
@@ -73,7 +73,7 @@ def here_against_elsewhere(metrics: Sequence[Metric]) -> Figure | None:
         for axes, panel in zip(grid[0], panels, strict=True):
             _against(axes, panel)
         svg = figures.to_svg(figure)
-    alt = "; ".join(f"{here.title}: {here.verdict}, elsewhere {kept.verdict}" for here, kept in pairs)
+    alt = "; ".join(f"{here.title}: {here.verdict}, elsewhere {retention.verdict}" for here, retention in pairs)
     caption = (
         "Up: better on held-out code. Above the dotted line: better there by more than elsewhere. Left of the dashed"
         " line: more was lost elsewhere than the margin allows."
@@ -87,17 +87,17 @@ def _against(axes: Axes, pairs: Sequence[tuple[Metric, Metric]]) -> None:
     axes.axhline(0, color=figures.MUTED, linewidth=0.9)
     axes.axvline(0, color=figures.MUTED, linewidth=0.9)
     axes.axline((0, 0), slope=1, color=figures.MUTED, linewidth=0.9, linestyle=":")
-    for (here, kept), colour in zip(pairs, figures.CYCLE, strict=False):
-        x, y = _gain(kept) * scale, _gain(here) * scale
-        if kept.gain:
-            axes.plot([end * scale for end in kept.gain], [y, y], color=colour, linewidth=1.6)
+    for (here, retention), colour in zip(pairs, figures.CYCLE, strict=False):
+        x, y = _gain(retention) * scale, _gain(here) * scale
+        if retention.gain:
+            axes.plot([end * scale for end in retention.gain], [y, y], color=colour, linewidth=1.6)
         if here.gain:
             axes.plot([x, x], [end * scale for end in here.gain], color=colour, linewidth=1.6)
         label = visible(here.title.partition(": ")[2]) or "loss"
         axes.plot([x], [y], "o", color=colour, markersize=6, label=label)
-        if kept.margin is not None and len(pairs) == 1:
-            axes.axvline(-kept.margin * scale, color=figures.ACCENT, linewidth=1.0, linestyle="--")
-    if share and (margins := {kept.margin for _, kept in pairs if kept.margin is not None}):
+        if retention.margin is not None and len(pairs) == 1:
+            axes.axvline(-retention.margin * scale, color=figures.ACCENT, linewidth=1.0, linestyle="--")
+    if share and (margins := {retention.margin for _, retention in pairs if retention.margin is not None}):
         axes.axvline(-max(margins) * scale, color=figures.ACCENT, linewidth=1.0, linestyle="--")
     unit = "pp" if share else "nats per token"
     axes.set_xlabel(f"gain elsewhere, {unit}")

@@ -51,8 +51,8 @@ _TITLES = {
 }
 _OF_FILES = ("loss", "perplexity")
 DOMAINS: dict[str, tuple[Question, str, str]] = {
-    "held_out": ("learned", "", "Held-out"),
-    "kept": ("kept", "kept_", "Kept"),
+    "held_out": ("improved", "", "Held-out"),
+    "retention": ("retention", "retention_", "Retention"),
 }
 """By domain: what is asked about it, what its metrics' names and titles begin with."""
 
@@ -99,7 +99,7 @@ def measures(losses: Sequence[Row], scores: Sequence[Row]) -> list[Measure]:
     solved = [row for row in scores if row["score"] == PASS]
     for suite in dict.fromkeys(row["suite"] for row in solved):
         rows = [row for row in solved if row["suite"] == suite]
-        found.append(Measure(f"{suite}_{PASS}", "kept", rows, [1.0] * len(rows), title=f"{suite}: pass@1"))
+        found.append(Measure(f"{suite}_{PASS}", "retention", rows, [1.0] * len(rows), title=f"{suite}: pass@1"))
     return found
 
 
@@ -144,7 +144,7 @@ class Measure:
             low=found.low,
             high=found.high,
             smallest_detectable=found.smallest_detectable,
-            margin=self._margin(config.margins, found.base) if self.question == "kept" else None,
+            margin=self._margin(config.margins, found.base) if self.question == "retention" else None,
             items=found.items,
             clusters=found.clusters,
             bound=found.bound,
@@ -195,9 +195,9 @@ def specific(metrics: Sequence[Metric]) -> list[Metric]:
     of perplexities would say what the losses say."""
     by_name = {metric.name: metric for metric in metrics}
     pairs = [
-        (metric, by_name[f"kept_{metric.name}"])
+        (metric, by_name[f"retention_{metric.name}"])
         for metric in metrics
-        if f"kept_{metric.name}" in by_name and metric.name != "perplexity"
+        if f"retention_{metric.name}" in by_name and metric.name != "perplexity"
     ]
     found = []
     for here, elsewhere in pairs:

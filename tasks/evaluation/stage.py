@@ -80,5 +80,5 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 STAGE = Stage(
-    name="evaluation", version=10, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_card=False
+    name="evaluation", version=10, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_gpu=False
 )

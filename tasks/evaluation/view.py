@@ -53,16 +53,16 @@ def _of(handle: EvaluationReport, question: Question) -> list[Metric]:
 
 
 def _question(handle: EvaluationReport, question: Question) -> Section:
-    kept = question == "kept"
+    retention = question == "retention"
     sides = ("change elsewhere", "change on held-out code") if question == "specific" else ("base", "tuned")
-    columns = ("", "verdict", *sides, "difference", "95% interval", *(("margin",) if kept else ()))
+    columns = ("", "verdict", *sides, "difference", "95% interval", *(("margin",) if retention else ()))
     columns = (*columns, "could see", "items")
-    rows = tuple(_row(metric, kept=kept) for metric in _of(handle, question))
-    key = "held-out" if question == "learned" else question
+    rows = tuple(_row(metric, retention=retention) for metric in _of(handle, question))
+    key = "held-out" if question == "improved" else question
     return Section(key, QUESTIONS[question], (Table(columns, rows, _caption(handle, question)),))
 
 
-def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
+def _row(metric: Metric, *, retention: bool) -> tuple[str, ...]:
     return (
         metric.title,
         verdict(metric),
@@ -70,14 +70,14 @@ def _row(metric: Metric, *, kept: bool) -> tuple[str, ...]:
         figure(metric, metric.tuned),
         change(metric, metric.difference),
         interval(metric),
-        *((margin(metric),) if kept else ()),
+        *((margin(metric),) if retention else ()),
         f"{change(metric, metric.smallest_detectable)}" if metric.smallest_detectable is not None else "–",
         f"{metric.items:,}\u00a0of\u00a0{metric.clusters:,}",
     )
 
 
 def _caption(handle: EvaluationReport, question: Question) -> str:
-    if question == "kept":
+    if question == "retention":
         return (
             "From outside what was trained on. `non-inferior`: the whole interval lies above minus the margin that was"
             " fixed before the run, and so does the bound, the most that may have been lost;"
@@ -106,7 +106,7 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
 def _functional(handle: EvaluationReport) -> list[Section]:
     """Suite by suite: both models' pass@1, and what became of their programs."""
     metrics = {metric.name: metric for metric in handle.metrics}
-    found = [(one, metrics[f"kept_{one.suite}_pass"]) for one in handle.functional]
+    found = [(one, metrics[f"retention_{one.suite}_pass"]) for one in handle.functional]
     sentences = Text("\n".join(f"- {quoted(in_a_sentence(one, metric))}" for one, metric in found))
     rows = tuple(
         (
@@ -161,8 +161,8 @@ def _breakdowns(handle: EvaluationReport) -> list[Section]:
         found.append(Section("languages", "By language", (_languages(languages, metrics),)))
     by_repository = [row for row in handle.breakdowns if row.by == "repository" and not row.metric.endswith("_pass")]
     for question, key, title in (
-        ("learned", "repositories", "By repository"),
-        ("kept", "kept-repositories", "By repository, outside what was trained on"),
+        ("improved", "repositories", "By repository"),
+        ("retention", "retention-repositories", "By repository, outside what was trained on"),
     ):
         if rows := [row for row in by_repository if metrics[row.metric].question == question]:
             found.append(Section(key, title, (_repositories(rows, metrics),)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from artifacts.schema import FunctionalResult, Metric, Question, Share
 
 QUESTIONS: dict[Question, str] = {
-    "learned": "Is it better on this code?",
+    "improved": "Is it better on this code?",
     "specific": "Is the gain specific to this code?",
-    "kept": "Did it keep what it could do?",
+    "retention": "Did it keep what it could do?",
 }
 
 _SUITES = {"line": "next line", "fim": "fill in a line", "block": "fill in a block"}

@@ -152,4 +152,4 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-STAGE = Stage(name="execution", version=2, run=run_execution, produces=Executions, sections=sections, needs_card=False)
+STAGE = Stage(name="execution", version=2, run=run_execution, produces=Executions, sections=sections, needs_gpu=False)

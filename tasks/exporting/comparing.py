@@ -119,7 +119,7 @@ def logits(model: Any, chunks: Chunks) -> torch.Tensor:
 
 
 def release_memory(plan: Plan) -> None:
-    """Give back what models that nobody holds any more occupy on the card."""
+    """Give back what models that nobody holds any more occupy on the GPU."""
     import torch
 
     gc.collect()

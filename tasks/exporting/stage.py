@@ -121,9 +121,9 @@ def _explaining_memory() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise StageError(
-            f"the card has too little memory to load the model and compare it ({str(error).splitlines()[0]})",
+            f"the GPU has too little memory to load the model and compare it ({str(error).splitlines()[0]})",
             field="exporting.merged",
-            remedy="end other programs on the card, or set exporting.merged=false: fp16 takes two bytes a parameter",
+            remedy="end other programs on the GPU, or set exporting.merged=false: fp16 takes two bytes a parameter",
         ) from error
 
 

@@ -62,11 +62,11 @@ def suite(name_or_path: str) -> Suite:
 def _fetch(name: str, revision: str) -> Path:
     from huggingface_hub import constants
 
-    place, patience = PUBLISHED[name], hub.Patience(attempts=2)
+    place, policy = PUBLISHED[name], hub.RetryPolicy(attempts=2)
     if _COMMIT.fullmatch(revision) and (found := _here(place, revision)):
         return found
     try:
-        return _from_hub(name, revision, patience)
+        return _from_hub(name, revision, policy)
     except TransientError as error:
         if found := _here(place, revision):
             log.warning("%s; what was fetched of it before is taken", error.problem)
@@ -89,7 +89,7 @@ def _no_hub(name: str, problem: str) -> InputError:
     )
 
 
-def _from_hub(name: str, revision: str, patience: hub.Patience) -> Path:
+def _from_hub(name: str, revision: str, policy: hub.RetryPolicy) -> Path:
     from huggingface_hub import hf_hub_download
 
     place = PUBLISHED[name]
@@ -98,7 +98,7 @@ def _from_hub(name: str, revision: str, patience: hub.Patience) -> Path:
         what,
         lambda: hub.api().dataset_info(place.dataset, revision=revision, timeout=5),
         field=_FIELD,
-        patience=patience,
+        policy=policy,
     )
     usable = _usable(place, [file.rfilename for file in info.siblings or ()])
     if not usable:
@@ -110,7 +110,7 @@ def _from_hub(name: str, revision: str, patience: hub.Patience) -> Path:
                 place.dataset, usable[0], repo_type="dataset", revision=info.sha, endpoint=hub.endpoint()
             ),
             field=_FIELD,
-            patience=patience,
+            policy=policy,
         )
     )
 

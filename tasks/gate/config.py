@@ -10,9 +10,9 @@ from artifacts.configuration import Config, Real, Seed
 from artifacts.schema import Question
 
 ASKED: dict[Question, str] = {
-    "learned": "is better on this code",
+    "improved": "is better on this code",
     "specific": "gained more on this code than on code from elsewhere",
-    "kept": "kept what it could do",
+    "retention": "kept what it could do",
 }
 """What each question asks of the tuned model."""
 
@@ -20,12 +20,12 @@ ASKED: dict[Question, str] = {
 class GateConfig(Config):
     """When a tuned model is promoted. Fixed before the run: afterwards a reason is always found."""
 
-    requires: tuple[Question, ...] = ("learned", "specific", "kept")
+    requires: tuple[Question, ...] = ("improved", "specific", "retention")
     """What must be shown: that the model is better on this code (`learned`), that it gained more there than on code
     from elsewhere (`specific`), that it kept what it could do (`kept`). What is required and was not measured holds the
     model."""
     decided_by: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        ("loss", "specific_loss", "kept_loss", "*_pass"), min_length=1
+        ("loss", "specific_loss", "retention_loss", "*_pass"), min_length=1
     )
     """Metrics that a promotion rests on, by name or pattern (`*_pass`: the functional suites). The others can only
     object, by having regressed, and `specific_*` not even so: each of the two changes that they compare is judged by

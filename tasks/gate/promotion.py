@@ -87,7 +87,7 @@ def compare(
 def _parts(metric: str) -> tuple[str, ...]:
     """The figures with items that it is made of."""
     kind = metric.removeprefix("specific_")
-    return (metric,) if kind == metric else (kind, f"kept_{kind}")
+    return (metric,) if kind == metric else (kind, f"retention_{kind}")
 
 
 def _versus(old: dict[str, Result], new: dict[str, Result], metric: Metric, config: GateConfig) -> tuple[str, str]:

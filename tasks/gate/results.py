@@ -64,7 +64,7 @@ def _scores(rows: Iterable[Row], completions: Iterable[Row]) -> Iterator[Result]
 
 
 def _prefix(row: Row) -> str:
-    return "kept_" if row.get("domain") == "kept" else ""
+    return "retention_" if row.get("domain") == "retention" else ""
 
 
 def _item(row: Row) -> str:

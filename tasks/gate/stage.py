@@ -85,8 +85,8 @@ def decide(judgements: Sequence[Judgement], config: GateConfig) -> tuple[Ruling,
     if against:
         return "hold", (*against, *left_out)
     shown = [ASKED[question] for question in config.requires]
-    if {"learned", "specific"} <= {*config.requires} and has_learned({one.metric: one.verdict for one in judgements}):
-        shown = ["learned this code", *(ASKED[question] for question in config.requires if question == "kept")]
+    if {"improved", "specific"} <= {*config.requires} and has_learned({one.metric: one.verdict for one in judgements}):
+        shown = ["learned this code", *(ASKED[question] for question in config.requires if question == "retention")]
     said = f"The tuned model {' and '.join(shown)}." if shown else "Nothing was required."
     return "promote", (said, *left_out)
 
@@ -98,7 +98,7 @@ def _not_required(judgements: Sequence[Judgement]) -> str:
 
 
 def _objections(question: Question, judgements: Sequence[Judgement]) -> list[str]:
-    enough = ("improved", "non-inferior") if question == "kept" else ("improved",)
+    enough = ("improved", "non-inferior") if question == "retention" else ("improved",)
     deciding = [one for one in judgements if one.question == question and one.decides]
     if not deciding:
         return [f"Whether the tuned model {ASKED[question]} was not measured."]
@@ -109,4 +109,4 @@ def _objections(question: Question, judgements: Sequence[Judgement]) -> list[str
     ]
 
 
-STAGE = Stage(name="gate", version=8, run=run_gate, produces=GateDecision, sections=sections, needs_card=False)
+STAGE = Stage(name="gate", version=8, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)

@@ -84,7 +84,7 @@ def cut(
     files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, wanted: int, max_length: int, seed: int
 ) -> list[HeldOutSequence]:
     """Chunks of files as they stand, at most `wanted`, spread over the repositories, whatever format was trained on."""
-    rng = random.Random(f"kept loss {seed}")
+    rng = random.Random(f"retention loss {seed}")
     few = [files[index] for index in spread([file.repo for file in files], rng)][: 2 * wanted]
     framing = Framing.of(tokenizer, max_length, add_eos=True)
     found = []

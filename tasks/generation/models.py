@@ -19,7 +19,7 @@ SIDES: tuple[Side, ...] = ("base", "again", "tuned")
 
 
 class Pair:
-    """Both models. Release it when done: a 7B takes half of a small card.
+    """Both models. Release it when done: a 7B takes half of a small GPU.
 
     Args:
         length: the longest text in tokens that they will see, answers included.

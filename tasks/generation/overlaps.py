@@ -18,7 +18,7 @@ class Screened:
     """What may be asked about, and what may not."""
 
     held_out: list[HeldOutFile]
-    kept: list[HeldOutFile]
+    retention: list[HeldOutFile]
     suites: list[Suite]
     found: tuple[Overlap, ...]
     dropped: frozenset[tuple[str, str]]
@@ -47,15 +47,19 @@ class _Looked:
     parts: Mapping[str, str]
 
 
-def screen(sample: DatasetSample, kept: DatasetSample | None, suites: Sequence[Suite] = ()) -> Screened:
+def screen(sample: DatasetSample, retention: DatasetSample | None, suites: Sequence[Suite] = ()) -> Screened:
     """Leave out the files and problems of which most stands in one training file.
 
     Raises:
         InputError: no held-out file is left.
     """
     files = read_files(sample.path / "held_out.parquet")
-    if kept:
-        files += [file for side in ("held_out", "train") for file in read_files(kept.path / f"{side}.parquet", "kept")]
+    if retention:
+        files += [
+            file
+            for side in ("held_out", "train")
+            for file in read_files(retention.path / f"{side}.parquet", "retention")
+        ]
     looked = [_Looked(file.domain, f"{file.repo}/{file.path}", {"file": file.content}) for file in files]
     looked += [_Looked(suite.name, one.task_id, _parts(one)) for suite in suites for one in suite.problems]
     items = [EvaluationText(str(number), one.parts) for number, one in enumerate(looked)]
@@ -72,7 +76,7 @@ def screen(sample: DatasetSample, kept: DatasetSample | None, suites: Sequence[S
         for number, one in found.items()
     )
     left = [file for number, file in enumerate(files) if number not in found]
-    held_out, others = (_of(left, domain) for domain in ("held_out", "kept"))
+    held_out, others = (_of(left, domain) for domain in ("held_out", "retention"))
     if not held_out:
         raise InputError(
             "every held-out file stands in the training data, so nothing can be evaluated",

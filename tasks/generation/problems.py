@@ -150,7 +150,7 @@ def _ask(suite: Suite, tokenizer: CodeTokenizer, config: GenerationConfig, *, in
                 prompt=shown,
                 suffix=problem.suffix or "",
                 truth=problem.canonical_solution,
-                domain="kept",
+                domain="retention",
                 start=start,
             )
         )

@@ -56,7 +56,7 @@ def run_generation(
     exported: ExportedModel,
     plan: Plan,
     base: QuantizedBase | None = None,
-    kept: DatasetSample | None = None,
+    retention: DatasetSample | None = None,
     workdir: Path,
     progress: Progress = SILENT,
 ) -> Generations:
@@ -72,11 +72,11 @@ def run_generation(
     """
     check_context(config, model)
     tokenizer = load_tokenizer(model.metadata)
-    screened = overlaps.screen(sample, kept, problems.suites(config.functional))
+    screened = overlaps.screen(sample, retention, problems.suites(config.functional))
     held_out = tokens.path / "held_out.parquet"
     chunks = losses.choose(held_out, config.max_chunks, config.seed, screened.dropped)
     items, notes = _choose_items(screened.held_out, tokenizer, config)
-    if files := screened.kept:
+    if files := screened.retention:
         chunks += losses.cut(files, tokenizer, config.max_chunks, tokens.max_length, config.seed)
         items += _choose_items(files, tokenizer, config)[0]
     asked, unasked = problems.ask(

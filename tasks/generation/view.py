@@ -10,7 +10,7 @@ from artifacts.schema import Generations
 
 MOST_OVERLAPS = 20
 """Overlaps listed by name."""
-_NAMES = {"held_out": "held-out files", "kept": "files from elsewhere"}
+_NAMES = {"held_out": "held-out files", "retention": "files from elsewhere"}
 
 
 def sections(handle: Generations) -> list[Section]:

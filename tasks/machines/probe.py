@@ -1,4 +1,4 @@
-"""Looking at the machine: cards through NVML, host memory, cores, disks, library versions.
+"""Looking at the machine: GPUs through NVML, host memory, cores, disks, library versions.
 
 Nothing here loads torch or touches CUDA: a probe costs milliseconds and no GPU memory. What cannot be read is left
 out, never guessed: a machine without a GPU, a container and a driver without NVML all give a probe.
@@ -28,10 +28,10 @@ LIBRARIES = ("accelerate", "bitsandbytes", "peft", "torch", "transformers", "trl
 
 def probe(store_place: Path | None) -> MachineProbe:
     """Look at this machine. `store_place`: an existing folder of the store's file system; None to leave disks out."""
-    cards: dict[str, Any] = _cards()
+    gpus: dict[str, Any] = _gpus()
     total, available = host_memory()
     return MachineProbe(
-        **cards,
+        **gpus,
         cpus=cpu_count(),
         memory_gib=total / GIB,
         available_gib=available / GIB,
@@ -41,10 +41,10 @@ def probe(store_place: Path | None) -> MachineProbe:
     )
 
 
-# --- cards ----------------------------------------------------------------------------------------------------
+# --- GPUs ----------------------------------------------------------------------------------------------------
 
 
-def _cards() -> dict[str, Any]:
+def _gpus() -> dict[str, Any]:
     import pynvml
 
     try:
@@ -58,18 +58,18 @@ def _cards() -> dict[str, Any]:
         gpus = tuple(_gpu(handles[number]) for number in chosen)
         driver, cuda = pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlSystemGetCudaDriverVersion_v2()
     except pynvml.NVMLError as error:
-        return {"no_gpu_reason": f"the NVIDIA driver does not describe its cards ({error})"}
+        return {"no_gpu_reason": f"the NVIDIA driver does not describe its GPUs ({error})"}
     finally:
         pynvml.nvmlShutdown()
-    hidden = "CUDA_VISIBLE_DEVICES hides every card" if handles else "the NVIDIA driver sees no card"
+    hidden = "CUDA_VISIBLE_DEVICES hides every GPU" if handles else "the NVIDIA driver sees no GPU"
     version = (cuda // 1000, cuda % 1000 // 10)
     return {"gpus": gpus, "driver": _text(driver), "driver_cuda": version, "no_gpu_reason": "" if gpus else hidden}
 
 
 def visible(uuids: list[str], setting: str | None) -> list[int]:
-    """The cards that CUDA will show, in its order. NVML itself does not heed `CUDA_VISIBLE_DEVICES`.
+    """The GPUs that CUDA will show, in its order. NVML itself does not heed `CUDA_VISIBLE_DEVICES`.
 
-    Entries are numbers or beginnings of UUIDs; as in CUDA, the first entry that names no card ends the list.
+    Entries are numbers or beginnings of UUIDs; as in CUDA, the first entry that names no GPU ends the list.
     """
     if setting is None:
         return list(range(len(uuids)))
@@ -136,7 +136,7 @@ def _process(process: Any) -> GpuProcess:
 
 
 def _readable(read: Callable[[], T]) -> T | None:
-    """The reading, or None where card or driver does not offer it."""
+    """The reading, or None where GPU or driver does not offer it."""
     import pynvml
 
     try:

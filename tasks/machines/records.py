@@ -13,7 +13,7 @@ GIB = 1024**3
 
 
 class GpuProcess(Record):
-    """Another process that holds memory of a card."""
+    """Another process that holds memory of a GPU."""
 
     pid: int
     name: str
@@ -27,7 +27,7 @@ class GpuProcess(Record):
 
 
 class Gpu(Record):
-    """One card as NVML shows it."""
+    """One GPU as NVML shows it."""
 
     name: str
     total_gib: float

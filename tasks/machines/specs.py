@@ -29,17 +29,17 @@ SPECS = {
     "V100": GpuSpec(112, 900),
     "T4": GpuSpec(65, 320, 0.4),
 }
-"""By a word of the card's name. H200's share is measured (750 TFLOP/s); a T4 is held to its 70 W, which leaves it about
+"""By a word of the GPU's name. H200's share is measured (750 TFLOP/s); a T4 is held to its 70 W, which leaves it about
 26 TFLOP/s."""
 
 GENERIC = {(7, 0): SPECS["V100"], (7, 5): SPECS["T4"], (8, 0): SPECS["A100"], (8, 6): SPECS["A10"]}
 GENERIC |= {(8, 9): SPECS["L4"], (9, 0): SPECS["H100"]}
-"""By compute capability, for names not in the list: the slowest data-centre card of that generation."""
+"""By compute capability, for names not in the list: the slowest data-centre GPU of that generation."""
 
 
 def spec_of(gpu: Gpu) -> GpuSpec | None:
-    """The figures for a card, by name, else by generation."""
+    """The figures for a GPU, by name, else by generation."""
     words = gpu.name.replace("-", " ").split()
-    named = (card for word, card in SPECS.items() if any(part.startswith(word) for part in words))
+    named = (gpu for word, gpu in SPECS.items() if any(part.startswith(word) for part in words))
     exact = (SPECS[part] for part in words if part in SPECS)
     return next(exact, None) or next(named, None) or GENERIC.get(gpu.capability)

@@ -54,7 +54,7 @@ _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges
 _OBJECTS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _AGAIN = "download or copy the model again (with Git LFS: `git lfs pull`)"
-PATIENCE = hub.Patience()
+RETRY_POLICY = hub.RetryPolicy()
 """How long the hub is waited for."""
 
 
@@ -172,7 +172,7 @@ def _locate_on_hub(config: ModelConfig) -> ModelReference:
             what,
             lambda: hub.api().model_info(name, revision=config.revision, timeout=30),
             field=_FIELD,
-            patience=PATIENCE,
+            policy=RETRY_POLICY,
         )
         names = [entry.rfilename for entry in info.siblings or ()]
         _check_files(name, names)
@@ -201,7 +201,7 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...], progre
             tqdm_class=_bar(progress),
         )
 
-    return Path(hub.ask(f"the model {name}", download, field=_FIELD, patience=PATIENCE))
+    return Path(hub.ask(f"the model {name}", download, field=_FIELD, policy=RETRY_POLICY))
 
 
 def _bar(progress: Progress) -> Any:
@@ -347,7 +347,7 @@ def _header(path: Path) -> dict[str, StoredTensor]:
 def _remote_header(model: ModelReference, name: str) -> dict[str, StoredTensor]:
     assert model.revision is not None
     with reading.blamed_on(Path(model.name, name), field=_FIELD, remedy="name another model, or another revision"):
-        file = hub.RemoteFile(model.name, model.revision, name, field=_FIELD, patience=PATIENCE, kind="model")
+        file = hub.RemoteFile(model.name, model.revision, name, field=_FIELD, policy=RETRY_POLICY, kind="model")
         return read_header(io.BufferedReader(file), file.size)
 
 

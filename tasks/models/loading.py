@@ -110,7 +110,7 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
         raise StageError(
             f"the weights could not be brought into memory as {quantization}; the log says why",
             field="training.quantization",
-            remedy="mostly the card's memory runs out: free it of other processes, or use nf4",
+            remedy="mostly the GPU's memory runs out: free it of other processes, or use nf4",
         ) from error
     except Exception as error:  # the libraries have many kinds for a folder that they cannot use
         raise _unusable(folder, next(iter(str(error).splitlines()), type(error).__name__)) from error
@@ -225,7 +225,7 @@ def _set_training(module: torch.nn.Module, _inputs: Any) -> None:
 
 
 def _cap_memory(plan: Plan) -> None:
-    """Let this process allocate no more of the card than the plan says; beyond it is an out-of-memory error."""
+    """Let this process allocate no more of the GPU than the plan says; beyond it is an out-of-memory error."""
     if plan.device != "cuda" or plan.gpu_memory_gib is None:
         return
     import torch

@@ -28,8 +28,8 @@ class PreflightConfig(Config):
     gpu_memory_gib: Annotated[float, Field(gt=0, le=MOST_GIB), NUMBER] | None = Field(
         default_factory=_cap_from_environment, validate_default=True
     )
-    """What the run may take of the card, GiB, to leave room for others or to stand for a smaller card (a T4 gives
-    14.56). Default: the environment variable CODETUNE_GPU_MEMORY_GIB, else the whole card."""
+    """What the run may take of the GPU, GiB, to leave room for others or to stand for a smaller GPU (a T4 gives
+    14.56). Default: the environment variable CODETUNE_GPU_MEMORY_GIB, else the whole GPU."""
     headroom: Real = Field(0.04, ge=0, lt=1)
     """Share of that memory that the predicted peak must leave free."""
     cpu_max_parameters: Whole = Field(500_000_000, gt=0, le=10**12)

@@ -21,7 +21,7 @@ MINIMUM_CAPABILITY = {"int8": (7, 5), "nf4": (6, 0), "none": (6, 0)}
 
 BF16_CAPABILITY = (8, 0)
 HOT_C = 83
-"""Where data-centre cards begin to lower their clocks, °C."""
+"""Where data-centre GPUs begin to lower their clocks, °C."""
 
 FILE_BYTES = 40_000
 """A sampled source file in the store: its text and its tokens, both on the large side."""
@@ -93,7 +93,7 @@ def _predict(question: PlanningInput, plan: Plan, *, download: bool) -> Predicti
     return Prediction(
         peak_gib=round(memory.peak_gib(choice), 3),
         needed_gib=round(needed, 3),
-        optional_gib=round(needed - memory.needed_gib(replace(choice, unpacked=0)), 3),
+        optional_gib=round(needed - memory.needed_gib(replace(choice, resident=0)), 3),
         tokens_per_second=round(question.job.step_tokens / step, 1) if step else None,
         seconds=round(step * question.job.max_steps, 1) if step else None,
         disk_gib=round(sum(_writes(question, download=download).values()), 3),
@@ -127,7 +127,7 @@ def _device_checks(question: PlanningInput) -> Iterator[Check]:
     if gpu is None:
         yield from _cpu_checks(question)
         return
-    yield _enough_cards(question)
+    yield _enough_gpus(question)
     yield from _driver_checks(question.probe)
     yield _capability_check(gpu, question.job)
     if question.precision == "bf16" and gpu.capability < BF16_CAPABILITY:
@@ -137,7 +137,7 @@ def _device_checks(question: PlanningInput) -> Iterator[Check]:
         yield Check(name="precision", verdict="ok", finding=f"{question.precision} on {gpu.architecture}")
 
 
-def _enough_cards(question: PlanningInput) -> Check:
+def _enough_gpus(question: PlanningInput) -> Check:
     probe, wanted = question.probe, question.processes
     if wanted <= len(probe.gpus):
         return Check(name="GPU", verdict="ok", finding=probe.in_words)
@@ -172,7 +172,7 @@ def _why_no_gpu(question: PlanningInput) -> str:
         return "preflight.device is cpu"
     if question.probe.gpus:
         return f"the installed torch ({question.probe.libraries.get('torch', 'none')}) is built without CUDA"
-    return question.probe.no_gpu_reason or "no card was found"
+    return question.probe.no_gpu_reason or "no GPU was found"
 
 
 def _cost_on_cpu(question: PlanningInput) -> str:
@@ -211,9 +211,9 @@ def _capability_check(gpu: Gpu, job: JobShape) -> Check:
     version = ".".join(map(str, gpu.capability))
     if gpu.capability >= needed:
         return Check(name="quantization", verdict="ok", finding=f"{job.quantization} on compute capability {version}")
-    remedy = "use a newer card (T4 or later)"
+    remedy = "use a newer GPU (T4 or later)"
     if job.quantization == "int8" and gpu.capability >= MINIMUM_CAPABILITY["nf4"]:
-        remedy = "set training.quantization=nf4, or use a newer card (T4 or later)"
+        remedy = "set training.quantization=nf4, or use a newer GPU (T4 or later)"
     wants = f"{job.quantization} needs compute capability {needed[0]}.{needed[1]}"
     return Check(
         name="quantization", verdict="refused", finding=f"{wants}; the {gpu.name} has {version}", remedy=remedy
@@ -239,7 +239,7 @@ def _volatile(plan: Plan, prediction: Prediction, probe: MachineProbe) -> Iterat
             yield Check(name="free memory", verdict="refused", finding=finding, remedy="end what else is running")
         return
     if len(probe.gpus) < plan.processes:
-        reason = probe.no_gpu_reason or (f"{len(probe.gpus)} can be seen" if probe.gpus else "no card was found")
+        reason = probe.no_gpu_reason or (f"{len(probe.gpus)} can be seen" if probe.gpus else "no GPU was found")
         wanted = "a GPU" if plan.processes == 1 else f"{plan.processes} GPUs"
         yield Check(name="GPU", verdict="refused", finding=f"the plan is for {wanted}, but {reason}")
         return
@@ -266,12 +266,12 @@ def _free_memory(gpu: Gpu, prediction: Prediction) -> Check:
 
 
 def _heat(gpu: Gpu) -> Iterator[Check]:
-    remedy = "expect a slower run; see to the card's cooling and power"
+    remedy = "expect a slower run; see to the GPU's cooling and power"
     if gpu.throttling:
         finding = f"the clocks are held down: {', '.join(gpu.throttling)}"
         yield Check(name="cooling", verdict="warning", finding=finding, remedy=remedy)
     elif gpu.temperature_c is not None and gpu.temperature_c >= HOT_C:
-        yield Check(name="cooling", verdict="warning", finding=f"the card is at {gpu.temperature_c} °C", remedy=remedy)
+        yield Check(name="cooling", verdict="warning", finding=f"the GPU is at {gpu.temperature_c} °C", remedy=remedy)
 
 
 def _host_memory(job: JobShape, shape: ModelShape, probe: MachineProbe) -> Check:

@@ -18,8 +18,8 @@ from tasks.machines.records import Gpu, MachineProbe
 from tasks.models.shape import ModelShape
 from tasks.preflight.config import PreflightConfig
 
-UNPACKED_SHARE = 0.8
-"""Of the card's memory: layers are kept in 16 bits while the predicted peak stays below. They save a little time, so
+RESIDENT_SHARE = 0.8
+"""Of the GPU's memory: layers are kept in 16 bits while the predicted peak stays below. They save a little time, so
 they must not be what makes a run fail when other programs or fragments take some of the rest."""
 
 
@@ -34,10 +34,10 @@ class PlanningInput:
 
     @property
     def gpu(self) -> Gpu | None:
-        """The card that the run will use; None for the CPU."""
+        """The GPU that the run will use; None for the CPU."""
         if self.config.device == "cpu" or not self.probe.gpus:
             return None
-        # a build of torch without CUDA cannot use the card
+        # a build of torch without CUDA cannot use the GPU
         return self.probe.gpus[0] if self.probe.torch_cuda or self.config.device == "cuda" else None
 
     @property
@@ -46,8 +46,8 @@ class PlanningInput:
         wanted = self.job.processes
         if wanted != "auto":
             return wanted
-        cards = len(self.probe.gpus) if self.gpu else 1
-        return max(number for number in range(1, cards + 1) if self.job.effective_batch % number == 0)
+        gpus = len(self.probe.gpus) if self.gpu else 1
+        return max(number for number in range(1, gpus + 1) if self.job.effective_batch % number == 0)
 
     @property
     def memory(self) -> Memory:
@@ -72,8 +72,8 @@ class PlanningInput:
         return "bf16" if gpu.capability >= (8, 0) else "fp16"
 
     @property
-    def card_gib(self) -> float:
-        """Memory of the card (the smallest of several), or of the machine, that one process may take."""
+    def device_gib(self) -> float:
+        """Memory of the GPU (the smallest of several), or of the machine, that one process may take."""
         if self.gpu is None:
             return self.probe.memory_gib / self.processes
         smallest = min(gpu.total_gib for gpu in self.probe.gpus[: self.processes])
@@ -82,22 +82,22 @@ class PlanningInput:
     @property
     def budget_gib(self) -> float:
         """Memory that what is needed must fit into."""
-        return self.card_gib * (1 - self.config.headroom)
+        return self.device_gib * (1 - self.config.headroom)
 
     def fits(self, choice: Layout) -> bool:
         return self.memory.needed_gib(choice) <= self.budget_gib
 
     def plan(self, choice: Layout) -> Plan:
         """The plan that lays out the work like this."""
-        partly = 0 < choice.recomputed < self.shape.layers
+        partly = 0 < choice.checkpointed < self.shape.layers
         return Plan(
             device="cpu" if self.gpu is None else "cuda",
             precision=self.precision,
             micro_batch=choice.micro_batch,
             accumulation=self.job.effective_batch // choice.micro_batch // self.processes,
-            gradient_checkpointing=choice.recomputed > 0,
-            recomputed_layers=choice.recomputed if partly else None,
-            unpacked_layers=choice.unpacked,
+            gradient_checkpointing=choice.checkpointed > 0,
+            checkpointed_layers=choice.checkpointed if partly else None,
+            resident_layers=choice.resident,
             backend=self.backend.name,
             gpu_memory_gib=self.config.gpu_memory_gib if self.gpu else None,
             processes=self.processes,
@@ -109,8 +109,8 @@ class PlanningInput:
 
 def choice_of(plan: Plan, layers: int) -> Layout:
     """How a plan lays out the work of a model with so many layers."""
-    recomputed = layers if plan.recomputed_layers is None else plan.recomputed_layers
-    return Layout(plan.micro_batch, recomputed if plan.gradient_checkpointing else 0, plan.unpacked_layers)
+    checkpointed = layers if plan.checkpointed_layers is None else plan.checkpointed_layers
+    return Layout(plan.micro_batch, checkpointed if plan.gradient_checkpointing else 0, plan.resident_layers)
 
 
 def make_plan(question: PlanningInput) -> Plan:
@@ -123,11 +123,11 @@ def make_plan(question: PlanningInput) -> Plan:
         PreflightRefused: nothing fits, or not what is configured.
     """
     sizes = _micro_batches(question)
-    fitting = [choice for size in sizes if (choice := _least_recomputed(question, size))]
+    fitting = [choice for size in sizes if (choice := _least_checkpointed(question, size))]
     if not fitting:
-        smallest = max(_recomputations(question))
+        smallest = max(_checkpointing(question))
         raise _too_large(question, Layout(min(sizes), smallest))
-    return question.plan(_with_unpacked(question, question.backend.fastest(fitting, question.step_seconds)))
+    return question.plan(_with_resident(question, question.backend.fastest(fitting, question.step_seconds)))
 
 
 def _micro_batches(question: PlanningInput) -> list[int]:
@@ -150,7 +150,7 @@ def _micro_batches(question: PlanningInput) -> list[int]:
     return [n for n in range(batch, 0, -1) if batch % n == 0] if wanted == "auto" else [wanted]
 
 
-def _recomputations(question: PlanningInput) -> Sequence[int]:
+def _checkpointing(question: PlanningInput) -> Sequence[int]:
     """Numbers of recomputed layers that may be chosen, least first."""
     layers, wanted = question.shape.layers, question.job.gradient_checkpointing
     if wanted != "auto":
@@ -158,16 +158,16 @@ def _recomputations(question: PlanningInput) -> Sequence[int]:
     return question.backend.checkpointing(layers)
 
 
-def _least_recomputed(question: PlanningInput, micro_batch: int) -> Layout | None:
-    choices = (Layout(micro_batch, recomputed) for recomputed in _recomputations(question))
+def _least_checkpointed(question: PlanningInput, micro_batch: int) -> Layout | None:
+    choices = (Layout(micro_batch, checkpointed) for checkpointed in _checkpointing(question))
     return next((choice for choice in choices if question.fits(choice)), None)
 
 
-def _with_unpacked(question: PlanningInput, choice: Layout) -> Layout:
+def _with_resident(question: PlanningInput, choice: Layout) -> Layout:
     if not question.backend.keeps_dequantized or question.gpu is None or question.job.quantization == "none":
         return choice
-    limit = UNPACKED_SHARE * question.card_gib
-    more = (replace(choice, unpacked=number) for number in range(question.shape.layers, 0, -1))
+    limit = RESIDENT_SHARE * question.device_gib
+    more = (replace(choice, resident=number) for number in range(question.shape.layers, 0, -1))
     return next((one for one in more if question.memory.peak_gib(one) <= limit and question.fits(one)), choice)
 
 
@@ -176,7 +176,7 @@ def _too_large(question: PlanningInput, choice: Layout) -> PreflightRefused:
     need = question.memory.needed_gib(choice)
     where = "the machine" if question.gpu is None else f"the {question.gpu.name}"
     how = f"{choice.micro_batch} × {job.max_length} tokens, "
-    how += f"{'with' if choice.recomputed else 'without'} gradient checkpointing"
+    how += f"{'with' if choice.checkpointed else 'without'} gradient checkpointing"
     return PreflightRefused(
         f"training in {job.quantization} with {how} needs about {need:.1f} GiB; "
         f"{where} gives {question.budget_gib:.1f} GiB after headroom",
@@ -188,7 +188,7 @@ def _savings(question: PlanningInput, choice: Layout) -> list[str]:
     """Changes to the configuration that would make it fit."""
     job = question.job
     candidates: list[tuple[str, dict[str, Any]]] = []
-    if choice.micro_batch > 1 or not choice.recomputed:
+    if choice.micro_batch > 1 or not choice.checkpointed:
         setting = "set training.micro_batch=auto and training.gradient_checkpointing=auto"
         candidates.append((setting, {"micro_batch": "auto", "gradient_checkpointing": "auto"}))
     if job.backend != "auto":
@@ -203,4 +203,4 @@ def _savings(question: PlanningInput, choice: Layout) -> list[str]:
 
 def _would_fit(question: PlanningInput, change: dict[str, Any]) -> bool:
     changed = replace(question, job=question.job.model_copy(update=change))
-    return any(_least_recomputed(changed, size) for size in _micro_batches(changed))
+    return any(_least_checkpointed(changed, size) for size in _micro_batches(changed))

@@ -34,15 +34,15 @@ def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
         ("gradient checkpointing", _checkpointing(plan)),
         ("backend", plan.backend),
     )
-    if plan.unpacked_layers:
-        rows += (("weights kept in 16 bits", _layers(plan.unpacked_layers)),)
+    if plan.resident_layers:
+        rows += (("weights kept in 16 bits", _layers(plan.resident_layers)),)
     return (*rows, ("GPU memory", cap)) if plan.device == "cuda" else rows
 
 
 def _checkpointing(plan: Plan) -> str:
     if not plan.gradient_checkpointing:
         return "off"
-    return "on" if plan.recomputed_layers is None else f"on for {_layers(plan.recomputed_layers)}"
+    return "on" if plan.checkpointed_layers is None else f"on for {_layers(plan.checkpointed_layers)}"
 
 
 def _layers(number: int) -> str:
@@ -56,8 +56,8 @@ def prediction_rows(prediction: Prediction) -> tuple[tuple[str, str], ...]:
     return (
         ("peak memory", f"{prediction.peak_gib:.1f} GiB"),
         *((("memory needed in all", f"{needed:.1f} GiB"),) if needed > prediction.peak_gib else ()),
-        ("speed", f"{speed:,.0f} tokens/s" if speed else "unknown for this card"),
-        ("time for all steps", duration(seconds) if seconds else "unknown for this card"),
+        ("speed", f"{speed:,.0f} tokens/s" if speed else "unknown for this GPU"),
+        ("time for all steps", duration(seconds) if seconds else "unknown for this GPU"),
         ("disk", _gib(prediction.disk_gib)),
     )
 

@@ -74,8 +74,8 @@ def run_quantization(
 
 @contextmanager
 def worker(device: Literal["cuda", "cpu"]) -> Iterator[Call]:
-    """A way to call functions: here, or for a GPU in a process of its own. What a process has of the card it keeps
-    until it ends (some 0.3 GiB with nothing on it), and this one lives while training needs the card.
+    """A way to call functions: here, or for a GPU in a process of its own. What a process has of the GPU it keeps
+    until it ends (some 0.3 GiB with nothing on it), and this one lives while training needs the GPU.
 
     Raises:
         StageError: the process was killed.

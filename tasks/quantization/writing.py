@@ -1,4 +1,4 @@
-"""Quantizing tensor by tensor and writing one file of weights: host memory holds one file, the card one tensor.
+"""Quantizing tensor by tensor and writing one file of weights: host memory holds one file, the GPU one tensor.
 
 The functions are bitsandbytes' own, with the arguments that its layers give them when transformers quantizes a model
 while loading it: the bytes are the same, and so are the names under which bitsandbytes serializes them.
@@ -27,7 +27,7 @@ def write_shard(
 
     Raises:
         InputError: a tensor cannot be read.
-        StageError: the card or the host has too little memory.
+        StageError: the GPU or the host has too little memory.
     """
     import torch
     from safetensors import SafetensorError
@@ -43,7 +43,7 @@ def write_shard(
             raise StageError(
                 f"memory ran out while {tensor.name} was quantized on the {device} ({str(error).splitlines()[0]})",
                 field="training.quantization",
-                remedy="free the card of other processes; quantizing takes the memory of one tensor",
+                remedy="free the GPU of other processes; quantizing takes the memory of one tensor",
             ) from error
     save_file({name: value for one in written for name, value in one.items()}, path, metadata={"format": "pt"})
     return [{name: value.nbytes for name, value in one.items()} for one in written]

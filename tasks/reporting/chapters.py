@@ -42,7 +42,7 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
 
 def _what_went_in(shown: dict[str, list[Section]]) -> tuple[Section, ...]:
     """What was trained on and judged by, and what was kept aside to see what is forgotten."""
-    aside = [replace(section, title=f"Code from elsewhere: {section.title}") for section in shown.get("kept", [])]
+    aside = [replace(section, title=f"Code from elsewhere: {section.title}") for section in shown.get("retention", [])]
     return (*shown["sampling"], *shown["tokenization"], *aside, *shown["generation"])
 
 

@@ -54,7 +54,7 @@ def compare(sample: Completion) -> SideBySide:
     program = bool(sample.base_reason)
     return SideBySide(
         where=" / ".join(dict.fromkeys((sample.repo, sample.path))),
-        kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "kept" and not program else ""),
+        kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "retention" and not program else ""),
         chosen=sample.chosen,
         before="".join(lines_of(sample.prompt)[-CONTEXT_LINES:]),
         after=_after(sample),

@@ -12,8 +12,8 @@ from artifacts.schema import (
     ExportedModel,
     Generations,
     Handle,
-    KeptSample,
     PreflightReport,
+    RetentionSample,
     TokenizedDataset,
 )
 from artifacts.verdicts import GateDecision
@@ -30,7 +30,7 @@ class RunResults:
     exported: ExportedModel
     generations: Generations
     evaluation: EvaluationReport
-    kept: KeptSample | None = None
+    retention: RetentionSample | None = None
     decision: GateDecision | None = None
     executions: Executions | None = None
 
@@ -43,7 +43,7 @@ class RunResults:
             "tokenization": self.tokens,
             "training": self.checkpoint,
             "exporting": self.exported,
-            "kept": self.kept,
+            "retention": self.retention,
             "generation": self.generations,
             "execution": self.executions,
             "evaluation": self.evaluation,

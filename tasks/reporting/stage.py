@@ -18,8 +18,8 @@ from artifacts.schema import (
     Executions,
     ExportedModel,
     Generations,
-    KeptSample,
     PreflightReport,
+    RetentionSample,
     RunReport,
     TokenizedDataset,
 )
@@ -44,7 +44,7 @@ def run_reporting(  # the stages' handles are the signature
     exported: ExportedModel,
     generations: Generations,
     evaluation: EvaluationReport,
-    kept: KeptSample | None = None,
+    retention: RetentionSample | None = None,
     decision: GateDecision | None = None,
     executions: Executions | None = None,
     workdir: Path,
@@ -54,7 +54,7 @@ def run_reporting(  # the stages' handles are the signature
     `figures.json`, its key figures, and `cards/`, the export's model cards with what came of the comparison."""
     progress.begin("writing the report")
     run = RunResults(
-        preflight, sample, tokens, checkpoint, exported, generations, evaluation, kept, decision, executions
+        preflight, sample, tokens, checkpoint, exported, generations, evaluation, retention, decision, executions
     )
     page = compose(config, run, show_all(run))
     write(page, workdir)
@@ -79,7 +79,7 @@ def show_all(run: RunResults) -> dict[str, list[Section]]:
         found["gate"] = gate.STAGE.show(run.decision)
     if run.executions:
         found["execution"] = execution.STAGE.show(run.executions)
-    return found | ({"kept": sampling.KEPT.show(run.kept)} if run.kept else {})
+    return found | ({"retention": sampling.RETENTION.show(run.retention)} if run.retention else {})
 
 
 def compose(config: ReportingConfig, run: RunResults, shown: dict[str, list[Section]]) -> Page:
@@ -128,4 +128,4 @@ def _subtitle(run: RunResults) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-STAGE = Stage(name="reporting", version=9, run=run_reporting, produces=RunReport, sections=sections, needs_card=False)
+STAGE = Stage(name="reporting", version=9, run=run_reporting, produces=RunReport, sections=sections, needs_gpu=False)

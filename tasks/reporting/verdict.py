@@ -53,16 +53,16 @@ def _regressed(decision: GateDecision) -> bool:
 
 def answers_of(evaluation: EvaluationReport) -> list[Answer]:
     """Is it better on this code, by more than elsewhere, and did it keep what it could do?"""
-    return [better(evaluation), specific(evaluation), kept(evaluation)]
+    return [better(evaluation), specific(evaluation), retention(evaluation)]
 
 
 def better(evaluation: EvaluationReport) -> Answer:
     """Judged by the loss on held-out repositories."""
     loss = evaluation.metric("loss")
-    lost = [one for one in evaluation.judged("learned") if one.verdict == "regressed" and one is not loss]
+    lost = [one for one in evaluation.judged("improved") if one.verdict == "regressed" and one is not loss]
     but = "; ".join(f"{one.title} {signed(one)} {interval(one)}" for one in lost)
     sentence = _better(loss, evaluation.learned) + (f" But it regressed elsewhere on this code: {but}." if but else "")
-    return Answer(QUESTIONS["learned"], sentence, "bad" if lost else TONES[loss.verdict])
+    return Answer(QUESTIONS["improved"], sentence, "bad" if lost else TONES[loss.verdict])
 
 
 def _better(loss: Metric, learned: bool) -> str:
@@ -112,15 +112,15 @@ def specific(evaluation: EvaluationReport) -> Answer:
     return Answer(question, f"The gain is specific: {changes}, {between}.", "good")
 
 
-def kept(evaluation: EvaluationReport) -> Answer:
+def retention(evaluation: EvaluationReport) -> Answer:
     """Judged as the gate does unless told otherwise: by the loss outside the fine-tuned domain and functional suites.
     The other figures can only object, by being worse: of few prompts they say little."""
     judged = [
         one
-        for one in evaluation.judged("kept")
-        if one.name == "kept_loss" or one.name.endswith("_pass") or one.verdict == "regressed"
+        for one in evaluation.judged("retention")
+        if one.name == "retention_loss" or one.name.endswith("_pass") or one.verdict == "regressed"
     ]
-    question = QUESTIONS["kept"]
+    question = QUESTIONS["retention"]
     if not judged:
         return Answer(question, "Not asked: there was neither a kept sample nor a functional suite.", "neutral")
     by_verdict = {
@@ -147,7 +147,7 @@ def _why(metric: Metric) -> str:
 
 def _all_within(judged: list[Metric]) -> str:
     changes = [
-        f"{'its loss on code from elsewhere' if one.name == 'kept_loss' else _plain(one)} changed by "
+        f"{'its loss on code from elsewhere' if one.name == 'retention_loss' else _plain(one)} changed by "
         f"{signed(one)} {interval(one)}, margin {_margin(one)}"
         for one in judged
     ]
@@ -157,7 +157,7 @@ def _all_within(judged: list[Metric]) -> str:
 def _plain(metric: Metric) -> str:
     """A title within a sentence."""
     name = metric.title.removeprefix("Kept: ").removesuffix(", nats per token")
-    return "loss" if name == "Kept loss" else name
+    return "loss" if name == "Retention loss" else name
 
 
 def _bound(metric: Metric) -> str:
@@ -186,7 +186,7 @@ def _repositories(metric: Metric) -> str:
 
 LABELS: dict[str, str] = {
     "loss": "Held-out loss",
-    "kept_loss": "Loss elsewhere",
+    "retention_loss": "Loss elsewhere",
     "specific_loss": "Held-out against elsewhere",
     "line_edit_similarity": "Next line, edit similarity",
 }

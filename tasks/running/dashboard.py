@@ -30,7 +30,7 @@ from artifacts.redaction import redact
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_UPDATES = 2.0
-PATIENCE = 10.0
+WAIT_SECONDS = 10.0
 """Seconds that the last state may take to be told."""
 
 
@@ -81,7 +81,7 @@ def progress_of(stage: str) -> Iterator[Listener]:
         yield bar
     finally:
         bar.end()
-        teller.join(PATIENCE)
+        teller.join(WAIT_SECONDS)
 
 
 class _Bar:

@@ -1,6 +1,6 @@
 """Going through the pipeline without running it: which artifacts a run would reuse, and which it would have to make.
 
-`Walk` takes the place of a `tasks.running.policy.Run`, so the flow remains the one description of what follows what.
+`DryRun` takes the place of a `tasks.running.policy.Run`, so the flow remains the one description of what follows what.
 The result of a stage that would have to run is not known, nor is the key of what takes it.
 """
 
@@ -50,7 +50,7 @@ class PlannedStage:
         return self.found and self.damage is None
 
 
-class Walk:
+class DryRun:
     """One pass through the pipeline in which nothing is built and nothing removed."""
 
     def __init__(self, store: Store) -> None:

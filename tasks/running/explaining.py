@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from artifacts.schema import Record
 from artifacts.store import Manifest
 from tasks.running import provenance
-from tasks.running.dry_run import PlannedStage, Walk
+from tasks.running.dry_run import DryRun, PlannedStage
 
 
 class Change(Record):
@@ -44,7 +44,7 @@ class Explanation(Record):
     """Why the stages would run that have to run before the key is known."""
 
 
-def explain(walk: Walk, name: str) -> Explanation:
+def explain(walk: DryRun, name: str) -> Explanation:
     """What a run would do at the stage, and why."""
     step = walk.steps[name]
     if step.job is None:
@@ -69,7 +69,7 @@ def explain(walk: Walk, name: str) -> Explanation:
     )
 
 
-def _roots(walk: Walk, step: PlannedStage) -> Iterator[str]:
+def _roots(walk: DryRun, step: PlannedStage) -> Iterator[str]:
     """The stages of known key that have to run first."""
     for name in step.waits_for:
         before = walk.steps[name]
@@ -79,7 +79,7 @@ def _roots(walk: Walk, step: PlannedStage) -> Iterator[str]:
             yield name
 
 
-def _nearest(walk: Walk, step: PlannedStage) -> tuple[Manifest, list[Change]] | None:
+def _nearest(walk: DryRun, step: PlannedStage) -> tuple[Manifest, list[Change]] | None:
     """The artifact with the fewest differences, of equally near ones the newest."""
     compared = [(one, changes_since(one, step)) for one in walk.store.manifests(step.stage.name)]
     return min(compared, key=lambda pair: len(pair[1]), default=None)
@@ -108,7 +108,7 @@ def changes_since(earlier: Manifest, step: PlannedStage) -> list[Change]:
     return changes
 
 
-def _traced(walk: Walk, change: Change) -> Change:
+def _traced(walk: DryRun, change: Change) -> Change:
     """A change of an input with what caused it: how the artifact that had the old fingerprint differs from today's.
     Settings are lists and mappings, too; those come from no artifact."""
     if not isinstance(change.old, str):

@@ -1,11 +1,11 @@
-"""The right to use a graphics card: one run at a time on each, whoever started it.
+"""The right to use a GPU: one run at a time on each, whoever started it.
 
 The work pool lets one run through at a time, but knows nothing of `codetune run` started by hand beside its worker. So
-each run locks a file named after the card. The kernel frees the lock when the last process that holds it is gone: the
+each run locks a file named after the GPU. The kernel frees the lock when the last process that holds it is gone: the
 run's own, and the training process, which gets it from the run and may live a moment longer to write a checkpoint.
 
 The file is in a folder of the user's own: in one that everybody may write to, everybody could hold the lock, or lead it
-elsewhere. Users who share a card name one in `CODETUNE_LOCKS` that they alone can open.
+elsewhere. Users who share a GPU name one in `CODETUNE_LOCKS` that they alone can open.
 
 What is not covered: programs that are not codetune; users and containers that do not share the folder of the locks.
 """
@@ -25,13 +25,13 @@ _HELD: set[int] = set()
 
 
 def held() -> tuple[int, ...]:
-    """Descriptors that a child which computes on the card must inherit (`pass_fds`)."""
+    """Descriptors that a child which computes on the GPU must inherit (`pass_fds`)."""
     return tuple(_HELD)
 
 
-def name_of_card() -> str | None:
-    """The card that a run will use: `CODETUNE_CARD`, or the UUID of the first that CUDA shows; None without one."""
-    if named := os.environ.get("CODETUNE_CARD"):
+def gpu_name() -> str | None:
+    """The GPU that a run will use: `CODETUNE_GPU`, or the UUID of the first that CUDA shows; None without one."""
+    if named := os.environ.get("CODETUNE_GPU"):
         return named
     import pynvml
 
@@ -53,14 +53,14 @@ def name_of_card() -> str | None:
 
 
 class GpuLock:
-    """A card that is held from the first stage that needs it until the run ends. With None there is nothing to hold."""
+    """A GPU that is held from the first stage that needs it until the run ends. With None there is nothing to hold."""
 
     def __init__(self, name: str | None) -> None:
         self._name = name
         self._lock: Lock | None = None
 
     def hold(self) -> None:
-        """Wait until no other run has the card, and keep it. Call with no key of the store locked: whoever has the card
+        """Wait until no other run has the GPU, and keep it. Call with no key of the store locked: whoever has the GPU
         may be waiting for that key.
 
         Raises:
@@ -69,14 +69,14 @@ class GpuLock:
         """
         if self._name is None or self._lock is not None:
             return
-        lock = Lock(_folder() / f"codetune-{self._name}.lock", f"the card {self._name}")
+        lock = Lock(_folder() / f"codetune-{self._name}.lock", f"the GPU {self._name}")
         try:
             lock.acquire(AGES)
         except OSError as error:
             raise InputError(
-                f"the lock of the card, {lock.path}, cannot be used: {error.strerror or error}",
+                f"the lock of the GPU, {lock.path}, cannot be used: {error.strerror or error}",
                 field="CODETUNE_LOCKS",
-                remedy="name a folder that you may write to, the same for all who share the card",
+                remedy="name a folder that you may write to, the same for all who share the GPU",
             ) from error
         assert lock.descriptor is not None
         self._lock = lock
@@ -103,7 +103,7 @@ def _folder() -> Path:
         return folder
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"there is no folder for the lock of the card: {error}",
+            f"there is no folder for the lock of the GPU: {error}",
             field="CODETUNE_LOCKS",
-            remedy="name one that you may write to, the same for all who share the card",
+            remedy="name one that you may write to, the same for all who share the GPU",
         ) from error

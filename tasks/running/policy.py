@@ -34,7 +34,7 @@ from prefect.tasks import exponential_backoff
 
 from artifacts import digest, faults, variables
 from artifacts.configuration import Config
-from artifacts.errors import InputError, PreflightRefused, TransientError, discreet
+from artifacts.errors import InputError, PreflightRefused, TransientError, redacting_secrets
 from artifacts.ledger import Entry
 from artifacts.progress import Progress, Tick
 from artifacts.schema import Handle
@@ -159,7 +159,7 @@ class Job(Generic[H]):
         workdir = store.workdir(stage.name, self.key, keep=stage.keeps_workdir and not self.forced)
         began = time.monotonic()
         with ExitStack() as stack:
-            more = {"mapper": stack.enter_context(started(self.workers))} if stage.fans_out else {}
+            more = {"mapper": stack.enter_context(started(self.workers))} if stage.parallel else {}
             handle = stage.run(self.config, **self.inputs, **more, workdir=workdir, progress=progress)
         if stage.leaves:
             lineage.write(handle, self.parts, self.inputs, store)
@@ -174,9 +174,9 @@ class Run:
 
     Args:
         refresh: stages to build again though the store has them.
-        onward: a stage to build again with everything that follows from it.
+        from_stage: a stage to build again with everything that follows from it.
         recipe: what the ledger calls the run.
-        card: what the job computes on; held from the first stage that needs it and is not in the store.
+        gpu: what the job computes on; held from the first stage that needs it and is not in the store.
     """
 
     def __init__(
@@ -185,19 +185,19 @@ class Run:
         refresh: Collection[str] = (),
         workers: WorkersConfig | None = None,
         *,
-        onward: str | None = None,
+        from_stage: str | None = None,
         recipe: str = "",
-        card: GpuLock | None = None,
+        gpu: GpuLock | None = None,
     ) -> None:
         self.store = store
         self.workers = workers or WorkersConfig()
         self.workers.check()
-        self.refresh, self.onward, self.recipe = frozenset(refresh), onward, recipe
-        self.card = card or GpuLock(None)
+        self.refresh, self.from_stage, self.recipe = frozenset(refresh), from_stage, recipe
+        self.gpu = gpu or GpuLock(None)
         self.outcomes: list[Outcome] = []
         self._task_results: dict[str, Any] = {}
         self._renewed: set[str] = set()
-        """Fingerprints of what was built again because of `onward`: what takes one of them follows from it."""
+        """Fingerprints of what was built again because of `from_stage`: what takes one of them follows from it."""
         self._entry: Entry | None = None
 
     def __enter__(self) -> Self:
@@ -210,7 +210,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.card.release()
+        self.gpu.release()
         assert self._entry
         if error is None:
             self._entry.end("completed")
@@ -246,8 +246,8 @@ class Run:
         self._note(job)
         job.result = job.find()
         job.reused = job.result is not None
-        if not job.reused and stage.needs_card:
-            self.card.hold()  # before the key's lock: whoever has the card may wait for the key
+        if not job.reused and stage.needs_gpu:
+            self.gpu.hold()  # before the key's lock: whoever has the GPU may wait for the key
         known = {name for value in (*given.values(), after) if value for name in _known_by(value)}
         upstream = [result for name, result in self._task_results.items() if name in known]
         staged = run_stage.with_options(name=stage.name, task_run_name=stage.name)
@@ -270,7 +270,7 @@ class Run:
     def _is_forced(self, job: Job[Any], after: Handle | None) -> bool:
         """Whether the artifact must be built though it may be there."""
         name, taken = job.stage.name, {value.fingerprint for value in job.inputs.values()}
-        follows = name == self.onward or bool(self._renewed & (taken | set(after.known_by if after else ())))
+        follows = name == self.from_stage or bool(self._renewed & (taken | set(after.known_by if after else ())))
         job.renews = follows
         # A flow run that is retried has built it again already.
         done = self._entry.before.get(job.place) if self._entry else None
@@ -312,7 +312,7 @@ def run_stage(key: str, job: Job[Any], upstream: list[Any]) -> Handle | State[Ha
         return Completed(name="Cached", data=job.result)
     name = job.stage.name
     watchers = [partial(observer.ticked, name) for observer in OBSERVERS.get()]
-    with discreet():
+    with redacting_secrets():
         with dashboard.progress_of(name) as shown:
             handle: Handle = job.build(Progress(shown, *watchers))
         dashboard.publish(name, job.stage.show(handle))

@@ -36,14 +36,14 @@ class Stage(Generic[H]):
     identify: Callable[[Any], str] | None = None
     """From the config: a fingerprint of what the stage reads from outside the pipeline (source files, a data set's
     revision, a machine). Part of the key, so that a change outside runs the stage again."""
-    fans_out: bool = False
+    parallel: bool = False
     """`run` takes a `mapper` too, and has it compute its parts (`tasks.running.mapping`)."""
     instant: bool = False
     """It takes a moment and little room: whoever only asks what would run has it run, to know what it would say."""
     leaves: bool = False
     """Its artifact leaves the store: `lineage.json` in it tells where it comes from."""
-    needs_card: bool = True
-    """Whether it must have the card, if the job uses one, to itself: to compute on it, or to look at what is free."""
+    needs_gpu: bool = True
+    """Whether it must have the GPU, if the job uses one, to itself: to compute on it, or to look at what is free."""
     keeps_workdir: bool = False
     """A failed or killed attempt's work directory is handed to the next attempt, which continues from it."""
 

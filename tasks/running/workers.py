@@ -22,7 +22,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from artifacts.errors import StageError, discreet
+from artifacts.errors import StageError, redacting_secrets
 from tasks.processes.child import die_with
 from tasks.running.insistence import insist
 from tasks.running.mapping import Mapper, Pending, WorkersConfig, in_order
@@ -127,7 +127,7 @@ class Done(Generic[R]):
 @task(name="part", cache_policy=NO_CACHE, persist_result=False)
 def run_part(part: Part) -> Done[Any]:
     """Compute one part, wherever this runs."""
-    with discreet():
+    with redacting_secrets():
         return Done(part.work(part.item))
 
 

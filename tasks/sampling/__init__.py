@@ -1,12 +1,12 @@
 """Sampling: which source files are learned from and which are held out.
 
-Sources (`local`, `table`, `github-code`, `hub`) hand rows to a sieve (language, licence, readable, quality); what
+Sources (`local`, `table`, `github-code`, `hub`) hand rows to a filter (language, licence, readable, quality); what
 passes goes into a pool that drops exact duplicates and makes the seeded choice; the chosen files are split by
 repository. The same contents, configuration and seed give the same bytes, whatever the order of files and shards and
 however many workers read.
 """
 
-from tasks.sampling.config import KeptConfig, SamplingConfig
-from tasks.sampling.stage import KEPT, STAGE, run_sampling, source_fingerprint
+from tasks.sampling.config import RetentionConfig, SamplingConfig
+from tasks.sampling.stage import RETENTION, STAGE, run_sampling, source_fingerprint
 
-__all__ = ["KEPT", "STAGE", "KeptConfig", "SamplingConfig", "run_sampling", "source_fingerprint"]
+__all__ = ["RETENTION", "STAGE", "RetentionConfig", "SamplingConfig", "run_sampling", "source_fingerprint"]

@@ -1,4 +1,4 @@
-"""What the sources hand to the sieve, and what comes through it."""
+"""What the sources hand to the filter, and what comes through it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that passed the sieve."""
+    """A file that passed the filter."""
 
     row: Row
     content: bytes
@@ -37,7 +37,7 @@ class SourceFile:
     sha256: bytes
 
 
-class Portion(Protocol):
+class SourceBatch(Protocol):
     """Some rows of a source that are read at once: a row group, a few files, a few lines."""
 
     def rows(self) -> Sequence[Row | None]:
@@ -46,8 +46,8 @@ class Portion(Protocol):
     def contents(self, wanted: Sequence[int]) -> Iterator[bytes | None]:
         """The contents of the rows with these ascending numbers; None for one that cannot be read."""
 
-    def portable(self, wanted: Callable[[Row | None], bool]) -> Portion:
-        """The same portion in a form that travels to a worker, which may be on a machine without this one's disk.
+    def portable(self, wanted: Callable[[Row | None], bool]) -> SourceBatch:
+        """The same batch in a form that travels to a worker, which may be on a machine without this one's disk.
 
         Args:
             wanted: says of a row whether its contents will be asked for.
@@ -56,7 +56,7 @@ class Portion(Protocol):
 
 @dataclass(frozen=True)
 class Carried:
-    """A portion that was read: its rows, and the contents that will be asked for."""
+    """A batch that was read: its rows, and the contents that will be asked for."""
 
     facts: Sequence[Row | None]
     read: Mapping[int, bytes | None]
@@ -77,7 +77,7 @@ class OpenSource(Protocol):
     states_licenses: bool
     """Whether it says of each file under which licence it is; only then can the allow-list apply."""
     samples: bool
-    """Whether portions come in seeded order, so that reading may stop when enough is found."""
+    """Whether batches come in seeded order, so that reading may stop when enough is found."""
 
     def describe(self) -> str:
         """The source in words, after reading."""
@@ -85,7 +85,7 @@ class OpenSource(Protocol):
     def fingerprint(self) -> str:
         """Equal when the same files would be read."""
 
-    def portions(self) -> Iterator[Portion]:
+    def batches(self) -> Iterator[SourceBatch]:
         """All that the source has; the order depends on nothing but contents and seed."""
 
 

@@ -220,7 +220,7 @@ class SamplingConfig(Config):
         return None if names is None else tuple(sorted(set(map(_licence, names))))
 
 
-class KeptConfig(SamplingConfig):
+class RetentionConfig(SamplingConfig):
     """Code from outside what is trained on, which shows what was forgotten. Both sides of the split are used."""
 
     files: Items = Field(200, ge=2)

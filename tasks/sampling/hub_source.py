@@ -22,7 +22,7 @@ from artifacts import digest
 from artifacts.errors import InputError
 from artifacts.reading import blamed_on
 from tasks import hub
-from tasks.sampling.candidates import Portion, Row
+from tasks.sampling.candidates import Row, SourceBatch
 from tasks.sampling.config import HubSource, SamplingConfig
 from tasks.sampling.json_lines import ENDINGS, json_lines
 from tasks.sampling.parquet_rows import REMEDY, batches, check_schema, options
@@ -53,7 +53,7 @@ class OpenHubSource:
 
     def __init__(self, config: SamplingConfig, source: HubSource) -> None:
         self._source, self._seed = source, config.seed
-        self._patience = hub.Patience(attempts=source.attempts)
+        self._policy = hub.RetryPolicy(attempts=source.attempts)
         self._opened: list[str] = []
         self.states_licenses = source.columns.license is not None
 
@@ -65,7 +65,7 @@ class OpenHubSource:
         """Over data set and commit."""
         return digest.of_json({"dataset": self._source.dataset, "commit": self._commit})
 
-    def portions(self) -> Iterator[Portion]:
+    def batches(self) -> Iterator[SourceBatch]:
         """Row groups of the first `shards` files interleaved, then of the next ones."""
         shards = sorted(self._files, key=self._rank)
         for start in range(0, len(shards), self._source.shards):
@@ -102,7 +102,7 @@ class OpenHubSource:
 
     @cached_property
     def _data(self) -> _DataSet:
-        return _DataSet(self._source, self._commit, self._patience)
+        return _DataSet(self._source, self._commit, self._policy)
 
     def _info(self, revision: str | None) -> Any:
         name = self._source.dataset
@@ -110,7 +110,7 @@ class OpenHubSource:
             f"the data set {name}" + (f" at {revision}" if revision else ""),
             lambda: hub.api().dataset_info(name, revision=revision, timeout=30),
             field=f"{_FIELD}.dataset",
-            patience=self._patience,
+            policy=self._policy,
         )
 
     def _open(self, name: str) -> _Shard:
@@ -131,7 +131,7 @@ class _DataSet:
 
     source: HubSource
     commit: str
-    patience: hub.Patience
+    policy: hub.RetryPolicy
 
     @property
     def shape(self) -> TableShape:
@@ -140,7 +140,7 @@ class _DataSet:
 
     def file(self, name: str, size: int | None = None) -> hub.RemoteFile:
         """A file of the data set at the commit, opened for reading in ranges."""
-        return hub.RemoteFile(self.source.dataset, self.commit, name, field=_FIELD, patience=self.patience, size=size)
+        return hub.RemoteFile(self.source.dataset, self.commit, name, field=_FIELD, policy=self.policy, size=size)
 
 
 @dataclass(frozen=True)

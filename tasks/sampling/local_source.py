@@ -28,7 +28,7 @@ from tasks.sampling.worktree import Finder, FoundFile, is_installed, opened
 log = logging.getLogger(__name__)
 
 _FIELD = "sampling.source.paths"
-_PORTION = 64
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ class OpenLocalSource:
         others = Counter(row.language or "" for row, _ in self._files if row.language not in self._languages)
         return digest.of_json([facts, sorted(others.items()), self.describe()])
 
-    def portions(self) -> Iterator[_Files]:
-        for start in range(0, len(self._files), _PORTION):
-            yield _Files(self._files[start : start + _PORTION], self._max_bytes)
+    def batches(self) -> Iterator[_Files]:
+        for start in range(0, len(self._files), _BATCH):
+            yield _Files(self._files[start : start + _BATCH], self._max_bytes)
 
     def _digest(self, row: Row, path: Path) -> str:
         if self._max_bytes is not None and row.size is not None and row.size > self._max_bytes:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import SILENT, Progress
-from artifacts.schema import DatasetSample, KeptSample
+from artifacts.schema import DatasetSample, RetentionSample
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.sampling import division
 from tasks.sampling.candidates import OpenSource, Tally
 from tasks.sampling.config import GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.division import Division
+from tasks.sampling.filtering import Filter
 from tasks.sampling.pool import Pool
-from tasks.sampling.sieve import Sieve
 from tasks.sampling.view import sections
 from tasks.sampling.writing import SideWriter
 
@@ -42,7 +42,7 @@ def run_sampling(
 ) -> DatasetSample:
     """Choose files, split them by repository and write `train.parquet` and `held_out.parquet`.
 
-    `mapper` sifts the portions of the source. Files of this machine go to it as bytes, portions of the hub as what to
+    `mapper` sifts the batches of the source. Files of this machine go to it as bytes, batches of the hub as what to
     fetch from there.
 
     Raises:
@@ -89,24 +89,24 @@ def open_source(config: SamplingConfig) -> OpenSource:
 
 def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Progress, mapper: Mapper) -> Tally:
     """Fill the pool: with everything, or from a source in seeded order until there is enough."""
-    sieve = Sieve(config, check_licenses=source.states_licenses)
+    filter_ = Filter(config, check_licenses=source.states_licenses)
     limit = config.files if source.samples else None
-    tally, portions = Tally(), 0
+    tally, batches = Tally(), 0
     progress.begin("choosing files", config.files if source.samples else None, "files")
 
     def ahead() -> int:
         """Portions worth reading ahead: not more than will be needed at the rate so far."""
         if limit is None:
             return mapper.workers
-        rate = max(pool.different, 1) / max(portions, 1)
-        return min(mapper.workers, max(1, ceil((limit - pool.different) / rate))) if portions else 1
+        rate = max(pool.different, 1) / max(batches, 1)
+        return min(mapper.workers, max(1, ceil((limit - pool.different) / rate))) if batches else 1
 
-    portions_read = (portion.portable(sieve.wants) for portion in source.portions())
-    sifted = mapper.map("sifting part", partial(sieve.sift, limit=limit), portions_read, ahead)
+    batches_read = (batch.portable(filter_.wants) for batch in source.batches())
+    sifted = mapper.map("sifting part", partial(filter_.sift, limit=limit), batches_read, ahead)
     with closing(sifted):
         for files, counts in sifted:
             tally.add(counts)
-            portions += 1
+            batches += 1
             tally.drop("duplicates", "exact duplicate", sum(not pool.add(file) for file in files))
             progress.update(pool.different, read=tally.rows)
             if limit is not None and pool.different >= limit:
@@ -165,59 +165,59 @@ def _write(source: OpenSource, pool: Pool, sides: Division, tally: Tally, workdi
 
 STAGE = Stage(
     name="sampling",
-    needs_card=False,
+    needs_gpu=False,
     version=5,
     run=run_sampling,
     produces=DatasetSample,
     sections=sections,
     identify=source_fingerprint,
-    fans_out=True,
+    parallel=True,
 )
 
 
-def run_kept(
+def run_retention(
     config: SamplingConfig,
     *,
     sample: DatasetSample,
     workdir: Path,
     progress: Progress = SILENT,
     mapper: Mapper = HERE,
-) -> KeptSample:
+) -> RetentionSample:
     """As `run_sampling`, without what stands in the training files of `sample`. Nothing is learned from either side."""
-    with _settings_of_kept(), _chosen(config, workdir, progress, mapper) as (source, pool, tally):
+    with _settings_of_retention(), _chosen(config, workdir, progress, mapper) as (source, pool, tally):
         copies = division.standing_in(pool, sample.path / "train.parquet")
         tally.drop("copies", "near-copy of a training file", len(copies))
         pool.remove(copies)
         _check(config, source, pool, tally)
         sides = division.divide_by_repository(pool, config.held_out, config.seed)
-        return KeptSample(**dict(_write(source, pool, sides, tally, workdir)))
+        return RetentionSample(**dict(_write(source, pool, sides, tally, workdir)))
 
 
-def kept_fingerprint(config: SamplingConfig) -> str:
+def retention_fingerprint(config: SamplingConfig) -> str:
     """As `source_fingerprint`."""
-    with _settings_of_kept():
+    with _settings_of_retention():
         return source_fingerprint(config)
 
 
 @contextmanager
-def _settings_of_kept() -> Iterator[None]:
+def _settings_of_retention() -> Iterator[None]:
     """Errors name the setting that was written: the sample `kept` has those of `sampling` under its own name."""
     try:
         yield
     except CodetuneError as error:
         if error.field and error.field.split(".")[0] == "sampling":
-            error.field = "kept" + error.field.removeprefix("sampling")
+            error.field = "retention" + error.field.removeprefix("sampling")
         raise
 
 
-KEPT = Stage(
-    name="kept",
-    needs_card=False,
+RETENTION = Stage(
+    name="retention",
+    needs_gpu=False,
     version=STAGE.version,
-    run=run_kept,
-    produces=KeptSample,
+    run=run_retention,
+    produces=RetentionSample,
     sections=sections,
-    identify=kept_fingerprint,
-    fans_out=True,
+    identify=retention_fingerprint,
+    parallel=True,
 )
 """The same for code from outside what is trained on."""

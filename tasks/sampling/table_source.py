@@ -43,7 +43,7 @@ class OpenTableSource:
         """Over the contents of the files, whatever their names and order."""
         return digest.of_json(list(self._digests))
 
-    def portions(self) -> Iterator[Records]:
+    def batches(self) -> Iterator[Records]:
         files = list(self._digests.values())
         rows = rows_at_once([path for path in files if path.suffix == ".parquet"], self._source.columns)
         for path in files:

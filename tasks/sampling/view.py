@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from artifacts.escaping import quoted
 from artifacts.presentation import Section, Table, Text
-from artifacts.schema import DatasetSample, FunnelStep, KeptSample, SplitSize
+from artifacts.schema import DatasetSample, FunnelStep, RetentionSample, SplitSize
 
 _TITLES = {
     "source": "read from the source",
@@ -48,7 +48,7 @@ def _funnel_row(step: FunnelStep) -> tuple[str, ...]:
 
 
 def _sides(sample: DatasetSample) -> Table:
-    if isinstance(sample, KeptSample):
+    if isinstance(sample, RetentionSample):
         return Table(("", "Files", "Repositories", "Text"), (_side("judged by", sample.size),))
     return Table(
         ("Side", "Files", "Repositories", "Text"),

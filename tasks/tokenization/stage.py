@@ -218,6 +218,6 @@ STAGE = Stage(
     run=run_tokenization,
     produces=TokenizedDataset,
     sections=sections,
-    fans_out=True,
-    needs_card=False,
+    parallel=True,
+    needs_gpu=False,
 )

@@ -47,7 +47,7 @@ def out_of_memory(error: BaseException, step: int | None = None) -> NoMemoryErro
     text = str(error)
     # By name: torch may not have been imported.
     if type(error).__name__ == "OutOfMemoryError" or any(words in text for words in _ON_GPU):
-        what, others = "the GPU ran out of memory", "free the card of other processes"
+        what, others = "the GPU ran out of memory", "free the GPU of other processes"
     elif _is_host_memory(error, text):
         what, others = "host memory ran out", "free memory"
     else:
@@ -86,15 +86,15 @@ def next_plan(plan: Plan) -> Plan | None:
     Layers that are unpacked only for speed go first. Then the micro-batch goes down through the divisors of the
     effective batch; checkpointing, which computes every activation twice, comes last.
     """
-    if plan.unpacked_layers:
-        return plan.model_copy(update={"unpacked_layers": 0})
+    if plan.resident_layers:
+        return plan.model_copy(update={"resident_layers": 0})
     batch = plan.micro_batch * plan.accumulation
     smaller = [size for size in range(1, plan.micro_batch) if batch % size == 0]
     if smaller:
         return plan.model_copy(update={"micro_batch": smaller[-1], "accumulation": batch // smaller[-1]})
-    if plan.gradient_checkpointing and plan.recomputed_layers is None:
+    if plan.gradient_checkpointing and plan.checkpointed_layers is None:
         return None
-    return plan.model_copy(update={"gradient_checkpointing": True, "recomputed_layers": None})
+    return plan.model_copy(update={"gradient_checkpointing": True, "checkpointed_layers": None})
 
 
 def in_words(plan: Plan) -> str:
@@ -102,7 +102,7 @@ def in_words(plan: Plan) -> str:
     words = plan.batch_in_words
     if plan.gradient_checkpointing:
         words += f" {plan.checkpointing_in_words}"
-    return words + (f", {plan.unpacked_layers} layers unpacked" if plan.unpacked_layers else "")
+    return words + (f", {plan.resident_layers} layers unpacked" if plan.resident_layers else "")
 
 
 class FallbackPlan(Record):

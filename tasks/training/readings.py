@@ -76,7 +76,7 @@ class _Gpu:
         return float(peak)
 
     def state(self) -> dict[str, float]:
-        """What can be read of temperature, power and utilization; a card need not offer all of them."""
+        """What can be read of temperature, power and utilization; a GPU need not offer all of them."""
         nvml = self._nvml
         readers: dict[str, Callable[[], float]] = {
             "gpu_temperature_c": lambda: nvml.nvmlDeviceGetTemperature(self._handle, nvml.NVML_TEMPERATURE_GPU),

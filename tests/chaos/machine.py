@@ -39,10 +39,10 @@ from tests.waiting import import_path
 
 PROJECT = Path(__file__).parents[2]
 MARKER = "CODETUNE_CHAOS"
-STAGES = tuple(stage for stage in stages.STAGES if stage not in ("kept", "execution"))
+STAGES = tuple(stage for stage in stages.STAGES if stage not in ("retention", "execution"))
 """Of the small recipe, in order."""
 STEPS, SAVE_STEPS = 8, 2
-PATIENCE = 240.0
+WAIT_SECONDS = 240.0
 """Seconds until something that should happen counts as not happening; a busy machine is slow."""
 RECIPE: dict[str, Any] = {
     "recipe": "demo",
@@ -50,7 +50,7 @@ RECIPE: dict[str, Any] = {
     "tokenization": {"max_length": 64},
     "training": {"max_steps": STEPS, "warmup_steps": 1, "save_steps": SAVE_STEPS, "cpu_threads": 1},
     "exporting": {"merged": False},
-    "kept": None,
+    "retention": None,
     "generation": {
         "max_chunks": 4,
         "line_prompts": 2,
@@ -63,7 +63,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def wait_until(what: str, done: Callable[[], Any], patience: float = PATIENCE) -> Any:
+def wait_until(what: str, done: Callable[[], Any], patience: float = WAIT_SECONDS) -> Any:
     """The first true value of `done`; raises AssertionError when there is none in time."""
     deadline = time.monotonic() + patience
     while not (value := done()):
@@ -196,7 +196,7 @@ class Attempt:
                 continue
         return None
 
-    def end(self, patience: float = PATIENCE) -> int:
+    def end(self, patience: float = WAIT_SECONDS) -> int:
         """The exit status, once nothing of the run is left."""
         status = self.process.wait(patience)
         wait_until("every process of the run is gone", lambda: not processes(self.marker))

@@ -38,7 +38,7 @@ CLAIM = "learned this code"
 def generations(folder: Path, own: float, elsewhere: float | None, repositories: int = 12) -> Generations:
     """Every chunk of 100 tokens gains so many nats on held-out code and elsewhere, give or take five; every line of
     held-out code is told by the tuned model alone where it gains."""
-    gains = {"held_out": own} if elsewhere is None else {"held_out": own, "kept": elsewhere}
+    gains = {"held_out": own} if elsewhere is None else {"held_out": own, "retention": elsewhere}
     kinds = [(domain, gain, n) for domain, gain in gains.items() for n in range(24)]
     losses = [
         {
@@ -168,7 +168,7 @@ RUNS: dict[str, tuple[float, float | None, int]] = {
 }
 
 
-@pytest.mark.parametrize("requires", [ALL, ("learned", "kept")], ids=", ".join)
+@pytest.mark.parametrize("requires", [ALL, ("improved", "retention")], ids=", ".join)
 @pytest.mark.parametrize("run", RUNS)
 def test_it_is_said_only_where_it_is_shown(run: str, requires: tuple[Question, ...], tmp_path: Path) -> None:
     own, elsewhere, repositories = RUNS[run]
@@ -203,7 +203,7 @@ def test_a_promotion_needs_what_it_requires(
 ) -> None:
     made = generations(tmp_path / "made", *RUNS[run])
     rulings = []
-    for name, requires in (("all", ALL), ("two", ("learned", "kept"))):
+    for name, requires in (("all", ALL), ("two", ("improved", "retention"))):
         (tmp_path / name).mkdir()
         judged = Judged(made, tmp_path / name, requires)  # type: ignore[arg-type]
         rulings.append(judged.decision.ruling)

@@ -98,15 +98,19 @@ def test_the_command_line_knows_the_stages() -> None:
 
 def test_the_demo_must_show_that_it_learned_this_code_of_a_package_that_its_base_never_saw() -> None:
     demo = build("demo")
-    assert isinstance(demo.sampling.source, LocalSource) and demo.kept and isinstance(demo.kept.source, LocalSource)
+    assert (
+        isinstance(demo.sampling.source, LocalSource)
+        and demo.retention
+        and isinstance(demo.retention.source, LocalSource)
+    )
     learned = {path.removeprefix(PACKAGE).partition("/")[0] for path in demo.sampling.source.paths}
     assert demo.gate.requires == GateConfig().requires
     assert demo.sampling.source.license in PERMISSIVE
-    kept = {path.removeprefix(PACKAGE) for path in demo.kept.source.paths}
-    assert not learned & kept and not learned & {source.name for source in TRAINING}
+    retention = {path.removeprefix(PACKAGE) for path in demo.retention.source.paths}
+    assert not learned & retention and not learned & {source.name for source in TRAINING}
     pinned = re.findall(r"^(\S+)==\S+ \\$", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)  # on every Python
     names = packages_distributions()
-    for package in learned | kept:
+    for package in learned | retention:
         assert {re.sub("[-_.]+", "-", name).lower() for name in names[package]} & set(pinned), package
 
 
@@ -185,7 +189,7 @@ def test_the_walk_meets_every_kind_of_number() -> None:
         "training.lora.r",
         "training.micro_batch",
         "execution.workers",
-        "kept.source.kind=hub.shards",
+        "retention.source.kind=hub.shards",
         "workers.count",
     }
 
@@ -230,7 +234,11 @@ def test_what_makes_a_run_meaningless_is_refused(change: str) -> None:
     ("change", "field", "said"),
     [
         ("sampling.source.repositories=x", "sampling.source.repositories", "'top-level'"),
-        ("kept.source.repositores=git", "kept.source.repositores", "did you mean kept.source.repositories?"),
+        (
+            "retention.source.repositores=git",
+            "retention.source.repositores",
+            "did you mean retention.source.repositories?",
+        ),
         (
             "sampling.source={kind: table, paths: [a.jsonl], columns: {txt: a}}",
             "sampling.source.columns.txt",
@@ -245,7 +253,7 @@ def test_a_setting_of_a_source_is_named_as_it_is_written(change: str, field: str
     assert caught.value.field == field and said in str(caught.value)
 
 
-PATHS = ["model.name=", "sampling.source.paths=", "kept.source.paths=", "generation.functional="]
+PATHS = ["model.name=", "sampling.source.paths=", "retention.source.paths=", "generation.functional="]
 IMPOSSIBLE = ["''", "' '", "['']", "~nosuchuser/a", "~nosuchuser", "a" * 256, "a/" * 3_000, '"a\\0b"', "é" * 200]
 
 
@@ -265,14 +273,14 @@ def test_a_report_has_a_title(value: str) -> None:
     assert caught.value.field == "reporting.title"
 
 
-@pytest.mark.parametrize("pattern", ["lose", "kept_los", "humaneval", "fim_*_mach", "Loss", "specific_perplexity"])
+@pytest.mark.parametrize("pattern", ["lose", "retention_los", "humaneval", "fim_*_mach", "Loss", "specific_perplexity"])
 def test_a_pattern_that_is_no_figure_decides_nothing(pattern: str) -> None:
     with pytest.raises(InputError) as caught:
         build("demo", [f"gate.decided_by=[loss, '{pattern}']"])
     assert caught.value.field == "gate.decided_by" and pattern in caught.value.problem
 
 
-@pytest.mark.parametrize("pattern", ["loss", "kept_*", "*", "line_*_match", "specific_fim_exact_match", "x_pass"])
+@pytest.mark.parametrize("pattern", ["loss", "retention_*", "*", "line_*_match", "specific_fim_exact_match", "x_pass"])
 def test_patterns_of_figures_decide(pattern: str) -> None:
     assert build("demo", [f"gate.decided_by=['{pattern}']"]).gate.decided_by == (pattern,)
 

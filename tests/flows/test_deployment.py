@@ -51,7 +51,7 @@ SCREENSHOT = os.environ.get("CODETUNE_SCREENSHOT")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 if not SCREENSHOT:  # the timeline is WebGL: to draw it without a GPU takes twice what all else takes
     FLAGS.append("--disable-software-rasterizer")
-PATIENCE = 120_000
+WAIT_SECONDS = 120_000
 """Milliseconds that a page may take."""
 SMALL_DEMO: dict[str, Any] = {
     "recipe": "demo",
@@ -59,7 +59,7 @@ SMALL_DEMO: dict[str, Any] = {
     "tokenization": {"max_length": 64},
     "training": {"max_steps": 2, "warmup_steps": 0, "quantization": "none"},
     "exporting": {"merged": False},
-    "kept": None,
+    "retention": None,
     "generation": {
         "max_chunks": 4,
         "line_prompts": 2,
@@ -73,7 +73,7 @@ SMALL_DEMO: dict[str, Any] = {
 LONG_DEMO = {**SMALL_DEMO, "training": {**SMALL_DEMO["training"], "max_steps": 5000}}
 """The same data, trained until somebody ends it."""
 WRONG_DEMO = {**SMALL_DEMO, "training": {**SMALL_DEMO["training"], "lora": {"target_modules": ["query_proj"]}}}
-STAGES = {*stages.STAGES} - {"quantization", "kept", "execution"}
+STAGES = {*stages.STAGES} - {"quantization", "retention", "execution"}
 """Those that run: what is trained as published is not quantized."""
 
 
@@ -86,7 +86,7 @@ class Up:
     project: Path
     said: Path
     card: dict[str, str]
-    """The environment of whoever computes on the same card."""
+    """The environment of whoever computes on the same GPU."""
 
     def service(self, command: str) -> psutil.Process:
         """Server or worker. One that a test has killed may not be started again yet."""
@@ -171,7 +171,7 @@ def clean(**changes: str) -> dict[str, str]:
 def started(project: Path, home: Path, **environment: str) -> Iterator[Up]:
     port, said = free_port(), home / "said.txt"
     home.mkdir(exist_ok=True)
-    card = {"CODETUNE_CARD": "stand-in", "CODETUNE_LOCKS": str(home)}
+    card = {"CODETUNE_GPU": "stand-in", "CODETUNE_LOCKS": str(home)}
     path = import_path(project)
     settings = clean(PREFECT_HOME=str(home), PYTHONPATH=path, CODETUNE_STORE="results", PWD="/", **card) | environment
     with said.open("w") as file:
@@ -403,7 +403,7 @@ def tab(up: Up) -> Iterator[Any]:
     with playwright.sync_playwright() as library:
         browser = library.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(WAIT_SECONDS)
         page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
         printed = re.search(r"http\S+#key=\S+", up.said.read_text())
         assert printed

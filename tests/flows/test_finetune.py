@@ -40,7 +40,7 @@ SMALL = (
     f"model.name={SMALL_MODEL}",
     "sampling.files=24",
     "sampling.held_out=0.3",
-    "kept={source: {kind: local, paths: ['package:httpx', 'package:filelock']}, languages: [Python], files: 8}",
+    "retention={source: {kind: local, paths: ['package:httpx', 'package:filelock']}, languages: [Python], files: 8}",
     "tokenization.max_length=64",
     f"training.max_steps={STEPS}",
     "training.save_steps=2",
@@ -98,7 +98,7 @@ def run(code: Path, store: Path, *changes: str) -> dict[str, Any]:
         status = cli.guarded(arguments(code, store, *changes))
     assert status == 0
     told = json.loads(output.getvalue().splitlines()[-1])
-    assert {"loss", "specific_loss", "kept_loss", "kept_small_pass"} == told["verdicts"].keys()
+    assert {"loss", "specific_loss", "retention_loss", "retention_small_pass"} == told["verdicts"].keys()
     stages: dict[str, Any] = told["stages"]
     return stages
 
@@ -208,8 +208,8 @@ def test_an_export_is_judged_again_by_its_folder(first: dict[str, Any], own_code
         assert cli.guarded(command) == 0
     found = json.loads(output.getvalue().splitlines()[-1])
     assert found["model"] == model and found["generations"] == first["generation"]["path"]
-    (kept,) = [one for one in found["report"]["metrics"] if one["name"] == "kept_loss"]
-    assert kept["margin"] == 9 and found["evaluation"] != first["evaluation"]["path"]
+    (retention,) = [one for one in found["report"]["metrics"] if one["name"] == "retention_loss"]
+    assert retention["margin"] == 9 and found["evaluation"] != first["evaluation"]["path"]
     (specific,) = [one for one in found["report"]["metrics"] if one["name"] == "specific_loss"]
     assert (specific["question"], specific["margin"]) == ("specific", None)
 
@@ -286,8 +286,8 @@ def test_an_altered_export_is_built_again_and_said_so(
 @pytest.mark.parametrize(
     ("change", "before_training"),
     [
-        ("sampling.seed=1", "≡ preflight, ✓ sampling, ✓ kept, ✓ tokenization, ≡ quantization"),
-        ("training.learning_rate=0.01", "≡ preflight, ≡ sampling, ≡ kept, ≡ tokenization, ≡ quantization"),
+        ("sampling.seed=1", "≡ preflight, ✓ sampling, ✓ retention, ✓ tokenization, ≡ quantization"),
+        ("training.learning_rate=0.01", "≡ preflight, ≡ sampling, ≡ retention, ≡ tokenization, ≡ quantization"),
     ],
 )
 def test_what_comes_before_training_runs_only_if_it_changed(

@@ -110,7 +110,7 @@ def report_on(text: str) -> EvaluationReport:
     """With metrics by the names that the others refer to."""
     report: EvaluationReport = filled(EvaluationReport, text)
     metric: Metric = filled(Metric, text)
-    names = ("loss", text, f"kept_{text}_pass")
+    names = ("loss", text, f"retention_{text}_pass")
     kinds = [
         metric.model_copy(update={"name": name, "question": q}) for name in names for q in get_args(schema.Question)
     ]
@@ -129,7 +129,7 @@ HANDLES: dict[str, Stage[Any]] = {
     "execution": execution.STAGE,
     "gate": gate.STAGE,
     "generation": generation.STAGE,
-    "kept": sampling.KEPT,
+    "retention": sampling.RETENTION,
     "preflight": preflight.STAGE,
     "quantization": quantization.STAGE,
     "sampling": sampling.STAGE,
@@ -180,7 +180,8 @@ def test_what_stages_show_is_harmless_in_the_dashboard(text: str, tmp_path: Path
 @pytest.mark.parametrize("text", HOSTILE)
 def test_the_report_is_harmless(text: str, tmp_path: Path) -> None:
     results = {
-        name: filled(kind, text) for name, kind in (("sample", schema.DatasetSample), ("kept", schema.KeptSample))
+        name: filled(kind, text)
+        for name, kind in (("sample", schema.DatasetSample), ("retention", schema.RetentionSample))
     }
     run = RunResults(
         **results,

@@ -11,7 +11,13 @@ import pytest
 from flows import cli
 from tests.tasks.functional.suites import HUMAN_EVAL
 
-SMALL = ("sampling.files=60", "training.max_steps=4", "training.warmup_steps=1", "exporting.merged=false", "kept=null")
+SMALL = (
+    "sampling.files=60",
+    "training.max_steps=4",
+    "training.warmup_steps=1",
+    "exporting.merged=false",
+    "retention=null",
+)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from flows import cli
 
 EXACT = Comparison(against="", largest_difference=0, bound=0, positions=0)
 JUDGEMENT = Judgement(
-    metric="loss", title="Held-out loss", question="learned", verdict="improved", decides=True, finding="well below"
+    metric="loss", title="Held-out loss", question="improved", verdict="improved", decides=True, finding="well below"
 )
 
 

@@ -21,7 +21,7 @@ from tests.hub import GITHUB_CODE_COMMIT, Fault, Hub, serve_github_code, write_g
 PINNED = recipes.load("codellama-7b-t4")["model"]
 SMALLER = (
     "sampling.files=24",
-    "kept.files=32",
+    "retention.files=32",
     "tokenization.max_length=64",
     "training.max_steps=4",
     "training.warmup_steps=1",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 3
+WAIT_SECONDS = 3
 """Seconds until SQLite gives up waiting for a lock; Prefect's server waits 60."""
 
 SCRIPT = """
@@ -43,9 +43,9 @@ print(held_up, one.execute("SELECT count(*) FROM numbers").fetchone()[0])
 
 @pytest.mark.parametrize(("where", "written"), [("beside", 1), ("here", 0)])
 def test_an_abandoned_cursor_holds_up_nobody(where: str, written: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "x.db"), str(PATIENCE), where]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "x.db"), str(WAIT_SECONDS), where]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     held_up, rows = done.stdout.split()
     assert int(rows) == written, done.stderr
     # without the thread the one that has the lock waits for the one that waits for it
-    assert (float(held_up) > 0.9 * PATIENCE) == (where == "here"), done.stdout
+    assert (float(held_up) > 0.9 * WAIT_SECONDS) == (where == "here"), done.stdout

@@ -108,13 +108,13 @@ def test_attention_forward_and_backward(kv_heads: int) -> None:
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4", "none"])
 @pytest.mark.parametrize(
-    ("targets", "recomputed"), [(["q_proj", "v_proj"], 0), (["q_proj", "v_proj"], 2), ("all-linear", 1)]
+    ("targets", "checkpointed"), [(["q_proj", "v_proj"], 0), (["q_proj", "v_proj"], 2), ("all-linear", 1)]
 )
-def test_loss_and_adapter_gradients_against_fp32(quantization: Quantization, targets: Any, recomputed: int) -> None:
+def test_loss_and_adapter_gradients_against_fp32(quantization: Quantization, targets: Any, checkpointed: int) -> None:
     """Against autograd in fp32 on the very weights that the engine dequantizes to, with outlier channels."""
-    model = models.outliers(quantization, targets, layers=1 + (recomputed > 0))
+    model = models.outliers(quantization, targets, layers=1 + (checkpointed > 0))
     ids, labels = models.texts(model, sequences=2, tokens=128)
-    found = models.engine_gradients(model, ids, labels, recomputed=recomputed, captured=True)
+    found = models.engine_gradients(model, ids, labels, checkpointed=checkpointed, captured=True)
     expected = models.autograd_gradients(models.in_fp32(model), ids.cpu(), labels.cpu())
     assert found.captured
     assert found.loss == pytest.approx(expected.loss, rel=1e-3)
@@ -133,7 +133,7 @@ def test_product_and_gradients_of_quantized_layers(quantization: Quantization, k
 
     model = models.outliers(quantization, ("q_proj", "v_proj"), layers=1)
     plain = models.in_fp32(model).base_model.model.model.layers[0].self_attn
-    projection = FusedModel(model, unpacked=int(kept), length=8).layers[0].qkv
+    projection = FusedModel(model, resident=int(kept), length=8).layers[0].qkv
     (x, x32), (dy, dy32) = both(96, 512), both(96, projection.rows)
     y = projection.forward(x)
     x32.requires_grad_()

@@ -1,4 +1,4 @@
-"""The quantized base on a real GPU: the bytes of quantizing while loading, and no memory of the card kept."""
+"""The quantized base on a real GPU: the bytes of quantizing while loading, and no memory of the GPU kept."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def base(lab: Lab) -> Path:
 
 
 def place(lab: Lab) -> world.World:
-    return world.with_kept(lab.folder(), lab.once(base))
+    return world.with_retention(lab.folder(), lab.once(base))
 
 
 def noise(lab: Lab) -> ExportedModel:
@@ -90,16 +90,16 @@ def row(first: Any, second: Any, *apart: str, least: tuple[str, ...] = ()) -> Ro
 ROWS = {
     f"generation.{name}": made
     for name, made in {
-        "quantization": row("none", "int8", least=("losses, held_out", "losses, kept")),
-        "seed": row(0, 1, least=("losses, held_out", "losses, kept", "line", "fim", "block")),
-        "max_chunks": row(4, 2, "losses, held_out", "losses, kept", "batches"),
+        "quantization": row("none", "int8", least=("losses, held_out", "losses, retention")),
+        "seed": row(0, 1, least=("losses, held_out", "losses, retention", "line", "fim", "block")),
+        "max_chunks": row(4, 2, "losses, held_out", "losses, retention", "batches"),
         "line_prompts": row(2, 1, "line"),
         "fim_prompts": row(1, 0, "fim"),
         "block_prompts": row(1, 0, "block"),
         "prompt_tokens": row(48, 24, "line", "fim", "block"),
         "max_new_tokens": row(16, 8, "line", "fim", "block"),
         "functional_tokens": row(24, 16, "small"),
-        "repeated": row(0.01, 1.0, least=("losses, kept", "line")),
+        "repeated": row(0.01, 1.0, least=("losses, retention", "line")),
         "batch_size": row(8, 2, least=("batches", "decoded")),
         "cpu_threads": row(1, 2, least=("threads",)),
     }.items()

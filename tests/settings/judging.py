@@ -40,12 +40,12 @@ def generated(lab: Lab) -> Generations:
     places = [{"repo": f"r{number}", "path": "a.py", "language": "Python"} for number in range(REPOSITORIES)]
     more = [
         {**place, "domain": domain, "chunk": 0, "tokens": 10, "base": 20.0, "tuned": 20 + shift + noise[number] / 10}
-        for domain, shift in (("held_out", -1.0), ("kept", 0.2))
+        for domain, shift in (("held_out", -1.0), ("retention", 0.2))
         for number, place in enumerate(places)
     ]
     extend(losses, more, replace=True)
     texts = {"prompt": "a\n", "suffix": "", "truth": "value = 1", "base": "value = 1"}
-    suites = {"domain": "kept", "suite": "line", "line": 2, **texts}
+    suites = {"domain": "retention", "suite": "line", "line": 2, **texts}
     extend(
         lines,
         [
@@ -123,9 +123,9 @@ def look_promotion(lab: Lab, config: PipelineConfig) -> tuple[Any, ...]:
         workdir = lab.folder()
         results.write(found, workdir / "results.parquet")
         sides = {"base": 2.0, "tuned": 1.0, "difference": -1.0, "low": -1.1, "high": -0.9}
-        kind = {"name": "loss", "title": "loss", "question": "learned", "better": "lower"}
+        kind = {"name": "loss", "title": "loss", "question": "improved", "better": "lower"}
         metric = Metric.model_validate({**sides, **kind, "items": REPOSITORIES, "clusters": REPOSITORIES})
-        said = Judgement(metric="loss", title="loss", question="learned", verdict="improved", decides=True, finding="")
+        said = Judgement(metric="loss", title="loss", question="improved", verdict="improved", decides=True, finding="")
         decision = GateDecision(path=workdir, ruling="promote", reasons=(), judgements=(said,))
         facts = {"model": f"exporting/{name}", "fingerprint": name, "recipe": "", "report": "", "recorded": now()}
         candidate = Candidate(id=name * 12, decision=decision, **facts)
@@ -147,16 +147,22 @@ LARGE = "    held = bytes(300 << 20)\n"
 ROWS = {
     "execution.seconds": Row(2, 60, look_reasons(SLOW), ASKED, seen=({"timed out"}, {"passed"})),
     "execution.memory_mib": Row(256, 1024, look_reasons(LARGE), ASKED, seen=({"out of memory"}, {"passed"})),
-    "evaluation.margins.loss": Row(0.01, 0.5, look_verdicts, FEW, apart=frozenset({"kept_loss", "kept_perplexity"})),
-    "evaluation.margins.similarity": Row(0.01, 0.5, look_verdicts, FEW, apart=frozenset({"kept_line_edit_similarity"})),
-    "evaluation.margins.exact_match": Row(0.01, 0.9, look_verdicts, FEW, apart=frozenset({"kept_line_exact_match"})),
-    "evaluation.margins.functional": Row(0.01, 0.9, look_verdicts, FEW, apart=frozenset({"kept_small_pass"})),
+    "evaluation.margins.loss": Row(
+        0.01, 0.5, look_verdicts, FEW, apart=frozenset({"retention_loss", "retention_perplexity"})
+    ),
+    "evaluation.margins.similarity": Row(
+        0.01, 0.5, look_verdicts, FEW, apart=frozenset({"retention_line_edit_similarity"})
+    ),
+    "evaluation.margins.exact_match": Row(
+        0.01, 0.9, look_verdicts, FEW, apart=frozenset({"retention_line_exact_match"})
+    ),
+    "evaluation.margins.functional": Row(0.01, 0.9, look_verdicts, FEW, apart=frozenset({"retention_small_pass"})),
     "evaluation.seed (intervals)": Row(0, 1, look_intervals, FEW),
     "evaluation.seed (samples)": Row(0, 1, look_samples, FEW),
     "evaluation.resamples": Row(2000, 2500, look_intervals),
     "evaluation.samples": Row(3, 6, look_samples, FEW),
-    "gate.requires": Row(["learned"], ["learned", "kept"], look_decision),
-    "gate.decided_by": Row(["loss", "kept_loss"], ["loss", "*_pass"], look_decision),
+    "gate.requires": Row(["improved"], ["improved", "retention"], look_decision),
+    "gate.decided_by": Row(["loss", "retention_loss"], ["loss", "*_pass"], look_decision),
     "gate.tolerance": Row(0.25, 0.1, look_promotion),
     "gate.seed": Row(0, 1, look_promotion),
     "reporting.title": Row("Mine", "Yours", look_report, seen=(["Mine"], ["Yours"])),

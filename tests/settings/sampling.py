@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from artifacts.schema import DatasetSample
 from flows.config import PipelineConfig
-from tasks.sampling import KEPT, STAGE, SamplingConfig, run_sampling
+from tasks.sampling import RETENTION, STAGE, SamplingConfig, run_sampling
 from tests.hub import GITHUB_CODE_COMMIT, Hub, serve_github_code, write_github_code_shards
 from tests.settings.table import Lab, Row
 from tests.tasks.sampling.reading import everything, rows, write_jsonl
@@ -138,14 +138,14 @@ def look_sides(lab: Lab, config: PipelineConfig) -> set[str]:
     return {row["repo"] for row in rows(sampled(lab, config), "held_out")}
 
 
-def look_kept(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
+def look_retention(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     """As `look_sampling`."""
-    return by_path(kept(lab, config))
+    return by_path(retention(lab, config))
 
 
-def look_kept_sides(lab: Lab, config: PipelineConfig) -> set[str]:
+def look_retention_sides(lab: Lab, config: PipelineConfig) -> set[str]:
     """As `look_sides`."""
-    return {row["repo"] for row in rows(kept(lab, config), "held_out")}
+    return {row["repo"] for row in rows(retention(lab, config), "held_out")}
 
 
 def sampled(lab: Lab, config: PipelineConfig) -> DatasetSample:
@@ -153,9 +153,9 @@ def sampled(lab: Lab, config: PipelineConfig) -> DatasetSample:
         return STAGE.run(config.sampling, workdir=lab.folder())
 
 
-def kept(lab: Lab, config: PipelineConfig) -> DatasetSample:
+def retention(lab: Lab, config: PipelineConfig) -> DatasetSample:
     with patch.dict(os.environ, {"HF_ENDPOINT": lab.once(hub).endpoint}):
-        return KEPT.run(config.kept, sample=lab.once(learned_from), workdir=lab.folder())
+        return RETENTION.run(config.retention, sample=lab.once(learned_from), workdir=lab.folder())
 
 
 def by_path(sample: DatasetSample) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def source(kind: str) -> Callable[[Lab], dict[str, Any]]:
 
 def rows_of(stage: str) -> dict[str, Row]:
     """The rows of `sampling`, or of `kept`, which has the same settings and uses them by itself."""
-    look, sides = (look_sampling, look_sides) if stage == "sampling" else (look_kept, look_kept_sides)
+    look, sides = (look_sampling, look_sides) if stage == "sampling" else (look_retention, look_retention_sides)
 
     def row(first: Any, second: Any, kind: str = "table", apart: set[str] | None = None, **given: Any) -> Row:
         def settings(lab: Lab) -> Mapping[str, Any]:
@@ -262,4 +262,4 @@ def hub_source(stage: str, lab: Lab) -> dict[str, Any]:
     return {f"{stage}.source": source("hub")(lab)}
 
 
-ROWS = rows_of("sampling") | rows_of("kept")
+ROWS = rows_of("sampling") | rows_of("retention")

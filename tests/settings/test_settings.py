@@ -51,7 +51,7 @@ def test_a_setting_does_something(name: str, lab: Lab) -> None:
         assert differing(*seen) >= row.least
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("model.") and name != "kept"])
+@pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("model.") and name != "retention"])
 def test_a_setting_reaches_its_stage(name: str, lab: Lab) -> None:
     stage = name.partition(".")[0]
     told = [pipeline.recorded(lab, config).told[stage] for config in TABLE[name].configs(name, lab)]

@@ -38,7 +38,7 @@ def once(factory: pytest.TempPathFactory, name: str, kind: type[T], make: Callab
 
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> world.World:
-    return world.with_kept(tmp_path_factory.mktemp("world"))
+    return world.with_retention(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Generations:
     def make(folder: Path) -> Generations:
         place = tmp_path_factory.mktemp("good")
         adapter = world.memorised_adapter(place, world.source("alpha"), BASE_MODEL)
-        return world.generate(world.with_kept(place / "world", BASE_MODEL), adapter, folder)
+        return world.generate(world.with_retention(place / "world", BASE_MODEL), adapter, folder)
 
     return once(tmp_path_factory, "good", Generations, make)
 

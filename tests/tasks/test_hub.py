@@ -8,7 +8,7 @@ import pytest
 
 from artifacts.errors import TransientError
 from tasks import hub
-from tasks.hub import Patience
+from tasks.hub import RetryPolicy
 
 
 def test_a_request_is_given_up_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,5 +20,5 @@ def test_a_request_is_given_up_at_its_deadline(monkeypatch: pytest.MonkeyPatch) 
         raise EOFError("0 of 10 bytes arrived")
 
     with pytest.raises(TransientError):
-        hub.ask("the model", refused, field="model.name", patience=Patience(attempts=1000, deadline=100))
+        hub.ask("the model", refused, field="model.name", policy=RetryPolicy(attempts=1000, deadline=100))
     assert 50 < sum(slept) <= 100

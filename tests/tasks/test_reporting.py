@@ -62,8 +62,13 @@ def _loss(low: float | None, high: float | None, difference: float = -0.016, clu
     )
 
 
-def _kept(low: float | None, high: float | None, margin: float = 0.05) -> Metric:
-    changes = {"name": "kept_loss", "title": "Kept loss, nats per token", "question": "kept", "margin": margin}
+def _retention(low: float | None, high: float | None, margin: float = 0.05) -> Metric:
+    changes = {
+        "name": "retention_loss",
+        "title": "Retention loss, nats per token",
+        "question": "retention",
+        "margin": margin,
+    }
     return _loss(low, high, difference=((low or 0) + (high or 0)) / 2).model_copy(update=changes)
 
 
@@ -252,21 +257,25 @@ def test_without_a_gain_none_is_specific() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "tone", "says"),
+    ("retention", "tone", "says"),
     [
         (None, "neutral", "Not asked"),
-        (_kept(-0.01, 0.03), "good", "kept what it could do"),
-        (_kept(-0.01, 0.06), "neutral", "cannot be said of everything: loss +0.025 [−0.010, +0.060] against a margin"),
-        (_kept(0.02, 0.06), "bad", "Something was lost outside the tuned code: loss +0.040 [+0.020, +0.060]"),
-        (_kept(0.02, 0.04), "good", "kept what it could do"),
-        (_kept(None, None), "neutral", "cannot be said"),
+        (_retention(-0.01, 0.03), "good", "kept what it could do"),
+        (
+            _retention(-0.01, 0.06),
+            "neutral",
+            "cannot be said of everything: loss +0.025 [−0.010, +0.060] against a margin",
+        ),
+        (_retention(0.02, 0.06), "bad", "Something was lost outside the tuned code: loss +0.040 [+0.020, +0.060]"),
+        (_retention(0.02, 0.04), "good", "kept what it could do"),
+        (_retention(None, None), "neutral", "cannot be said"),
     ],
 )
-def test_whether_it_kept_what_it_could_is_what_the_margin_says(kept: Metric | None, tone: str, says: str) -> None:
-    evaluation = _evaluation(kept=kept)
+def test_whether_it_kept_what_it_could_is_what_the_margin_says(retention: Metric | None, tone: str, says: str) -> None:
+    evaluation = _evaluation(retention=retention)
     _, _, answer = answers_of(evaluation)
     assert says in answer.sentence and answer.tone == tone
-    assert kept is None or evaluation.summary.endswith(f"; elsewhere 1 {kept.verdict}")  # the tables' word
+    assert retention is None or evaluation.summary.endswith(f"; elsewhere 1 {retention.verdict}")  # the tables' word
 
 
 @pytest.mark.parametrize(
@@ -276,7 +285,7 @@ def test_the_verdict_at_the_top_is_the_gates(low: float, high: float, ruling: st
     """A held model has no green answer at the top because some of its figures are good."""
     changes = {"name": "line_edit_similarity", "title": "Next line", "better": "higher", "low": low, "high": high}
     similarity = _loss(low, high).model_copy(update=changes)
-    evaluation = _evaluation(specific=_specific(-0.02, -0.01), kept=_kept(-0.01, 0.03))
+    evaluation = _evaluation(specific=_specific(-0.02, -0.01), retention=_retention(-0.01, 0.03))
     evaluation = evaluation.model_copy(update={"metrics": (*evaluation.metrics, similarity)})
     judgements = tuple(judge(one, GateConfig()) for one in evaluation.metrics)
     decided, reasons = decide(judgements, GateConfig())
@@ -287,7 +296,7 @@ def test_the_verdict_at_the_top_is_the_gates(low: float, high: float, ruling: st
 
 
 def test_the_page_is_as_good_as_its_worst_answer() -> None:
-    assert tone_of(answers_of(_evaluation(kept=_kept(0.1, 0.2)))) == "bad"
+    assert tone_of(answers_of(_evaluation(retention=_retention(0.1, 0.2)))) == "bad"
     assert tone_of(answers_of(_evaluation())) == "neutral"
 
 

@@ -1,7 +1,7 @@
 """Triton kernels of the engine: what a step does between its matrix products.
 
 Each reads and writes every number once, computes in fp32 whatever it is given, and fits a T4 (sm_75): no bf16, no
-tensor-core instructions of later cards, no shared memory beyond a reduction's. cuBLAS does the large products.
+tensor-core instructions of later GPUs, no shared memory beyond a reduction's. cuBLAS does the large products.
 
 liger-kernel 0.8.5 was read first. It has norms with the residual, rotation, SwiGLU and cross-entropy too, but rotation
 and SwiGLU copy what is no contiguous tensor of its own, where here q|k|v and gate|up are columns of one product, and

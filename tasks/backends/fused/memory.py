@@ -61,7 +61,7 @@ class FusedMemory:
         return (self.fixed(choice) + self.moments + self.moving(choice)) / GIB + HOST_RUNTIME_GIB
 
     def needed_gib(self, choice: Layout) -> float:
-        """What the card must have for it: the peak, what the allocator holds unused, and the CUDA context."""
+        """What the GPU must have for it: the peak, what the allocator holds unused, and the CUDA context."""
         if not self.on_gpu:
             return self.peak_gib(choice)
         held = self.fixed(choice) + self.moments + (1 + UNUSED_SHARE) * self._sum(choice, _segment)
@@ -73,7 +73,7 @@ class FusedMemory:
     def fixed(self, choice: Layout) -> float:
         """Weights, adapter, buffers for unpacked weights, angles, workspaces."""
         workspaces = WORKSPACES if self.on_gpu else 0
-        return self.weights + choice.unpacked * self.unpacking + self.adapter + self.buffers(choice) + workspaces
+        return self.weights + choice.resident * self.unpacking + self.adapter + self.buffers(choice) + workspaces
 
     @cached_property
     def element(self) -> int:
@@ -113,7 +113,7 @@ class FusedMemory:
 
     def buffers(self, choice: Layout) -> float:
         """Where weights are unpacked to."""
-        if self.job.quantization == "none" or choice.unpacked >= self.shape.layers:
+        if self.job.quantization == "none" or choice.resident >= self.shape.layers:
             return 0
         largest = max(self._width(group) * self._columns(group) for group in GROUPS)
         return largest * self.element * (DEPTH if self.on_gpu else 1)
@@ -126,18 +126,18 @@ class FusedMemory:
 
     def _sum(self, choice: Layout, size: Callable[[float], float]) -> float:
         tokens, layers = choice.micro_batch * self.job.max_length, self.shape.layers
-        recomputed = min(choice.recomputed, layers)
+        checkpointed = min(choice.checkpointed, layers)
         stream = size(tokens * self._width("down") * self.element)
         layer = sum(size(tokens * each) for each in self._kept)
         masks = self._masks(choice, size)
         # the highest moment of the layers that keep everything, and of those that are computed again
-        whole = recomputed * stream + (layers - recomputed) * layer
-        again = recomputed * stream + layer if recomputed else 0
+        whole = checkpointed * stream + (layers - checkpointed) * layer
+        again = checkpointed * stream + layer if checkpointed else 0
         moments = [sum(map(size, moment)) for moment in self._moments(tokens)]
         # after a recomputed layer the stream is nobody's but the loss's; in the backward pass the layer's output stays
-        unkept = size(tokens * self._width("o") * self.element) if recomputed == layers else 0
+        unkept = size(tokens * self._width("o") * self.element) if checkpointed == layers else 0
         whole += max(moments[0] + unkept, *moments[1:])
-        again += stream + max(moments[1:]) if recomputed else 0
+        again += stream + max(moments[1:]) if checkpointed else 0
         return max(whole, again) + masks + 6 * size(8 * tokens)
 
     def _masks(self, choice: Layout, size: Callable[[float], float] = float) -> float:

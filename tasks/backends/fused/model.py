@@ -32,8 +32,8 @@ class FusedModel:
 
     Args:
         model: PEFT's model, or the transformers model alone (nothing is trained then).
-        recomputed: how many layers, from the first, keep only their input and are computed again in the backward pass.
-        unpacked: how many layers, from the first, give up their quantized weights for 16-bit ones: no time is spent on
+        checkpointed: how many layers, from the first, keep only their input and are computed again going backward.
+        resident: how many layers, from the first, give up their quantized weights for 16-bit ones: no time is spent on
             unpacking them. The modules of these layers compute nothing any more.
         length: tokens of the longest sequence.
 
@@ -41,7 +41,7 @@ class FusedModel:
         ValueError: `unsupported` says why.
     """
 
-    def __init__(self, model: Any, *, recomputed: int = 0, unpacked: int = 0, length: int = 0) -> None:
+    def __init__(self, model: Any, *, checkpointed: int = 0, resident: int = 0, length: int = 0) -> None:
         reason = unsupported(model)
         if reason:
             raise ValueError(reason)
@@ -49,7 +49,7 @@ class FusedModel:
         self.embedding: Tensor = base.model.embed_tokens.weight
         self.final_norm: Tensor = base.model.norm.weight
         self.head: Tensor = base.lm_head.weight
-        self.recomputed = recomputed
+        self.checkpointed = checkpointed
         names = list(getattr(model, "active_adapters", [])) if hasattr(model, "peft_config") else []
         groups = [
             [_module(layer, name) for name in members] for layer in base.model.layers for members in GROUPS.values()
@@ -58,21 +58,21 @@ class FusedModel:
         self.adapters = Adapters(adapted, names[0] if names else "", ALIGNED, self.embedding)
         self._dropout = model.peft_config[names[0]].lora_dropout if names and model.training else 0.0
         self.geometry = _geometry(base, length)
-        self.layers = [self._layer(layer, number < unpacked) for number, layer in enumerate(base.model.layers)]
+        self.layers = [self._layer(layer, number < resident) for number, layer in enumerate(base.model.layers)]
         projections = [one for layer in self.layers for one in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         self._scratch = Scratch(max(one.unpacked for one in projections), self.embedding)
         for projection in projections:
             projection.use(self._scratch)
         self._first_trained = next((i for i, layer in enumerate(self.layers) if _trained(layer)), len(self.layers))
 
-    def _layer(self, layer: Any, unpacked: bool) -> DecoderLayer:
+    def _layer(self, layer: Any, resident: bool) -> DecoderLayer:
         projections = {}
         for group, names in GROUPS.items():
             modules = [_module(layer, name) for name in names]
             bases = [getattr(module, "base_layer", module) for module in modules]
             adapters = [self.adapters.of(module) for module in modules]
             projections[group] = Projection(bases, adapters, self.adapters, self._dropout)
-            if unpacked:
+            if resident:
                 projections[group].keep(bases)
         return DecoderLayer(
             self.geometry, (layer.input_layernorm.weight, layer.post_attention_layernorm.weight), projections
@@ -106,7 +106,7 @@ class FusedModel:
         pending, stream = torch.nn.functional.embedding(ids.flatten(), self.embedding), None
         for number, layer in enumerate(self.layers):
             made, state = layer.forward(pending, stream, shape)
-            kept.append(state if number >= self.recomputed else state.h)
+            kept.append(state if number >= self.checkpointed else state.h)
             pending, stream = made, state.middle
             del state
         losses, grad = self._head(pending, stream, _shifted(labels), factor)

@@ -25,7 +25,7 @@ FEW, FEW_BEFORE_SM80 = 64, 16
 """Most rows that `int8_linear` is worth: with more, unpacking the weight for cuBLAS is faster. Triton's products use no
 tensor cores before sm_80."""
 _PROGRAMS = 264
-"""Programs of `int8_linear` that are aimed at: two for each multiprocessor of the largest card."""
+"""Programs of `int8_linear` that are aimed at: two for each multiprocessor of the largest GPU."""
 TILE = (64, 128)
 """Outputs and inputs of one program's tile in `int8_linear`."""
 
@@ -276,7 +276,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(
             1, 2
         ).contiguous(), None
-    # The memory-efficient kernel runs on every card that quantized training does (FlashAttention 2 wants sm_80), and
+    # The memory-efficient kernel runs on every GPU that quantized training does (FlashAttention 2 wants sm_80), and
     # causal order needs no mask: padding stands behind the text.
     out, *rest = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True, 0.0, True)
     return out.transpose(1, 2), rest
@@ -301,7 +301,7 @@ def _efficient_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     sequences, length, heads, _ = q.shape
     log_sum_exp, seed, offset = rest
-    # torch cuts the keys into parts, each with a program of its own. When there are heads enough to fill the card that
+    # torch cuts the keys into parts, each with a program of its own. When there are heads enough to fill the GPU that
     # only costs: 104 µs against 73 for a 7B's layer, 4 × 256 tokens, on an H200. (It also adds up in changing order.)
     fills = sequences * heads >= 0.9 * torch.cuda.get_device_properties(q.device).multi_processor_count
     dq, dk, dv, _ = torch.ops.aten._efficient_attention_backward(

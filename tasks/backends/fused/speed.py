@@ -42,15 +42,15 @@ def step_seconds(shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | in
 def graph_seconds(shape: ModelShape, job: JobShape, plan: Plan, spec: GpuSpec) -> float:
     """One micro-batch, as one CUDA graph."""
     layers, tokens = shape.layers, plan.micro_batch * job.max_length
-    recomputed = (layers if plan.recomputed_layers is None else plan.recomputed_layers) / layers
-    again = recomputed if plan.gradient_checkpointing else 0
+    checkpointed = (layers if plan.checkpointed_layers is None else plan.checkpointed_layers) / layers
+    again = checkpointed if plan.gradient_checkpointing else 0
     passes = 2 + again
     weights = passes * shape.linear_parameters + 2 * shape.vocabulary * shape.hidden
     rate, flow = spec.teraflops * 1e12, spec.bandwidth * 1e9 * STREAMING
     # few tokens: a product takes as long as reading its weights
     products = weights * max(2 * tokens / (rate * spec.sustained), 2 / flow)
     stored = STORED_BYTES.get(job.quantization)
-    packed = 1 - plan.unpacked_layers / layers
+    packed = 1 - plan.resident_layers / layers
     unpacking = passes * shape.linear_parameters * packed * (stored + 2) / flow if stored else 0
     queries, mlp = shape.kind("self_attn.q_proj").outputs, shape.kind("mlp.gate_proj").outputs
     # multiply-adds of half the square: 2 in the forward pass, 5 in the backward pass; numbers: 4 and 12 of q's size

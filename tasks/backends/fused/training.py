@@ -22,9 +22,9 @@ class FusedSteps:
     """Computes micro-batches. Set up at the first one: by then a checkpoint's weights are in the model."""
 
     def __init__(self, plan: Plan, layers: int) -> None:
-        recomputed = layers if plan.recomputed_layers is None else plan.recomputed_layers
-        self._recomputed = recomputed if plan.gradient_checkpointing else 0
-        self._unpacked = plan.unpacked_layers
+        checkpointed = layers if plan.checkpointed_layers is None else plan.checkpointed_layers
+        self._checkpointed = checkpointed if plan.gradient_checkpointing else 0
+        self._resident = plan.resident_layers
         self._micro_batch: MicroBatch | None = None
         self._adapters: Adapters | None = None
 
@@ -53,7 +53,7 @@ class FusedSteps:
 
     def _prepare(self, model: Any, shape: tuple[int, int]) -> MicroBatch:
         model.train()  # decides about dropout
-        fused = FusedModel(model, recomputed=self._recomputed, unpacked=self._unpacked, length=shape[1])
+        fused = FusedModel(model, checkpointed=self._checkpointed, resident=self._resident, length=shape[1])
         self._adapters = fused.adapters
         if ranks.count() > 1:
             dist.broadcast(fused.adapters.masters, src=0)

@@ -83,7 +83,7 @@ class Nf4Weight:
             out.copy_(dequantize_4bit(self._packed, self._state))
 
     def product(self, x: Tensor) -> Tensor:
-        """`x @ W.T`; bitsandbytes unpacks or not, whichever is faster on the card for so many rows."""
+        """`x @ W.T`; bitsandbytes unpacks or not, whichever is faster on the GPU for so many rows."""
         from bitsandbytes import matmul_4bit
 
         made: Tensor = matmul_4bit(x, self._packed, self._state)

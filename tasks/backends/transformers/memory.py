@@ -43,7 +43,7 @@ HEAD_TILE = (4096, 8192)
 """Tokens and columns of logits that TRL has at a time (`kernels/chunked_logprob.py`)."""
 
 WORKSPACES = 64 * 2**20
-"""What cuBLAS takes from torch's allocator on a card of compute capability 9.0: 32 MiB each for the two threads that
+"""What cuBLAS takes from torch's allocator on a GPU of compute capability 9.0: 32 MiB each for the two threads that
 multiply, forward and backward. Others take 8."""
 
 UNUSED_SHARE = 0.11
@@ -138,9 +138,9 @@ class TransformersMemory:
     def _peak_gib(self, choice: Layout, outliers: float) -> float:
         fixed = self.weights + self.adapter + self.dequantized + (WORKSPACES if self.on_gpu else 0)
         runtime = 0.0 if self.on_gpu else HOST_RUNTIME_GIB
-        return (fixed + self.moving(choice.micro_batch, choice.recomputed > 0, outliers)) / GIB + runtime
+        return (fixed + self.moving(choice.micro_batch, choice.checkpointed > 0, outliers)) / GIB + runtime
 
     def needed_gib(self, choice: Layout) -> float:
-        """What the card must have for it: the allocator gives back what it holds unused before it fails."""
+        """What the GPU must have for it: the allocator gives back what it holds unused before it fails."""
         peak = self._peak_gib(choice, MOST_OUTLIERS)
         return peak + CONTEXT_GIB + UNUSED_SHARE * (peak - self.weights / GIB) if self.on_gpu else peak

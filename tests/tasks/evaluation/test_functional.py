@@ -27,8 +27,8 @@ def report(solved: Generations, executed: Executions, tmp_path_factory: pytest.T
 
 
 def test_the_share_of_problems_solved_is_a_figure_that_should_be_kept(report: EvaluationReport) -> None:
-    found = report.metric("kept_small_pass")
-    assert (found.question, found.better, found.margin) == ("kept", "higher", Margins().functional)
+    found = report.metric("retention_small_pass")
+    assert (found.question, found.better, found.margin) == ("retention", "higher", Margins().functional)
     assert (found.base, found.tuned, found.clusters) == (10 / 12, 9 / 12, 12)
     assert found.low is not None and found.low < found.difference < (found.high or 0)
 
@@ -42,7 +42,7 @@ def test_each_model_has_its_interval_and_its_reasons(report: EvaluationReport) -
 
 
 def test_base_against_base_is_the_floor_here_too(report: EvaluationReport) -> None:
-    (noise,) = [one for one in report.noise if one.name == "kept_small_pass"]
+    (noise,) = [one for one in report.noise if one.name == "retention_small_pass"]
     assert (noise.items, noise.changed) == (3, 0)
 
 
@@ -52,14 +52,14 @@ def test_another_margin_judges_otherwise_and_runs_nothing(
     monkeypatch.setattr("tasks.sandbox.run", None)
     wide = judge(solved, executed, tmp_path, margins=Margins(functional=0.5))
     assert (
-        report.metric("kept_small_pass").verdict == "inconclusive"
-        and wide.metric("kept_small_pass").verdict == "non-inferior"
+        report.metric("retention_small_pass").verdict == "inconclusive"
+        and wide.metric("retention_small_pass").verdict == "non-inferior"
     )
 
 
 def test_the_gate_rests_on_it(solved: Generations, report: EvaluationReport, tmp_path: Path) -> None:
     decision = run_gate(GateConfig(), generations=solved, evaluation=report, workdir=tmp_path)
-    (said,) = [one for one in decision.judgements if one.metric == "kept_small_pass"]
+    (said,) = [one for one in decision.judgements if one.metric == "retention_small_pass"]
     assert said.decides and decision.ruling == "hold" and "small: pass@1: inconclusive" in " ".join(decision.reasons)
     assert "base 10 of 12" in said.beside and "1 gained, 2 lost, McNemar p = 1" in said.beside
 
@@ -67,7 +67,7 @@ def test_the_gate_rests_on_it(solved: Generations, report: EvaluationReport, tmp
 def test_what_there_is_to_see(report: EvaluationReport) -> None:
     shown = {section.key: "\n".join(map(to_markdown, section.blocks)) for section in STAGE.show(report)}
     assert "pass@1 of the base: 10 of 12, 83.3% \\[55.2%, 95.3%\\]" in shown["functional"]
-    assert "Sandbox: strong" in shown["functional"] and "small: pass@1" in shown["kept"]
+    assert "Sandbox: strong" in shown["functional"] and "small: pass@1" in shown["retention"]
     assert "| small | exception: KeyError | 1 | 0 |" in shown["reasons"]
 
 

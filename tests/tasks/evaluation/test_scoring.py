@@ -77,17 +77,17 @@ def test_perplexity_follows_from_the_loss() -> None:
 )
 def test_kept_means_that_the_whole_loss_lies_below_the_margin(lost: float, margin: float, verdict: str) -> None:
     """A tenth of `lost` nats per token are lost on every chunk, give or take a little."""
-    losses = [chunk(n, 20.0, 20.0 + lost * (10 + n) / 10 + n % 3 / 100, domain="kept") for n in range(12)]
+    losses = [chunk(n, 20.0, 20.0 + lost * (10 + n) / 10 + n % 3 / 100, domain="retention") for n in range(12)]
     config = CONFIG.model_copy(update={"margins": Margins(loss=margin)})
-    metric = by_name(losses, [])["kept_loss"].metric(config)
-    assert (metric.question, metric.margin, metric.verdict) == ("kept", margin, verdict)
+    metric = by_name(losses, [])["retention_loss"].metric(config)
+    assert (metric.question, metric.margin, metric.verdict) == ("retention", margin, verdict)
 
 
 def test_a_gain_is_specific_by_how_much_it_is_larger_than_elsewhere() -> None:
     """Half a nat a chunk is gained on held-out code, a tenth on the other, give or take a little."""
     own = [chunk(n, 20.0, 19.5 + n % 3 / 100) for n in range(12)]
-    other = [chunk(n, 20.0, 19.9 + n % 3 / 100, domain="kept") for n in range(12)]
-    lines = [completion(n, "line", "x", "truth", domain=["kept", "held_out"][n % 2]) for n in range(24)]
+    other = [chunk(n, 20.0, 19.9 + n % 3 / 100, domain="retention") for n in range(12)]
+    lines = [completion(n, "line", "x", "truth", domain=["retention", "held_out"][n % 2]) for n in range(24)]
     metrics = [measure.metric(CONFIG) for measure in by_name([*own, *other], lines).values()]
     loss, exact, similarity = scoring.specific(metrics)
     assert [one.name for one in (loss, exact, similarity)] == [
@@ -109,7 +109,9 @@ def test_a_gain_is_specific_by_how_much_it_is_larger_than_elsewhere() -> None:
 )
 def test_a_gain_that_any_code_has_is_not_specific(elsewhere: float, repositories: int, verdict: str) -> None:
     own = [chunk(n, 20.0, 19.5 + n % 3 / 100) for n in range(12)]
-    other = [chunk(n, 20.0, elsewhere + n % 3 / 100, domain="kept", repo=f"k{n % repositories}") for n in range(12)]
+    other = [
+        chunk(n, 20.0, elsewhere + n % 3 / 100, domain="retention", repo=f"k{n % repositories}") for n in range(12)
+    ]
     metrics = [measure.metric(CONFIG) for measure in by_name([*own, *other], []).values()]
     assert [one.verdict for one in scoring.specific(metrics)] == [verdict]
 

@@ -31,7 +31,7 @@ def report(good: Generations, tmp_path_factory: pytest.TempPathFactory) -> Evalu
 
 
 def test_an_adapter_that_knows_the_text_has_learned(report: EvaluationReport) -> None:
-    verdicts = {metric.name: metric.verdict for metric in report.metrics if metric.question == "learned"}
+    verdicts = {metric.name: metric.verdict for metric in report.metrics if metric.question == "improved"}
     learned = ("loss", "perplexity", "line_exact_match", "line_edit_similarity")
     assert {name: verdicts[name] for name in learned} == dict.fromkeys(learned, "improved")
     assert report.metric("loss").difference < -0.5 and report.metric("line_exact_match").tuned > 0.3
@@ -39,23 +39,23 @@ def test_an_adapter_that_knows_the_text_has_learned(report: EvaluationReport) ->
 
 
 def test_what_it_forgot_is_seen(report: EvaluationReport) -> None:
-    assert report.metric("kept_loss").verdict == "regressed" and report.metric("kept_loss").difference > 0.05
-    assert {metric.name for metric in report.metrics if metric.question == "kept"} >= {
-        "kept_loss",
-        "kept_line_exact_match",
-        "kept_block_exact_match",
+    assert report.metric("retention_loss").verdict == "regressed" and report.metric("retention_loss").difference > 0.05
+    assert {metric.name for metric in report.metrics if metric.question == "retention"} >= {
+        "retention_loss",
+        "retention_line_exact_match",
+        "retention_block_exact_match",
     }
 
 
 def test_a_wider_margin_judges_otherwise_from_the_same_files(good: Generations, tmp_path: Path) -> None:
-    assert judge(good, tmp_path, margins=Margins(loss=10)).metric("kept_loss").verdict == "non-inferior"
+    assert judge(good, tmp_path, margins=Margins(loss=10)).metric("retention_loss").verdict == "non-inferior"
 
 
 def test_an_adapter_of_noise_is_worse(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
     settings = {"line_prompts": 0, "fim_prompts": 0, "block_prompts": 0}
     report = judge(world.generate(small_world, noise, tmp_path / "made", **settings), tmp_path)
-    assert report.metric("loss").verdict == report.metric("kept_loss").verdict == "regressed"
-    names = ["loss", "perplexity", "kept_loss", "kept_perplexity", "specific_loss"]
+    assert report.metric("loss").verdict == report.metric("retention_loss").verdict == "regressed"
+    names = ["loss", "perplexity", "retention_loss", "retention_perplexity", "specific_loss"]
     assert [metric.name for metric in report.metrics] == names
     assert "generation.fim_prompts is 0" in " ".join(report.notes)
 
@@ -120,19 +120,19 @@ def shown(report: EvaluationReport) -> dict[str, tuple[Block, ...]]:
 
 
 def test_every_figure_by_repository(report: EvaluationReport, shown: dict[str, tuple[Block, ...]]) -> None:
-    (own,), (kept,) = shown["repositories"], shown["kept-repositories"]
-    assert isinstance(own, Table) and isinstance(kept, Table)
+    (own,), (retention,) = shown["repositories"], shown["retention-repositories"]
+    assert isinstance(own, Table) and isinstance(retention, Table)
     scores = ("next line, exact match", "next line, edit similarity", "fill in a line, exact match")
     assert own.columns[2:] == ("loss, base", "tuned", "difference", *scores, "fill in a block, exact match")
-    assert {row[0] for row in own.rows} == set(world.NAMES) and kept.columns == own.columns
+    assert {row[0] for row in own.rows} == set(world.NAMES) and retention.columns == own.columns
     line = next(row for row in report.breakdowns if row.metric == "line_exact_match" and row.name == own.rows[0][0])
     assert own.rows[0][5] == f"{line.base:.1%} → {line.tuned:.1%}"
 
 
 def test_what_there_is_to_see(shown: dict[str, tuple[Block, ...]]) -> None:
-    own, kept = shown["held-out"][0], shown["kept"][0]
+    own, retention = shown["held-out"][0], shown["retention"][0]
     assert isinstance(own, Table) and own.rows[0][1] == "improved"
-    assert isinstance(kept, Table) and (kept.rows[0][6][:4], kept.rows[0][1]) == ("0.05", "regressed")
+    assert isinstance(retention, Table) and (retention.rows[0][6][:4], retention.rows[0][1]) == ("0.05", "regressed")
     forest, against = shown["differences"]
     assert isinstance(forest, Figure) and b"<svg" in forest.image and "Held-out loss" in forest.alt
     assert isinstance(against, Figure) and b"<svg" in against.image

@@ -37,7 +37,13 @@ def generations(folder: Path, answers: Answers, *rows: dict[str, Any]) -> Genera
 
 def _completion(number: int, problem: Problem, answers: dict[str, str | None]) -> dict[str, Any]:
     texts = {"prompt": problem.prompt, "suffix": "", "truth": problem.canonical_solution}
-    names = {"domain": "kept", "suite": "small", "language": "Python", "repo": problem.parent, "path": problem.task_id}
+    names = {
+        "domain": "retention",
+        "suite": "small",
+        "language": "Python",
+        "repo": problem.parent,
+        "path": problem.task_id,
+    }
     return {"item": number, "line": 0, "again": None, **names, **texts, **answers}
 
 

@@ -22,7 +22,9 @@ SPECIFIC = "Whether the gain is specific to this code was not required"
 
 def metric(name: str = "loss", low: float | None = -0.03, high: float | None = -0.01, **changes: Any) -> Metric:
     settings = {
-        "question": "kept" if name.endswith("_pass") else {"kept": "kept", "spec": "specific"}.get(name[:4], "learned"),
+        "question": "retention"
+        if name.endswith("_pass")
+        else {"retention": "retention", "specific": "specific"}.get(name.partition("_")[0], "improved"),
         "better": "lower" if name.endswith("loss") else "higher",
         "margin": None if name.startswith("specific") else 0.05,
     }
@@ -46,8 +48,8 @@ def decided(*metrics: Metric, config: GateConfig = CONFIG) -> tuple[str, str]:
 
 
 def test_what_was_learned_and_kept_is_promoted() -> None:
-    kept = metric("kept_loss", -0.01, 0.04), metric("humaneval_pass", -0.03, 0.03)
-    assert decided(metric(), metric("specific_loss"), *kept) == (
+    retention = metric("retention_loss", -0.01, 0.04), metric("humaneval_pass", -0.03, 0.03)
+    assert decided(metric(), metric("specific_loss"), *retention) == (
         "promote",
         "The tuned model learned this code and kept what it could do.",
     )
@@ -57,26 +59,29 @@ def test_what_was_learned_and_kept_is_promoted() -> None:
     ("metrics", "said"),
     [
         (
-            [metric("loss", -0.03, 0.01), metric("kept_loss", -0.01, 0.01)],
+            [metric("loss", -0.03, 0.01), metric("retention_loss", -0.01, 0.01)],
             "better on this code is not shown: loss: non-inf",
         ),
         (
-            [metric(), metric("specific_loss", -0.03, 0.01), metric("kept_loss")],
+            [metric(), metric("specific_loss", -0.03, 0.01), metric("retention_loss")],
             "elsewhere is not shown: specific_loss: ",
         ),
         (
-            [metric(), metric("specific_loss", 0.01, 0.03), metric("kept_loss")],
+            [metric(), metric("specific_loss", 0.01, 0.03), metric("retention_loss")],
             "elsewhere is not shown: specific_loss: ",
         ),
-        ([metric(), metric("kept_loss")], "gained more on this code than on code from elsewhere was not measured"),
-        ([metric(), metric("kept_loss", -0.01, 0.06)], "kept what it could do is not shown: kept_loss: inconclusive"),
-        ([metric(), metric("kept_loss"), metric("mbpp_pass", -0.1, -0.06)], "mbpp_pass: regressed"),
+        ([metric(), metric("retention_loss")], "gained more on this code than on code from elsewhere was not measured"),
+        (
+            [metric(), metric("retention_loss", -0.01, 0.06)],
+            "kept what it could do is not shown: retention_loss: inconclusive",
+        ),
+        ([metric(), metric("retention_loss"), metric("mbpp_pass", -0.1, -0.06)], "mbpp_pass: regressed"),
         ([metric()], "kept what it could do was not measured"),
         (
-            [metric("loss", None, None), metric("kept_loss")],
+            [metric("loss", None, None), metric("retention_loss")],
             "loss: inconclusive (difference -0.0200 (too few repositories for an interval), margin 0.05)",
         ),
-        ([metric(), metric("kept_loss"), metric("line_exact_match", -0.2, -0.1)], "line_exact_match regressed"),
+        ([metric(), metric("retention_loss"), metric("line_exact_match", -0.2, -0.1)], "line_exact_match regressed"),
     ],
 )
 def test_what_holds_a_model_is_said(metrics: list[Metric], said: str) -> None:
@@ -95,21 +100,21 @@ def test_what_holds_a_model_is_said(metrics: list[Metric], said: str) -> None:
 )
 def test_what_is_not_required_to_be_specific_is_said(found: list[Metric], said: str) -> None:
     """It is no reason against a model, nor may it be said that it learned this code."""
-    config = GateConfig(requires=("learned", "kept"))
-    ruling, reasons = decided(metric(), *found, metric("kept_loss"), config=config)
+    config = GateConfig(requires=("improved", "retention"))
+    ruling, reasons = decided(metric(), *found, metric("retention_loss"), config=config)
     assert ruling == "promote" and reasons.endswith(f"{SPECIFIC} {said}.") and "learned" not in reasons
     assert SPECIFIC in decided(metric("loss", -0.03, 0.01), config=config)[1]
 
 
 def test_figures_of_what_is_specific_object_to_nothing() -> None:
-    asked = metric(), metric("specific_loss"), metric("kept_loss")
+    asked = metric(), metric("specific_loss"), metric("retention_loss")
     assert decided(*asked, metric("specific_line_exact_match", -0.2, -0.1))[0] == "promote"
 
 
 def test_what_is_not_required_may_be_missing_but_not_worse() -> None:
-    config = GateConfig(requires=("learned",))
+    config = GateConfig(requires=("improved",))
     assert decided(metric(), config=config)[0] == "promote"
-    assert decided(metric(), metric("kept_loss", 0.06, 0.09), config=config)[0] == "hold"
+    assert decided(metric(), metric("retention_loss", 0.06, 0.09), config=config)[0] == "hold"
 
 
 # --- against the champion
@@ -187,16 +192,6 @@ def test_where_what_is_specific_alone_decides_its_parts_are_compared(tmp_path: P
     config = GateConfig(decided_by=("specific_*",))
     worse = settle(registry, tmp_path, "b", made(0.08), figures=(metric(), metric("specific_loss")), config=config)
     assert worse.kind == "hold" and "loss: regressed" in " ".join(worse.reasons)
-
-
-def test_records_of_two_questions_are_read() -> None:
-    """As version 5 of the stage wrote them."""
-    old = {"metric": "loss", "title": "Held-out loss", "question": "learned", "verdict": "learned", "decides": True}
-    told = {"ruling": "promote", "reasons": ["Good."], "judgements": [{**old, "finding": "well below"}]}
-    (judgement,) = GateDecision.model_validate(told).judgements
-    assert (judgement.question, judgement.verdict) == ("learned", "improved")
-    settings = GateConfig.model_validate({"requires": ["learned", "kept"], "decided_by": ["loss", "kept_loss"]})
-    assert settings.requires == ("learned", "kept")
 
 
 def test_other_items_cannot_be_compared(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tasks.gate.view import sections
 from tasks.statistics import paired_difference
 from tests.tasks.gate.test_gate import SPECIFIC, made, metric, settle
 
-CONFIG = GateConfig(requires=("learned", "kept"))
+CONFIG = GateConfig(requires=("improved", "retention"))
 ANSWERS = [(1.0, 0.0)] * 5 + [(0.0, 1.0)] + [(1.0, 1.0)] * 10
 """Of base and tuned to sixteen problems."""
 
@@ -39,11 +39,11 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     made, scored = tmp_path / "made", tmp_path / "scored"
     for folder in (made, scored):
         folder.mkdir()
-    common = {"domain": "kept", "suite": "mbpp"}
+    common = {"domain": "retention", "suite": "mbpp"}
     tables = {
         made / "losses.parquet": [
             {"domain": domain, "repo": repo, "path": "a.py", "chunk": 0, "tokens": 10, "base": 20.0, "tuned": tuned}
-            for domain, repo, tuned in (("held_out", "r", 19.0), ("held_out", "s", 18.0), ("kept", "r", 21.0))
+            for domain, repo, tuned in (("held_out", "r", 19.0), ("held_out", "s", 18.0), ("retention", "r", 21.0))
         ],
         made / "completions.parquet": [
             {**common, "item": n, "repo": f"r{n}", "prompt": f"p{n}", "base": "1", "tuned": "2"} for n in range(16)
@@ -60,7 +60,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_the_stage_judges_every_figure_and_keeps_every_item(folders: tuple[Path, Path], tmp_path: Path) -> None:
     made, scored = folders
-    figures = (metric(), metric("kept_loss", -0.01, 0.01), metric("kept_mbpp_pass", -0.03, 0.03))
+    figures = (metric(), metric("retention_loss", -0.01, 0.01), metric("retention_mbpp_pass", -0.03, 0.03))
     ticks: list[Tick] = []
     decision = run_gate(
         CONFIG,
@@ -72,8 +72,8 @@ def test_the_stage_judges_every_figure_and_keeps_every_item(folders: tuple[Path,
     assert (decision.ruling, decision.path) == ("promote", tmp_path)
     assert [(one.metric, one.verdict, one.decides) for one in decision.judgements] == [
         ("loss", "improved", True),
-        ("kept_loss", "non-inferior", True),
-        ("kept_mbpp_pass", "non-inferior", True),
+        ("retention_loss", "non-inferior", True),
+        ("retention_mbpp_pass", "non-inferior", True),
     ]
     # Beside a figure stands what its own items say, not those of others.
     assert decision.judgements[0].beside == ""
@@ -109,9 +109,9 @@ def test_results_of_losses_and_of_answers_say_where_they_are_from(folders: tuple
     assert {key: (one.weight, one.base, one.tuned) for key, one in losses.items()} == {
         ("loss", "r"): (10, 2.0, 1.9),
         ("loss", "s"): (10, 2.0, 1.8),
-        ("kept_loss", "r"): (10, 2.0, 2.1),
+        ("retention_loss", "r"): (10, 2.0, 2.1),
     }
-    answers = [one for one in found if one.metric == "kept_mbpp_pass"]
+    answers = [one for one in found if one.metric == "retention_mbpp_pass"]
     assert sorted((one.base, one.tuned) for one in answers) == sorted(ANSWERS)
     assert {one.cluster for one in answers} == {f"r{n}" for n in range(16)}
     assert {one.weight for one in answers} == {1.0}
@@ -124,17 +124,17 @@ def test_results_of_losses_and_of_answers_say_where_they_are_from(folders: tuple
     ("figures", "ruling", "reasons"),
     [
         # What does not decide, and is not worse, is no objection.
-        ([metric(), metric("kept_loss"), metric("line_exact_match", 0.1, 0.2)], "promote", 1),
-        ([metric(), metric("kept_loss"), metric("line_exact_match", -0.1, 0.2)], "promote", 1),
+        ([metric(), metric("retention_loss"), metric("line_exact_match", 0.1, 0.2)], "promote", 1),
+        ([metric(), metric("retention_loss"), metric("line_exact_match", -0.1, 0.2)], "promote", 1),
         # More than kept is kept.
-        ([metric(), metric("kept_loss", -0.03, -0.01)], "promote", 1),
+        ([metric(), metric("retention_loss", -0.03, -0.01)], "promote", 1),
         # What must be learned must have improved: not to be worse is not enough.
-        ([metric("loss", -0.01, 0.01), metric("kept_loss")], "hold", 1),
+        ([metric("loss", -0.01, 0.01), metric("retention_loss")], "hold", 1),
         # One that decides and regressed is one objection, not two.
-        ([metric(), metric("kept_loss", 0.06, 0.09)], "hold", 1),
+        ([metric(), metric("retention_loss", 0.06, 0.09)], "hold", 1),
         # One that is asked for nothing that is required objects when it has regressed.
         (
-            [metric("loss", 0.06, 0.09), metric("kept_loss", 0.06, 0.09), metric("line_exact_match", -0.2, -0.1)],
+            [metric("loss", 0.06, 0.09), metric("retention_loss", 0.06, 0.09), metric("line_exact_match", -0.2, -0.1)],
             "hold",
             3,
         ),
@@ -147,7 +147,7 @@ def test_each_figure_counts_once(figures: list[Metric], ruling: str, reasons: in
 def test_where_nothing_is_required_only_what_regressed_holds() -> None:
     config = GateConfig(requires=())
     assert ruled(metric("loss", None, None), config=config) == ("promote", 1)
-    assert ruled(metric("kept_loss", 0.06, 0.09), config=config) == ("hold", 1)
+    assert ruled(metric("retention_loss", 0.06, 0.09), config=config) == ("hold", 1)
 
 
 def test_patterns_say_what_decides() -> None:

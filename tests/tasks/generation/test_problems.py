@@ -44,7 +44,7 @@ def test_a_prompt_is_what_stands_in_the_file(tokenizer: CodeTokenizer, tmp_path:
     (asked,) = put(suite_of(tmp_path, row(prompt=prompt)), tokenizer)
     (item,) = asked.items
     assert item.prompt_ids[0] == tokenizer.bos and decode(tokenizer, list(item.prompt_ids[1:])) == prompt == item.prompt
-    assert (item.repo, item.path, item.domain, item.truth) == ("T/0", "T/0", "kept", "    return x * 2\n")
+    assert (item.repo, item.path, item.domain, item.truth) == ("T/0", "T/0", "retention", "    return x * 2\n")
 
 
 def test_a_gap_is_asked_for_token_by_token(tokenizer: CodeTokenizer, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_both_models_write_is_run(small_world: world.World, noise: Exported
     assert knows_instructions(model) and not knows_instructions(SMALL_MODEL)
     small = write(tmp_path / "small.jsonl", row(0), row(1, test="def check(f): pass\n"))
     files = [str(small), str(write(tmp_path / "gaps.jsonl", INFILLING))]
-    place = replace(small_world, model=locate(ModelConfig(name=str(model))), kept=None)
+    place = replace(small_world, model=locate(ModelConfig(name=str(model))), retention=None)
     few = {"line_prompts": 0, "fim_prompts": 0, "block_prompts": 0, "max_chunks": 2, "repeated": 0.4}
     made = world.generate(place, noise, tmp_path / "made", functional=files, functional_tokens=16, **few)
     assert [(one.name, one.problems) for one in made.functional] == [("small", 2), ("small-instruct", 2), ("gaps", 1)]

@@ -19,7 +19,7 @@ from tests.tasks.generation.world import SETTINGS, generate
 def test_what_was_computed_lies_in_files(good: Generations) -> None:
     losses, answers = (pq.read_table(good.path / f"{name}.parquet").to_pylist() for name in ("losses", "completions"))
     assert len(losses) == good.losses == 24 and len(answers) == good.completions == 2 * (16 + 8 + 4)
-    assert {row["domain"] for row in losses} == {row["domain"] for row in answers} == {"held_out", "kept"}
+    assert {row["domain"] for row in losses} == {row["domain"] for row in answers} == {"held_out", "retention"}
     blocks = [row for row in answers if row["suite"] == "block"]
     assert all("\n" in row["truth"] for row in blocks) and len(blocks) == 8
 
@@ -40,7 +40,7 @@ def test_a_part_is_repeated_where_a_part_is_asked_for(
     assert [row["again"] is not None for row in answers] == [True, False, False, False] * 4
     chunks = pq.read_table(made.path / "losses.parquet").to_pylist()
     again = [row["domain"] for row in chunks if row["again"] is not None]
-    assert len(again) == 6 and set(again) == {"held_out", "kept"}
+    assert len(again) == 6 and set(again) == {"held_out", "retention"}
 
 
 def test_a_second_run_gives_the_same_bytes(small_world: world.World, memorised: ExportedModel, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_every_part_tells_its_progress(small_world: world.World, noise: Exported
     ticks: list[Tick] = []
     config = GenerationConfig(**{**SETTINGS, "line_prompts": 4, "fim_prompts": 4, "block_prompts": 2})
     run_generation(
-        config, **small_world.inputs(noise) | {"kept": None}, workdir=tmp_path, progress=Progress(ticks.append)
+        config, **small_world.inputs(noise) | {"retention": None}, workdir=tmp_path, progress=Progress(ticks.append)
     )
     finished = {tick.title for tick in ticks if tick.total and tick.completed == tick.total}
     parts = ("loss", "completing lines", "filling in lines", "filling in blocks")
@@ -89,7 +89,7 @@ def test_the_engine_finds_what_the_libraries_modules_find(
         (tmp_path / backend).mkdir()
         few = {"line_prompts": 8, "fim_prompts": 4, "block_prompts": 2, "repeated": 0.2}
         config = GenerationConfig(**{**SETTINGS, **few, "quantization": quantization})
-        inputs = small_world.inputs(memorised) | {"plan": plan, "kept": None}
+        inputs = small_world.inputs(memorised) | {"plan": plan, "retention": None}
         made[backend] = run_generation(config, **inputs, workdir=tmp_path / backend)
         speed = made[backend].speed
         assert speed is not None and speed.backend == backend and speed.tokens_per_second > 0
@@ -111,7 +111,9 @@ def test_what_the_engine_cannot_run_is_computed_without_it(
     fused = world.PLAN.model_copy(update={"backend": "fused"})
     config = GenerationConfig(**{**SETTINGS, "line_prompts": 2, "fim_prompts": 0, "block_prompts": 0})
     with caplog.at_level("INFO"):
-        made = run_generation(config, **small_world.inputs(noise) | {"plan": fused, "kept": None}, workdir=tmp_path)
+        made = run_generation(
+            config, **small_world.inputs(noise) | {"plan": fused, "retention": None}, workdir=tmp_path
+        )
     assert made.speed is not None and made.speed.backend == "transformers"
     assert "not computed by the backend fused: it is too new" in caplog.text
 

@@ -58,7 +58,7 @@ class World:
     model: ModelReference
     sample: DatasetSample
     tokens: TokenizedDataset
-    kept: DatasetSample | None = None
+    retention: DatasetSample | None = None
 
     def inputs(self, exported: ExportedModel) -> dict[str, Any]:
         return {
@@ -67,7 +67,7 @@ class World:
             "tokens": self.tokens,
             "exported": exported,
             "plan": PLAN,
-            "kept": self.kept,
+            "retention": self.retention,
         }
 
 
@@ -81,7 +81,7 @@ def build(
     files: dict[str, str] | None = None,
     learned: str = "x = 1\n",
     *,
-    kept: bool = False,
+    retention: bool = False,
     base: Path = SMALL_MODEL,
 ) -> World:
     """Tokenize files, each in a repository named like it, as the held-out side; `learned` is the other one."""
@@ -93,7 +93,7 @@ def build(
     ]
     schema = pa.schema([(name, pa.int64() if name == "size" else pa.string()) for name in columns])
     held_out = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema)
-    other = rows[:1] if kept else [("t", *row[1:-1], learned) for row in rows[:1]]
+    other = rows[:1] if retention else [("t", *row[1:-1], learned) for row in rows[:1]]
     train = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in other], schema)
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(held_out, folder / "held_out.parquet")
@@ -117,11 +117,13 @@ def build(
     return World(model, sample, tokens)
 
 
-def with_kept(folder: Path, base: Path = SMALL_MODEL) -> World:
+def with_retention(folder: Path, base: Path = SMALL_MODEL) -> World:
     """The same with a kept sample: the standard library's modules that follow, a repository each."""
     names = ("bisect", "heapq", "keyword", "linecache", "queue", "sched", "shelve", "tabnanny")
     texts = {name: Path(import_module(name).__file__ or "").read_text()[:3000] for name in names}
-    return replace(build(folder / "own", base=base), kept=build(folder / "kept", texts, kept=True).sample)
+    return replace(
+        build(folder / "own", base=base), retention=build(folder / "retention", texts, retention=True).sample
+    )
 
 
 def noise_adapter(folder: Path, base: Path = SMALL_MODEL) -> ExportedModel:

@@ -1,4 +1,4 @@
-"""The probe on this machine, and NVML answered by a stand-in at the level of its functions: no card can be had here."""
+"""The probe on this machine, and NVML answered by a stand-in at the level of its functions: no GPU can be had here."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from artifacts.errors import InputError, TransientError
 from artifacts.progress import Progress, Tick
-from tasks.hub import Patience
+from tasks.hub import RetryPolicy
 from tasks.models import base_model
 from tasks.models.base_model import ModelConfig, fetch, locate
 from tests.conftest import BASE_MODEL
@@ -44,7 +44,7 @@ def served(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     (model / "original" / "consolidated.safetensors").write_bytes(b"x" * 100_000)
     with Hub(models={NAME: model}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        monkeypatch.setattr(base_model, "PATIENCE", Patience(attempts=3, first_wait=0.01))
+        monkeypatch.setattr(base_model, "RETRY_POLICY", RetryPolicy(attempts=3, first_wait=0.01))
         yield server
 
 

@@ -21,13 +21,13 @@ def test_reference_job_on_a_t4(seven: ModelShape) -> None:
     plan = judged(seven, machine(T4)).plan
     assert (plan.device, plan.precision, plan.backend) == ("cuda", "fp16", "fused")
     assert (plan.micro_batch, plan.accumulation, plan.gradient_checkpointing) == (4, 1, False)
-    assert 4 <= plan.unpacked_layers <= 10 and judged(seven, machine(T4)).prediction.peak_gib <= 12
+    assert 4 <= plan.resident_layers <= 10 and judged(seven, machine(T4)).prediction.peak_gib <= 12
 
 
 def test_transformers_on_a_t4_needs_checkpointing(seven: ModelShape) -> None:
     plan = judged(seven, machine(T4), JobShape(backend="transformers")).plan
     assert (plan.backend, plan.micro_batch, plan.gradient_checkpointing) == ("transformers", 4, True)
-    assert plan.recomputed_layers is None and plan.unpacked_layers == 0
+    assert plan.checkpointed_layers is None and plan.resident_layers == 0
 
 
 def test_plan_does_not_depend_on_what_is_free(seven: ModelShape) -> None:
@@ -49,7 +49,7 @@ def test_a_larger_card_needs_no_checkpointing(seven: ModelShape) -> None:
 
 def test_a_cap_makes_a_large_card_a_small_one(seven: ModelShape, monkeypatch: pytest.MonkeyPatch) -> None:
     capped = judged(seven, machine(H200), gpu_memory_gib=14.56).plan
-    assert capped.unpacked_layers < 32 and capped.gpu_memory_gib == 14.56
+    assert capped.resident_layers < 32 and capped.gpu_memory_gib == 14.56
     monkeypatch.setenv("CODETUNE_GPU_MEMORY_GIB", "14.56")
     assert judged(seven, machine(H200)).plan == capped
 

@@ -1,4 +1,4 @@
-"""Which backend, how much recomputed, how much unpacked: the plan where memory is plenty, tight and too little."""
+"""Which backend, how much checkpointed, how much resident: the plan where memory is plenty, tight and too little."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_adapters_elsewhere_and_old_cards_go_to_the_libraries(seven: ModelShape)
 
 def test_tight_memory_recomputes_some_layers_then_takes_smaller_micro_batches(seven: ModelShape) -> None:
     tight = _plan(seven, 11.0)
-    assert (tight.micro_batch, tight.gradient_checkpointing, tight.unpacked_layers) == (4, True, 0)
-    assert tight.recomputed_layers is not None and 1 <= tight.recomputed_layers <= 10
+    assert (tight.micro_batch, tight.gradient_checkpointing, tight.resident_layers) == (4, True, 0)
+    assert tight.checkpointed_layers is not None and 1 <= tight.checkpointed_layers <= 10
     tighter = _plan(seven, 9.0)
     assert tighter.micro_batch < 4 and tighter.gradient_checkpointing
     assert "7.0 GiB" in refusal(seven, machine(T4), gpu_memory_gib=7.3).problem
@@ -72,7 +72,7 @@ def test_less_memory_is_never_faster(seven: ModelShape) -> None:
 
 def test_explicit_checkpointing_is_for_all_layers_or_none(seven: ModelShape) -> None:
     on = _plan(seven, gradient_checkpointing=True, backend="transformers")
-    assert on.gradient_checkpointing and on.recomputed_layers is None
+    assert on.gradient_checkpointing and on.checkpointed_layers is None
     off = _plan(seven, 11.0, gradient_checkpointing=False, backend="transformers")
     assert not off.gradient_checkpointing and off.micro_batch < 4
 
@@ -86,10 +86,10 @@ def test_what_fits_is_within_the_card_with_room_to_spare(seven: ModelShape) -> N
 
 def test_layers_are_unpacked_with_what_is_left_and_make_no_other_bits(seven: ModelShape) -> None:
     small, large = _plan(seven, 14.56, H200), _plan(seven, None, H200)
-    assert 0 < small.unpacked_layers < large.unpacked_layers == 32
+    assert 0 < small.resident_layers < large.resident_layers == 32
     assert small.fingerprint == large.fingerprint
     assert small.fingerprint != _plan(seven, 11.0, H200).fingerprint
-    assert _plan(seven, None, H200, quantization="none").unpacked_layers == 0
+    assert _plan(seven, None, H200, quantization="none").resident_layers == 0
 
 
 def test_unpacked_layers_may_be_given_up_for_other_programs(seven: ModelShape) -> None:
@@ -114,9 +114,9 @@ def test_several_gpus_share_the_batch(seven: ModelShape) -> None:
     assert two.seconds and one.seconds and two.seconds < 0.7 * one.seconds
 
 
-@pytest.mark.parametrize(("cards", "processes"), [(1, 1), (2, 2), (3, 2), (5, 4)])
-def test_auto_takes_as_many_gpus_as_divide_the_batch(cards: int, processes: int, seven: ModelShape) -> None:
-    assert judged(seven, machine(*[T4] * cards), JobShape(processes="auto")).plan.processes == processes
+@pytest.mark.parametrize(("gpus", "processes"), [(1, 1), (2, 2), (3, 2), (5, 4)])
+def test_auto_takes_as_many_gpus_as_divide_the_batch(gpus: int, processes: int, seven: ModelShape) -> None:
+    assert judged(seven, machine(*[T4] * gpus), JobShape(processes="auto")).plan.processes == processes
 
 
 def test_processes_without_a_gpu_each_or_a_share_each_are_refused(seven: ModelShape) -> None:

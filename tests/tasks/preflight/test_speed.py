@@ -80,9 +80,9 @@ def test_fused_on_an_h200(seven: ModelShape) -> None:
 
 def test_what_costs_time(seven: ModelShape) -> None:
     plain = _fused(H200, seven)
-    assert _fused(H200, seven, unpacked_layers=32) == pytest.approx(plain - 0.010, abs=0.001)
+    assert _fused(H200, seven, resident_layers=32) == pytest.approx(plain - 0.010, abs=0.001)
     some, every = (
-        _fused(H200, seven, gradient_checkpointing=True, recomputed_layers=number) - plain for number in (8, None)
+        _fused(H200, seven, gradient_checkpointing=True, checkpointed_layers=number) - plain for number in (8, None)
     )
     assert every == pytest.approx(4 * some) and 0.4 < every / plain < 0.6
     assert _fused(H200, seven, micro_batch=1, accumulation=4) > 1.5 * plain

@@ -54,9 +54,11 @@ def through(run: StageRunner, folder: str, length: int = 3) -> None:
 
 
 @flow(name="chain")
-def chain(folder: str, length: int = 3, refresh: list[str] | None = None, onward: str | None = None) -> dict[str, str]:
+def chain(
+    folder: str, length: int = 3, refresh: list[str] | None = None, from_stage: str | None = None
+) -> dict[str, str]:
     """The states of the stages of a run whose store lies in `folder`."""
-    with Run(Store(Path(folder) / "store"), refresh or (), onward=onward, recipe=f"chain-{length}") as run:
+    with Run(Store(Path(folder) / "store"), refresh or (), from_stage=from_stage, recipe=f"chain-{length}") as run:
         through(run, folder, length)
     return {outcome.stage: outcome.state for outcome in run.outcomes}
 

@@ -80,7 +80,7 @@ def test_what_is_left_to_be_told_is_not_waited_for_long(monkeypatch: pytest.Monk
         never.set()
 
     monkeypatch.setattr(dashboard, "create_progress_artifact", answer_never)
-    monkeypatch.setattr(dashboard, "PATIENCE", 0.01, raising=False)
+    monkeypatch.setattr(dashboard, "WAIT_SECONDS", 0.01, raising=False)
     with dashboard.progress_of("counting") as listener:
         Progress(listener).begin("counting")
     assert not never.is_set()

@@ -10,7 +10,7 @@ import pytest
 
 from artifacts.store import Manifest, Store
 from flows.commands.why import told
-from tasks.running.dry_run import Walk
+from tasks.running.dry_run import DryRun
 from tasks.running.explaining import Explanation, explain
 from tests.tasks.running import chain as toys
 from tests.tasks.running.chain import calls, chain, through
@@ -26,7 +26,7 @@ def folder(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def why(folder: Path, stage: str, length: int = 3) -> Explanation:
-    walk = Walk(Store(folder / "store"))
+    walk = DryRun(Store(folder / "store"))
     through(walk, str(folder), length)
     assert calls(folder) == []  # it runs nothing
     return explain(walk, stage)

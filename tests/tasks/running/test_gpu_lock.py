@@ -1,4 +1,4 @@
-"""One run at a time on a card: real processes on a card that stands in for one."""
+"""One run at a time on a card: real processes on a GPU that stands in for one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from artifacts.errors import InputError, StageError
 from artifacts.progress import Progress
 from artifacts.schema import Handle
 from artifacts.store import Store
-from tasks.running.gpu_lock import GpuLock, held, name_of_card
+from tasks.running.gpu_lock import GpuLock, gpu_name, held
 from tasks.running.policy import Run
 from tasks.running.stage import Stage
 
@@ -61,7 +61,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 def test_a_second_run_waits_and_a_killed_holder_frees_the_card(holder: subprocess.Popen[str]) -> None:
     with start() as second:
         assert second.stdout is not None
-        assert f"the card stand-in is held by process {holder.pid} of " in second.stdout.readline()
+        assert f"the GPU stand-in is held by process {holder.pid} of " in second.stdout.readline()
         holder.kill()
         assert second.stdout.readline().startswith("holds")
         second.kill()
@@ -98,7 +98,7 @@ def test_no_lock_is_made_where_another_user_decides_what_it_is(
     else:
         folder.chmod(0o1777)
     monkeypatch.setenv("CODETUNE_LOCKS", str(folder))
-    with pytest.raises(InputError, match="lock of the card"):
+    with pytest.raises(InputError, match="lock of the GPU"):
         GpuLock("stand-in").hold()
     assert not (tmp_path / "elsewhere").exists()
 
@@ -127,21 +127,21 @@ def test_a_released_card_can_be_had_again() -> None:
 
 def test_a_run_holds_its_card_from_the_first_stage_that_needs_it(prefect_server: None, store: Store) -> None:
     held_by: dict[str, int] = {}
-    with Run(store, card=GpuLock("stand-in")) as run:
-        for needs_card in (False, True):
+    with Run(store, gpu=GpuLock("stand-in")) as run:
+        for needs_gpu in (False, True):
 
-            def look(config: Config, *, workdir: Path, progress: Progress, needs_card: bool = needs_card) -> Note:
-                held_by[str(needs_card)] = len(held())
+            def look(config: Config, *, workdir: Path, progress: Progress, needs_gpu: bool = needs_gpu) -> Note:
+                held_by[str(needs_gpu)] = len(held())
                 (workdir / "note.txt").write_text("done")
                 return Note(path=workdir)
 
-            name = f"needs-card-{needs_card}".lower()
-            run.stage(Stage(name, 1, look, Note, lambda note: [], needs_card=needs_card), Config())
+            name = f"needs-GPU-{needs_gpu}".lower()
+            run.stage(Stage(name, 1, look, Note, lambda note: [], needs_gpu=needs_gpu), Config())
     assert (held_by, held()) == ({"False": 0, "True": 1}, ())
 
 
 def test_a_machine_without_a_card_has_nothing_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CODETUNE_CARD", "stand-in")
-    assert name_of_card() == "stand-in"
+    monkeypatch.setenv("CODETUNE_GPU", "stand-in")
+    assert gpu_name() == "stand-in"
     GpuLock(None).hold()
     assert not held()

@@ -43,18 +43,18 @@ ALL = ["first", "aside", "second", "third"]
 def test_from_a_stage_on_runs_what_follows_from_it_and_nothing_else(tmp_path: Path) -> None:
     chain(str(tmp_path))
     assert calls(tmp_path) == ALL
-    chain(str(tmp_path), onward="second")
+    chain(str(tmp_path), from_stage="second")
     assert calls(tmp_path) == ["second", "third"]
-    chain(str(tmp_path), onward="first")
+    chain(str(tmp_path), from_stage="first")
     assert calls(tmp_path) == ["first", "second", "third"]
     chain(str(tmp_path), refresh=["first"])
     assert calls(tmp_path) == ["first"]
 
 
 @flow(name="derived")
-def derived(folder: str, onward: str | None = None) -> None:
+def derived(folder: str, from_stage: str | None = None) -> None:
     """Two stages: the second's settings were made from what the first one made."""
-    with Run(Store(Path(folder) / "store"), onward=onward) as run:
+    with Run(Store(Path(folder) / "store"), from_stage=from_stage) as run:
         first = run.stage(FIRST, Settings(text="first", folder=folder))
         run.stage(SECOND, Settings(text="second", folder=folder, length=len(first.text)), after=first)
 
@@ -63,7 +63,7 @@ def test_from_a_stage_on_runs_what_its_result_decided_the_settings_of(tmp_path: 
     derived(str(tmp_path))
     derived(str(tmp_path))
     assert calls(tmp_path) == ["first", "second"]
-    derived(str(tmp_path), onward="first")
+    derived(str(tmp_path), from_stage="first")
     assert calls(tmp_path) == ["first", "second"]
 
 
@@ -127,7 +127,7 @@ def failed_at_second(folder: Path, **parameters: Any) -> Any:
 
 
 def test_retry_in_the_dashboard_runs_only_what_failed_and_what_follows(tmp_path: Path) -> None:
-    run_id = failed_at_second(tmp_path, onward="first")
+    run_id = failed_at_second(tmp_path, from_stage="first")
     assert calls(tmp_path) == ["first", "aside", "second"]
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run_id, Scheduled(name="AwaitingRetry"), force=True)  # what its button does

@@ -24,7 +24,7 @@ def opened(*paths: object, **settings: object) -> OpenLocalSource:
 
 
 def names(source: OpenLocalSource) -> list[str]:
-    return [row.path for portion in source.portions() for row in portion.rows()]
+    return [row.path for batch in source.batches() for row in batch.rows()]
 
 
 def write(folder: Path, name: str, text: str | None = None) -> Path:
@@ -116,12 +116,12 @@ def test_what_is_too_large_is_not_read(code: Path, sample: Sample) -> None:
 
 def test_files_that_vanish_or_grow_meanwhile_are_dropped(code: Path) -> None:
     source = opened(code)
-    (portion,) = source.portions()
+    (batch,) = source.batches()
     (code / "part0" / "a.py").unlink()
     (code / "part1" / "a.py").write_text("x" * (3 << 20))
     (code / "part2" / "a.py").unlink()
     os.mkfifo(code / "part2" / "a.py")
-    contents = list(portion.contents(range(6)))
+    contents = list(batch.contents(range(6)))
     assert contents[0] is None and contents[2] is None and all(contents[3:])
     assert contents[1] is not None and len(contents[1]) == (1 << 20) + 1
     assert source.fingerprint()

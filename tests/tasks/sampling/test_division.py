@@ -11,7 +11,7 @@ import pytest
 from artifacts.errors import InputError
 from artifacts.schema import DatasetSample
 from tasks.contamination import documents, files, find
-from tasks.sampling import KEPT, SamplingConfig
+from tasks.sampling import RETENTION, SamplingConfig
 from tests.hub import Hub
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import dropped, everything, rows, write_jsonl
@@ -114,9 +114,9 @@ def test_the_retention_sample_has_no_copies_of_training_files(tmp_path: Path, sa
     other = tree(tmp_path / "other", "ijkl")
     paths = (str(edited(one, tmp_path / "1")), str(edited(two, tmp_path / "2")), str(other), str(two))
     config = SamplingConfig.model_validate({"source": {"kind": "local", "paths": paths, "repositories": "top-level"}})
-    workdir = tmp_path / "kept"
+    workdir = tmp_path / "retention"
     workdir.mkdir()
-    found = KEPT.run(config, sample=learned, workdir=workdir)
+    found = RETENTION.run(config, sample=learned, workdir=workdir)
     training = learned.path / "train.parquet"
     assert not any(find(documents(training), files(workdir / f"{side}.parquet")) for side in ("train", "held_out"))
     assert sum(dropped(found, "copies").values()) >= 4 and len(everything(found)) >= 4
@@ -127,8 +127,8 @@ def test_a_retention_sample_of_nothing_but_copies_is_refused_under_its_name(tmp_
     source = {"kind": "local", "paths": [str(one), str(two)], "repositories": "path"}
     learned = sample(source=source, held_out=0.5)
     aside = rows(learned, "train")[0]["repo"]
-    (tmp_path / "kept").mkdir()
+    (tmp_path / "retention").mkdir()
     config = SamplingConfig.model_validate({"source": {"kind": "local", "paths": [str(tmp_path / aside)]}})
     with pytest.raises(InputError, match="near-copy of a training file 4") as refusal:
-        KEPT.run(config, sample=learned, workdir=tmp_path / "kept")
-    assert refusal.value.field == "kept"
+        RETENTION.run(config, sample=learned, workdir=tmp_path / "retention")
+    assert refusal.value.field == "retention"

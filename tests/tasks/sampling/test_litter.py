@@ -64,7 +64,7 @@ def write(root: Path, name: str) -> None:
 
 def taken(root: Path) -> tuple[set[str], str]:
     source = OpenLocalSource(LocalSource(paths=(str(root),), repositories="path"), ("Python",))
-    rows = [row for portion in source.portions() for row in portion.rows()]
+    rows = [row for batch in source.batches() for row in batch.rows()]
     return {row.path for row in rows if row.path.endswith(".py") and row.path != "setup.py"}, source.describe()
 
 

@@ -21,7 +21,7 @@ MIT = spdx_list().texts["MIT"]
 
 def listed(*paths: Path, **settings: object) -> list[Row]:
     source = LocalSource.model_validate({"paths": [str(path) for path in paths], **settings})
-    return [row for portion in OpenLocalSource(source, ("Python",)).portions() for row in portion.rows()]
+    return [row for batch in OpenLocalSource(source, ("Python",)).batches() for row in batch.rows()]
 
 
 def repository(folder: Path, files: int, start: int = 0) -> Path:
@@ -130,7 +130,7 @@ def test_configuration_defaults_to_the_reference_job() -> None:
 def test_installed_packages_by_the_name_they_are_imported_by(tmp_path: Path) -> None:
     source = LocalSource(paths=("package:httpx", "package:filelock"), repositories="path")
     opened = OpenLocalSource(source, ("Python",))
-    repos = {row.repo for portion in opened.portions() for row in portion.rows()}
+    repos = {row.repo for batch in opened.batches() for row in batch.rows()}
     assert repos == {"httpx", "filelock"} and "package:" not in opened.describe()
     for name in ("no_such_thing", "__main__", "sys"):
         with pytest.raises(InputError, match=f"is imported as '{name}'"):
@@ -140,7 +140,7 @@ def test_installed_packages_by_the_name_they_are_imported_by(tmp_path: Path) -> 
 def test_a_folder_of_an_installed_package(tmp_path: Path) -> None:
     source = LocalSource(paths=("package:pygments/lexers",), repositories="top-level", exclude=("_*",))
     opened = OpenLocalSource(source, ("Python",))
-    rows = [row for portion in opened.portions() for row in portion.rows() if row.language == "Python"]
+    rows = [row for batch in opened.batches() for row in batch.rows() if row.language == "Python"]
     assert {"lexers/ada", "lexers/x10"} < {row.repo for row in rows} and not any(row.path[0] == "_" for row in rows)
     assert len({row.repo for row in rows}) == len(rows) and opened.describe().startswith("local: pygments/lexers (")
 

@@ -9,7 +9,7 @@ import pytest
 
 from artifacts.errors import InputError
 from artifacts.presentation import to_markdown
-from tasks.sampling import KEPT, STAGE, SamplingConfig, source_fingerprint
+from tasks.sampling import RETENTION, STAGE, SamplingConfig, source_fingerprint
 from tasks.sampling.config import LocalSource
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import bytes_of, everything, programs, rows, write_jsonl
@@ -92,14 +92,14 @@ def test_one_repository_cannot_be_divided(sample: Sample, code: Path) -> None:
 
 def test_the_kept_sample_names_its_own_settings(tmp_path: Path, sample: Sample, code: Path) -> None:
     nowhere = SamplingConfig(source=LocalSource(paths=(str(tmp_path / "nowhere"),)))
-    assert KEPT.identify is not None
+    assert RETENTION.identify is not None
     with pytest.raises(InputError) as told:
-        KEPT.identify(nowhere)
-    assert told.value.field == "kept.source.paths"
+        RETENTION.identify(nowhere)
+    assert told.value.field == "retention.source.paths"
     with pytest.raises(InputError) as told:
         config = SamplingConfig(source=LocalSource(paths=(str(code),), repositories="path"))
-        KEPT.run(config, sample=sample(source={"kind": "local", "paths": [str(code)]}), workdir=tmp_path)
-    assert told.value.field == "kept.source"
+        RETENTION.run(config, sample=sample(source={"kind": "local", "paths": [str(code)]}), workdir=tmp_path)
+    assert told.value.field == "retention.source"
 
 
 def test_fingerprint_follows_contents_not_places(tmp_path: Path, code: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_repository_that_git_refuses_is_no_plain_folder_unless_it_is_meant(min
         OpenLocalSource(source, ("Python",))
     assert str(mine) in refusal.value.problem and "tracked_only" in (refusal.value.remedy or "")
     opened = OpenLocalSource(source.model_copy(update={"tracked_only": False}), ("Python",))
-    rows = [row for portion in opened.portions() for row in portion.rows() if row.language]
+    rows = [row for batch in opened.batches() for row in batch.rows() if row.language]
     assert len(rows) == 4 and {row.revision for row in rows} == {""}
 
 
@@ -76,7 +76,7 @@ def test_an_excluded_repository_is_not_asked(mine: Path) -> None:
     with pytest.raises(InputError, match="broken"):
         OpenLocalSource(source, ("Python",))
     opened = OpenLocalSource(source.model_copy(update={"exclude": ("broken/*",)}), ("Python",))
-    rows = [row.path for portion in opened.portions() for row in portion.rows() if row.language]
+    rows = [row.path for batch in opened.batches() for row in batch.rows() if row.language]
     assert rows == ["mine/a.py", "mine/pkg/b.py"]
 
 
@@ -174,6 +174,6 @@ def test_what_takes_the_place_of_a_file_meanwhile_is_not_read(mine: Path, how: s
     elif how == "folder":
         path.mkdir()
     before = opened.fingerprint()
-    (portion,) = opened.portions()
-    rows = [row and row.path for row in portion.rows()]
-    assert dict(zip(rows, portion.contents(range(len(rows))), strict=True))["a.py"] is None and before
+    (batch,) = opened.batches()
+    rows = [row and row.path for row in batch.rows()]
+    assert dict(zip(rows, batch.contents(range(len(rows))), strict=True))["a.py"] is None and before

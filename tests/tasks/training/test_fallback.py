@@ -99,7 +99,7 @@ def test_smaller_pieces_are_the_divisors_then_checkpointing_then_nothing() -> No
 
     assert chain(AT_ONCE) == ["4 × 1", "2 × 2", "1 × 4", "1 × 4 with gradient checkpointing"]
     fused = AT_ONCE.model_copy(
-        update={"micro_batch": 1, "gradient_checkpointing": True, "recomputed_layers": 5, "unpacked_layers": 2}
+        update={"micro_batch": 1, "gradient_checkpointing": True, "checkpointed_layers": 5, "resident_layers": 2}
     )
     some = "1 × 1 with gradient checkpointing of 5 layers"
     assert chain(fused) == [f"{some}, 2 layers unpacked", some, "1 × 1 with gradient checkpointing"]

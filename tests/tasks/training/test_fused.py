@@ -30,7 +30,7 @@ def test_learns_what_the_stock_modules_learn(
         assert (fused.adapter[name] - weight).norm() < 1e-3 * weight.norm(), name
 
 
-@pytest.mark.parametrize("change", [{}, {"gradient_checkpointing": True}, {"unpacked_layers": 2}])
+@pytest.mark.parametrize("change", [{}, {"gradient_checkpointing": True}, {"resident_layers": 2}])
 def test_one_by_one_or_together_is_the_same_update(
     change: dict[str, Any], tmp_path: Path, tokens: TokenizedDataset
 ) -> None:

@@ -17,8 +17,8 @@ from tests.tasks.training import jobs
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A card whose memory, temperature and power can be read; its utilization cannot."""
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU whose memory, temperature and power can be read; its utilization cannot."""
 
     def unsupported(_handle: object) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)

@@ -114,12 +114,12 @@ def engine_gradients(
     ids: torch.Tensor,
     labels: torch.Tensor,
     *,
-    recomputed: int = 0,
-    unpacked: int = 0,
+    checkpointed: int = 0,
+    resident: int = 0,
     captured: bool = False,
 ) -> Found:
     """What the engine makes of it; gradients are scaled by 1,024 on the way, as a gradient scaler does."""
-    fused = FusedModel(model, recomputed=recomputed, unpacked=unpacked, length=ids.shape[1])
+    fused = FusedModel(model, checkpointed=checkpointed, resident=resident, length=ids.shape[1])
     fused.adapters.clear()
     items = int((labels[:, 1:] != -100).sum())
     factor = torch.tensor(1024.0 / items, device=ids.device)

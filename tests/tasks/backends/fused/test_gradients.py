@@ -14,10 +14,10 @@ from tests.tasks.backends.fused import models
 pytestmark = pytest.mark.skipif(models.DEVICE == "cuda", reason="compares in fp32, as a machine without a GPU computes")
 
 
-def agree(model: Any, recomputed: int = 0, unpacked: int = 0, tolerance: float = 1e-4) -> None:
+def agree(model: Any, checkpointed: int = 0, resident: int = 0, tolerance: float = 1e-4) -> None:
     ids, labels = models.texts(model)
     expected = models.autograd_gradients(model, ids, labels)
-    found = models.engine_gradients(model, ids, labels, recomputed=recomputed, unpacked=unpacked)
+    found = models.engine_gradients(model, ids, labels, checkpointed=checkpointed, resident=resident)
     assert found.loss == pytest.approx(expected.loss, abs=1e-5)
     assert found.gradients.keys() == expected.gradients.keys()
     for name, gradient in expected.gradients.items():
@@ -30,24 +30,24 @@ def test_gradients_are_those_of_autograd(quantization: Quantization, targets: An
     agree(models.tiny(quantization, targets))
 
 
-@pytest.mark.parametrize("recomputed", [3, 8])
-def test_recomputed_layers_change_nothing(recomputed: int) -> None:
-    agree(models.tiny("int8"), recomputed)
+@pytest.mark.parametrize("checkpointed", [3, 8])
+def test_recomputed_layers_change_nothing(checkpointed: int) -> None:
+    agree(models.tiny("int8"), checkpointed)
 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4", "none"])
 def test_unpacked_layers_change_nothing(quantization: Quantization) -> None:
-    agree(models.tiny(quantization, "all-linear"), recomputed=2, unpacked=5)
+    agree(models.tiny(quantization, "all-linear"), checkpointed=2, resident=5)
 
 
-@pytest.mark.parametrize("recomputed", [0, 8])
-def test_dropout_is_the_same_forward_backward_and_recomputed(recomputed: int) -> None:
+@pytest.mark.parametrize("checkpointed", [0, 8])
+def test_dropout_is_the_same_forward_backward_and_recomputed(checkpointed: int) -> None:
     """Against finite differences along the gradient, the same masks drawn again."""
     model = models.tiny("none", "all-linear")
     model.peft_config["default"].lora_dropout = 0.3
     model.train()
     ids, labels = models.texts(model)
-    fused = FusedModel(model, recomputed=recomputed, length=ids.shape[1])
+    fused = FusedModel(model, checkpointed=checkpointed, length=ids.shape[1])
     one = torch.tensor(1.0)
 
     def loss_with_same_masks() -> float:

@@ -52,8 +52,8 @@ def test_memory_grows_with_tokens_and_shrinks_with_every_recomputed_layer(seven:
         memory = _memory(seven, quantization=quantization)
         peaks = [memory.peak_gib(Layout(size)) for size in (1, 2, 4, 8)]
         assert peaks == sorted(peaks)
-        recomputed = [memory.peak_gib(Layout(4, number)) for number in range(seven.layers + 1)]
-        assert recomputed == sorted(recomputed, reverse=True)
+        checkpointed = [memory.peak_gib(Layout(4, number)) for number in range(seven.layers + 1)]
+        assert checkpointed == sorted(checkpointed, reverse=True)
 
 
 def test_only_the_tokens_count_not_how_they_are_divided(seven: ModelShape) -> None:
@@ -62,10 +62,10 @@ def test_only_the_tokens_count_not_how_they_are_divided(seven: ModelShape) -> No
 
 
 def test_an_unpacked_layer_costs_its_weights_once_more(seven: ModelShape) -> None:
-    more = _memory(seven).peak_gib(Layout(4, unpacked=1)) - _memory(seven).peak_gib(Layout(4))
+    more = _memory(seven).peak_gib(Layout(4, resident=1)) - _memory(seven).peak_gib(Layout(4))
     assert more == pytest.approx(seven.linear_parameters / 32 / 2**30)
     none = _memory(seven, quantization="none")
-    assert none.peak_gib(Layout(4, unpacked=5)) == none.peak_gib(Layout(4))
+    assert none.peak_gib(Layout(4, resident=5)) == none.peak_gib(Layout(4))
 
 
 def test_dropout_keeps_a_mask_for_every_adapter(seven: ModelShape) -> None:
@@ -111,9 +111,9 @@ def _problem(shape: ModelShape, row: dict[str, Any]) -> str:
     )
     kind = FusedMemory if row["backend"] == "fused" else TransformersMemory
     memory: Memory = kind(shape, job, "fp16", on_gpu=True)
-    choice = Layout(row["micro_batch"], row["recomputed"], row["unpacked"])
+    choice = Layout(row["micro_batch"], row["checkpointed"], row["resident"])
     if row["out_of_memory"]:
-        # the cap stands for a card, of which this card's context was taken off
+        # the cap stands for a GPU, of which this GPU's context was taken off
         needed = memory.needed_gib(choice) - CONTEXT_GIB + row["context_gib"]
         return f"{row['name']}: said to fit, and did not" if needed <= row["cap_gib"] else ""
     error = memory.peak_gib(choice) / row["peak_gib"] - 1

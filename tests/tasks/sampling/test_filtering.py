@@ -12,7 +12,7 @@ import pytest
 
 from tasks.sampling.candidates import Row
 from tasks.sampling.config import QualityFilters, SamplingConfig
-from tasks.sampling.sieve import Sieve, judge_quality
+from tasks.sampling.filtering import Filter, judge_quality
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import PROGRAM, dropped, everything, programs, write_jsonl
 
@@ -129,6 +129,10 @@ def test_licences_count_only_where_the_source_states_them(sample: Sample, tmp_pa
 
 
 def test_several_licences_must_all_be_allowed() -> None:
-    sieve = Sieve(SamplingConfig(), check_licenses=True)
+    filter_ = Filter(SamplingConfig(), check_licenses=True)
     rows = [Row("r", "p.py", name, "Python", "") for name in ("ISC AND MIT", "GPL-3.0-only AND MIT", "unknown")]
-    assert [sieve.judge_row(row) for row in rows] == [None, ("license", "GPL-3.0-only AND MIT"), ("license", "unknown")]
+    assert [filter_.judge_row(row) for row in rows] == [
+        None,
+        ("license", "GPL-3.0-only AND MIT"),
+        ("license", "unknown"),
+    ]

@@ -8,7 +8,7 @@ import string
 from collections.abc import Callable
 
 from artifacts.lines import lines_of, without_end
-from tasks.sampling.candidates import Portion, Row, SourceFile, Tally
+from tasks.sampling.candidates import Row, SourceBatch, SourceFile, Tally
 from tasks.sampling.config import QualityFilters, SamplingConfig
 from tasks.sampling.licence_ids import is_allowed
 
@@ -45,7 +45,7 @@ Reason = tuple[str, str]
 """The step of the funnel that drops a file, and why."""
 
 
-class Sieve:
+class Filter:
     """The filters of a configuration, applied to what a source hands over."""
 
     def __init__(self, config: SamplingConfig, *, check_licenses: bool) -> None:
@@ -53,18 +53,18 @@ class Sieve:
         self._licenses = frozenset(config.licenses) if check_licenses and config.licenses is not None else None
         self._quality = config.quality
 
-    def sift(self, portion: Portion, limit: int | None = None) -> tuple[list[SourceFile], Tally]:
-        """The files of a portion that are kept, and why the others are not.
+    def sift(self, batch: SourceBatch, limit: int | None = None) -> tuple[list[SourceFile], Tally]:
+        """The files of a batch that are kept, and why the others are not.
 
         With `limit` it stops, and reads and counts no further, once that many different files are found.
         """
-        rows = portion.rows()
+        rows = batch.rows()
         reasons = [self.judge_row(row) for row in rows]
         wanted = [number for number, reason in enumerate(reasons) if reason is None]
         kept: list[SourceFile] = []
         different: set[bytes] = set()
         examined = len(rows)
-        for number, content in zip(wanted, portion.contents(wanted), strict=True):
+        for number, content in zip(wanted, batch.contents(wanted), strict=True):
             reasons[number] = self.judge_content(content)
             row = rows[number]
             if reasons[number] is None and content is not None and row is not None:
