@@ -63,14 +63,15 @@ def place_of(name: str, store: Store, config: PipelineConfig | None = None) -> s
 
 
 def folder_of(name: str, store: Store, *, verify: bool = True) -> Path:
-    """The folder of an export, wherever that is; one in the store is verified.
+    """The folder of an export, wherever that is, also for a folder inside it; one of the store by name is verified.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
     path = paths.expanded(name, "MODEL")
     if not is_recipe(name) and (_is_folder(path) or path.name == LINEAGE):
-        return path
+        around = paths.real(path).parent
+        return around if _is_folder(around / "adapter") and not _is_folder(path / "adapter") else path
     place = place_of(name, store)
     try:
         return store.check(place) if verify else store.place / place

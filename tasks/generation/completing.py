@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ from tasks.models.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, d
 from tasks.tokenization.config import context_length, usable_tokenizer
 
 if TYPE_CHECKING:
-    from tasks.backends.contract import Computing
     from tasks.generation.suites import Prompt
 
 LARGEST_FILE = 1 << 30
@@ -163,7 +161,7 @@ def complete(folder: Path, question: CompletionRequest, *, new_tokens: int, quan
     for side in ("base", "tuned"):
         with pair.side(side) as computing:
             (found,) = computing.generate([prompt.ids], decoding, lambda count: None)
-            _check_numbers(computing, [*prompt.ids, *found], folder, side)
+        pair.check(side, [*prompt.ids, *found])
         text = decode_bytes(tokenizer, found, continues=True)[len(prompt.start) :].decode(errors="replace")
         answers[side] = first_line(text) if question.single_line else text
     return Answers(
@@ -172,22 +170,6 @@ def complete(folder: Path, question: CompletionRequest, *, new_tokens: int, quan
         left_out_after=max(0, len(question.after or "") - len(prompt.after)),
         context=context,
     )
-
-
-def _check_numbers(computing: Computing, ids: list[int], folder: Path, side: str) -> None:
-    """What is no number has no greatest: it would be answered as nothing, or as anything."""
-    import torch
-
-    counts = torch.ones((1, len(ids)), dtype=torch.bool)
-    counts[0, 0] = False
-    loss = float(computing.losses(torch.tensor([ids]), counts)[0])
-    if not math.isfinite(loss):
-        raise InputError(
-            f"what the {side} model of {folder} computes is no number but {loss}: "
-            + ("the base's weights are broken" if side == "base" else "its factors or lora_alpha are too large"),
-            field="MODEL",
-            remedy="copy the model again, or run the training again with a lower training.learning_rate",
-        )
 
 
 def _recorded(folder: Path) -> str | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
+from artifacts.errors import InputError
 from artifacts.schema import Plan, Quantization
 from tasks import backends
 from tasks.backends.contract import Computing, Inference
+from tasks.models.files import ADAPTER
 from tasks.models.loading import attach_adapter, load_base
 
 Side = Literal["base", "again", "tuned"]
@@ -26,6 +29,7 @@ class Pair:
     """
 
     def __init__(self, folder: Path, adapter: Path, quantization: Quantization, plan: Plan, length: int) -> None:
+        self._folder, self._adapter = folder, adapter
         tuned = attach_adapter(load_base(folder, quantization, plan), adapter)
         self._inference: Inference | None = None
         for backend in (backends.get(plan.backend), backends.BACKENDS[-1]):
@@ -37,6 +41,36 @@ class Pair:
         """One of them, until the block ends."""
         assert self._inference is not None, "the models were released"
         return self._inference.side(adapted=side == "tuned")
+
+    def check(self, side: Side, ids: Sequence[int]) -> None:
+        """See that one of them computes numbers on a text: what is none has no greatest, and would be answered as
+        nothing, or as anything.
+
+        Raises:
+            InputError: it does not.
+        """
+        import torch
+
+        counts = torch.ones((1, len(ids)), dtype=torch.bool)
+        counts[0, 0] = False
+        with self.side(side) as computing:
+            loss = float(computing.losses(torch.tensor([list(ids)]), counts)[0])
+        if math.isfinite(loss):
+            return
+        file, why, remedy = (
+            (
+                self._adapter / ADAPTER,
+                "its factors or lora_alpha are",
+                "run the training again with a lower learning rate",
+            )
+            if side == "tuned"
+            else (self._folder, "its weights are", "take another base model")
+        )
+        raise InputError(
+            f"{file} cannot be used: the loss of the {side} model is {loss}, so {why} damaged or too large",
+            field="MODEL",
+            remedy=f"copy it again, or {remedy}",
+        )
 
     def release(self) -> None:
         """Give the memory back."""

@@ -54,7 +54,14 @@ class Work:
         return max(*(len(chunk.input_ids) for chunk in self.chunks), *prompts, 0)
 
     def measure(self, pair: Pair) -> dict[Side, Measured]:
-        """Every side in turn."""
+        """Every side in turn, once it is known that both compute numbers.
+
+        Raises:
+            InputError: one does not.
+            StageError: a loss is not finite.
+        """
+        for side in ("base", "tuned"):
+            pair.check(side, min((chunk.input_ids for chunk in self.chunks), key=len))
         return {side: self._measure(pair, side) for side in SIDES}
 
     def _measure(self, pair: Pair, side: Side) -> Measured:

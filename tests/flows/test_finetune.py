@@ -19,12 +19,14 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
-from artifacts import lineage
+from artifacts import digest, lineage
 from artifacts.errors import InputError, StageError
 from artifacts.progress import Tick
 from artifacts.registry import Registry
-from artifacts.store import Store
+from artifacts.schema import ExportedModel
+from artifacts.store import Store, read_manifest
 from flows import cli, naming
 from flows.config import build
 from flows.stages import STAGES
@@ -254,6 +256,26 @@ def test_an_incomplete_export_is_not_judged(
     assert "is incomplete or missing in the store" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("factor", [float("nan"), 1e38])
+def test_an_adapter_that_computes_no_numbers_is_not_judged(
+    factor: float, first: dict[str, Any], own_code: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, opened, key = Path(first["exporting"]["path"]), Store(store), digest.of_json(str(factor))
+    manifest = read_manifest(whole)
+    folder = Path(shutil.copytree(whole, opened.workdir("exporting", key), dirs_exist_ok=True))
+    (file,) = folder.rglob("adapter_model.safetensors")
+    save_file({name: one * 0 + factor for name, one in load_file(file).items()}, file, metadata={"format": "pt"})
+    handle = ExportedModel.model_validate(manifest.handle)
+    exported = opened.publish("exporting", key, handle, folder, manifest.provenance)
+    _, *settings = arguments(own_code, store)[1:]
+    try:
+        assert cli.guarded(["evaluate", str(exported.path), "--recipe", "demo", *settings]) == 2
+    finally:
+        opened.discard(exported.place)
+    said = capsys.readouterr().err
+    assert "adapter_model.safetensors cannot be used" in " ".join(said.split()) and "Traceback" not in said
+
+
 def test_what_is_no_export_is_not_judged(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.guarded(["evaluate", str(store), "--recipe", "demo", "--store", str(store)]) == 2
     assert "is no exported model of the store" in capsys.readouterr().err
@@ -375,11 +397,12 @@ def test_every_command_takes_every_name_of_a_model(
     assert promoted == 0 or "the champion already" in capsys.readouterr().err  # the run's gate did
     champion = Registry(opened.registry).champion()
     assert champion and champion.candidate.model == candidate.model  # other tests' runs make candidates of it, too
-    for name in ("v1", "1", "champion", candidate.id, folder.name[:8], candidate.model, str(recipe), str(folder)):
+    names = ("v1", "1", "champion", candidate.id, folder.name[:8], candidate.model, str(recipe), str(folder))
+    for name in (*names, str(folder / "adapter")):
         assert naming.folder_of(name, opened) == folder
         assert opened.place / naming.place_of(name, opened) == folder
     for command in (["lineage"], ["lineage", "--check"], ["complete", "--prompt", "x = ", "--new-tokens", "2"]):
-        for name in ("v1", str(recipe)):
+        for name in ("v1", str(recipe), str(folder / "adapter")):
             assert cli.guarded([command[0], name, *command[1:], "--store", str(store)]) == 0
     with pytest.raises(InputError):
         naming.place_of(str(tmp_path), opened)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from artifacts.errors import InputError
 from artifacts.progress import Progress, Tick
 from artifacts.schema import ExportedModel, Generations
 from tasks.evaluation import EvaluationConfig, run_evaluation
 from tasks.generation import GenerationConfig, run_generation
+from tasks.models.base_model import ModelConfig, locate
+from tests.conftest import SMALL_MODEL
 from tests.tasks.generation import world
 from tests.tasks.generation.world import SETTINGS, generate
 
@@ -66,6 +71,27 @@ def test_prompts_beyond_the_context_are_refused(small_world: world.World, noise:
     with pytest.raises(InputError, match="do not fit the context") as caught:
         generate(small_world, noise, tmp_path, prompt_tokens=100_000)
     assert caught.value.field == "generation.prompt_tokens"
+
+
+@pytest.mark.parametrize("side", ["base", "tuned"])
+def test_a_model_that_computes_no_numbers_is_refused_before_anything_is_measured(
+    small_world: world.World, noise: ExportedModel, tmp_path: Path, side: str
+) -> None:
+    """Weights and factors are numbers, and what they compute is none."""
+    folder = Path(shutil.copytree(noise.path if side == "tuned" else SMALL_MODEL, tmp_path / "broken"))
+    (file,) = folder.rglob("*.safetensors")
+    weights = load_file(file)
+    save_file({name: one * 0 + 1e38 for name, one in weights.items()}, file, metadata={"format": "pt"})
+    if side == "tuned":
+        place, exported = small_world, noise.model_copy(update={"path": folder})
+    else:
+        place, exported = replace(small_world, model=locate(ModelConfig(name=str(folder)))), noise
+    ticks: list[Tick] = []
+    config, inputs = GenerationConfig(**SETTINGS), place.inputs(exported)
+    with pytest.raises(InputError) as refused:
+        run_generation(config, **inputs, workdir=tmp_path, progress=Progress(ticks.append))
+    assert refused.value.field == "MODEL" and str(folder) in refused.value.problem and refused.value.remedy
+    assert {tick.title for tick in ticks} == {"loading the model"}
 
 
 def test_every_part_tells_its_progress(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
