@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from typing import NamedTuple
@@ -40,7 +40,7 @@ def find(text: str) -> Iterator[Found]:
             at = flat.find(anchor)
             while at >= 0:
                 behind = place.after.match(text, at)
-                if behind and place.fits(text, at, behind["secret"]):
+                if behind and place.fits(text, at, behind):
                     yield Found(*behind.span("secret"), place.kind)
                 at = flat.find(anchor, at + 1)
 
@@ -150,18 +150,22 @@ class _SecretPattern(NamedTuple):
     """What ends where the anchor begins."""
     after: re.Pattern[str]
     """What begins there; its group `secret` is the secret."""
+    holds: Callable[[re.Match[str]], bool] | None
+    """What else is to be true of what `after` found."""
 
-    def fits(self, text: str, at: int, secret: str) -> bool:
+    def fits(self, text: str, at: int, found: re.Match[str]) -> bool:
         """Whether what stands before it, and the secret itself, are of this kind."""
-        if self.kind == _BASIC and not _is_user_and_password(secret):
+        if self.holds and not self.holds(found):
             return False
         return not self.before or bool(self.before.search(text, max(0, at - _BEFORE), at))
 
 
-def _places(kind: str, anchors: str, before: str, *after: str) -> list[_SecretPattern]:
+def _places(
+    kind: str, anchors: str, before: str, *after: str, holds: Callable[[re.Match[str]], bool] | None = None
+) -> list[_SecretPattern]:
     ending = re.compile(rf"(?:{before})\Z", re.IGNORECASE) if before else None
     names = tuple(anchors.encode().split())
-    return [_SecretPattern(kind, names, ending, re.compile(pattern)) for pattern in after]
+    return [_SecretPattern(kind, names, ending, re.compile(pattern), holds) for pattern in after]
 
 
 _FILLED_IN = r"(?:\*{3}|\.{3}|[xX]{3}|<|\{|\$[\w{(]|%[({s]|#\{|\[)"
@@ -207,7 +211,6 @@ _IN_HEADER = (
     r"(?:(?i:bearer|token|basic|negotiate|ntlm|api-?key|key|jwt|dpop|scram-[\w-]{1,20})\s{1,4})?"
     r"(?P<secret>(?i:digest|hawk|oauth|signature|aws4-[\w-]{1,20}|vapid|mac)\s[^\r\n]{1,4000}|[^\s'\",;}\]]{1,4000})",
 )
-_BASIC = "basic authentication"
 _REST = r"[^\r\n|;&]{0,200}?"
 """The rest of a command, as far as is looked."""
 _GIVEN = rf"[\"']?(?!{_FILLED_IN})(?![A-Z_]+\b)(?P<secret>[^\s\"'|;&<>]{{3,300}})"
@@ -217,14 +220,6 @@ _SET = (
     rf"{_GIVEN}(?=[\"']?[ \t]{{0,8}}(?:[\r\n]|\Z))"
 )
 """What the commands that set a variable or a setting are given."""
-_SEVERAL = (
-    r"(?!(?:sha|md|utf|base|oauth|argon|pbkdf|python|pkcs|aes|rsa|http|ed|x|v|secp|curve|[a-z]{2,12}_|field|user|form|test|line|item)-?\d{1,5}(?![a-z\d])"
-    r"|\d+-?(?:bit|byte|char|digit|letter|word|day|hour|minute|second)|[a-z]{2,40}\.[a-z\d_])"
-    r"(?:(?=[^\s/]{0,60}?\d)(?=[^\s/]{0,60}?[A-Za-z])|(?=[a-z]?(?:[A-Z]{1,2}[a-z]{1,2}){4})|(?=[A-Za-z]{1,40}[!#%^&][A-Za-z]))"
-    r"(?!\S{0,60}://)(?=[A-Za-z0-9!@#$%^&*_])"
-)
-"""Letters and digits, or capitals and signs among letters, as no word of a sentence has them, and no name of a method
-or a size."""
 _BARE = r"[^\s\"'`,;<>(){}\[\]|\\]"
 _STATE = (
     rf"(?:{_WORD}|a|an|as|at|by|in|on|no|so|too|also|only|now|old|new|safe|weak|strong|fine|good|bad|okay|ok|right|long|short"
@@ -232,23 +227,24 @@ _STATE = (
     r"|going|being|longer|still|just|more|less|very|probably|[a-z]+(?:ed|ing|able|ible|ly|ent|ive))"
 )
 """What a sentence says of a password."""
-_OF = r"(?:[ \t]{1,4}(?i:for|of)[ \t]{1,4}(?:(?i:the|my|user|account)[ \t]{1,4})?[\w.@'-]{1,40})?"
-_SAYS = r"[ \t]{1,4}(?:(?i:is|was|to|ist|of|as)\b[ \t]{0,4}:?[ \t]{0,4}|[:=-][ \t]{1,4})?"
-
-
-def _spoken(least: int) -> str:
-    """In a sentence: “the password is hunter2”, “api key 0a1b2c3d was refused”; of at least so many characters."""
-    return (
-        rf"[a-zA-Z]{{3,10}}+(?<![sS])(?![\w-]){_OF}{_SAYS}[(\[]?(?={_BARE}{{{least}}}){_SEVERAL}"
-        rf"(?P<secret>{_BARE}{{6,200}}+){_CALL}"
-    )
-
-
-_SPOKEN = (
-    _spoken(6),
-    rf"[a-zA-Z]{{3,10}}+(?<![sS])(?![\w-]){_OF}[ \t]{{1,4}}(?i:is|was|to|ist)[ \t]{{1,4}}{_QUOTE}"
-    rf"(?!{_STATE}(?P=quote))(?P<secret>(?:(?!(?P=quote))[^\s\\]){{3,200}})(?=(?P=quote))",
+_OF = r"[ \t]{1,4}(?i:for|of)[ \t]{1,4}(?:(?i:the|my|user|account)[ \t]{1,4})?[\w.@'-]{1,40}"
+_IS = r"(?i:is|was|to|ist)"
+_NAMED = r"[a-zA-Z]{3,10}+(?<![sS])(?![\w-])"
+_SAYS = rf"[ \t]{{1,4}}(?:(?:{_IS}|of|as)\b[ \t]{{0,4}}:?[ \t]{{0,4}}|[:=-][ \t]{{1,4}})?"
+_SPOKEN = tuple(  # “the password is hunter2”, “password of bob: hunter2”, “api key 0a1b2c3d was refused”
+    rf"{_NAMED}{of}{_SAYS}[(\[]?(?P<secret>{_BARE}{{6,200}}+){_CALL}" for of in ("", _OF)
 )
+_QUOTED = (  # “the password is 'sesame'”
+    rf"{_NAMED}(?:{_OF})?[ \t]{{1,4}}{_IS}[ \t]{{1,4}}{_QUOTE}"
+    rf"(?!{_STATE}(?P=quote))(?P<secret>(?:(?!(?P=quote))[^\s\\]){{3,200}})(?=(?P=quote))"
+)
+_MEANS = r"\\{0,2}[\"']?(?:[ \t]{0,4}[:=]|[ \t]{1,4}(?i:is|was|ist)\b:?)[ \t]{0,4}[\"'`]?"
+_NUMBER = rf"[a-zA-Z]{{3,10}}+(?<![sS]){_MEANS}(?P<secret>\d{{4,12}})(?![\w.%-]?\w)"  # “the PIN is 1234”, “OTP: 123456”
+_PHRASE = (  # “the passphrase is correct-horse-battery”
+    rf"{_NAMED}(?:{_OF})?[ \t]{{1,4}}{_IS}[ \t]{{1,4}}(?!(?:up|out|end|case|one|two|not|well)-)"
+    r"(?P<secret>[A-Za-z\d]{1,20}(?:-(?!(?:to|of|in|on|the|and|or|by|a|only|for|is|be)-)[A-Za-z\d]{1,20}){2,12})(?![\w(-])"
+)
+_KEYS = r"(?<![a-z])(?:api|access|auth|private|account|client|encryption|signing|license|service|master|secret)[ _-]?"
 _ORDINARY_NAMES = "BOS|EOS|PAD|UNK|MASK|SEP|CLS|CACHE|PUBLIC|PRIMARY|FOREIGN|SORT|STAGE"
 
 _PLACES = (
@@ -368,21 +364,57 @@ _PLACES = (
         r"PASSWORD\(\s{0,4}(?P<quote>[\"'])(?P<secret>(?:(?!(?P=quote))[^\r\n]){2,300})",
     ),
     # in a sentence
-    *_places("secret by its name", "password passwd passwort passphrase passcode pwd secret", r"(?<!\w)", *_SPOKEN),
+    *_places(
+        "secret by its name",
+        "password passwd passwort passphrase passcode pwd secret",
+        r"(?<!\w)",
+        *_SPOKEN,
+        holds=lambda found: _is_no_word(found["secret"]),
+    ),
+    *_places("secret by its name", "password passwd passwort passphrase passcode pwd secret", r"(?<!\w)", _QUOTED),
+    *_places("secret by its name", "password passwd passwort passphrase passcode pwd", r"(?<!\w)", _PHRASE, _NUMBER),
+    *_places(
+        "secret by its name",
+        "pin otp",
+        r"(?<![^\W_])",
+        rf"(?=\w{{3}}\b){_NUMBER}",
+        r"(?:PIN|OTP)[ \t](?P<secret>\d{4,8})(?![\w.%-]?\w)",
+    ),
+    *_places(
+        "secret by its name",
+        "code",
+        r"\b(?:pin|security|verification|access|login|one-time|auth(?:entication)?|confirmation|recovery|[2m]fa)[ -]",
+        _NUMBER,
+    ),
     *_places(
         "secret by its name",
         "password passphrase passwort",
         r"\b(?:my|our|mein)[ \t]{1,4}",
-        rf"[a-z]{{8,10}}+{_OF}[ \t]{{1,4}}(?:is|ist|was)[ \t]{{1,4}}"
+        rf"[a-z]{{8,10}}+(?:{_OF})?[ \t]{{1,4}}(?:is|ist|was)[ \t]{{1,4}}"
         rf"(?!{_STATE}{_ENDS})(?P<secret>{_VALUE}{{4,200}}+){_CALL}",
     ),
     *_places(
         "secret by its name",
         "key",
-        r"(?<![a-z])(?:api|access|auth|private|account|client|encryption|signing|license|service|master|secret)[ _-]?",
+        _KEYS,
         *_SPOKEN,
+        holds=lambda found: _is_no_word(found["secret"]),
     ),
-    *_places("token by its name", "token", r"(?<![a-z])", _spoken(12)),
+    *_places("secret by its name", "key", _KEYS, _QUOTED),
+    # of the lengths that keys have, and digests that are called keys have not: those of stages are sha256
+    *_places(
+        "secret by its name",
+        "key",
+        r"(?<![\w-])(?<!cache )(?<!cache-)(?<!stage )(?<!primary )",
+        rf"(?i:key)(?:{_MEANS}|[ \t])(?P<secret>(?:[\da-f]{{32}}|[\da-f]{{40}}|[\dA-F]{{32}}|[\dA-F]{{40}})(?![\w-]))",
+    ),
+    *_places(
+        "token by its name",
+        "token",
+        r"(?<![a-z])",
+        *_SPOKEN,
+        holds=lambda found: len(found["secret"]) >= 12 and _is_no_word(found["secret"]),
+    ),
     *_places(
         "Kaggle key",
         "username",
@@ -425,7 +457,13 @@ _PLACES = (
         r"(?<![a-z])",
         r"[a-zA-Z]{3,24}+[ \t]{1,4}(?!\*)(?=[\w.~+/-]{0,200}?[\d._~+/-])(?P<secret>[\w.~+/-]{12,4000}=*)",
     ),
-    *_places(_BASIC, "basic", r"(?<![a-z])", r"[a-zA-Z]{3,24}+[ \t]{1,4}(?P<secret>[A-Za-z0-9+/]{6,400}={0,2})"),
+    *_places(
+        "basic authentication",
+        "basic",
+        r"(?<![a-z])",
+        r"[a-zA-Z]{3,24}+[ \t]{1,4}(?P<secret>[A-Za-z0-9+/]{6,400}={0,2})",
+        holds=lambda found: _is_user_and_password(found["secret"]),
+    ),
     *_places(
         "cookie",
         "cookie",
@@ -449,6 +487,25 @@ _PLACES = (
         r"|\d{1,3}(?:\.\d{1,3}){3}\b|[\w-]{1,63}:\d{2,5}\b)",
     ),
 )
+
+
+_TERM = re.compile(
+    r"(?:sha|md|utf|base|oauth|argon|pbkdf|python|pkcs|aes|rsa|http|ed|x|v|secp|curve|[a-z]{2,12}_|field|user|form|test"
+    r"|line|item)-?\d{1,5}(?![a-z\d])"
+    r"|\d+-?(?:bit|byte|char|digit|letter|word|day|hour|minute|second)|[a-z]{2,40}\.[a-z\d_]"
+)
+"""The name of a method, of a thing with its number, or a size."""
+_CAPITALS = re.compile(r"[a-z]?(?:[A-Z]{1,2}[a-z]{1,2}){4}")
+_SIGN = re.compile(r"[A-Za-z]{1,40}[!#%^&][A-Za-z]")
+
+
+def _is_no_word(secret: str) -> bool:
+    """Whether it is of letters and digits, or of letters with capitals and signs among them, as no word is."""
+    if _TERM.match(secret) or "://" in secret or not re.match(r"[\w!@#$%^&*]", secret, re.ASCII):
+        return False
+    name = secret.partition("/")[0]
+    mixed = any(one.isdigit() for one in name) and any(one.isalpha() for one in name)
+    return mixed or bool(_CAPITALS.match(secret) or _SIGN.match(secret))
 
 
 def _is_user_and_password(encoded: str) -> bool:

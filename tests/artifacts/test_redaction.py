@@ -85,6 +85,17 @@ SECRETS = [
         'ALTER USER me IDENTIFIED BY "x1y2" REPLACE "sesame"', "IDENTIFIED WITH mysql_native_password AS 'sesame'",
         "IDENTIFIED WITH sha256_password BY 'sesame'",
     )),
+    *((text, "4711") for text in (
+        "pin is 4711", "my PIN is 4711, remember it", "PIN: 4711", "pin = 471100", "the pin code is 4711", "the passcode was 4711",
+        "the password is 47110815", "OTP: 471100", "your verification code is 471100.", "2FA code: 471100", "PIN 4711 was wrong", '{"pin": 4711}', "{'user_pin': '4711'}", "pin is '4711'",
+    )),
+    *((text, "x-y-z") for text in (
+        "the passphrase is x-y-z", "passphrase for backup was x-y-z", "Password is sesame-x-y-z.", "the passcode is x-y-z, he said",
+    )),
+    *((text, "0123456789abcdef" * 2) for text in (
+        "key " + "0123456789abcdef" * 2, "the key is " + "0123456789abcdef" * 2, "with key " + "0123456789abcdef" * 2 + "01234567.",
+        "Key: " + "0123456789abcdef" * 2,
+    )),
     *((text, "0123456789abcdef") for text in (
         f"wandb login {'0123456789abcdef' * 2}01234567", f"wandb login --relogin {'0123456789abcdef' * 2}01234567",
         f"wandb.login(key='{'0123456789abcdef' * 2}01234567')", f"export WANDB_API_KEY={'0123456789abcdef' * 2}01234567",
@@ -139,6 +150,9 @@ ORDINARY = [
     "the api key to use is missing; API key v2; secret management in k8s; set the password to continue in python3.11",
     "the token 32016 is outside of 32,000; token model.layers.0.mlp.q_proj; token ids 1 2 3, token limit 32k, tokens a1b2c3d4e5f6",
     "users are identified by name; IDENTIFIED BY $NAME; PASSWORD FOR users; PASSWORD(length)",
+    "pin 1234 to 5.1, pin is 13, PIN_COUNT=1234, the pin is 3.1415 mm, pins: 1234, spin is 1234, error code is 1234, OTP 26",
+    "the password is up-to-date, end-to-end encrypted, well-known-to-all; the passphrase is one-of-a-kind and case-sensitive",
+    f"stage key {'0a' * 32}, key 5a63f68f7a19, cache key {'0a' * 16}, keys {'0a' * 20}, key={'0a' * 32}",
     'decorated: Foo@Bar, x:int@y, {"a": {"tokens": 12, "key": "0a1b2c3d4e5f60718293"}}',
 ]
 
@@ -176,7 +190,7 @@ def test_a_secret_of_the_environment_is_found_however_it_is_written(
         assert STARS in said and secret not in said and said.endswith("to me")
 
 
-HOSTILE = ["password is ", "my password is a1", "token for a1", "identified by 'a", "PASSWORD('", "key to A", "login -p", "mysql -p", "wandb 0", "echo a", ":1234:a:b:", "set a", "pass=", "A_TOKEN", "password", "password='a", "password=", "sk-", "eyJ-", "://a:b", "a:", "-", " ", "&a-", "%3a%2f%2f", "token>a",
+HOSTILE = ["password is ", "password is a-", "passphrase is a-a-a-", "pin is 1", "pin is 1234", "key 0", "access code is 1234", "my password is a1", "token for a1", "identified by 'a", "PASSWORD('", "key to A", "login -p", "mysql -p", "wandb 0", "echo a", ":1234:a:b:", "set a", "pass=", "A_TOKEN", "password", "password='a", "password=", "sk-", "eyJ-", "://a:b", "a:", "-", " ", "&a-", "%3a%2f%2f", "token>a",
            "-----BEGIN PRIVATE KEY-----", "authorization='", "hf_-", "xoxb-1", "0123456789abcdef"]  # fmt: skip
 
 
