@@ -718,15 +718,6 @@ def test_everything_ends_with_a_kill_of_the_parent(project: Path, tmp_path: Path
 # --- another one, on PostgreSQL -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def database() -> Iterator[postgres.Postgres]:
-    folder = postgres.binaries()
-    if folder is None:
-        pytest.skip("no PostgreSQL is installed")
-    with postgres.postgresql(folder) as running:
-        yield running
-
-
 def test_on_postgresql_all_is_the_same_and_ctrl_c_gives_up_every_connection(
     project: Path, database: postgres.Postgres, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from artifacts.errors import InputError, StageError
 from flows import access, environment, server
 from flows.cli import guarded
 from tests import records
+from tests.flows.postgres import Postgres
 from tests.servers import tell_all
 from tests.waiting import until
 
@@ -72,6 +73,21 @@ def test_two_that_start_together_on_a_new_home_share_its_records(home: Path) -> 
             flows = [client.create_flow_from_name("the same")]
     with started[0].ready(), get_client(sync_client=True) as client:
         assert client.read_flow(flows[0]).name == "the same"
+
+
+def test_two_homes_that_start_together_on_a_new_postgresql_share_its_records(
+    home: Path, database: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", database.url)
+    started = []
+    for name in ("one", "other"):
+        (home / name).mkdir()
+        with temporary_settings({PREFECT_HOME: home / name}):
+            started.append(server.start())
+    for name, one in zip(("one", "other"), started, strict=True):
+        with one.ready(), get_client(sync_client=True) as client:
+            client.create_flow_from_name(name)
+    assert database.ask("select name from flow order by name") == ["one", "other"]
 
 
 def test_one_that_cannot_be_started_again_ends_the_work_at_once(home: Path) -> None:
