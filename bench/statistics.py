@@ -1,7 +1,7 @@
 """How often intervals that say 95 % hold the truth, and how often the gate says yes when it should not.
 
     python -m bench.statistics [--studies 3000] [--out bench/results/statistics.json] [--again kept]
-    python -m bench.statistics --show      # the tables of docs/evaluation.md, from the results
+    python -m bench.statistics --show      # the tables of docs/statistics.md, from the results
 
 Studies are made up with a known true difference, and each is judged as an evaluation would be. Repositories differ in
 size (log-normal, 1 to 60 items) or not, and items of one repository are alike (`icc`, the intraclass correlation).
