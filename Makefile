@@ -1,10 +1,10 @@
-# `make demo` shows the whole pipeline on this machine, `make up` deploys it here, `make test` proves it. Each installs
-# what it needs first.
+# `make demo` runs the whole pipeline on this machine, `make up` deploys it here, `make test` tests it. Each first installs
+# what it needs.
 
 PYTHON ?= python3
 BIN := .venv/bin
 KILLS ?= 100
-# Without its thirty dependencies: what the tests compare with needs none of them.
+# Without its thirty dependencies: the tests use no part that needs them.
 HARNESS := lm_eval
 
 .PHONY: demo up test test-lowest coverage mutants chaos pictures lint types lock clean
@@ -15,30 +15,30 @@ demo: .venv/.run
 up: .venv/.run
 	@exec $(BIN)/codetune up $(if $(PORT),--port $(PORT))
 
-# Two hundred processes would each compile the project anew where Python is told to write no bytecode.
+# With PYTHONDONTWRITEBYTECODE set, each of two hundred processes would compile the project again.
 test: .venv/.dev
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-# The tests that are not slow, with the lowest versions that pyproject.toml takes. What old versions warn of stays as it is.
+# The tests that are not slow, with the lowest versions that pyproject.toml allows. Warnings of old versions are no errors here.
 test-lowest: .venv-lowest/.done
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= .venv-lowest/bin/python -m pytest -n 3 --dist loadfile \
 	    --no-loadscope-reorder -m "not slow and not gpu" -W default --ignore tests/test_warnings.py
 
-# The same tests, and which lines and branches they reach: no part of `make test`. More in docs/testing.md.
+# The same tests, and which lines and branches they reach. `make test` does not include it. More in docs/testing.md.
 coverage: .venv/.dev
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
-# Which changes of the code no test would notice: hours for all of it, ONLY="tasks/gate tasks/statistics" for a part.
+# Which changes of the code no test notices. All of it takes hours; ONLY="tasks/gate tasks/statistics" runs a part.
 mutants: .venv/.dev
 	@nice $(BIN)/python -m tools.mutants $(ONLY)
 
-# Breaks runs in every way that docs/reliability.md lists, some of them only as root; fifteen to forty minutes on two cores.
+# Breaks runs in all ways that docs/reliability.md lists, some only as root. Takes fifteen to forty minutes on two cores.
 chaos: .venv/.dev
 	@nice $(BIN)/python -m tests.chaos --kills $(KILLS)
 
-# Those of README.md and docs/, from the demo as it is now; needs Chromium.
+# Makes the pictures of README.md and docs/ from the demo as it is now. Needs Chromium.
 pictures: .venv/.dev
 	@$(BIN)/python -m tools.pictures
 
@@ -61,8 +61,8 @@ types: .venv/.dev
 	@$(PYTHON) tools/install.py --lowest --into .venv-lowest
 	@touch $@
 
-# What pyproject.toml asks for, in versions that work together, with the hash of every file; look at the tests before you
-# commit the result. `make lock UPGRADE=--upgrade` takes the newest, `UPGRADE='--upgrade-package peft'` one of them.
+# Locks the dependencies in pyproject.toml to versions that work together, with the hash of every file. Run the tests before
+# you commit the result. `make lock UPGRADE=--upgrade` takes the newest of all, `UPGRADE='--upgrade-package peft'` of one.
 UPGRADE ?=
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
           --custom-compile-command 'make lock' $(UPGRADE)
