@@ -91,12 +91,12 @@ def ended(completion: str, problem: Problem) -> bool:
 
 
 def instruct_prompt(problem: Problem) -> str:
-    """The problem as an instruction in Llama 2's template, without BOS; infilling has no such form."""
+    """The problem as an instruction, for a chat template; infilling has no such form."""
     if problem.form == "completion":
         task = f"Complete this Python function. Answer with the whole function.\n```python\n{problem.prompt}```"
     else:
         task = f"Write the Python function that is described here.\n{problem.prompt}"
-    return f"[INST] {task.strip()} [/INST]"
+    return task.strip()
 
 
 def answer_ended(answer: str) -> bool:

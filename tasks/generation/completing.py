@@ -12,11 +12,12 @@ from artifacts.lineage import LARGEST, LINEAGE
 from artifacts.lines import first_line, lines_of, without_end
 from artifacts.schema import Plan, Quantization
 from tasks import backends
+from tasks.families.marks import FimTokens
 from tasks.models.adapter_files import check_finite, read_adapter
 from tasks.models.base_model import ModelConfig, check_unchanged, fetch, locate
 from tasks.models.files import ADAPTER_CONFIG
 from tasks.models.healing import beginning_with, healed
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode_bytes
+from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode_bytes
 from tasks.tokenization.config import context_length, usable_tokenizer
 
 if TYPE_CHECKING:

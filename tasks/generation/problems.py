@@ -15,11 +15,13 @@ from artifacts import digest
 from artifacts.errors import InputError
 from artifacts.schema import FunctionalSuite
 from tasks import functional
+from tasks.families.chat import ChatTemplate
+from tasks.families.marks import FimTokens
 from tasks.functional import Problem, Suite
 from tasks.generation.config import GenerationConfig
 from tasks.generation.suites import Item
 from tasks.models.healing import healed
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, encode, fim_prompt
+from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, encode
 
 FIELD = "generation.functional"
 _INSTRUCT = "-instruct"
@@ -93,13 +95,18 @@ def suites_fingerprint(config: GenerationConfig) -> str:
 
 
 def ask(
-    found: Sequence[Suite], tokenizer: CodeTokenizer, config: GenerationConfig, *, context: int | None, instruct: bool
+    found: Sequence[Suite],
+    tokenizer: CodeTokenizer,
+    config: GenerationConfig,
+    *,
+    context: int | None,
+    template: ChatTemplate | None,
 ) -> tuple[list[Asked], list[str]]:
     """The suites as prompts, and why some are not asked.
 
     Args:
         context: the model's, in tokens; None for no bound.
-        instruct: whether the model knows `[INST]`.
+        template: the model's chat template; None where it takes no instructions.
 
     Raises:
         InputError: a prompt and its answer do not fit the context, or the vocabulary cannot write a prompt.
@@ -114,8 +121,8 @@ def ask(
         except _Unasked as error:
             notes.append(f"{suite.name} was not measured: {error}.")
             continue
-        if instruct and all(problem.form != "infilling" for problem in suite.problems):
-            asked.append(_ask(suite, tokenizer, config, instructed=True))
+        if template and all(problem.form != "infilling" for problem in suite.problems):
+            asked.append(_ask(suite, tokenizer, config, template))
     for one in asked:
         _check_context(one, context)
     return asked, notes
@@ -125,20 +132,22 @@ class _Unasked(Exception):  # noqa: N818 - a finding about a vocabulary
     """The model cannot be asked a suite."""
 
 
-def _ask(suite: Suite, tokenizer: CodeTokenizer, config: GenerationConfig, *, instructed: bool = False) -> Asked:
-    if instructed:
+def _ask(
+    suite: Suite, tokenizer: CodeTokenizer, config: GenerationConfig, template: ChatTemplate | None = None
+) -> Asked:
+    if template:
         suite = Suite(name=suite.name + _INSTRUCT, problems=suite.problems)
     items = []
     for problem in suite.problems:
         try:
-            ids, start = _ids(problem, tokenizer, instructed=instructed)
+            ids, start = _ids(problem, tokenizer, template)
         except Unrepresentable as error:
             raise InputError(
                 f"{problem.task_id} of {suite.name} cannot be written with the model's vocabulary: {error}",
                 field=FIELD,
                 remedy="leave the suite out",
             ) from error
-        shown = functional.instruct_prompt(problem) if instructed else problem.prompt
+        shown = functional.instruct_prompt(problem) if template else problem.prompt
         items.append(
             Item(
                 suite=suite.name,
@@ -154,21 +163,21 @@ def _ask(suite: Suite, tokenizer: CodeTokenizer, config: GenerationConfig, *, in
                 start=start,
             )
         )
-    return Asked(suite, items, config.functional_tokens, instructed)
+    return Asked(suite, items, config.functional_tokens, template is not None)
 
 
-def _ids(problem: Problem, tokenizer: CodeTokenizer, *, instructed: bool) -> tuple[list[int], bytes]:
+def _ids(problem: Problem, tokenizer: CodeTokenizer, template: ChatTemplate | None) -> tuple[list[int], bytes]:
     """The prompt, and what the answer has to begin with."""
     start = [] if tokenizer.bos is None else [tokenizer.bos]
-    if instructed:
-        return [*start, *encode(tokenizer, functional.instruct_prompt(problem))], b""
+    if template:
+        return template.ask(tokenizer, functional.instruct_prompt(problem)), b""
     before = encode(tokenizer, problem.prompt)
     if problem.suffix is None:
         return healed(tokenizer, [*start, *before])
     fim = FimTokens.find(tokenizer)
     if fim is None:
         raise _Unasked("the vocabulary has no fill-in-the-middle tokens")
-    return fim_prompt(fim, tokenizer.bos, before, encode(tokenizer, problem.suffix, continues=True)), b""
+    return fim.prompt(tokenizer.bos, before, encode(tokenizer, problem.suffix, continues=True)), b""
 
 
 def _check_context(asked: Asked, context: int | None) -> None:

@@ -19,6 +19,7 @@ from artifacts.schema import (
     QuantizedBase,
     TokenizedDataset,
 )
+from tasks.families.chat import find_template
 from tasks.generation import losses, overlaps, problems, suites
 from tasks.generation.config import GenerationConfig
 from tasks.generation.models import Pair, threads
@@ -28,7 +29,7 @@ from tasks.generation.work import TITLES, Measured, Work, rows
 from tasks.models.base_model import ModelReference, fetch
 from tasks.models.vocabulary import CodeTokenizer, load_tokenizer
 from tasks.running.stage import Stage
-from tasks.tokenization.config import context_length, knows_instructions
+from tasks.tokenization.config import context_length
 
 LOSS_COLUMNS = {
     **dict.fromkeys(("domain", "repo", "path", "language"), "string"),
@@ -84,7 +85,7 @@ def run_generation(
         tokenizer,
         config,
         context=context_length(model),
-        instruct=knows_instructions(model.metadata),
+        template=find_template(model.metadata) if screened.suites else None,
     )
     items += [item for one in asked for item in one.items]
     work = Work(config, tokenizer, chunks, items, {one.suite.name: one for one in asked}, progress)
@@ -185,7 +186,7 @@ def _write(found: list[dict[str, Any]], path: Path, columns: Mapping[str, str]) 
 
 STAGE = Stage(
     name="generation",
-    version=5,
+    version=6,
     run=run_generation,
     produces=Generations,
     sections=sections,

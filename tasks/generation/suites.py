@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Literal
 
 from artifacts.errors import InputError
 from artifacts.schema import Domain
+from tasks.families.marks import FimTokens
 from tasks.models.healing import healed
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode, encode, fim_prompt
+from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode, encode
 
 if TYPE_CHECKING:
     from tasks.generation.config import GenerationConfig
@@ -298,11 +299,11 @@ def gap_prompt(content: str, start: int, end: int, tokenizer: CodeTokenizer, fim
     Raises:
         Unrepresentable: the vocabulary cannot write the text.
     """
-    room = tokens - len(fim_prompt(fim, tokenizer.bos, [], []))
+    room = tokens - len(fim.prompt(tokenizer.bos, [], []))
     after = encode(tokenizer, content[end : end + room * CHARACTERS_PER_TOKEN], continues=True)[:room]
     before = text_before(content, start, tokenizer, max(room - len(after), room - room // 3))
     suffix = after[: room - len(before.ids)]
-    ids = fim_prompt(fim, tokenizer.bos, before.ids, suffix)
+    ids = fim.prompt(tokenizer.bos, before.ids, suffix)
     return Prompt(ids, before.text, decode(tokenizer, suffix, continues=True))
 
 

@@ -11,12 +11,13 @@ from artifacts.errors import InputError
 from artifacts.lines import first_line
 from artifacts.progress import Progress
 from tasks.backends.contract import Decoding
+from tasks.families.marks import FimTokens
 from tasks.generation import losses, suites
 from tasks.generation.config import GenerationConfig
 from tasks.generation.models import SIDES, Pair, Side
 from tasks.generation.problems import Asked
 from tasks.models.healing import beginning_with
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode_bytes
+from tasks.models.vocabulary import CodeTokenizer, decode_bytes
 
 TITLES = {"line": "completing lines", "fim": "filling in lines", "block": "filling in blocks"}
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from artifacts import reading
 from artifacts.errors import InputError
+from tasks.families import LLAMA_LAYERS
 
 FIELD = "model.name"
 REMEDY = "restore it as it was published, or name another model"
-LLAMA_LIKE = ("llama", "mistral", "qwen2")
 """`model_type`s whose layers are `self_attn.{q,k,v,o}_proj` and `mlp.{gate,up,down}_proj`, with RMSNorm."""
 LARGEST = 4 << 20
 """Bytes of a `config.json`."""
@@ -139,7 +139,9 @@ def is_plain(config: Mapping[str, Any]) -> bool:
     known = {*_RULES, "hidden_act"} - {"text_config"}
     empty = {name for name, value in config.items() if value is None}
     whole = {name for name in _FRACTIONS if type(config.get(name)) is int}  # transformers tells 0 from 0.0
-    return config["model_type"] in LLAMA_LIKE and known.issuperset(config) and _OPTIONAL.issuperset(empty) and not whole
+    return (
+        config["model_type"] in LLAMA_LAYERS and known.issuperset(config) and _OPTIONAL.issuperset(empty) and not whole
+    )
 
 
 def vocabulary_size(config: Mapping[str, Any]) -> int | None:
@@ -149,7 +151,7 @@ def vocabulary_size(config: Mapping[str, Any]) -> int | None:
 
 
 def llama_weights(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The weights that a model of `LLAMA_LIKE` cannot do without, and their shapes."""
+    """The weights that a model of `LLAMA_LAYERS` cannot do without, and their shapes."""
     hidden, mlp, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     heads = config["num_attention_heads"]
     head = config.get("head_dim") or hidden // heads
@@ -192,7 +194,7 @@ def _problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield from _senseless(config["text_config"])
     if config.get("quantization_config") not in (None, {}):
         yield "its weights are quantized already; name the model as it was before"
-    if config["model_type"] in LLAMA_LIKE:
+    if config["model_type"] in LLAMA_LAYERS:
         yield from _llama_problems(config)
     yield from _ids_outside(config, vocabulary_size(config))
 
@@ -210,7 +212,7 @@ def _foreign_programs(value: Any, name: str = "") -> Iterator[str]:
 
 
 def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
-    by_layer = config.get("model_type") not in LLAMA_LIKE  # other families may give a list, one value for each layer
+    by_layer = config.get("model_type") not in LLAMA_LAYERS  # other families may give a list, one value for each layer
     for name, (fits, wanted) in _RULES.items():
         value = config.get(name)
         if by_layer and isinstance(value, list) and value and all(map(fits, value)):

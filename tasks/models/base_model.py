@@ -25,7 +25,8 @@ from artifacts.paths import real
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import Record
 from tasks import hub
-from tasks.models.architecture import LLAMA_LIKE, check_ids, llama_weights, read_config, vocabulary_size
+from tasks.families import LLAMA_LAYERS
+from tasks.models.architecture import check_ids, llama_weights, read_config, vocabulary_size
 from tasks.models.files import ADAPTER, ADAPTER_CONFIG, GENERATION, PAPERS, TOKENIZER
 from tasks.models.safetensors_files import FLOATS, StoredTensor, read_header
 
@@ -354,7 +355,7 @@ def _remote_header(model: ModelReference, name: str) -> dict[str, StoredTensor]:
 def _check_weights(model: ModelReference, names: Sequence[str] | None = None) -> None:
     """Refuse weights that do not make the model that `config.json` describes, before they are brought here."""
     config, stored = read_config(model.metadata), stored_tensors(model, names)
-    if config["model_type"] not in LLAMA_LIKE:
+    if config["model_type"] not in LLAMA_LAYERS:
         return  # what other families are made of only transformers knows: preflight builds one
     needed = llama_weights(config)
     problem = wrong_weights(stored, needed) or _more_layers(stored, config["num_hidden_layers"])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Plan, Quantization
+from tasks.families import HEAD
 from tasks.models.adapter_files import check_finite, read_adapter
 from tasks.models.files import CONFIG, read_json
 from tasks.models.libraries import import_bitsandbytes
@@ -167,13 +168,13 @@ def quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
 
     match quantization:
         case "int8":
-            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head"])
+            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=[HEAD])
         case "nf4":
             return BitsAndBytesConfig(
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_compute_dtype=dtype,
-                llm_int8_skip_modules=["lm_head"],
+                llm_int8_skip_modules=[HEAD],
             )
         case "none":
             return None

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from artifacts.errors import InputError
 from artifacts.schema import Record
-from tasks.models.architecture import FIELD, LLAMA_LIKE, is_plain, read_config
+from tasks.families import HEAD, LLAMA_LAYERS
+from tasks.models.architecture import FIELD, is_plain, read_config
 from tasks.processes import bounded
 
 ALL_LINEAR = "all-linear"
@@ -52,7 +53,7 @@ class ModelShape(Record):
     """Those that are quantized: all but the output head."""
     other_parameters: int
     """Embeddings, output head, norms, biases: kept in the compute precision."""
-    other_modules: tuple[str, ...] = ("embed_tokens", "lm_head")
+    other_modules: tuple[str, ...] = ("embed_tokens", HEAD)
     """Further names that an adapter may be put on."""
     weight_bytes: float = 2
     """Bytes per parameter in the published weights."""
@@ -122,7 +123,7 @@ def read_shape(folder: Path) -> ModelShape:
         return llama_shape(config)
     # Only transformers knows what the other fields mean: it tries to build the model, where it can do no harm.
     described = bounded.ask("tasks.models.shape:describe", folder, field=FIELD, remedy=_REMEDY)
-    return llama_shape(config) if config["model_type"] in LLAMA_LIKE else ModelShape.model_validate(described)
+    return llama_shape(config) if config["model_type"] in LLAMA_LAYERS else ModelShape.model_validate(described)
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -134,7 +135,7 @@ _REMEDY = "name a causal language model in the form of transformers"
 
 
 def llama_shape(config: dict[str, Any]) -> ModelShape:
-    """The shape of one of `LLAMA_LIKE`, from what its `config.json` says."""
+    """The shape of one of `LLAMA_LAYERS`, from what its `config.json` says."""
     hidden, layers, mlp = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
     heads, vocabulary = config["num_attention_heads"], config["vocab_size"]
     head = config.get("head_dim") or hidden // heads

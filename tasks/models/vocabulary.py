@@ -43,13 +43,6 @@ _FIELD = "model.name"
 _REMEDY = "get the model's tokenizer files again"
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
-# SentencePiece style of Code Llama; StarCoder; Qwen.
-_FIM_NAMES = (
-    ("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"),
-    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<|endoftext|>"),
-    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>"),
-)
-
 
 class Unrepresentable(Exception):  # noqa: N818 - a finding about a text
     """The vocabulary has no tokens that give this text back."""
@@ -196,51 +189,6 @@ def decode_bytes(tokenizer: CodeTokenizer, ids: Iterable[int], *, continues: boo
     """Like `decode`, as the bytes that the ids stand for, which may begin or end within a character."""
     raw = _raw(tokenizer, ids)
     return raw.removeprefix(b" ") if tokenizer.leading_space and not continues else raw
-
-
-@dataclass(frozen=True)
-class FimTokens:
-    """The ids that mark the parts of a fill-in-the-middle sequence."""
-
-    prefix: int
-    suffix: int
-    middle: int
-    end: int
-
-    @classmethod
-    def of(cls, tokenizer: CodeTokenizer) -> FimTokens:
-        """The marks of this vocabulary.
-
-        Raises:
-            InputError: it has none.
-        """
-        if found := cls.find(tokenizer):
-            return found
-        raise InputError(
-            "the model's tokenizer has no fill-in-the-middle tokens",
-            field="tokenization.format",
-            remedy="use tokenization.format=causal, or a model with "
-            + ", ".join(f"{names[0]}…" for names in _FIM_NAMES),
-        )
-
-    @classmethod
-    def find(cls, tokenizer: CodeTokenizer) -> FimTokens | None:
-        """The marks of this vocabulary, or None where it has none."""
-        for names in _FIM_NAMES:
-            if all(name in tokenizer.ids for name in names):
-                return cls(*(tokenizer.ids[name] for name in names))
-        return None
-
-
-def fim_prompt(fim: FimTokens, bos: int | None, prefix_ids: Sequence[int], suffix_ids: Sequence[int]) -> list[int]:
-    """`BOS <PRE> prefix <SUF> suffix <MID>`: what the model continues with the middle and `<EOT>`.
-
-    As Code Llama was trained: encode the prefix as the beginning of a text and the suffix with `continues=True`,
-    and decode the middle with `continues=True`.
-    Source: `infilling_prompt_tokens` in https://github.com/meta-llama/codellama/blob/main/llama/generation.py.
-    """
-    start = [] if bos is None else [bos]
-    return [*start, fim.prefix, *prefix_ids, fim.suffix, *suffix_ids, fim.middle]
 
 
 def _parts(tokenizer: CodeTokenizer, text: str) -> list[str]:
@@ -468,13 +416,14 @@ def _vocabulary(model: dict[str, Any]) -> dict[str, int]:
 
 
 def _split_added(added: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Added tokens that stand for text (runs of white space, as in CodeGen), and the others by name.
+    """Added tokens that stand for text (runs of white space, as in CodeGen), and special ones by name. Runs of
+    SentencePiece's space are neither: they are pieces of the vocabulary, and Gemma names them once more.
 
     `special` in the file is no guide: Qwen's `<|fim_prefix|>` is not marked so.
     """
     kept = [token for token in added if token["content"].isspace() and not token.get("special")]
-    others = {token["content"]: token["id"] for token in added if token not in kept}
-    return kept, others
+    others = [token for token in added if token not in kept and token["content"].strip(SPACE)]
+    return kept, {token["content"]: token["id"] for token in others}
 
 
 def _uses(part: Any, kind: str) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import Progress
-from artifacts.schema import Check, PreflightReport
+from artifacts.schema import PreflightReport
 from tasks.backends.contract import JobShape
+from tasks.families import check_family
 from tasks.machines.probe import probe
+from tasks.models.architecture import read_config
 from tasks.models.base_model import ModelReference, stored_tensors, wrong_weights
 from tasks.models.shape import ModelShape, read_shape
 from tasks.preflight.config import PreflightConfig
@@ -18,7 +19,6 @@ from tasks.preflight.judgement import judge
 from tasks.preflight.view import sections
 from tasks.running.stage import Stage
 from tasks.tokenization import check_tokenization
-from tasks.tokenization.config import knows_instructions
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ def run_preflight(
     except CodetuneError:
         log.info("judged by this machine: %s", machine.in_words)
         raise
-    checks = (*judgement.checks, *_template_checks(model, job))
-    for check in checks:
+    for check in judgement.checks:
         if check.verdict == "warning":
             log.warning("%s: %s%s", check.name, check.finding, f"; {check.remedy}" if check.remedy else "")
     (workdir / "plan.json").write_text(judgement.plan.model_dump_json(indent=1))
@@ -51,19 +50,7 @@ def run_preflight(
         machine=machine.in_words,
         plan=judgement.plan,
         prediction=judgement.prediction,
-        checks=checks,
-    )
-
-
-def _template_checks(model: ModelReference, job: JobShape) -> Iterator[Check]:
-    if job.format != "instruct" or knows_instructions(model.metadata):
-        return
-    yield Check(
-        name="chat template",
-        verdict="warning",
-        finding=f"tokenization.format is instruct, and {model.name} has no chat template with [INST]: it learns a form "
-        "of instruction that it has not seen",
-        remedy="use a model such as CodeLlama-Instruct, or tokenization.format=causal",
+        checks=judgement.checks,
     )
 
 
@@ -73,6 +60,7 @@ def check_model(model: ModelReference, job: JobShape) -> ModelShape:
     Raises:
         InputError: they do not.
     """
+    check_family(read_config(model.metadata))
     shape = read_shape(model.metadata)
     shape.check_targets(job.lora_target_modules)
     check_tokenization(job.format, job.max_length, model)

@@ -1,18 +1,21 @@
 """A file's tokens in chunks that fit a sequence: nothing lost, nothing twice, never two files in one.
 
     causal    BOS  tokens…  [EOS at the end of the file]
-    instruct  BOS  [INST] instruction, end of what came before [/INST]  tokens…  [EOS at the end of the file]
+    instruct  the chat template's question: an instruction, end of what came before;  tokens…  [its end of an answer]
 
 Chunks end between characters, so that each decodes to text by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode_bytes, encode, encode_batch
+from tasks.families.chat import ChatTemplate, join_marks, split_marks
+from tasks.families.marks import FimTokens
+from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode_bytes
 
 
 @dataclass(frozen=True)
@@ -90,36 +93,48 @@ def _end(
     return cut(tokenizer, ids, start, min(room, left - 1)), []
 
 
-def instruct_chunks(tokenizer: CodeTokenizer, document: TokenizedFile, framing: Framing) -> Iterator[Chunk]:
+def instruct_chunks(
+    tokenizer: CodeTokenizer, document: TokenizedFile, framing: Framing, template: ChatTemplate
+) -> Iterator[Chunk]:
     """The file as answers to instructions that are derived from it: the answers one after the other are the file.
 
     The first instruction asks for the file by language and path; each further one shows the end of what came before,
-    as much as fits half a sequence. A path of hundreds of characters is left out. The template is that of Llama 2 and
-    Code Llama Instruct, to whose tokenizers `[INST]` is plain text.
+    as much as fits half a sequence. A path of hundreds of characters is left out. `template`: the model's own.
     """
     ids, start = document.ids, 0
+    ends = template.ends(tokenizer) if framing.end else []
     while start < len(ids):
-        prompt = [*framing.begin, *_instruction(tokenizer, document, start, framing.max_length // 2)]
-        end, closing = _end(tokenizer, ids, start, framing.max_length - len(prompt), framing.end)
+        prompt = _instruction(tokenizer, template, document, start, framing.max_length // 2)
+        end, closing = _end(tokenizer, ids, start, framing.max_length - len(prompt), ends)
         answer = [*ids[start:end], *closing]
         yield Chunk([*prompt, *answer], [0] * len(prompt) + [1] * len(answer))
         start = end
 
 
-def _instruction(tokenizer: CodeTokenizer, document: TokenizedFile, start: int, room: int) -> list[int]:
+def _instruction(
+    tokenizer: CodeTokenizer, template: ChatTemplate, document: TokenizedFile, start: int, room: int
+) -> list[int]:
     name = f"{document.path} ({document.language})"
     if not start:
-        named, short = encode_batch(
-            tokenizer, [f"[INST] Write the file {name}. [/INST]", "[INST] Write a file. [/INST]"]
-        )
-        return named if named and len(named) <= room else short or []
-    named, short = encode_batch(tokenizer, [f"[INST] Continue the file {name}:\n", "[INST] Continue:\n"])
-    head = named if named and len(named) <= room // 2 else short or []
-    tail = encode(tokenizer, "\n[/INST]", continues=True)
+        named = _written(partial(template.ask, tokenizer, f"Write the file {name}."))
+        return named if named and len(named) <= room else template.ask(tokenizer, "Write a file.")
+    before = split_marks(tokenizer, template.before)
+    named = _written(partial(join_marks, tokenizer, [*before, f"Continue the file {name}:\n"]))
+    short = join_marks(tokenizer, [*before, "Continue:\n"])
+    head = named if named and len(named) <= room // 2 else short
+    tail = join_marks(tokenizer, ["\n", *split_marks(tokenizer, template.after.lstrip(" "))], continues=True)
     first = max(0, start - max(0, room - len(head) - len(tail)))
     while first < start and not starts_character(tokenizer, document.ids[first]):
         first += 1
     return [*head, *document.ids[first:start], *tail]
+
+
+def _written(write: Callable[[], list[int]]) -> list[int] | None:
+    """What it writes; None where the vocabulary cannot: a file's name may hold anything."""
+    try:
+        return write()
+    except Unrepresentable:
+        return None
 
 
 def decode_chunks(tokenizer: CodeTokenizer, rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -144,8 +159,8 @@ def _decode_chunk(tokenizer: CodeTokenizer, row: Mapping[str, Any]) -> bytes:
 def _parts(tokenizer: CodeTokenizer, ids: list[int]) -> list[list[int]]:
     """The parts of a chunk in the order of the file: one, or with FIM marks (prefix and) middle and suffix."""
     fim = FimTokens.find(tokenizer)
-    if fim is None or fim.prefix not in ids:
+    parts = fim.parts(ids) if fim else None
+    if parts is None:
         return [ids]
-    at = ids.index(fim.prefix), ids.index(fim.suffix), ids.index(fim.middle)
-    prefix, suffix, middle = ids[at[0] + 1 : at[1]], ids[at[1] + 1 : at[2]], ids[at[2] + 1 :]
+    prefix, suffix, middle = parts
     return [prefix, middle, suffix] if prefix else [middle, suffix]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from artifacts import reading
 from artifacts.configuration import Config, Seed, Share, Size, Tokens, Unkeyed
 from artifacts.errors import InputError
+from tasks.families.chat import find_template
+from tasks.families.marks import FimTokens
 from tasks.models.architecture import read_config
 from tasks.models.base_model import ModelReference
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, load_tokenizer, try_out
+from tasks.models.vocabulary import CodeTokenizer, load_tokenizer, try_out
 
 Format = Literal["causal", "fim", "instruct"]
 
@@ -25,14 +25,16 @@ class TokenizationConfig(Config):
 
     format: Format = "causal"
     """`causal`: the text as it stands. `fim`: a part of the chunks rearranged so that the model learns to fill in the
-    middle. `instruct`: an instruction that names the file, with loss on the answer only. Held-out text is causal
+    middle. `instruct`: an instruction that names the file, in the model's chat template, with loss on the
+    answer only. Held-out text is causal
     always."""
     max_length: Tokens = Field(256, ge=8)
     """Tokens in a sequence, special tokens included. A longer file gives several sequences."""
     fim_rate: Share = 0.5
     """`fim` only: the share of chunks that is rearranged; the others stay causal."""
     spm_rate: Share = 0.5
-    """`fim` only: the share of rearranged chunks with the suffix first (SPM); in the others the prefix is (PSM)."""
+    """`fim` only: the share of rearranged chunks with the suffix first (SPM), where the model's family knows both
+    orders; the others have the family's own."""
     seed: Seed = 0
     """`fim` only: decides which chunks are rearranged and where they are cut."""
     add_eos: bool = True
@@ -57,7 +59,8 @@ def check_tokenization(format: Format, max_length: int, model: ModelReference) -
     """Find out from the model's metadata whether it can be fed so.
 
     Raises:
-        InputError: `fim` without FIM tokens; a `max_length` beyond the model's context, or too short for the format.
+        InputError: `fim` without FIM tokens; `instruct` without a chat template; a `max_length` beyond the model's
+            context, or too short for the format.
     """
     context = context_length(model)
     if context is not None and max_length > context:
@@ -75,6 +78,12 @@ def check_tokenization(format: Format, max_length: int, model: ModelReference) -
     tokenizer = usable_tokenizer(model)
     if format == "fim":
         FimTokens.of(tokenizer)
+    if format == "instruct" and find_template(model.metadata) is None:
+        raise InputError(
+            f"{model.name} has no chat template, so it takes no instructions",
+            field="tokenization.format",
+            remedy="use tokenization.format=causal or fim, or the instruct model of its family",
+        )
 
 
 def usable_tokenizer(model: ModelReference) -> CodeTokenizer:
@@ -86,12 +95,6 @@ def usable_tokenizer(model: ModelReference) -> CodeTokenizer:
     tokenizer = load_tokenizer(model.metadata)
     try_out(model.metadata)
     return tokenizer
-
-
-def knows_instructions(folder: Path) -> bool:
-    """Whether the chat template in a model's folder is Llama 2's `[INST]`."""
-    places = (folder / "chat_template.jinja", folder / "tokenizer_config.json")
-    return any("[INST]" in reading.read_text(place, field="model.name") for place in places if place.exists())
 
 
 def context_length(model: ModelReference) -> int | None:

@@ -1,7 +1,8 @@
-"""Chunks rearranged so that the model learns to fill in the middle, built at id level as Code Llama's were.
+"""Chunks rearranged so that the model learns to fill in the middle, in the order of the model's family, at id level.
 
     PSM  BOS <PRE> prefix <SUF> suffix <MID> middle <EOT>
-    SPM  BOS <PRE> <SUF> suffix <MID> prefix middle <EOT>
+    SPM  BOS <PRE> <SUF> suffix <MID> prefix middle <EOT>      a share of them, for families that know this order, too
+         BOS <SUF> suffix <PRE> prefix <MID> middle <EOT>      families that have the suffix first always
 
 The text is cut at characters and the parts are tokenized apart, without SentencePiece's space before suffix and middle;
 in SPM prefix and middle are tokenized as one. Source: Rozière et al., “Code Llama”, https://arxiv.org/abs/2308.12950,
@@ -17,7 +18,8 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, Unrepresentable, decode_bytes, encode
+from tasks.families.marks import FimTokens
+from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode_bytes, encode
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_end, cut
 
 Span = tuple[int, int]
@@ -90,12 +92,12 @@ class Infilling:
         start, end = span
         fim = self.fim
         suffix = encode(tokenizer, text[end:], continues=True)
-        if suffix_first:
+        if suffix_first and fim.both_orders and fim.middle is not None:
             joined = encode(tokenizer, text[:end], continues=not first)
             return [fim.prefix, fim.suffix, *suffix, fim.middle, *joined, fim.end]
         prefix = encode(tokenizer, text[:start], continues=not first)
         middle = encode(tokenizer, text[start:end], continues=True)
-        return [fim.prefix, *prefix, fim.suffix, *suffix, fim.middle, *middle, fim.end]
+        return [*fim.prompt(None, prefix, suffix), *middle, fim.end]
 
 
 def draw_span(text: str, generator: random.Random, *, least: int = 0) -> Span | None:

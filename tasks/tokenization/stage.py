@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, TokenizedDataset, TokenizedSplit
+from tasks.families.chat import ChatTemplate, find_template
+from tasks.families.marks import FimTokens
 from tasks.models.base_model import ModelReference
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, encode_batch, load_tokenizer
+from tasks.models.vocabulary import CodeTokenizer, encode_batch, load_tokenizer
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, instruct_chunks
@@ -53,9 +55,10 @@ def run_tokenization(
     """
     check_tokenization(config.format, config.max_length, model)
     tokenizer = load_tokenizer(model.metadata)
+    template = find_template(model.metadata) if config.format == "instruct" else None
     sizes = {}
     for split, form in (("train", config.format), ("held_out", "causal")):
-        encoder = Encoder(config, form, tokenizer)
+        encoder = Encoder(config, form, tokenizer, template)
         progress.begin(f"tokenizing {split.replace('_', ' ')}", getattr(sample, split).files, "files")
         writer = _Writer(workdir / f"{split}.parquet", masked=form == "instruct")
         source = sample.path / f"{split}.parquet"
@@ -70,14 +73,17 @@ def run_tokenization(
     return TokenizedDataset(path=workdir, format=config.format, max_length=config.max_length, **sizes)
 
 
-def _chunker(config: TokenizationConfig, form: Format | str, tokenizer: CodeTokenizer) -> Chunker:
+def _chunker(
+    config: TokenizationConfig, form: Format | str, tokenizer: CodeTokenizer, template: ChatTemplate | None
+) -> Chunker:
     framing = Framing.of(tokenizer, config.max_length, add_eos=config.add_eos)
     match form:
         case "fim":
             infilling = Infilling(FimTokens.of(tokenizer), config.fim_rate, config.spm_rate, config.seed)
             return partial(infilling.chunks, tokenizer, framing=framing)
         case "instruct":
-            return partial(instruct_chunks, tokenizer, framing=framing)
+            assert template
+            return partial(instruct_chunks, tokenizer, framing=framing, template=template)
         case _:
             return partial(causal_chunks, tokenizer, framing=framing)
 
@@ -102,9 +108,11 @@ class Encoder:
     config: TokenizationConfig
     form: str
     tokenizer: CodeTokenizer
+    template: ChatTemplate | None = None
+    """For `instruct`: the model's."""
 
     def __call__(self, batch: list[dict[str, Any]]) -> list[Encoded]:
-        chunker = _chunker(self.config, self.form, self.tokenizer)
+        chunker = _chunker(self.config, self.form, self.tokenizer, self.template)
         encoded = encode_batch(self.tokenizer, [row["content"] for row in batch])
         return [_encoded(row, ids, chunker) for row, ids in zip(batch, encoded, strict=True)]
 
@@ -214,7 +222,7 @@ def _reasons(dropped: dict[str, int]) -> str:
 
 STAGE = Stage(
     name="tokenization",
-    version=2,
+    version=3,
     run=run_tokenization,
     produces=TokenizedDataset,
     sections=sections,

@@ -11,10 +11,9 @@ from artifacts.configuration import Batch, Config, Real, Seed, Steps, Threads, U
 from artifacts.errors import InputError
 from artifacts.schema import Quantization
 from tasks.backends import BackendName
+from tasks.families import EMBEDDINGS
 from tasks.models.shape import ALL_LINEAR
 
-NOT_ADAPTED = ("lm_head", "embed_tokens", "wte", "wpe", "embed_in", "embed_out")
-"""Embeddings and output layers by the names that families give them: they are neither quantized nor adapted."""
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -39,7 +38,7 @@ class LoraSettings(Config):
             raise ValueError(
                 f"{ALL_LINEAR} stands for every linear layer; leave out {', '.join(others)}, or leave out {ALL_LINEAR}"
             )
-        if apart := [name for name in others if name.rpartition(".")[2] in NOT_ADAPTED]:
+        if apart := [name for name in others if name.rpartition(".")[2] in EMBEDDINGS]:
             raise ValueError(
                 f"an adapter on {', '.join(apart)} cannot be trained; name attention or MLP layers instead"
             )

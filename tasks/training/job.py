@@ -15,13 +15,13 @@ from artifacts.errors import InputError
 from artifacts.reading import blamed_on
 from artifacts.schema import Plan
 from tasks import backends
+from tasks.families import EMBEDDINGS
 from tasks.models.libraries import import_bitsandbytes
 from tasks.models.loading import load_base, silence_peft
 from tasks.models.shape import ALL_LINEAR
 from tasks.processes import ranks
 from tasks.training.batches import FILLER, Batches
 from tasks.training.checkpoints import Checkpoints, step_of
-from tasks.training.config import NOT_ADAPTED
 from tasks.training.fallback import out_of_memory
 from tasks.training.messages import RESULT, Sender, Spec
 from tasks.training.readings import Readings
@@ -218,7 +218,7 @@ def _check_targets(model: Any, targets: tuple[str, ...]) -> None:
         if target != ALL_LINEAR and not any(name == target or name.endswith(f".{target}") for name in linear)
     ]
     if unknown:
-        there = sorted({name.rpartition(".")[2] for name in linear} - set(NOT_ADAPTED))
+        there = sorted({name.rpartition(".")[2] for name in linear} - set(EMBEDDINGS))
         raise InputError(
             f"the model has no linear layer named {', '.join(unknown)}",
             field="training.lora.target_modules",

@@ -37,7 +37,7 @@ BOTH = frozenset({"train", "held_out"})
 ROWS = {
     f"tokenization.{name}": row
     for name, row in {
-        "format": Row("causal", "instruct", look_chunks, apart=TRAIN),
+        "format": Row("causal", "fim", look_chunks, apart=TRAIN),
         "max_length": Row(32, 16, look_chunks, apart=BOTH),
         "fim_rate": Row(0.2, 1.0, look_chunks, FIM, apart=TRAIN),
         "spm_rate": Row(0.0, 1.0, look_chunks, FIM, apart=TRAIN),

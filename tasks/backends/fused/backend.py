@@ -24,7 +24,7 @@ class FusedBackend:
     keeps_dequantized = True
 
     def unsupported(self, shape: ModelShape, job: JobShape, gpu: Gpu | None) -> str | None:
-        if reason := unsupported_config(shape.config):
+        if reason := unsupported_config(shape.config, job.max_length):
             return reason
         if shape.adapts_other_modules(job.lora_target_modules):
             return "it trains adapters on the linear layers of attention and MLP only"
@@ -53,7 +53,7 @@ class FusedBackend:
         from tasks.backends.fused.decoding import Decoder, unsupported
         from tasks.backends.fused.sides import FusedInference
 
-        if reason := unsupported(model):
+        if reason := unsupported(model, length):
             log.info("not computed by the backend %s: %s", self.name, reason)
             return None
         return FusedInference(Decoder(model, length))

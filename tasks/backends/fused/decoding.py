@@ -30,13 +30,13 @@ ALIGNED = 8
 """Positions of the cache are a multiple of this."""
 
 
-def unsupported(model: Any) -> str | None:
+def unsupported(model: Any, length: int | None = None) -> str | None:
     """Why the decoder cannot run a model (a transformers model, or PEFT's around one); None when it can."""
     for name in model.active_adapters if hasattr(model, "peft_config") else []:
         config = model.peft_config[name]
         if getattr(config, "use_dora", False) or getattr(config, "modules_to_save", None):
             return "its adapter is more than pairs of low-rank factors"
-    return unknown(model)
+    return unknown(model, length)
 
 
 class Decoder:
@@ -51,7 +51,7 @@ class Decoder:
     """
 
     def __init__(self, model: Any, length: int) -> None:
-        reason = unsupported(model)
+        reason = unsupported(model, length)
         if reason:
             raise ValueError(reason)
         self._length = length

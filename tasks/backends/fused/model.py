@@ -21,10 +21,10 @@ from tasks.backends.fused.weights import Projection, Scratch
 Tensor = torch.Tensor
 
 
-def unsupported(model: Any) -> str | None:
-    """Why the engine cannot run a model (a transformers model, or PEFT's around one); None when it can."""
+def unsupported(model: Any, length: int | None = None) -> str | None:
+    """Why the backend cannot run a model (a transformers model, or PEFT's around one) on texts of so many tokens."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return unsupported_config(base.config.to_dict())
+    return unsupported_config(base.config.to_dict(), length)
 
 
 class FusedModel:
@@ -42,7 +42,7 @@ class FusedModel:
     """
 
     def __init__(self, model: Any, *, checkpointed: int = 0, resident: int = 0, length: int = 0) -> None:
-        reason = unsupported(model)
+        reason = unsupported(model, length or None)
         if reason:
             raise ValueError(reason)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.families import LLAMA_LAYERS
+
 CAPABILITY = (7, 5)
 """The oldest GPUs that the kernels were compiled for: T4."""
-FAMILY = ("llama", "mistral", "qwen2")
-"""`model_type`s that compute what `DecoderLayer` does."""
 GROUPS = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "o": ("self_attn.o_proj",),
@@ -26,17 +26,18 @@ MISTRAL_WINDOW = 4096
 """Tokens that transformers lets Mistral look back when its configuration does not say."""
 
 
-def unsupported_config(config: Mapping[str, Any]) -> str | None:
-    """Why the engine cannot run a model with this `config.json`; None when it can."""
+def unsupported_config(config: Mapping[str, Any], length: int | None = None) -> str | None:
+    """Why the backend cannot run a model with this `config.json` on texts of so many tokens; None when it can."""
     kind = config.get("model_type")
-    if kind not in FAMILY:
-        return f"it knows the layers of {', '.join(FAMILY)}, not of {kind}"
+    if kind not in LLAMA_LAYERS:
+        return f"it knows the layers of {', '.join(sorted(LLAMA_LAYERS))}, not of {kind}"
     if config.get("hidden_act", "silu") != "silu":
         return f"the MLP's activation is {config['hidden_act']}, not silu"
     if config.get("mlp_bias") or (kind == "llama" and config.get("attention_bias")):
         return "its linear layers have biases where it expects none"
-    if _window(config):
-        return "attention is limited to a sliding window"
+    window = _window(config)
+    if window and (length is None or length > window):
+        return f"attention is limited to a sliding window of {window} tokens"
     heads = config["num_attention_heads"]
     if heads % (config.get("num_key_value_heads") or heads):
         return "the number of attention heads is no multiple of that of keys"

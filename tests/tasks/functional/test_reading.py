@@ -81,9 +81,7 @@ def test_prompts_are_unstripped_and_stop_by_the_papers_rules() -> None:
 
 def test_an_instruct_answer_becomes_a_completion() -> None:
     problem = human_eval().problems[53]
-    assert functional.instruct_prompt(problem).startswith("[INST] ") and problem.prompt.strip() in (
-        functional.instruct_prompt(problem)
-    )
+    assert problem.prompt.strip() in functional.instruct_prompt(problem)
     answer = "Here you are:\n```python\ndef add(x, y):\n    return x + y\n```\nIt adds."
     assert passes(problem, functional.completion_of_answer(answer, problem))
 

@@ -13,17 +13,20 @@ from artifacts.errors import InputError
 from artifacts.schema import ExportedModel
 from tasks import functional
 from tasks.execution import ExecutionConfig, run_execution
+from tasks.families.chat import ChatTemplate, find_template
+from tasks.families.marks import FimTokens
 from tasks.functional import Suite, read_suite
 from tasks.generation import GenerationConfig
 from tasks.generation.problems import Asked, ask, suites, suites_fingerprint
 from tasks.models.base_model import ModelConfig, locate
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
-from tasks.tokenization.config import knows_instructions
+from tasks.models.vocabulary import CodeTokenizer, decode, encode, load_tokenizer
 from tests.conftest import SMALL_MODEL
+from tests.tasks.families import models
 from tests.tasks.functional.suites import INFILLING, MBPP, row, write
 from tests.tasks.generation import world
 
 CONFIG = GenerationConfig(functional_tokens=24)
+LLAMA2 = ChatTemplate("<s>[INST] ", " [/INST]", " </s>")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def suite_of(folder: Path, *rows: dict[str, object]) -> Suite:
 
 
 def put(suite: Suite, tokenizer: CodeTokenizer, *, instruct: bool = False) -> list[Asked]:
-    return ask([suite], tokenizer, CONFIG, context=2048, instruct=instruct)[0]
+    return ask([suite], tokenizer, CONFIG, context=2048, template=LLAMA2 if instruct else None)[0]
 
 
 def test_a_prompt_is_what_stands_in_the_file(tokenizer: CodeTokenizer, tmp_path: Path) -> None:
@@ -76,8 +79,8 @@ def test_what_both_models_write_is_run(small_world: world.World, noise: Exported
     """By an instruct model, in every form; verdicts are those that the completions have by themselves."""
     model = tmp_path / "model"
     shutil.copytree(SMALL_MODEL, model)
-    (model / "chat_template.jinja").write_text("{{ bos_token }}[INST] {{ messages[0].content }} [/INST]")
-    assert knows_instructions(model) and not knows_instructions(SMALL_MODEL)
+    (model / "chat_template.jinja").write_text(models.LLAMA2)
+    assert find_template(model) == LLAMA2 and find_template(SMALL_MODEL) is None
     small = write(tmp_path / "small.jsonl", row(0), row(1, test="def check(f): pass\n"))
     files = [str(small), str(write(tmp_path / "gaps.jsonl", INFILLING))]
     place = replace(small_world, model=locate(ModelConfig(name=str(model))), retention=None)
@@ -97,7 +100,7 @@ def test_what_both_models_write_is_run(small_world: world.World, noise: Exported
 
 def test_prompts_beyond_the_context_are_refused(tokenizer: CodeTokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"T/0 take up to .* the model's context has 40") as caught:
-        ask([suite_of(tmp_path, row())], tokenizer, CONFIG, context=40, instruct=False)
+        ask([suite_of(tmp_path, row())], tokenizer, CONFIG, context=40, template=None)
     assert caught.value.field == "generation.functional_tokens"
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import InputError
+from tasks.families.marks import FimTokens
 from tasks.generation import GenerationConfig
 from tasks.generation.suites import HeldOutFile, block_items, fim_items, line_items, read_files, spread
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
+from tasks.models.vocabulary import CodeTokenizer, decode, encode, load_tokenizer
 from tests.conftest import BASE_MODEL
 from tests.tasks.generation.world import NAMES, build, source
 from tests.tasks.tokenization import toys

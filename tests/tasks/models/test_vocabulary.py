@@ -11,16 +11,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from artifacts.errors import InputError
-from tasks.models.vocabulary import (
-    CodeTokenizer,
-    FimTokens,
-    Unrepresentable,
-    decode,
-    encode,
-    encode_batch,
-    fim_prompt,
-    load_tokenizer,
-)
+from tasks.families.marks import FimTokens
+from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode, encode, encode_batch, load_tokenizer
 from tests.conftest import BASE_MODEL
 from tests.tasks.tokenization import toys
 
@@ -128,8 +120,8 @@ def test_code_llama_ids_and_prompt(tmp_path: Path) -> None:
     assert (fim.prefix, fim.suffix, fim.middle, fim.end) == (32007, 32008, 32009, 32010)
     assert (tokenizer.bos, tokenizer.eos, tokenizer.vocabulary_size) == (1, 2, 32016)
     prefix, suffix = encode(tokenizer, "def "), encode(tokenizer, "():", continues=True)
-    assert fim_prompt(fim, 1, prefix, suffix) == [1, 32007, *prefix, 32008, *suffix, 32009]
-    assert fim_prompt(fim, None, [5], []) == [32007, 5, 32008, 32009]
+    assert fim.prompt(1, prefix, suffix) == [1, 32007, *prefix, 32008, *suffix, 32009]
+    assert fim.prompt(None, [5], []) == [32007, 5, 32008, 32009]
 
 
 @pytest.mark.parametrize(

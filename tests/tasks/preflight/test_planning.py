@@ -32,7 +32,7 @@ def test_auto_is_fused_on_a_gpu_and_transformers_on_a_cpu(seven: ModelShape, tin
     [
         ({"hidden_act": "gelu"}, "gelu"),
         ({"attention_bias": True}, "biases"),
-        ({"model_type": "mistral", "sliding_window": 4096}, "sliding window"),
+        ({"model_type": "mistral", "sliding_window": 128}, "sliding window"),
         ({"head_dim": 96}, "96 wide"),
     ],
 )

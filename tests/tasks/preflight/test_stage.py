@@ -59,14 +59,6 @@ def test_everything_is_shown(tmp_path: Path) -> None:
     assert isinstance(checks, Table) and len(checks.rows) == len(report.checks)
 
 
-def test_instructions_to_a_model_without_their_template_are_a_warning(tmp_path: Path) -> None:
-    found = {check.name: check.verdict for check in _run(tmp_path, TINY, format="instruct").checks}
-    assert found["chat template"] == "warning"
-    (tmp_path / "model" / "chat_template.jinja").write_text("{% for m in messages %}[INST] {{ m }} [/INST]{% endfor %}")
-    assert "chat template" not in {check.name for check in _run(tmp_path, TINY, format="instruct").checks}
-    assert "chat template" not in {check.name for check in _run(tmp_path, TINY).checks}
-
-
 @pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_said_first(
     tracker: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode, decode_bytes, encode, load_tokenizer
+from tasks.families.chat import ChatTemplate
+from tasks.families.marks import FimTokens
+from tasks.models.vocabulary import CodeTokenizer, decode, decode_bytes, encode, load_tokenizer
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, decode_chunks, instruct_chunks
 from tasks.tokenization.infilling import Infilling
 from tests.tasks.models.test_vocabulary import NASTY
@@ -20,6 +22,9 @@ TEXT = "".join(toys.CORPUS) * 4
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CodeTokenizer:
     folder = tmp_path_factory.mktemp("toy")
     return load_tokenizer(toys.code_llama(folder) if request.param == "code_llama" else toys.byte_level(folder))
+
+
+LLAMA2 = ChatTemplate("<s>[INST] ", " [/INST]", " </s>")
 
 
 def document(tokenizer: CodeTokenizer, text: str, path: str = "src/a.py") -> TokenizedFile:
@@ -50,7 +55,7 @@ def test_answers_give_the_file_back(tokenizer: CodeTokenizer, max_length: int) -
     framing = Framing.of(tokenizer, max_length, add_eos=True)
     for text in nasty_texts(60):
         made = document(tokenizer, text, path="a/" * 100 + "b.py" if len(text) % 2 else "src/a.py")
-        chunks = list(instruct_chunks(tokenizer, made, framing))
+        chunks = list(instruct_chunks(tokenizer, made, framing, LLAMA2))
         assert decode_chunks(tokenizer, rows(chunks)) == text.encode()
         assert all(len(chunk.ids) <= max_length and sum(chunk.mask or ()) > 0 for chunk in chunks)
 
@@ -101,8 +106,10 @@ def test_chunks_end_between_characters(tokenizer: CodeTokenizer) -> None:
 
 
 def test_instruction_names_the_file_and_shows_what_came_before(tokenizer: CodeTokenizer) -> None:
-    chunks = list(instruct_chunks(tokenizer, document(tokenizer, TEXT), Framing.of(tokenizer, 240, add_eos=True)))
-    texts = [decode(tokenizer, chunk.ids) for chunk in chunks]
+    chunks = list(
+        instruct_chunks(tokenizer, document(tokenizer, TEXT), Framing.of(tokenizer, 240, add_eos=True), LLAMA2)
+    )
+    texts = [decode(tokenizer, chunk.ids).removeprefix("<s>") for chunk in chunks]  # to some a plain text
     assert texts[0].startswith("[INST] Write the file src/a.py (Python). [/INST]")
     assert texts[1].startswith("[INST] Continue the file src/a.py (Python):\n") and "[/INST]" in texts[1]
     mask = chunks[1].mask or []

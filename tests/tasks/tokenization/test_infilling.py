@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from tasks.models.vocabulary import CodeTokenizer, FimTokens, decode, encode, load_tokenizer
+from tasks.families.marks import FimTokens
+from tasks.models.vocabulary import CodeTokenizer, decode, encode, load_tokenizer
 from tasks.tokenization.chunks import Framing, TokenizedFile
 from tasks.tokenization.infilling import Infilling, draw_span
 from tests.tasks.tokenization import toys

@@ -18,6 +18,7 @@ from tasks.models.vocabulary import load_tokenizer
 from tasks.tokenization import STAGE, TokenizationConfig, check_tokenization, run_tokenization, stage
 from tasks.tokenization.chunks import decode_chunks
 from tasks.tokenization.view import sections
+from tests.tasks.families.models import LLAMA2
 from tests.tasks.tokenization import toys
 from tests.tasks.tokenization.samples import reference, write_sample
 
@@ -26,7 +27,9 @@ TEXTS = [text * (1 + number % 7) + f"# {number} ▁ 日本\r\n" for number, text
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelReference:
-    return reference(toys.code_llama(tmp_path_factory.mktemp("toy")))
+    folder = toys.code_llama(tmp_path_factory.mktemp("toy"))
+    (folder / "chat_template.jinja").write_text(LLAMA2)
+    return reference(folder)
 
 
 def by_file(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -137,7 +140,12 @@ def test_sections_show_sizes_and_lengths(tmp_path: Path, model: ModelReference) 
 
 @pytest.mark.parametrize(
     ("form", "length", "field"),
-    [("causal", 2049, "max_length"), ("instruct", 32, "max_length"), ("fim", 256, "format")],
+    [
+        ("causal", 2049, "max_length"),
+        ("instruct", 32, "max_length"),
+        ("instruct", 256, "format"),
+        ("fim", 256, "format"),
+    ],
 )
 def test_what_does_not_fit_the_model(tmp_path: Path, form: Any, length: int, field: str) -> None:
     without_fim = reference(toys.code_llama(tmp_path / "model", fim=False))

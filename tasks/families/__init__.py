@@ -1,0 +1,10 @@
+"""Families: what a model family is. One table (`table`); to add a family is to add an entry, and a test of it.
+
+table   the entries: names of architectures, layers, fill-in-the-middle marks
+marks   an entry's marks as ids of a vocabulary, and prompts with them
+chat    the model's own chat template, cut at the question and at the answer
+"""
+
+from tasks.families.table import EMBEDDINGS, FAMILIES, HEAD, LLAMA_LAYERS, Family, Marks, check_family
+
+__all__ = ["EMBEDDINGS", "FAMILIES", "HEAD", "LLAMA_LAYERS", "Family", "Marks", "check_family"]
