@@ -89,6 +89,10 @@ class OpenSource(Protocol):
         """All that the source has; the order depends on nothing but contents and seed."""
 
 
+UNKNOWN_LANGUAGE = "no known language"
+"""Why a row is dropped of which nothing tells the language."""
+
+
 @dataclass
 class Tally:
     """How many rows were read and dropped, by step and reason."""

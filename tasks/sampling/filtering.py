@@ -8,7 +8,7 @@ import string
 from collections.abc import Callable
 
 from artifacts.lines import lines_of, without_end
-from tasks.sampling.candidates import Row, SourceBatch, SourceFile, Tally
+from tasks.sampling.candidates import UNKNOWN_LANGUAGE, Row, SourceBatch, SourceFile, Tally
 from tasks.sampling.config import QualityFilters, SamplingConfig
 from tasks.sampling.licence_ids import is_allowed
 
@@ -84,7 +84,7 @@ class Filter:
         if row is None:
             return "source", "not readable as a row"
         if row.language not in self._languages:
-            return "language", row.language or "no known language"
+            return "language", row.language or UNKNOWN_LANGUAGE
         if self._licenses is not None and not is_allowed(row.license, self._licenses):
             return "license", row.license
         if self._quality.max_bytes is not None and row.size is not None and row.size > self._quality.max_bytes:

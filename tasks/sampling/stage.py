@@ -16,7 +16,7 @@ from artifacts.schema import DatasetSample, RetentionSample
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.sampling import division
-from tasks.sampling.candidates import OpenSource, Tally
+from tasks.sampling.candidates import UNKNOWN_LANGUAGE, OpenSource, Tally
 from tasks.sampling.config import GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.division import Division
 from tasks.sampling.filtering import Filter
@@ -114,6 +114,16 @@ def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Pr
     return tally
 
 
+def _remedy(config: SamplingConfig, tally: Tally) -> str:
+    """What to do where nothing is left."""
+    (drops_most, _), *_ = tally.dropped["language"].most_common(1) or [("", 0)]
+    if drops_most != UNKNOWN_LANGUAGE:
+        return "widen what drops the most (`languages`, `licenses`, `quality`), or choose another source"
+    if isinstance(config.source, LocalSource):
+        return "name source code; a table of it (.jsonl, .parquet) is read with sampling.source.kind: table"
+    return "set sampling.source.language, or sampling.source.columns.language or .path to the column that tells it"
+
+
 def _check(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally) -> None:
     repositories = pool.repositories()
     if not tally.rows:
@@ -126,7 +136,7 @@ def _check(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally)
         raise InputError(
             f"nothing of the source is left: {tally.in_words()}",
             field="sampling",
-            remedy="widen what drops the most (`languages`, `licenses`, `quality`), or choose another source",
+            remedy=_remedy(config, tally),
         )
     if division.different_repositories(pool) == 1:
         remedy = "add a second source path"

@@ -100,3 +100,12 @@ def test_rows_of_one_repository_stay_together_whatever_names_it(
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = sample(source={"kind": "table", "paths": [str(tmp_path / "t.jsonl")], "columns": COLUMNS})
     assert result.train.repositories == result.held_out.repositories == 1
+
+
+@pytest.mark.parametrize(("kind", "named"), [("table", "sampling.source.language"), ("local", "sampling.source.kind")])
+def test_rows_whose_language_nothing_tells_are_told_how(kind: str, named: str, sample: Sample, tmp_path: Path) -> None:
+    """And a table among one's own files that it is a table."""
+    path = write_jsonl(tmp_path / "t.jsonl", programs(10))
+    with pytest.raises(InputError) as refused:
+        sample(source={"kind": kind, "paths": [str(path)]})
+    assert refused.value.remedy and named in refused.value.remedy
