@@ -106,7 +106,7 @@ class PipelineConfig(Config):
             backend=training.backend,
             max_steps=training.max_steps,
             sample_files=self.sampling.files,
-            exports_merged=self.exporting.merged,
+            exports=self.exporting.forms,
         )
 
 

@@ -42,7 +42,7 @@ from artifacts.schema.generation import (
     Overlap,
     Protection,
 )
-from artifacts.schema.model import Checkpoint, Comparison, ExportedModel, QuantizedBase, WeightGroup
+from artifacts.schema.model import Checkpoint, Comparison, ExportedForm, ExportedModel, QuantizedBase, WeightGroup
 from artifacts.schema.plan import Check, Plan, Prediction, PreflightReport
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "Domain",
     "EvaluationReport",
     "Executions",
+    "ExportedForm",
     "ExportedModel",
     "FunctionalResult",
     "FunctionalSuite",

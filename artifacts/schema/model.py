@@ -103,22 +103,31 @@ class Comparison(Record):
     """Token positions compared."""
 
 
+class ExportedForm(Record):
+    """One form of the trained model."""
+
+    name: str
+    """Of the form, and of its folder."""
+    bytes: int
+    comparison: Comparison
+
+
 class ExportedModel(Handle):
-    """`adapter/`: the LoRA adapter for `peft`; `merged/`: the whole model in fp16 for `transformers`, absent when not
-    asked for, with tokenizer and generation configuration; both with model card. `lineage.json`: where it comes from
-    (`artifacts.lineage`)."""
+    """A folder for each form, with a model card: `adapter/`, the LoRA adapter for `peft`, and what else was asked for
+    (`merged/`: the whole model in fp16 for `transformers`). `lineage.json`: where it comes from, see
+    `artifacts.lineage`."""
 
     measurements: ClassVar[tuple[str, ...]] = ("lineage.json",)
 
-    adapter_comparison: Comparison
-    merged_comparison: Comparison | None
-    adapter_bytes: int
-    merged_bytes: int
+    forms: tuple[ExportedForm, ...]
+    """The adapter first."""
+
+    def form(self, name: str) -> ExportedForm | None:
+        """The form of this name, if it was written."""
+        return next((form for form in self.forms if form.name == name), None)
 
     @property
     def summary(self) -> str:
-        sizes = f"adapter {self.adapter_bytes / 1e6:.1f} MB"
-        if self.merged_bytes:
-            sizes += f", merged model {self.merged_bytes / 1e6:,.1f} MB"
-        compared = [self.adapter_comparison, *([self.merged_comparison] if self.merged_comparison else [])]
-        return f"{sizes}; reloaded, logits within {max(one.largest_difference for one in compared):.1e}"
+        sizes = ", ".join(f"{form.name} {form.bytes / 1e6:,.1f} MB" for form in self.forms)
+        furthest = max(form.comparison.largest_difference for form in self.forms)
+        return f"{sizes}; reloaded, logits within {furthest:.1e}"

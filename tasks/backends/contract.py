@@ -67,8 +67,8 @@ class JobShape(Record):
     """Optimizer steps."""
     sample_files: int = 2000
     """Source files that sampling will write to the store."""
-    exports_merged: bool = True
-    """Whether the merged fp16 model will be written."""
+    exports: tuple[str, ...] = ("merged",)
+    """The forms that will be written beside the adapter."""
 
     @property
     def fingerprint(self) -> str:

@@ -1,18 +1,15 @@
-"""The trained LoRA adapter: what it holds, what it adds to which weight, and its export for `peft`."""
+"""The trained LoRA adapter: what it holds, and what it adds to which weight."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StageError
-from tasks.models.base_model import ModelReference
-from tasks.models.files import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +18,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?")
 _UNMERGEABLE = ("use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save", "trainable_token_indices")
-_SETS = ("target_modules", "exclude_modules", "modules_to_save")
-_REMEDY = "train again with `codetune run … --refresh training`, or export the adapter only: exporting.merged=false"
+SETS = ("target_modules", "exclude_modules", "modules_to_save")
+_REMEDY = "train again with `codetune run … --refresh training`, or export the adapter only: exporting.forms=[]"
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Adapter:
             found.append("bias")
         if found:
             problem = f"an adapter with {', '.join(found)} cannot be merged into the base model"
-            raise StageError(problem, field="exporting.merged", remedy="set exporting.merged=false")
+            raise StageError(problem, field="exporting.forms", remedy="set exporting.forms=[]")
 
     def shape(self, module: str) -> tuple[int, ...]:
         """The shape of the weight that the adapter adds to."""
@@ -100,20 +97,3 @@ class Adapter:
         patterns = self.settings.get("alpha_pattern") or {}
         alpha = patterns.get(get_pattern_key(list(patterns), module), self.settings["lora_alpha"])
         return float(alpha) / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
-
-
-def write_adapter(adapter: Adapter, model: ModelReference, base: Path, folder: Path) -> None:
-    """Write the adapter so that `peft` finds its base by itself, with equal bytes for equal adapters.
-
-    No tokenizer goes with it: it is the base model's, unchanged, and `AutoPeftModelForCausalLM` would enlarge the
-    embeddings where it finds one, because transformers 5 adds `<FILL_ME>` to Code Llama's 32,016 tokens.
-    """
-    folder.mkdir(parents=True)
-    shutil.copyfile(adapter.folder / WEIGHTS, folder / WEIGHTS)
-    settings = {**adapter.settings, "inference_mode": True}
-    for name in _SETS:  # sets in PEFT, saved in the order of their hashes
-        if isinstance(settings.get(name), list):
-            settings[name] = sorted(settings[name])
-    on_hub = model.revision is not None
-    settings.update(base_model_name_or_path=model.name if on_hub else str(base.resolve()), revision=model.revision)
-    write_json(folder / CONFIG, settings)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from artifacts.escaping import code, fenced, quoted, visible
-from artifacts.schema import Checkpoint, DatasetSample, Plan, Quantization, Record, TokenizedDataset
-from tasks.exporting.adapter import Adapter
-from tasks.models.base_model import ModelReference
+from artifacts.escaping import fenced, quoted, visible
+from artifacts.schema import DatasetSample, TokenizedDataset
+from tasks.exporting.contract import Export, Ingredients
 
-Form = Literal["adapter", "merged"]
 EVALUATION = "## Evaluation"
 """The last part. A run's report has the card with another one, since the export is there before it is judged."""
 
@@ -24,31 +21,15 @@ _FORMATS = {
 }
 
 
-class Ingredients(Record):
-    """What the card tells of."""
-
-    model: ModelReference
-    base: Path
-    """The base model's folder."""
-    sample: DatasetSample
-    tokens: TokenizedDataset
-    checkpoint: Checkpoint
-    plan: Plan
-    quantization: Quantization
-    adapter: Adapter
-    """As it was trained."""
-
-
-def write_card(made: Ingredients, form: Form, folder: Path) -> None:
+def write_card(made: Ingredients, form: Export, folder: Path) -> None:
     """Write `README.md`, with equal bytes for equal ingredients: no times, no speeds."""
     title = quoted(_short(made.model.name))
-    heading = f"# {title}, adapted" + (" (LoRA adapter)" if form == "adapter" else "")
     parts = [
         _front_matter(made, form),
-        heading,
-        _introduction(made, form),
+        f"# {title}{form.heading}",
+        form.introduction(made),
         "## How to load it",
-        fenced(loading_lines(_base_name(made), made.model.revision, form), "python"),
+        fenced(form.loading_lines(made.base_name, made.model.revision, "."), "python"),
         "## Data",
         _data(made.sample, made.tokens),
         "## Training",
@@ -59,35 +40,11 @@ def write_card(made: Ingredients, form: Form, folder: Path) -> None:
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def loading_lines(base: str, revision: str | None, form: Form, folder: str = ".") -> str:
-    """Python that loads an export from its folder."""
-    if form == "merged":
-        return (
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'model = AutoModelForCausalLM.from_pretrained({_literal(folder)}, dtype="auto", device_map="auto")\n'
-            f"tokenizer = AutoTokenizer.from_pretrained({_literal(folder)})"
-        )
-    at = f", revision={_literal(revision)}" if revision else ""
-    base, folder = _literal(base), _literal(folder)
-    return (
-        "from peft import PeftModel\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained({base}{at}, dtype="auto", device_map="auto")\n'
-        f"model = PeftModel.from_pretrained(base, {folder})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({base}{at})"
-    )
-
-
-def _literal(text: str) -> str:
-    """A string as Python reads it, in double quotes, whatever is in it."""
-    return visible(json.dumps(text, ensure_ascii=False))
-
-
-def _front_matter(made: Ingredients, form: Form) -> str:
+def _front_matter(made: Ingredients, form: Export) -> str:
     """Metadata as the hub reads it: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
     import yaml
 
-    told: dict[str, Any] = {"library_name": "peft" if form == "adapter" else "transformers"}
+    told: dict[str, Any] = {"library_name": form.library}
     told["pipeline_tag"] = "text-generation"
     if made.model.revision:
         told["base_model"] = visible(made.model.name)
@@ -123,16 +80,6 @@ def _license(base: Path) -> dict[str, str]:
         for name, form in _LICENSE_FIELDS.items()
         if isinstance(told.get(name), str) and form.fullmatch(told[name])
     }
-
-
-def _introduction(made: Ingredients, form: Form) -> str:
-    revision = f" at revision {code(made.model.revision)}" if made.model.revision else ""
-    what = "A LoRA adapter for" if form == "adapter" else "The fp16 weights, adapter merged in, of"
-    checked = "the trained model on the same base" if form == "adapter" else "the unquantized base with the adapter"
-    return (
-        f"{what} {code(made.model.name)}{revision}, adapted to {quoted(made.sample.source)}. "
-        f"Loaded again and compared with {checked} on held-out text before it was published."
-    )
 
 
 def _data(sample: DatasetSample, tokens: TokenizedDataset) -> str:
@@ -189,10 +136,6 @@ def _table(rows: list[tuple[str, str]]) -> str:
 def _counts(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {count:,}" for name, count in ordered)
-
-
-def _base_name(made: Ingredients) -> str:
-    return made.model.name if made.model.revision else str(made.base.resolve())
 
 
 def _short(name: str) -> str:

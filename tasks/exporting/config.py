@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from artifacts.configuration import Config, Real, Tokens
 from artifacts.schema import Quantization
 
 
+def _known(name: str) -> str:
+    from tasks.exporting.forms import NAMES
+
+    if name not in NAMES[1:]:
+        raise ValueError(f"there is no form of that name beside the adapter; there are: {', '.join(NAMES[1:])}")
+    return name
+
+
+FormName = Annotated[str, AfterValidator(_known)]
+
+
 class ExportingConfig(Config):
     """In which forms the trained model is handed over, and how closely they must agree with it."""
 
-    merged: bool = True
-    """Whether to write the whole model in fp16, adapter merged in, beside the adapter."""
+    forms: tuple[FormName, ...] = ("merged",)
+    """What is written beside the adapter: `merged`, the whole model in fp16. `[]`: the adapter alone."""
     quantization: Quantization = "int8"
     """What the base weights were quantized to in training: the adapter is compared on the same."""
     max_shard_gb: Real = Field(2.0, ge=1e-6, le=1e6)

@@ -101,8 +101,8 @@ def merged_tensor(entry: MergedTensor, adapter: Adapter) -> torch.Tensor:
     if half.numel() and not torch.stack(torch.aminmax(half)).isfinite().all():
         raise StageError(
             f"{entry.name} of the merged model holds values that are not finite in fp16",
-            field="exporting.merged",
-            remedy="look at the loss curve (a lower training.learning_rate may help), or set exporting.merged=false",
+            field="exporting.forms",
+            remedy="look at the loss curve (a lower training.learning_rate may help), or set exporting.forms=[]",
         )
     return half
 
@@ -152,7 +152,7 @@ def _check_kinds(adapter: Adapter, entries: list[MergedTensor], base: Path) -> N
     if tied and any(adapter.modules.values()):
         problem = "the adapted embeddings are tied to the output layer, which merging would change too"
     if problem:
-        raise StageError(problem, field="exporting.merged", remedy="set exporting.merged=false")
+        raise StageError(problem, field="exporting.forms", remedy="set exporting.forms=[]")
 
 
 def _split(entries: list[MergedTensor], max_shard: int) -> list[list[MergedTensor]]:

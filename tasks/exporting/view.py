@@ -6,43 +6,33 @@ import json
 
 from artifacts.escaping import code, quoted
 from artifacts.presentation import Code, Section, Table, Text
-from artifacts.schema import Comparison, ExportedModel
+from artifacts.schema import ExportedForm, ExportedModel
 from tasks.exporting.adapter import CONFIG
-from tasks.exporting.card import Form, loading_lines
+from tasks.exporting.forms import get
 
 
 def sections(handle: ExportedModel) -> list[Section]:
-    """Where the exports are, how large, how exact, and the lines that load them."""
-    rows = [_row("LoRA adapter", handle, "adapter", handle.adapter_bytes, handle.adapter_comparison)]
-    if handle.merged_comparison:
-        rows.append(_row("merged, fp16", handle, "merged", handle.merged_bytes, handle.merged_comparison))
+    """Where the exports are, how large, how exact, and the lines that load the last of them."""
     columns = ("export", "folder in it", "size", "largest difference of a logit", "allowed", "positions")
-    caption = "; ".join(_against(handle))
-    place = Text(f"In {code(handle.path)}")
-    blocks = (
-        place,
-        Table(columns, tuple(rows), quoted(caption[:1].upper() + caption[1:] + ".")),
-        Code(_lines(handle), "python"),
-    )
-    return [Section("model", "Exported model", blocks)]
+    caption = "; ".join(form.comparison.against for form in handle.forms)
+    table = Table(columns, tuple(map(_row, handle.forms)), quoted(caption[:1].upper() + caption[1:] + "."))
+    return [
+        Section("model", "Exported model", (Text(f"In {code(handle.path)}"), table, Code(_lines(handle), "python")))
+    ]
 
 
-def _row(title: str, handle: ExportedModel, form: Form, size: int, comparison: Comparison) -> tuple[str, ...]:
-    difference, bound = f"{comparison.largest_difference:.2g}", f"{comparison.bound:.2g}"
-    return title, f"`{form}`", _bytes(size), difference, bound, f"{comparison.positions:,}"
-
-
-def _against(handle: ExportedModel) -> list[str]:
-    found = (handle.adapter_comparison, handle.merged_comparison)
-    return [comparison.against for comparison in found if comparison]
+def _row(form: ExportedForm) -> tuple[str, ...]:
+    found = form.comparison
+    difference, bound = f"{found.largest_difference:.2g}", f"{found.bound:.2g}"
+    return get(form.name).title, f"`{form.name}`", _bytes(form.bytes), difference, bound, f"{found.positions:,}"
 
 
 def _lines(handle: ExportedModel) -> str:
-    form: Form = "merged" if handle.merged_comparison else "adapter"
+    form = get(handle.forms[-1].name)
     settings = json.loads((handle.path / "adapter" / CONFIG).read_text(encoding="utf-8"))
     base, revision = settings["base_model_name_or_path"], settings.get("revision")
-    lines = loading_lines(base, revision, form, "FOLDER").replace('"FOLDER"', "folder")
-    return f"folder = {json.dumps(str(handle.path / form), ensure_ascii=False)}\n\n{lines}"
+    lines = form.loading_lines(base, revision, "FOLDER").replace('"FOLDER"', "folder")
+    return f"folder = {json.dumps(str(handle.path / form.name), ensure_ascii=False)}\n\n{lines}"
 
 
 def _bytes(size: int) -> str:

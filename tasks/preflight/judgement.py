@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from artifacts.errors import PreflightRefused
 from artifacts.schema import Check, Plan, Prediction
 from tasks.backends.contract import QUANTIZED_BYTES, JobShape, Layout
+from tasks.exporting import forms
 from tasks.machines.records import GIB, Gpu, MachineProbe
 from tasks.models.shape import ModelShape
 from tasks.preflight.config import PreflightConfig
@@ -104,10 +105,10 @@ def _writes(question: PlanningInput, *, download: bool) -> dict[str, float]:
     """GiB that the run adds, by purpose of the disk."""
     job, shape = question.job, question.shape
     lora = shape.lora_parameters(job.lora_rank, job.lora_target_modules)
-    merged = 2 * shape.parameters if job.exports_merged else 0
+    exported = sum(forms.get(name).stored_bytes(shape) for name in job.exports)
     # a checkpoint holds adapter and optimizer (three fp32 numbers); the adapter is kept and exported besides
     adapters = lora * (12 * CHECKPOINTS_KEPT + 8)
-    store = merged + adapters + _quantized_bytes(job, shape) + job.sample_files * FILE_BYTES
+    store = exported + adapters + _quantized_bytes(job, shape) + job.sample_files * FILE_BYTES
     hub = shape.weight_bytes * shape.parameters if download else 0
     return {"store": store / GIB, "hub cache": hub / GIB}
 
@@ -276,12 +277,12 @@ def _heat(gpu: Gpu) -> Iterator[Check]:
 
 def _host_memory(job: JobShape, shape: ModelShape, probe: MachineProbe) -> Check:
     """Weights are read, and the merged model written, one file at a time."""
-    need = 1.5 + min(SHARD_GIB, 2 * shape.parameters / GIB) * (2 if job.exports_merged else 1)
+    need = 1.5 + min(SHARD_GIB, 2 * shape.parameters / GIB) * (2 if job.exports else 1)
     finding = f"{probe.available_gib:.1f} GiB are free, loading and merging take {need:.1f} GiB"
     if probe.available_gib >= need:
         return Check(name="host memory", verdict="ok", finding=finding)
     remedy = "end what else is running, or use a machine with more memory"
-    remedy += ", or set exporting.merged=false" if job.exports_merged else ""
+    remedy += ", or set exporting.forms=[]" if job.exports else ""
     return Check(name="host memory", verdict="refused", finding=f"host memory: only {finding}", remedy=remedy)
 
 

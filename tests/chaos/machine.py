@@ -49,7 +49,7 @@ RECIPE: dict[str, Any] = {
     "sampling": {"files": 12, "held_out": 0.3},
     "tokenization": {"max_length": 64},
     "training": {"max_steps": STEPS, "warmup_steps": 1, "save_steps": SAVE_STEPS, "cpu_threads": 1},
-    "exporting": {"merged": False},
+    "exporting": {"forms": []},
     "retention": None,
     "generation": {
         "max_chunks": 4,

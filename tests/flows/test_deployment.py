@@ -58,7 +58,7 @@ SMALL_DEMO: dict[str, Any] = {
     "sampling": {"files": 24},
     "tokenization": {"max_length": 64},
     "training": {"max_steps": 2, "warmup_steps": 0, "quantization": "none"},
-    "exporting": {"merged": False},
+    "exporting": {"forms": []},
     "retention": None,
     "generation": {
         "max_chunks": 4,

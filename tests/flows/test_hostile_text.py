@@ -38,7 +38,9 @@ from flows.finetune import _overview
 from flows.output import Console
 from flows.terminal import Terminal
 from tasks import evaluation, execution, exporting, gate, generation, preflight, quantization, sampling
-from tasks.exporting.card import Ingredients, loading_lines, write_card
+from tasks.exporting.card import write_card
+from tasks.exporting.contract import Ingredients
+from tasks.exporting.forms import FORMS
 from tasks.gate import promotion
 from tasks.generation.completing import Answers, CompletionRequest
 from tasks.reporting import ReportingConfig
@@ -122,7 +124,8 @@ def export_in(folder: Path, text: str) -> schema.ExportedModel:
     settings = {"base_model_name_or_path": text, "revision": text}
     (folder / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
     made: schema.ExportedModel = filled(schema.ExportedModel, text)
-    return made.model_copy(update={"path": folder})
+    forms = tuple(form.model_copy(update={"name": "adapter"}) for form in made.forms)
+    return made.model_copy(update={"path": folder, "forms": forms})
 
 
 HANDLES: dict[str, Stage[Any]] = {
@@ -359,11 +362,12 @@ def test_model_cards_are_harmless(text: str, tmp_path: Path) -> None:
     checkpoint = made.checkpoint.model_copy(update={"path": tmp_path / "metrics", "fallbacks": ()})
     adapter = types.SimpleNamespace(settings=settings, modules=[f"x.{text}"])
     made = made.model_copy(update={"base": base, "checkpoint": checkpoint, "adapter": adapter})
-    for form in ("adapter", "merged"):
-        write_card(made, form, tmp_path)  # type: ignore[arg-type]
+    for form in FORMS:
+        write_card(made, form, tmp_path)
         front, body = (tmp_path / "README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
         told = yaml.safe_load(front)
         assert told["tags"] == ["code", "lora", "codetune"] and told["base_model"] == visible(text)
         assert not any("<" in told.get(name, "") for name in ("license", "license_name", "license_link"))
         assert_harmless(body)
-    ast.parse(loading_lines(text, text, "adapter", text))
+    for form in FORMS:
+        ast.parse(form.loading_lines(text, text, text))

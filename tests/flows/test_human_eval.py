@@ -15,7 +15,7 @@ SMALL = (
     "sampling.files=60",
     "training.max_steps=4",
     "training.warmup_steps=1",
-    "exporting.merged=false",
+    "exporting.forms=[]",
     "retention=null",
 )
 

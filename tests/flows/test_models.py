@@ -12,7 +12,7 @@ import pytest
 
 from artifacts.errors import StageError
 from artifacts.registry import Registry, now
-from artifacts.schema import Comparison, ExportedModel
+from artifacts.schema import Comparison, ExportedForm, ExportedModel
 from artifacts.store import Store
 from artifacts.verdicts import Candidate, GateDecision, Judgement
 from flows import cli
@@ -28,7 +28,7 @@ def publish(store: Store, key: str, registry: Registry) -> Path:
     workdir = store.workdir("exporting", key)
     (workdir / "adapter").mkdir()
     (workdir / "adapter" / "adapter_model.safetensors").write_bytes(key.encode())
-    handle = ExportedModel(adapter_comparison=EXACT, merged_comparison=None, adapter_bytes=8, merged_bytes=0)
+    handle = ExportedModel(forms=(ExportedForm(name="adapter", bytes=8, comparison=EXACT),))
     exported = store.publish("exporting", key, handle, workdir)
     decision = GateDecision(ruling="promote", reasons=("Good.",), judgements=(JUDGEMENT,))
     candidate = Candidate(

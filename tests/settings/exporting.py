@@ -19,16 +19,17 @@ def pieces(lab: Lab) -> Pieces:
 def look_exported(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     """Which files there are, and what they were compared with."""
     made = STAGE.run(config.exporting, **lab.once(pieces).inputs(), workdir=lab.folder())
+    adapter, merged = made.forms[0], made.form("merged")
     files = {path.relative_to(made.path).as_posix() for path in made.path.rglob("*.safetensors")}
     return {
         "files": files,
         "card": (made.path / "adapter" / "README.md").read_text(),
-        "adapter": made.adapter_comparison.against,
-        "adapter bound": made.adapter_comparison.bound,
-        "adapter positions": made.adapter_comparison.positions,
-        "merged": made.merged_comparison and made.merged_comparison.against,
-        "merged bound": made.merged_comparison and made.merged_comparison.bound,
-        "merged positions": made.merged_comparison and made.merged_comparison.positions,
+        "adapter": adapter.comparison.against,
+        "adapter bound": adapter.comparison.bound,
+        "adapter positions": adapter.comparison.positions,
+        "merged": merged and merged.comparison.against,
+        "merged bound": merged and merged.comparison.bound,
+        "merged positions": merged and merged.comparison.positions,
     }
 
 
@@ -42,7 +43,7 @@ def row(first: Any, second: Any, *apart: str) -> Row:
 ROWS = {
     f"exporting.{name}": made
     for name, made in {
-        "merged": row(True, False, "files", "merged", "merged bound", "merged positions"),
+        "forms": row(["merged"], [], "files", "merged", "merged bound", "merged positions"),
         "quantization": row("none", "int8", "adapter", "card"),
         "max_shard_gb": row(2.0, 0.0003, "files"),
         "positions": row(40, 20, "adapter positions", "merged positions"),

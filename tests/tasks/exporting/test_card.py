@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.exporting.adapter import Adapter, write_adapter
-from tasks.exporting.card import Ingredients, write_card
+from tasks.exporting.adapter import Adapter
+from tasks.exporting.card import write_card
+from tasks.exporting.contract import Ingredients
+from tasks.exporting.forms import get
+from tasks.exporting.forms.adapter import write_adapter
 from tasks.models.base_model import ModelReference
 from tests.conftest import BASE_MODEL
 from tests.tasks.exporting.pieces import CPU, make, tiny_llama
@@ -26,6 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Ingredients:
     return Ingredients(
         model=ModelReference(name=NAME, revision=COMMIT, fingerprint="0", metadata=base),
         base=base,
+        trained_on=base,
         quantization="nf4",
         adapter=Adapter.read(pieces.checkpoint.path / "adapter"),
         sample=pieces.sample,
@@ -36,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Ingredients:
 
 
 def test_card_names_repository_commit_and_licence(made: Ingredients, tmp_path: Path) -> None:
-    write_card(made, "adapter", tmp_path)
+    write_card(made, get("adapter"), tmp_path)
     card = (tmp_path / "README.md").read_text()
     front, body = card.removeprefix("---\n").split("\n---\n", 1)
     assert {f"base_model: {NAME}", "license: llama2", "library_name: peft"} <= set(front.splitlines())
@@ -56,7 +60,7 @@ def test_card_has_the_same_bytes_again(made: Ingredients, tmp_path: Path) -> Non
     slower = made.checkpoint.model_copy(update={"step_seconds": 9.0, "tokens_per_second": 1.0, "resumed_from": 1})
     for name, checkpoint in (("one", made.checkpoint), ("two", slower)):
         (tmp_path / name).mkdir()
-        write_card(made.model_copy(update={"checkpoint": checkpoint}), "merged", tmp_path / name)
+        write_card(made.model_copy(update={"checkpoint": checkpoint}), get("merged"), tmp_path / name)
     assert (tmp_path / "one" / "README.md").read_bytes() == (tmp_path / "two" / "README.md").read_bytes()
 
 
@@ -64,7 +68,7 @@ def test_card_names_no_micro_batch_that_did_not_fit(made: Ingredients, tmp_path:
     smaller = made.checkpoint.model_copy(update={"fallbacks": ("out of memory",)})
     cards = []
     for checkpoint in (made.checkpoint, smaller):
-        write_card(made.model_copy(update={"checkpoint": checkpoint}), "adapter", tmp_path)
+        write_card(made.model_copy(update={"checkpoint": checkpoint}), get("adapter"), tmp_path)
         cards.append((tmp_path / "README.md").read_text())
     assert " at once × " in cards[0] and " at once × " not in cards[1]
     assert f"| Batch | {made.plan.micro_batch * made.plan.accumulation} sequences |" in cards[1]
@@ -72,6 +76,6 @@ def test_card_names_no_micro_batch_that_did_not_fit(made: Ingredients, tmp_path:
 
 def test_card_tells_the_layers_that_were_trained_not_those_that_were_named(made: Ingredients, tmp_path: Path) -> None:
     named = replace(made.adapter, settings={**made.adapter.settings, "target_modules": ["all-linear", "o_proj"]})
-    write_card(made.model_copy(update={"adapter": named}), "adapter", tmp_path)
+    write_card(made.model_copy(update={"adapter": named}), get("adapter"), tmp_path)
     count = len(made.adapter.modules)
     assert f"on q_proj, v_proj ({count} layers)" in (tmp_path / "README.md").read_text()

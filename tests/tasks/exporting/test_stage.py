@@ -17,8 +17,10 @@ from artifacts import digest
 from artifacts.errors import InputError, StageError
 from artifacts.presentation import Code, Table, Text
 from artifacts.schema import ExportedModel
-from tasks.exporting import ExportingConfig, comparing, run_exporting
-from tasks.exporting.comparing import compare_adapter, compare_merged, logits, read_chunks
+from tasks.exporting import ExportingConfig, run_exporting
+from tasks.exporting.comparing import logits, read_chunks
+from tasks.exporting.forms.adapter import compare_adapter
+from tasks.exporting.forms.merged import compare_merged
 from tasks.exporting.view import sections
 from tests.conftest import SMALL_MODEL
 from tests.tasks.exporting.pieces import CPU, Pieces, make, tiny_llama
@@ -36,11 +38,11 @@ def exported(pieces: Pieces, tmp_path_factory: pytest.TempPathFactory) -> Export
 
 
 def test_comparisons_are_recorded(exported: ExportedModel) -> None:
-    assert exported.adapter_comparison.largest_difference <= 1e-4
-    assert "int8" in exported.adapter_comparison.against
-    merged = exported.merged_comparison
-    assert merged and 0 < merged.largest_difference < merged.bound < 1 and merged.positions > 30
-    assert exported.merged_bytes > exported.adapter_bytes > 1000
+    adapter, merged = exported.forms
+    assert adapter.comparison.largest_difference <= 1e-4 and "int8" in adapter.comparison.against
+    found = merged.comparison
+    assert 0 < found.largest_difference < found.bound < 1 and found.positions > 30
+    assert merged.bytes > adapter.bytes > 1000
 
 
 def test_exports_load_with_plain_libraries_and_agree(exported: ExportedModel, pieces: Pieces) -> None:
@@ -101,9 +103,9 @@ def test_without_merged_model_untied_and_unquantized(tmp_path: Path) -> None:
     digests = set()
     for name, merged in (("one", False), ("two", True)):
         (tmp_path / name).mkdir()
-        config = ExportingConfig(quantization="none", merged=merged, max_shard_gb=0.0003)
+        config = ExportingConfig(quantization="none", forms=["merged"] if merged else [], max_shard_gb=0.0003)
         handle = run_exporting(config, **pieces.inputs(), workdir=tmp_path / name)
-        assert (handle.merged_comparison is not None) == (tmp_path / name / "merged").exists() == merged
+        assert (handle.form("merged") is not None) == (tmp_path / name / "merged").exists() == merged
         digests.add(digest.of_files(tmp_path / name / "adapter", ("adapter_config.json", "README.md")))
     assert len(digests) == 1 and len(list((tmp_path / "two" / "merged").glob("*.safetensors"))) > 2
 
@@ -148,7 +150,7 @@ def test_a_difference_that_does_not_come_again_is_an_error_and_told_apart(
         computed.append(logits(model, chunks))
         return computed[-1] + (0.0016 if len(computed) == 1 else 0)
 
-    monkeypatch.setattr(comparing, "logits", disturbed)
+    monkeypatch.setattr("tasks.exporting.forms.adapter.logits", disturbed)
     chunks = read_chunks(pieces.tokens.path / "held_out.parquet", 60)
     trained, adapter = pieces.checkpoint.path / "adapter", exported.path / "adapter"
     with pytest.raises(StageError, match=r"logits differ by up to 0\.0016"):
@@ -161,7 +163,7 @@ def test_an_adapter_lost_in_rounding_is_told(pieces: Pieces, tmp_path: Path, cap
     config = ExportingConfig(quantization="none", positions=20)
     handle = run_exporting(config, **tiny.inputs(), workdir=tmp_path)
     assert "hardly more than rounding to fp16" in caplog.text
-    assert handle.merged_comparison and handle.merged_comparison.positions == 20
+    assert [form.comparison.positions for form in handle.forms] == [20, 20]
 
 
 def altered_checkpoint(pieces: Pieces, folder: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Pieces:
@@ -179,4 +181,4 @@ def test_what_computes_no_numbers_is_noticed(
 ) -> None:
     damaged = altered_checkpoint(pieces, tmp_path, lambda tensor: tensor * factor)
     with pytest.raises(error):
-        run_exporting(ExportingConfig(quantization="none", merged=False), **damaged.inputs(), workdir=tmp_path)
+        run_exporting(ExportingConfig(quantization="none", forms=[]), **damaged.inputs(), workdir=tmp_path)

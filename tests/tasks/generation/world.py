@@ -15,7 +15,16 @@ import pyarrow.parquet as pq
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from artifacts.schema import Comparison, DatasetSample, ExportedModel, Generations, Plan, SplitSize, TokenizedDataset
+from artifacts.schema import (
+    Comparison,
+    DatasetSample,
+    ExportedForm,
+    ExportedModel,
+    Generations,
+    Plan,
+    SplitSize,
+    TokenizedDataset,
+)
 from tasks.generation import GenerationConfig, run_generation
 from tasks.models.base_model import ModelConfig, ModelReference, locate
 from tasks.models.loading import load_base
@@ -175,7 +184,7 @@ def _adapted(base: Path) -> Any:
 
 def _export(adapter: Any, folder: Path) -> ExportedModel:
     adapter.save_pretrained(str(folder / "adapter"))
-    return ExportedModel(adapter_comparison=EXACT, merged_comparison=None, adapter_bytes=0, merged_bytes=0, path=folder)
+    return ExportedModel(forms=(ExportedForm(name="adapter", bytes=0, comparison=EXACT),), path=folder)
 
 
 def other_base(folder: Path) -> None:

@@ -127,12 +127,12 @@ def test_a_gpu_asked_for_but_absent(tiny: ModelShape) -> None:
 def test_full_disks_are_refused_with_the_sizes(seven: ModelShape) -> None:
     full = (Disk(purpose="store", free_gib=8, filesystem=1), Disk(purpose="hub cache", free_gib=900, filesystem=2))
     assert "store has 8.0 GiB free, the run writes 19.3 GiB" in refusal(seven, machine(T4, disks=full)).problem
-    judged(seven, machine(T4, disks=full), JobShape(exports_merged=False))
+    judged(seven, machine(T4, disks=full), JobShape(exports=()))
 
 
 def test_the_quantized_base_is_written_too(seven: ModelShape) -> None:
     kinds = ("none", "nf4", "int8")
-    jobs = [JobShape.model_validate({"quantization": kind, "exports_merged": False}) for kind in kinds]
+    jobs = [JobShape.model_validate({"quantization": kind, "exports": ()}) for kind in kinds]
     none, nf4, int8 = (judged(seven, machine(H200), job).prediction.disk_gib for job in jobs)
     assert nf4 - none == pytest.approx(3.88, abs=0.01) and int8 - none == pytest.approx(6.52, abs=0.01)
 
@@ -144,7 +144,7 @@ def test_a_shared_disk_must_hold_download_and_export_together(seven: ModelShape)
 
 
 def test_host_memory_too_small_to_merge(seven: ModelShape) -> None:
-    assert "exporting.merged=false" in str(refusal(seven, machine(T4, available_gib=7.0)).remedy)
+    assert "exporting.forms=[]" in str(refusal(seven, machine(T4, available_gib=7.0)).remedy)
 
 
 def test_heat_is_a_warning(seven: ModelShape) -> None:
