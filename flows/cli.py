@@ -164,7 +164,7 @@ def guarded(arguments: list[str]) -> int:
     """Run a command line; what a person can mend is said without a traceback. Returns the exit status."""
     try:
         with redacting_secrets():
-            status = app(arguments, exit_on_error=False, result_action="return_value")
+            status = app(arguments, exit_on_error=False, result_action="return_value", error_console=errors)
         return status if isinstance(status, int) else 0
     except CycloptsError:
         return 2  # cyclopts has said what is wrong

@@ -152,3 +152,15 @@ def test_no_command_takes_an_impossible_name(
     assert cli.guarded([name, *rest]) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} <= {"store"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["x{}"], ["models", "--x{}"], ["models", "x{}"], ["up", "--port", "{}"], ["recipes", "--settings={}"]],
+)
+def test_what_cannot_be_a_command_line_acts_on_no_terminal(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.guarded([part.format("\x1b]0;owned\x07\x1b[31m") for part in command]) == 2
+    said = capsys.readouterr()
+    assert "owned" in said.err and not {"\x1b", "\x07"} & {*said.out, *said.err}
