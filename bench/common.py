@@ -60,7 +60,7 @@ def inputs_of(root: Path, model: ModelReference, name: str) -> Inputs:
     folders = {kind: root / f"{kind}-{name}" for kind in ("sample", "tokens", "base")}
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
-    source = sampling.configuration.LocalSource(paths=("stdlib",), repositories="top-level", exclude=("*test*",))
+    source = sampling.config.LocalSource(paths=("stdlib",), repositories="top-level", exclude=("*test*",))
     sample = sampling.run_sampling(
         sampling.SamplingConfig(source=source, files=400), workdir=folders["sample"], progress=SILENT
     )

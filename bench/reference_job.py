@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
         model=model,
         job=job,
     )
-    source = sampling.configuration.LocalSource(paths=("stdlib",), repositories="top-level", exclude=("*test*",))
+    source = sampling.config.LocalSource(paths=("stdlib",), repositories="top-level", exclude=("*test*",))
     sample = stage(sampling.run_sampling, sampling.SamplingConfig(source=source, files=500))
     tokens = stage(tokenization.run_tokenization, tokenize, sample=sample, model=model)
     assert train.quantization != "none"
