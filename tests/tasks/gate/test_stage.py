@@ -16,6 +16,7 @@ from artifacts.schema import EvaluationReport, ExportedModel, Generations, Metri
 from artifacts.store import Store
 from artifacts.verdicts import Event, GateDecision
 from tasks.gate import GateConfig, promotion, results, run_gate
+from tasks.gate.config import ASKED
 from tasks.gate.results import Result
 from tasks.gate.stage import decide, judge
 from tasks.gate.view import sections
@@ -120,6 +121,14 @@ def test_results_of_losses_and_of_answers_say_where_they_are_from(folders: tuple
     assert found == sorted(found, key=lambda one: (one.metric, one.item))
 
 
+@pytest.mark.parametrize("found", [[], [Result("loss", "i", "r", 10, 2, 1)]])
+def test_results_have_the_same_columns_whatever_they_are(found: list[Result], tmp_path: Path) -> None:
+    results.write(found, tmp_path / "results.parquet")
+    schema = pq.read_schema(tmp_path / "results.parquet")
+    assert [str(kind) for kind in schema.types] == ["string"] * 3 + ["double"] * 3
+    assert results.read(tmp_path / "results.parquet") == found
+
+
 @pytest.mark.parametrize(
     ("figures", "ruling", "reasons"),
     [
@@ -148,6 +157,25 @@ def test_where_nothing_is_required_only_what_regressed_holds() -> None:
     config = GateConfig(requires=())
     assert ruled(metric("loss", None, None), config=config) == ("promote", 1)
     assert ruled(metric("retention_loss", 0.06, 0.09), config=config) == ("hold", 1)
+    _, reasons = decide([judge(metric(), config)], config)
+    assert "tuned model" not in reasons[0]  # nothing is claimed of it
+
+
+@pytest.mark.parametrize(
+    ("requires", "said"),
+    [
+        (("learned", "retention"), [ASKED["learned"], ASKED["retention"]]),
+        (("learned", "specific"), ["learned this code"]),
+        (("learned", "specific", "retention"), ["learned this code", ASKED["retention"]]),
+        (("specific",), [ASKED["specific"]]),
+    ],
+)
+def test_a_promotion_claims_what_was_required_and_no_more(requires: Any, said: list[str]) -> None:
+    config = GateConfig(requires=requires)
+    figures = [judge(metric(name), config) for name in ("loss", "specific_loss", "retention_loss")]
+    ruling, reasons = decide(figures, config)
+    claims = {*ASKED.values(), "learned this code"}
+    assert ruling == "promote" and {claim for claim in claims if claim in reasons[0]} == {*said}
 
 
 def test_patterns_say_what_decides() -> None:
@@ -236,6 +264,21 @@ def test_the_challengers_outcomes_are_judged_by_the_bound() -> None:
     assert promotion._versus(old, new, below, CONFIG)[0] == "non-inferior"
 
 
+@pytest.mark.parametrize(("better", "sign"), [("lower", 1), ("higher", -1)])
+def test_what_the_challenger_may_have_lost_is_judged_by_the_bound_on_the_worse_side(better: Any, sign: int) -> None:
+    """One repository of twenty is much worse."""
+    old = {f"i{n:02}": Result("m", f"i{n:02}", f"r{n}", 1.0, 2.0, 1.9) for n in range(20)}
+    new = {name: replace(one, tuned=1.9 + sign * 0.05 * (one.cluster == "r0")) for name, one in old.items()}
+    sides = [[one.tuned for one in side.values()] for side in (old, new)]
+    found = paired_difference(*sides, [one.cluster for one in old.values()], better=better)
+    assert None not in (found.bound, found.low, found.high)
+    lost, end = sign * found.bound, max(sign * found.low, sign * found.high)
+    assert lost > end
+    between, beyond = (metric(better=better, margin=margin) for margin in ((lost + end) / 2, lost + 0.001))
+    assert promotion._versus(old, new, between, CONFIG)[0] == "inconclusive"
+    assert promotion._versus(old, new, beyond, CONFIG)[0] == "non-inferior"
+
+
 def test_the_draws_are_those_of_the_seed() -> None:
     old = {f"i{n}": Result("loss", f"i{n}", f"r{n}", 1.0, 2.0, 1.9) for n in range(30)}
     new = {name: replace(one, tuned=1.9 + n * n / 1e3) for n, (name, one) in enumerate(old.items())}
@@ -263,9 +306,10 @@ def test_only_what_decides_is_compared(tmp_path: Path) -> None:
     """A figure that does not decide comes first, the champion has no items of it, and the next one is much worse."""
     registry = Registry(tmp_path / "registry")
     settle(registry, tmp_path, "a", made(0.0))
-    aside = metric("line_edit_similarity", 0.0, 0.1, margin=None)
-    assert settle(registry, tmp_path, "b", made(0.5), figures=(aside, metric())).kind == "hold"
-    assert settle(registry, tmp_path, "c", made(-0.1), figures=(aside, metric())).kind == "promote"
+    config = GateConfig(decided_by=("loss",))
+    aside = metric("line_edit_similarity", 0.0, 0.1, margin=None), metric("retention_loss", -0.01, 0.01)
+    assert settle(registry, tmp_path, "b", made(0.5), figures=(*aside, metric()), config=config).kind == "hold"
+    assert settle(registry, tmp_path, "c", made(-0.1), figures=(*aside, metric()), config=config).kind == "promote"
 
 
 def test_a_figure_that_the_champion_lacks_cannot_be_compared(tmp_path: Path) -> None:
