@@ -39,6 +39,7 @@ def test_the_tool_is_pinned_with_hashes() -> None:
         ('text = f"{a} and"', 'text = f"XX{a} andXX"', True),
         ('kind = "hold"', 'kind = "HOLD"', False),
         ('text = "a b" + c', 'text = "a b" - c', False),
+        ('write("a.json", indent=1, to="b")', 'write("a.json", indent=2, to="b")', False),
     ],
 )
 def test_words(before: str, after: str, words: bool) -> None:

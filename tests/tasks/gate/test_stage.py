@@ -183,6 +183,25 @@ def test_patterns_say_what_decides() -> None:
     assert [judge(metric(name), config).decides for name in ("mbpp_pass", "loss", "pass_rate")] == [True, False, False]
 
 
+def test_a_finding_has_the_margin_the_bound_and_whether_there_was_anything_to_lose() -> None:
+    found = [
+        judge(figure, CONFIG).finding
+        for figure in (
+            metric(margin=None, bound=0.02),
+            metric(margin=0.05, bound=0.02),
+            metric(margin=0.05, bound=None),
+            metric("mbpp_pass", -0.01, 0.01).model_copy(update={"base": 0.02}),
+        )
+    ]
+    assert [said.partition(", margin ")[2].split(", ") for said in found[:3]] == [
+        ["0"],
+        ["0.05", "bound +0.0200"],
+        ["0.05"],
+    ]
+    assert ["too little to lose" in said for said in found] == [False, False, False, True]
+    assert ["95 % interval [" in said for said in found] == [True] * 4
+
+
 def test_the_table_says_of_each_figure_whether_it_decides() -> None:
     judgements = (judge(metric(), CONFIG), judge(metric("line_exact_match", 0.1, 0.2), CONFIG))
     (section,) = sections(GateDecision(ruling="hold", reasons=("a", "b"), judgements=judgements))

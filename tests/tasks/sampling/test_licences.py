@@ -137,6 +137,31 @@ def test_what_a_folder_says(case: str, tmp_path: Path) -> None:
     assert Licences().of(tmp_path / "src/deep/a.py", tmp_path) == licence
 
 
+GNU = "it under the terms of the GNU {}General Public License as published by the Free Software Foundation"
+
+
+@pytest.mark.parametrize(
+    ("notice", "licence"),
+    [
+        (
+            GNU.format("") + "; either version 2 of the License, or (at your option) any later version.",
+            "GPL-2.0-or-later",
+        ),
+        (GNU.format("") + ", version 3.", "GPL-3.0-only"),
+        (GNU.format("Lesser ") + "; version 2.1 of the License", "LGPL-2.1-only"),
+        (GNU.format("Library ") + "; either version 2 of the License, or any later version", "LGPL-2.0-or-later"),
+        ("GNU Affero General Public License version 3.0 or any later version", "AGPL-3.0-or-later"),
+        ("GNU General Public License version 1", "GPL-1.0-only"),
+        ('Licensed under the Apache License, Version 2.0 (the "License")', "Apache-2.0"),
+        ("subject to the terms of the Mozilla Public License, 2.0", "MPL-2.0"),
+    ],
+)
+def test_a_notice_in_the_words_that_a_licence_asks_for(notice: str, licence: str) -> None:
+    assert recognize(f"You can redistribute\n{notice}") == (licence,)
+    two = f"GNU General Public License version 3\n{notice}"
+    assert recognize(two) == tuple(sorted({"GPL-3.0-only", licence}))
+
+
 @pytest.mark.parametrize(
     ("head", "licence"),
     [
