@@ -184,6 +184,23 @@ def test_added_runs_of_spaces_are_text(tmp_path: Path) -> None:
     assert tokenizer.pieces[501] == b"" and tokenizer.ids["\t\t"] == 501
 
 
+@pytest.mark.parametrize(
+    ("description", "puts"),
+    [
+        ({}, False),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend"}]}}, True),
+        ({"normalizer": {"type": "Replace"}, "pre_tokenizer": None}, False),
+        ({"pre_tokenizer": {"type": "Metaspace"}}, True),
+        ({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"}}, True),
+        ({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "never"}}, False),
+        ({"pre_tokenizer": {"type": "Split"}}, False),
+    ],
+    ids=str,
+)
+def test_a_description_says_whether_a_space_is_put_before_a_text(description: dict[str, Any], puts: bool) -> None:
+    assert vocabulary._puts_space(description) is puts
+
+
 # --- tried out; here in this process
 
 

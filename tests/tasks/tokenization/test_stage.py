@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,17 @@ def test_files_without_tokens_are_counted(
     assert "left out 2 files: empty" in caplog.text
 
 
+def test_files_that_no_tokens_give_back_are_counted(tmp_path: Path) -> None:
+    folder = toys.code_llama(tmp_path / "model")
+    description = json.loads((folder / "tokenizer.json").read_text())
+    description["model"]["byte_fallback"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(description))
+    sample = write_sample(tmp_path / "sample", ["for", "日本", "", "for item"], held_out=["for"])
+    handle = run_tokenization(TokenizationConfig(), sample=sample, model=reference(folder), workdir=tmp_path)
+    assert handle.train.dropped == {"cannot be tokenized exactly": 1, "empty": 1} and handle.train.files == 2
+    assert {*by_file(tmp_path / "train.parquet")} == {"src/file0.py", "src/file3.py"}
+
+
 def test_a_sample_without_any_text(tmp_path: Path, model: ModelReference) -> None:
     sample = write_sample(tmp_path / "sample", [""])
     with pytest.raises(InputError, match="1 files: empty"):
@@ -122,10 +134,10 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path, monkeypatch: pytest
 def test_progress_reaches_the_end(tmp_path: Path, model: ModelReference) -> None:
     ticks: list[Tick] = []
     sample = write_sample(tmp_path / "sample", TEXTS[:20])
-    run_tokenization(
-        TokenizationConfig(), sample=sample, model=model, workdir=tmp_path, progress=Progress(ticks.append)
-    )
-    assert [tick.fraction for tick in ticks if tick.title == "tokenizing train"][-1] == 1.0
+    progress = Progress(ticks.append)
+    made = run_tokenization(TokenizationConfig(), sample=sample, model=model, workdir=tmp_path, progress=progress)
+    last = [tick for tick in ticks if tick.title == "tokenizing train"][-1]
+    assert last.fraction == 1.0 and last.details == {"tokens": made.train.tokens}
 
 
 def test_sections_show_sizes_and_lengths(tmp_path: Path, model: ModelReference) -> None:
@@ -157,5 +169,6 @@ def test_what_does_not_fit_the_model(tmp_path: Path, form: Any, length: int, fie
 
 def test_key_holds_only_what_the_format_uses() -> None:
     assert TokenizationConfig(seed=1).keyed() == TokenizationConfig(seed=2, batch_bytes=5).keyed()
+    assert TokenizationConfig().keyed().keys().isdisjoint({"fim_rate", "spm_rate", "seed"})
     fim = TokenizationConfig(format="fim", seed=1)
     assert fim.keyed() != fim.model_copy(update={"seed": 2}).keyed()
