@@ -186,3 +186,19 @@ def test_the_limit_is_told_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(bytes(2001))
     with pytest.raises(InputError, match="2,000 bytes"):
         read_bytes(tmp_path / "a.yaml", limit=2000)
+
+
+@pytest.mark.parametrize("error", [ValueError(), AssertionError("")])
+def test_an_error_without_words_is_told_by_its_class(error: Exception) -> None:
+    with pytest.raises(InputError) as refused, blamed_on(Path("here.json")):
+        raise error
+    assert type(error).__name__ in str(refused.value)
+
+
+def test_a_fault_of_any_module_of_ours_is_not_blamed_on_a_file() -> None:
+    code = compile("nowhere", "here.py", "eval")
+    for module in ("tasks.sampling.stage", "flows.commands.runs", "artifacts"):
+        with pytest.raises(NameError), blamed_on(Path("here.json")):
+            eval(code, {"__name__": module})
+    with pytest.raises(InputError), blamed_on(Path("here.json")):
+        eval(code, {"__name__": "library.tasks"})

@@ -217,3 +217,29 @@ def test_who_may_not_write_reads_without_making_anything(
     monkeypatch.setattr(os, "access", access)  # root may write anywhere
     assert Store.to_read().place == store.place and not (store.place / ".work").exists()
     assert set(asked) == {(os.W_OK, True)}
+
+
+def test_a_place_holds_what_is_published_and_what_is_worked_at(store: Store) -> None:
+    place = f"reporting/{KEY}"
+    assert store.size(place) == 0
+    publish(store)
+    published = store.size(place)
+    (store.workdir("reporting", KEY) / "part").write_bytes(bytes(1000))
+    assert published > 6 and store.size(place) == published + 1000
+
+
+def test_what_is_discarded_leaves_nothing_once_the_trash_is_emptied(store: Store) -> None:
+    workdir = store.workdir("reporting", KEY)
+    root = workdir.parents[2]
+    (workdir / "large").write_bytes(bytes(10))
+    records = root / ".records" / "old"
+    records.mkdir(parents=True)
+    for _ in range(2):
+        store._throw(workdir)  # the second finds nothing
+    assert [path.name for path in root.rglob("large")] == ["large"]
+    store.empty_trash()
+    assert not [*root.rglob("large")] and not records.parent.exists()
+
+
+def test_a_store_is_made_below_folders_that_are_not_there(tmp_path: Path) -> None:
+    assert publish(Store(tmp_path / "a" / "b" / "store")).path.is_dir()

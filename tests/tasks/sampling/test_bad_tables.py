@@ -27,7 +27,7 @@ def refusal(sample: Sample, path: Path, **columns: str) -> InputError:
         source_fingerprint(SamplingConfig.model_validate({"source": source}))
         sample(source=source)
     message = str(caught.value)
-    assert caught.value.remedy and len(message) < 1000 and "Traceback" not in message
+    assert caught.value.remedy and len(message) < 1000 and "Traceback" not in message and path.name in message
     return caught.value
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sampling.licence_ids import canonical, is_allowed, spdx_list
+from tasks.sampling.licence_ids import canonical, is_allowed, is_spdx, spdx_list
 from tasks.sampling.licence_texts import recognize
 from tasks.sampling.licences import Licences
 
@@ -160,6 +160,18 @@ def test_a_notice_in_the_words_that_a_licence_asks_for(notice: str, licence: str
     assert recognize(f"You can redistribute\n{notice}") == (licence,)
     two = f"GNU General Public License version 3\n{notice}"
     assert recognize(two) == tuple(sorted({"GPL-3.0-only", licence}))
+
+
+def test_a_licence_whose_words_lie_far_apart_is_none() -> None:
+    lines = text_of("MIT").split(", ")
+    prose = " ".join(f"word{n}" for n in range(60))
+    assert recognize(", ".join(lines)) == ("MIT",)
+    assert recognize(f" {prose} ".join(lines)) == ()
+
+
+@pytest.mark.parametrize("name", ["MIT", "LicenseRef-Ours", "DocumentRef-theirs:LicenseRef-Ours", "MIT OR ISC"])
+def test_names_of_the_list_and_references_are_of_spdx(name: str) -> None:
+    assert is_spdx(name) and not is_spdx(f"{name} AND our-own")
 
 
 @pytest.mark.parametrize(

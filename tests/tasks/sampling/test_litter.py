@@ -26,6 +26,8 @@ LITTER: dict[str, tuple[str, ...]] = {
     "tox and nox": (".tox/py311/a.py", ".nox/b.py"),
     "eggs": (".eggs/a.py", "mine.egg-info/a.py", "b.egg/c.py", "d.dist-info/e.py"),
     "setuptools": ("setup.py", "build/lib/mine/a.py", "build/bdist.linux-x86_64/b.py"),
+    "setuptools, nothing installed": ("setup.cfg", "build/bdist.linux-x86_64/b.py"),
+    "setuptools, compiled": ("setup.py", "build/temp.linux-x86_64-3.11/b.py", "build/lib.linux-x86_64-3.11/c.py"),
     "Cargo": ("Cargo.toml", "target/debug/a.py"),
     "Maven": ("pom.xml", "target/classes/a.py"),
     "Gradle": ("build.gradle.kts", "build/generated/a.py"),
