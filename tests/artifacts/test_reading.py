@@ -202,3 +202,5 @@ def test_a_fault_of_any_module_of_ours_is_not_blamed_on_a_file() -> None:
             eval(code, {"__name__": module})
     with pytest.raises(InputError), blamed_on(Path("here.json")):
         eval(code, {"__name__": "library.tasks"})
+    with pytest.raises(InputError), blamed_on(Path("here.json")):
+        eval(code, {})

@@ -217,6 +217,7 @@ def test_who_may_not_write_reads_without_making_anything(
     monkeypatch.setattr(os, "access", access)  # root may write anywhere
     assert Store.to_read().place == store.place and not (store.place / ".work").exists()
     assert set(asked) == {(os.W_OK, True)}
+    assert Store.to_read().ledger.runs() == [] and not (store.place / ".runs" / "gate.lock").exists()
 
 
 def test_a_place_holds_what_is_published_and_what_is_worked_at(store: Store) -> None:
@@ -242,4 +243,5 @@ def test_what_is_discarded_leaves_nothing_once_the_trash_is_emptied(store: Store
 
 
 def test_a_store_is_made_below_folders_that_are_not_there(tmp_path: Path) -> None:
-    assert publish(Store(tmp_path / "a" / "b" / "store")).path.is_dir()
+    root = tmp_path / "a" / "b" / "store"
+    assert publish(Store(root)).path.is_dir() and root.stat().st_mode & 0o027 == 0
