@@ -14,7 +14,7 @@ import pytest
 from artifacts.errors import InputError
 from tasks import bounded
 from tasks.tokenization import vocabulary
-from tasks.tokenization.vocabulary import MOST_PIECES, encode, load_tokenizer
+from tasks.tokenization.vocabulary import MOST_PIECES, decode, encode, encode_batch, load_tokenizer
 from tests.tasks.tokenization import toys
 
 Change = Callable[[dict[str, Any]], object]
@@ -149,6 +149,35 @@ def test_a_model_without_a_row_for_its_end_is_refused(llama: Path) -> None:
     assert load_tokenizer(config(llama, end + 1)).eos == end
     with pytest.raises(InputError, match="eos"):
         load_tokenizer(config(llama, end))
+
+
+def test_texts_of_a_batch_begin_as_one_by_itself(llama: Path) -> None:
+    tokenizer = load_tokenizer(llama)
+    assert encode_batch(tokenizer, toys.CORPUS) == [encode(tokenizer, text) for text in toys.CORPUS]
+    assert decode(tokenizer, [tokenizer.vocabulary_size, *encode(tokenizer, "x")]) == "x"  # an id beyond the last
+
+
+def test_special_tokens_may_stand_in_the_vocabulary_alone(llama: Path) -> None:
+    changed(llama, "tokenizer.json", lambda value: value.update(added_tokens=[]))
+    tokenizer = load_tokenizer(llama)
+    assert (tokenizer.bos, tokenizer.eos) == (1, 2) and tokenizer.ids == {"<s>": 1, "</s>": 2, "<unk>": 0}
+    assert tokenizer.pieces[:3] == (b"", b"", b"")
+
+
+def test_a_vocabulary_without_bytes_spells_none(llama: Path) -> None:
+    def without(value: dict[str, Any]) -> None:
+        value["model"]["vocab"]["<other>"] = value["model"]["vocab"].pop("<0xE2>")
+        value["model"]["byte_fallback"] = False
+
+    tokenizer = load_tokenizer(changed(llama, "tokenizer.json", without))
+    assert tokenizer.space_bytes is None and decode(tokenizer, encode(tokenizer, "for")) == "for"
+
+
+def test_what_the_library_refuses_is_refused(llama: Path) -> None:
+    changed(llama, "tokenizer.json", lambda value: value["model"]["merges"].append(["nope", "never"]))
+    with pytest.raises(InputError) as refusal:
+        load_tokenizer(llama)
+    assert refusal.value.field == "model.name" and refusal.value.remedy
 
 
 def test_dropout_of_merges_changes_no_ids(llama: Path) -> None:
