@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -22,8 +23,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK, TOOL = ROOT / "tools" / "mutmut.txt", ROOT / "build" / "mutmut"
@@ -32,7 +36,7 @@ TEXTS = [r"^\s*raise ", r"^\s*log\.", r"^\s*return InputError\(", r"^\s*(field|r
 """Lines, or expressions that begin on them, that hold texts for people."""
 VIEW = re.compile(r"^( *def (?:sections|in_words)\(.*:)$", re.M)
 """A function that only makes text."""
-SENTENCE = re.compile(r"""f?"[^"]* [^"]*"|f?'[^']* [^']*'""")
+STRING = re.compile(r"""f?"[^"]*"|f?'[^']*'""")
 KILLED = {"killed"}
 """A mutant that ran out of time is counted apart: on a busy machine that says little."""
 
@@ -59,9 +63,22 @@ AREAS = {
         tuple(f"tests/artifacts/test_{name}.py" for name in ("store", "reading", "garbage", "pruning", "durable")),
     ),
     "tasks/tokenization": Area(
-        ("tasks/tokenization/*",), ("tests/tasks/tokenization",), views=("tasks/tokenization/view.py",)
+        ("tasks/tokenization/*", "tasks/models/vocabulary.py", "tasks/models/healing.py"),
+        (
+            "tests/tasks/tokenization",
+            "tests/tasks/models/test_vocabulary.py",
+            "tests/tasks/models/test_description.py",
+            "tests/tasks/generation/test_healing.py",
+        ),
+        views=("tasks/tokenization/view.py",),
+        slow=("memory_does_not_grow", "by_heart"),
     ),
-    "tasks/sampling": Area(("tasks/sampling/*",), ("tests/tasks/sampling",), views=("tasks/sampling/view.py",)),
+    "tasks/sampling": Area(
+        ("tasks/sampling/*",),
+        ("tests/tasks/sampling",),
+        views=("tasks/sampling/view.py",),
+        slow=("damaged_by_chance", "giant", "folders_deeper", "1200_nested", "further_shards"),
+    ),
 }
 
 
@@ -71,6 +88,12 @@ def main() -> int:
     parser.add_argument("--children", type=int, default=os.cpu_count(), help="mutants at once")
     parser.add_argument("--file", default="*", help="pattern of the area's files, for a part of it")
     parser.add_argument("--all-tests", action="store_true", help="the slow tests, too")
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="only so many of an area's mutants, the same ones each time"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="is kept; a run that broke off goes on there, with the code as it was"
+    )
     arguments = parser.parse_args()
     unknown = [name for name in arguments.areas if name not in AREAS]
     if unknown:
@@ -85,26 +108,51 @@ def _install() -> None:
     if TOOL.exists() and TOOL.stat().st_mtime >= LOCK.stat().st_mtime:
         return
     shutil.rmtree(TOOL, ignore_errors=True)
-    wanted = ["--require-hashes", "--no-deps", "--requirement", LOCK, "--target", TOOL]
+    wanted = ["--require-hashes", "--no-deps", "--requirement", str(LOCK), "--target", str(TOOL)]
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *wanted], check=True)
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
-    area = AREAS[name]
+    if arguments.folder:
+        _run(name, arguments, arguments.folder.resolve() / name.replace("/", "-"))
+        return
     with tempfile.TemporaryDirectory(prefix="codetune-mutants-") as folder:
-        place = Path(folder)
+        _run(name, arguments, Path(folder))
+
+
+def _run(name: str, arguments: argparse.Namespace, place: Path) -> None:
+    # mutmut's own folder last; one that is not there when Python starts, Python never looks into.
+    if not (place / "mutants").exists():
         _copy(place)
-        (place / "mutants").mkdir()  # mutmut's; a folder that is not there when Python starts, Python never looks into
-        _configure(place, area, arguments)
-        # Programs that tests start import the changed code, too.
-        places = f"{place / 'mutants'}{os.pathsep}{TOOL}"
-        environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
-        mutmut = partial(subprocess.run, cwd=place, env=environment, stdout=subprocess.PIPE, text=True)
-        command = [sys.executable, TOOL / "bin" / "mutmut"]
-        done = mutmut([*command, "run", "--max-children", str(arguments.children)], stderr=subprocess.STDOUT)
-        if done.returncode:
-            raise SystemExit(f"{done.stdout}\nmutmut ended with status {done.returncode}")
-        _report(name, lambda *words: mutmut([*command, *words], check=True).stdout)
+        _configure(place, AREAS[name], arguments)
+        (place / "mutants").mkdir()
+    # Programs that tests start import the changed code, too.
+    places = f"{place / 'mutants'}{os.pathsep}{TOOL}"
+    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(TOOL / "bin" / "mutmut")]
+
+    def mutmut(*words: str, status: int = 0) -> str:
+        done = subprocess.run([*command, *words], cwd=place, env=environment, capture_output=True, text=True)
+        if done.returncode != status:
+            raise SystemExit(f"{done.stdout}{done.stderr}\nmutmut ended with status {done.returncode}")
+        return done.stdout
+
+    mutmut("run", "of no mutant", status=1)  # makes them all, and sees which tests reach which
+    verdicts = _verdicts(mutmut)
+    names = sorted(verdicts)
+    random.Random(0).shuffle(names)  # a larger sample has all of a smaller one
+    left = [mutant for mutant in names[: arguments.sample] if verdicts[mutant] == "not checked"]
+    if left:
+        mutmut("run", "--max-children", str(arguments.children), *left)
+    late = [mutant for mutant, verdict in _verdicts(mutmut).items() if verdict == "timeout"]
+    if late:
+        mutmut("run", "--max-children", "1", *late)  # each by itself, before it counts as out of time
+    _report(name, mutmut)
+
+
+def _verdicts(mutmut: Callable[..., str]) -> dict[str, str]:
+    lines = (line.strip().rpartition(": ") for line in mutmut("results", "--all", "true").splitlines())
+    return {mutant: verdict for mutant, _, verdict in lines}
 
 
 def _copy(place: Path) -> None:
@@ -128,7 +176,7 @@ def _configure(place: Path, area: Area, arguments: argparse.Namespace) -> None:
         "do_not_mutate_patterns": TEXTS,
         "also_copy": ["models", "tools", "bench", "docs", "prefect.toml", "prefect.yaml", "README.md"],
         "pytest_add_cli_args_test_selection": list(area.tests),
-        "pytest_add_cli_args": ["-k", skipped] if skipped and not arguments.all_tests else [],
+        "pytest_add_cli_args": ["-p", "tools.mutants", *(["-k", skipped] if not arguments.all_tests else [])],
         "timeout_constant": 2.0,
         "timeout_multiplier": 8.0,
         "process_isolation": "forkserver",  # torch's and pyarrow's threads do not survive a fork
@@ -140,11 +188,20 @@ def _configure(place: Path, area: Area, arguments: argparse.Namespace) -> None:
         file.write("\n".join(["", "[tool.mutmut]", *lines, ""]))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """As pytest's plugin, in the copy: short files and tests first, for the first that fails ends a mutant."""
+    measured = Path("mutmut-stats.json")
+    if measured.exists():
+        seconds = json.loads(measured.read_text())["duration_by_test"]
+        files: Counter[Path] = Counter()
+        for item in items:
+            files[item.path] += seconds.get(item.nodeid, 0.0)
+        items.sort(key=lambda item: (files[item.path], str(item.path), seconds.get(item.nodeid, 0.0)))
+
+
 def _report(name: str, mutmut: Callable[..., str]) -> None:
-    verdicts = {}
-    for line in mutmut("results", "--all", "true").splitlines():
-        mutant, _, verdict = line.strip().rpartition(": ")
-        verdicts[mutant] = verdict
+    every = _verdicts(mutmut)
+    verdicts = {mutant: verdict for mutant, verdict in every.items() if verdict != "not checked"}
     for mutant, verdict in verdicts.items():
         if verdict not in KILLED:
             change = mutmut("show", mutant)
@@ -155,14 +212,19 @@ def _report(name: str, mutmut: Callable[..., str]) -> None:
     counted = Counter(verdicts.values())
     killed = sum(counted[verdict] for verdict in KILLED)
     others = ", ".join(f"{number} {verdict}" for verdict, number in sorted(counted.items()) if verdict not in KILLED)
-    print(f"{name}: {len(verdicts)} mutants, {killed} killed, {others or 'none survived'}", flush=True)
+    tried = f"{len(every)} mutants, {len(verdicts)} tried"
+    print(f"{name}: {tried}, {killed} killed, {others or 'none survived'}", flush=True)
 
 
 def _of_a_sentence(change: str) -> bool:
     """Whether a diff is inside of a text with spaces."""
     lines = [line for line in change.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-    sides = [[SENTENCE.sub('""', line[1:]) for line in lines if line.startswith(sign)] for sign in "-+"]
+    sides = [[STRING.sub(_without_words, line[1:]) for line in lines if line.startswith(sign)] for sign in "-+"]
     return sides[0] == sides[1]
+
+
+def _without_words(string: re.Match[str]) -> str:
+    return '""' if " " in string[0] else string[0]
 
 
 if __name__ == "__main__":

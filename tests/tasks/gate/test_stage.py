@@ -164,9 +164,9 @@ def test_where_nothing_is_required_only_what_regressed_holds() -> None:
 @pytest.mark.parametrize(
     ("requires", "said"),
     [
-        (("learned", "retention"), [ASKED["learned"], ASKED["retention"]]),
-        (("learned", "specific"), ["learned this code"]),
-        (("learned", "specific", "retention"), ["learned this code", ASKED["retention"]]),
+        (("improved", "retention"), [ASKED["improved"], ASKED["retention"]]),
+        (("improved", "specific"), ["learned this code"]),
+        (("improved", "specific", "retention"), ["learned this code", ASKED["retention"]]),
         (("specific",), [ASKED["specific"]]),
     ],
 )

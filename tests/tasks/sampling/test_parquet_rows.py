@@ -12,7 +12,7 @@ import pytest
 
 from artifacts.errors import InputError
 from tasks.sampling import parquet_rows
-from tasks.sampling.configuration import Columns
+from tasks.sampling.config import Columns
 from tasks.sampling.tables import BATCH
 
 TEXT = "x = 1\n" * 2000

@@ -8,23 +8,8 @@ from typing import Any
 
 import pytest
 
-from artifacts.errors import InputError
-from tasks.tokenization.settings import context_length, knows_instructions
+from tasks.tokenization.config import context_length
 from tests.tasks.tokenization.samples import reference
-
-
-@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])
-def test_either_file_may_have_the_template_of_instructions(name: str, tmp_path: Path) -> None:
-    assert not knows_instructions(tmp_path)
-    for each in ("chat_template.jinja", "tokenizer_config.json"):
-        (tmp_path / each).write_text('{"chat_template": "[inst]"}')
-    assert not knows_instructions(tmp_path)
-    (tmp_path / name).write_text('{"chat_template": "[INST] {{ question }} [/INST]"}')
-    assert knows_instructions(tmp_path)
-    (tmp_path / name).write_bytes(b"\xff")
-    with pytest.raises(InputError) as refusal:
-        knows_instructions(tmp_path)
-    assert refusal.value.field == "model.name"
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from artifacts.errors import InputError
-from tasks import bounded
-from tasks.tokenization import vocabulary
-from tasks.tokenization.vocabulary import MOST_PIECES, decode, encode, encode_batch, load_tokenizer
+from tasks.models import vocabulary
+from tasks.models.vocabulary import MOST_PIECES, decode, encode, encode_batch, load_tokenizer
+from tasks.processes import bounded
 from tests.tasks.tokenization import toys
 
 Change = Callable[[dict[str, Any]], object]
