@@ -24,13 +24,14 @@ from bench.answers import files
 from tasks.backends.transformers.inference import Modules
 from tasks.evaluation.scoring import edit_similarity, exact_match
 from tasks.generation import GenerationConfig
+from tasks.generation.models import Pair
 from tasks.generation.suites import Item, line_items
 from tasks.generation.work import Work
 from tasks.models.vocabulary import encode, load_tokenizer
 
 
 @dataclass
-class Alone:
+class Alone(Pair):
     """A model in the place of both."""
 
     model: Any

@@ -61,8 +61,9 @@ class Work:
             InputError: one does not.
             StageError: a loss is not finite.
         """
+        texts = [*(chunk.input_ids for chunk in self.chunks), *(item.prompt_ids for item in self.items)]
         for side in ("base", "tuned"):
-            pair.check(side, min((chunk.input_ids for chunk in self.chunks), key=len))
+            pair.check(side, min(texts, key=len))
         return {side: self._measure(pair, side) for side in SIDES}
 
     def _measure(self, pair: Pair, side: Side) -> Measured:

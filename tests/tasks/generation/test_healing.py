@@ -18,6 +18,7 @@ from tasks.backends.fused.decoding import Decoder
 from tasks.backends.transformers.answers import generate
 from tasks.backends.transformers.inference import Modules
 from tasks.generation import GenerationConfig
+from tasks.generation.models import Pair
 from tasks.generation.suites import HeldOutFile, line_items
 from tasks.generation.work import Work
 from tasks.models.healing import beginning_with, healed
@@ -89,11 +90,11 @@ def learned(tokenizer: CodeTokenizer) -> Any:
 def right(model: Any, tokenizer: CodeTokenizer, items: Any) -> int:
     """How many lines are completed to the character."""
     work = Work(CONFIG, tokenizer, [], items, {}, Progress())
-    answers = work.measure(Alone(model))["base"].answers  # type: ignore[arg-type]
+    answers = work.measure(Alone(model))["base"].answers
     return sum(answer == item.truth for answer, item in zip(answers, items, strict=True))
 
 
-class Alone:
+class Alone(Pair):
     """A model in the place of both."""
 
     def __init__(self, model: Any) -> None:

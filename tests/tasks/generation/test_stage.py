@@ -133,7 +133,7 @@ def test_what_the_engine_cannot_run_is_computed_without_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("tasks.backends.fused.decoding.unsupported", lambda model: "it is too new")
+    monkeypatch.setattr("tasks.backends.fused.decoding.unsupported", lambda model, length: "it is too new")
     fused = world.PLAN.model_copy(update={"backend": "fused"})
     config = GenerationConfig(**{**SETTINGS, "line_prompts": 2, "fim_prompts": 0, "block_prompts": 0})
     with caplog.at_level("INFO"):

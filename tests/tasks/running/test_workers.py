@@ -67,7 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, stores: Path, prefect_serv
     try:
         from distributed import Client
 
-        until(lambda: _is_written(found) or any(process.poll() is not None for process in processes), policy=120)
+        until(lambda: _is_written(found) or any(process.poll() is not None for process in processes), patience=120)
         assert _is_written(found), (folder / "log").read_text()
         with Client(scheduler_file=str(found), set_as_default=False) as client:
             client.wait_for_workers(2, timeout=120)

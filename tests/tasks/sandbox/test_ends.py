@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks import sandbox
-from tasks.sandbox import Program, config, jails
+from tasks.sandbox import Program, jails
+from tasks.sandbox import config as settings
 from tests.tasks.sandbox.attacks import attacked
 from tests.tasks.sandbox.messages import programs
 from tests.tasks.sandbox.ordinary import ordinary
@@ -68,7 +69,7 @@ SLOW = ("text that does not end", "long number", "numbers without end", "recursi
 @pytest.mark.parametrize("way", ENDS)
 def test_every_end_is_a_verdict(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(config, "NAMESPACES", len(way) % 2 == 0)
+    monkeypatch.setattr(settings, "NAMESPACES", len(way) % 2 == 0)
     tmp_path.chmod(0o755)
     verdict = attacked(ENDS[way], "2", seconds=1 if way in SLOW else 10)
     assert verdict.outcome != "passed" and verdict.detail.isprintable() and len(verdict.model_dump_json()) < 9000
@@ -87,10 +88,10 @@ def test_an_ordinary_users_folders_are_gone_too() -> None:
     code = """
 import json, os
 from artifacts import private
-from tasks.sandbox import settings
+from tasks.sandbox import config
 from tests.tasks.sandbox.test_ends import *
 told = []
-for settings.NAMESPACES in (True, False):
+for config.NAMESPACES in (True, False):
     told += [attacked(ENDS[way], "2").outcome for way in ENDS if way.endswith(("folders", "names", "layers"))]
 print(json.dumps([told, [*private.temporary_root().glob("codetune-sandbox-*")]]))
 """

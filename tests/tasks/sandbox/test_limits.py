@@ -87,9 +87,9 @@ def test_the_same_as_an_ordinary_user(namespaces: bool) -> None:
     code = f"""
 import json, os
 from artifacts import private
-from tasks.sandbox import probe, settings
+from tasks.sandbox import config, probe
 from tests.tasks.sandbox.test_limits import *
-settings.NAMESPACES = {namespaces}
+config.NAMESPACES = {namespaces}
 ways = {{way: attacked(hoarding(way), limits=LIMITS).outcome for way in HOARDING}}
 threads = [attacked(THREADS.format(count)).passed for count in (40, 20)]
 print(json.dumps([os.geteuid(), probe().level, ways, threads, [*private.temporary_root().glob("codetune-sandbox-*")]]))

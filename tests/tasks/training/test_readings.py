@@ -37,7 +37,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pynvml, name, answer)
 
 
-def test_memory_and_temperature_of_a_gpu_stand_in_the_progress(card: None) -> None:
+def test_memory_and_temperature_of_a_gpu_stand_in_the_progress(gpu: None) -> None:
     import_bitsandbytes()
     from tasks.training.trainer import Reporter
 
