@@ -94,7 +94,7 @@ def reevaluate(
 
     Args:
         model: a version, `champion`, the beginning of an id, a recipe, or the export's folder.
-        config: its `kept`, `generation`, `execution`, `evaluation` and `gate` decide how it is judged.
+        config: its `retention`, `generation`, `execution`, `evaluation` and `gate` decide how it is judged.
         suites: functional suites to judge it by instead of the settings' (`generation.functional`): humaneval,
             humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line, -random-span, or the path of a file.
     """

@@ -190,10 +190,10 @@ class EvaluationReport(Handle):
     def summary(self) -> str:
         loss = self.metric("loss")
         specific = "".join(f"; specific: {one.verdict}" for one in self.metrics if one.name == "specific_loss")
-        kept = self.judged("retention")
-        counts = Counter(one.verdict for one in kept)
+        retention = self.judged("retention")
+        counts = Counter(one.verdict for one in retention)
         words = ", ".join(f"{counts[word]} {word}" for word in get_args(Verdict) if counts[word])
-        judged = f"; elsewhere {words}" if kept else ""
+        judged = f"; elsewhere {words}" if retention else ""
         change = f"difference {loss.difference:+.4f} {loss.interval}"
         return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{specific}{judged}"
 

@@ -40,7 +40,7 @@ class Overlap(Record):
     """Something to be asked that stands in the training data, word for word or nearly; it was left out."""
 
     domain: str
-    """`held_out`, `kept`, or a functional suite's name."""
+    """`held_out`, `retention`, or a functional suite's name."""
     item: str
     part: str
     kind: Literal["exact", "near"]

@@ -50,7 +50,7 @@ def score(
         int | None, Parameter(validator=THREADS, help="Programs at a time. Default: one per processor.")
     ] = None,
     allow_weak_sandbox: Annotated[
-        bool, Parameter(help="Run the code even where the sandbox is below its floor.", negative="")
+        bool, Parameter(help="Run the code even where the sandbox lacks a required layer.", negative="")
     ] = False,
     as_json: Json = False,
 ) -> int:

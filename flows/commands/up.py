@@ -141,7 +141,7 @@ def _welcome(there: server.Server, console: Console) -> None:
     told = access.keep_profile(there.address, there.variables["PREFECT_API_AUTH_STRING"])
     console.print("")
     console.print(f"dashboard  {there.page()}", style="bold", markup=False)
-    console.print("             it holds the key: whoever has this address may start programs here")
+    console.print("             it holds the key: anyone who has this address may start programs here")
     if told:
         console.print(f"  the demo   {prefect} --profile {access.PROFILE} deployment run finetune/demo")
     console.print(f"             or press Run at {there.public}/deployments", markup=False)

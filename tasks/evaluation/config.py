@@ -12,7 +12,7 @@ class Margins(Config):
     lies below the margin. Fix them before the run: afterwards anything can be called small."""
 
     loss: Real = Field(0.05, ge=0, le=100)
-    """Of the loss on the kept sample, nats per token."""
+    """Of the loss on the retention set, nats per token."""
     similarity: Share = 0.02
     """Of edit similarity, as a share: 0.02 are two percentage points."""
     exact_match: Share = 0.05

@@ -34,7 +34,9 @@ def forest(metrics: Sequence[Metric]) -> Figure:
             _panel(axes, panel)
         svg = figures.to_svg(figure)
     alt = "; ".join(f"{metric.title}: {metric.verdict} ({interval(metric)})" for metric in [*losses, *shares])
-    caption = "Difference of the tuned model from its base, with 95% intervals; a bracket marks the margin of `kept`."
+    caption = (
+        "Difference of the tuned model from its base, with 95% intervals; a bracket marks the margin."
+    )
     return Figure(svg, "svg", alt, caption)
 
 
@@ -57,7 +59,7 @@ def _panel(axes: Axes, metrics: Sequence[Metric]) -> None:
 
 
 def here_against_elsewhere(metrics: Sequence[Metric]) -> Figure | None:
-    """What was gained on held-out code over what was gained or lost elsewhere; None without a kept sample."""
+    """What was gained on held-out code over what was gained or lost elsewhere; None without a retention set."""
     by_name = {metric.name: metric for metric in metrics}
     pairs = [
         (metric, by_name[f"retention_{metric.name}"])

@@ -21,9 +21,9 @@ class GateConfig(Config):
     """When a tuned model is promoted. Fixed before the run: afterwards a reason is always found."""
 
     requires: tuple[Question, ...] = ("improved", "specific", "retention")
-    """What must be shown: that the model is better on this code (`learned`), that it gained more there than on code
-    from elsewhere (`specific`), that it kept what it could do (`kept`). What is required and was not measured holds the
-    model."""
+    """What must be shown: that the model is better on this code (`improved`), that it gained more there than on code
+    from elsewhere (`specific`), that it kept what it could do (`retention`). What is required and was not
+    measured holds the model."""
     decided_by: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("loss", "specific_loss", "retention_loss", "*_pass"), min_length=1
     )

@@ -16,10 +16,10 @@ class GenerationConfig(Config):
     seed: Seed = 0
     """Chooses the chunks and the lines."""
     max_chunks: Items = Field(400, ge=1)
-    """Held-out chunks whose loss is measured, spread evenly over the repositories; as many of the kept sample."""
+    """Held-out chunks whose loss is measured, spread evenly over the repositories; as many of the retention set."""
     line_prompts: Items = Field(200, ge=0)
     """Lines to complete from the text before them; 0 leaves the suite out. This and the next two count for held-out
-    code and, once more, for the kept sample."""
+    code and, once more, for the retention set."""
     fim_prompts: Items = Field(200, ge=0)
     """Lines to fill in between the text before and after them; 0 leaves the suite out."""
     block_prompts: Items = Field(100, ge=0)

@@ -42,7 +42,7 @@ class _Looked:
     """Something that is looked for."""
 
     domain: str
-    """`held_out`, `kept`, or a functional suite's name."""
+    """`held_out`, `retention`, or a functional suite's name."""
     name: str
     parts: Mapping[str, str]
 

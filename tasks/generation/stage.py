@@ -63,8 +63,8 @@ def run_generation(
 ) -> Generations:
     """Put base, base again and tuned through everything, and write `losses`, `completions` and the problems.
 
-    `base`: the model quantized as `config.quantization` says, if there is one to read. `kept`: code from outside what
-    was trained on. On a CPU the same inputs give the same bytes.
+    `base`: the model quantized as `config.quantization` says, if there is one to read. `retention`: code from
+    outside what was trained on. On a CPU the same inputs give the same bytes.
 
     Raises:
         InputError: nothing is held out; prompts and answers do not fit the model's context; a functional suite cannot

@@ -122,7 +122,7 @@ def retention(evaluation: EvaluationReport) -> Answer:
     ]
     question = QUESTIONS["retention"]
     if not judged:
-        return Answer(question, "Not asked: there was neither a kept sample nor a functional suite.", "neutral")
+        return Answer(question, "Not asked: there was neither a retention set nor a functional suite.", "neutral")
     by_verdict = {
         verdict: [one for one in judged if one.verdict == verdict]
         for verdict in ("improved", "non-inferior", "inconclusive", "regressed")

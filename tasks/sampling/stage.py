@@ -211,7 +211,7 @@ def retention_fingerprint(config: SamplingConfig) -> str:
 
 @contextmanager
 def _settings_of_retention() -> Iterator[None]:
-    """Errors name the setting that was written: the sample `kept` has those of `sampling` under its own name."""
+    """Errors name the setting that was written: the retention set has those of `sampling` under its own name."""
     try:
         yield
     except CodetuneError as error:

@@ -5,7 +5,7 @@ against a margin is `artifacts.intervals.verdict`.
     proportions  Wilson's interval of one proportion; McNemar's exact test of two paired ones
     unpaired     two such differences, of different items → the difference between them, with its interval
 
-How well the intervals cover what they say is simulated by `bench/statistics.py`; docs/evaluation.md has the results.
+How well the intervals cover what they say is simulated by `bench/statistics.py`; docs/statistics.md has the results.
 """
 
 from tasks.statistics.paired import FEWEST_CLUSTERS, Difference, paired_difference
