@@ -34,9 +34,7 @@ def forest(metrics: Sequence[Metric]) -> Figure:
             _panel(axes, panel)
         svg = figures.to_svg(figure)
     alt = "; ".join(f"{metric.title}: {metric.verdict} ({interval(metric)})" for metric in [*losses, *shares])
-    caption = (
-        "Difference of the tuned model from its base, with 95% intervals; a bracket marks the margin."
-    )
+    caption = "Difference of the tuned model from its base, with 95% intervals; a bracket marks the margin."
     return Figure(svg, "svg", alt, caption)
 
 

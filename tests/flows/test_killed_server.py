@@ -147,6 +147,7 @@ def test_no_worker_starts_a_server(workers: WorkersConfig, temporary: server.Tem
 def test_one_that_cannot_be_started_again_ends_a_pool_at_once(
     workers: WorkersConfig, temporary: server.Temporary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(server, "STARTS", 1)  # each takes a minute on a machine that is full
     mark, launch = tmp_path / "mark", temporary._launch
 
     def damaged() -> subprocess.Popen[bytes]:
