@@ -16,7 +16,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from artifacts.errors import InputError, StageError
+from artifacts.errors import CodetuneError, InputError, StageError
 from flows import access, environment, server
 from flows.cli import guarded
 from tests import records
@@ -102,6 +102,23 @@ def test_one_that_cannot_be_started_again_ends_the_work_at_once(home: Path, monk
         threading.Event().wait(500)
     assert ended.value.field == "PREFECT_API_DATABASE_CONNECTION_URL"
     assert ended.value.remedy is not None and "run the same command again" in ended.value.remedy
+
+
+def test_a_server_that_ends_before_it_answers_is_started_three_times(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.copy_to(home / "prefect.db")
+    started, launched = server.start(), []
+
+    def ending() -> subprocess.Popen[bytes]:
+        launched.append(subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]))
+        return launched[-1]
+
+    with pytest.raises(CodetuneError), started.ready():
+        monkeypatch.setattr(started, "_launch", ending)
+        process_of(started).kill()
+        threading.Event().wait(100)
+    assert len(launched) == server.STARTS == 3
 
 
 def foreign(path: Path) -> None:
