@@ -67,7 +67,7 @@ UPGRADE ?=
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
           --custom-compile-command 'make lock' $(UPGRADE)
 lock:
-	@$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
+	@$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet --require-hashes --requirement tools/uv.txt
 	@printf 'hatchling\neditables\n' > .venv-lock/build.in
 	@$(COMPILE) pyproject.toml .venv-lock/build.in --output-file requirements.txt
 	@echo $(HARNESS) > .venv-lock/harness.in
@@ -76,6 +76,10 @@ lock:
 	@cat .venv-lock/dev.txt .venv-lock/harness.txt > requirements-dev.txt
 	@echo mutmut > .venv-lock/mutmut.in
 	@$(COMPILE) .venv-lock/mutmut.in --constraint .venv-lock/dev.txt --output-file tools/mutmut.txt
+	@grep -o '^torch==[^ ]*' requirements.txt | sed 's/$$/+cpu/' > .venv-lock/torch.in
+	@$(COMPILE) --no-deps --torch-backend cpu .venv-lock/torch.in --output-file tools/torch-cpu.txt
+	@echo uv > .venv-lock/uv.in
+	@$(COMPILE) .venv-lock/uv.in --output-file tools/uv.txt
 	@rm -r .venv-lock
 
 clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,33 @@ def test_every_package_is_pinned_with_hashes(name: str) -> None:
     packages = install.locked(ROOT / name)
     assert {"torch", "prefect", "hatchling", "nvidia-cublas"} < packages.keys()
     assert all("==" in text and "--hash=sha256:" in text for text in packages.values())
+
+
+def test_the_cpu_build_of_torch_has_the_locked_version_and_a_hash_for_each_python_and_processor() -> None:
+    build = install.locked(install.CPU_TORCH)["torch"]
+    assert build.split()[0] == install.locked(ROOT / "requirements.txt")["torch"].split()[0] + "+cpu"
+    assert build.count("--hash=sha256:") >= 6
+
+
+@pytest.mark.parametrize(
+    "hosted, unreachable", [(True, []), (False, ["torch-cpu.txt"]), (False, ["uv.txt", "torch-cpu.txt"])]
+)
+def test_whatever_is_fetched_is_checked_against_a_hash(
+    hosted: bool, unreachable: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: Sequence[object], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append([str(word) for word in command])
+        return subprocess.CompletedProcess(commands[-1], int(Path(commands[-1][-1]).name in unreachable))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(install, "_has_driver", lambda: False)
+    monkeypatch.setattr(install, "find_spec", lambda _: None if hosted else "there")
+    install.install(tmp_path / "env", dev=False)
+    *fetching, project = (command for command in commands if "install" in command)
+    assert len(fetching) >= 3 and all("--require-hashes" in command for command in fetching)
+    assert project[-2:] == ["--editable", str(ROOT)]
 
 
 def test_without_a_driver_nothing_of_the_cuda_build_is_installed() -> None:

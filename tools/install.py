@@ -1,4 +1,5 @@
-"""Install codetune into `.venv`, in the versions and with the hashes of requirements.txt.
+"""Install codetune into `.venv`, in the versions and with the hashes of requirements.txt. What it fetches besides has
+its hashes in tools/.
 
 Where there is no NVIDIA driver it takes the CPU build of torch: 0.2 GB to download, not 2.5 GB that become 5.7 GB on
 disk. Needs nothing but Python. `make demo` and the others call it first.
@@ -22,6 +23,9 @@ SUPPORTED = ((3, 11), (3, 14))
 GPU_LIBRARIES = re.compile(r"(nvidia-(?!ml-py)|cuda-|triton)")
 """Names of what only the CUDA build of torch needs."""
 HARNESS = "lm-eval"
+CPU_TORCH, UV = ROOT / "tools" / "torch-cpu.txt", ROOT / "tools" / "uv.txt"
+CHECKED = ("--require-hashes", "--no-deps", "--requirement")
+"""Takes a list that is complete: what is not in it has no hash."""
 
 
 def main() -> int:
@@ -47,14 +51,13 @@ def install(place: Path, *, dev: bool, lowest: bool = False) -> None:
     packages = locked(ROOT / ("requirements-dev.txt" if dev else "requirements.txt"))
     if lowest:
         packages = _lowest(python, packages)
-    if not _has_driver() and _cpu_torch(python, packages["torch"].split()[0]):
+    if not _has_driver() and _cpu_torch(python):
         packages = without_gpu(packages, dev=dev)
     _say(f"installing {len(packages)} packages into {place.name}")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(packages.values()))
         file.flush()
-        # The list is complete, and what is not in it has no hash.
-        _pip(python, "--require-hashes", "--no-deps", "--requirement", file.name)
+        _pip(python, *CHECKED, file.name)
     _pip(python, "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
 
 
@@ -66,7 +69,7 @@ def _environment(place: Path) -> Path:
         if find_spec("ensurepip"):
             subprocess.run([sys.executable, "-m", "venv", place], check=True)
         else:  # as in hosted notebooks
-            _pip(Path(sys.executable), "uv")
+            _pip(Path(sys.executable), *CHECKED, str(UV))
             subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", "--seed", place], check=True)
     return python
 
@@ -102,7 +105,7 @@ def _lowest(python: Path, packages: dict[str, str]) -> dict[str, str]:
         build, kept, found = (Path(folder) / name for name in ("build.in", "kept.txt", "found.txt"))
         build.write_text("hatchling\neditables\n")
         kept.write_text("\n".join(kept_as_locked(project, packages)))
-        _pip(python, "--target", str(Path(folder) / "uv"), "uv")
+        _pip(python, "--target", str(Path(folder) / "uv"), *CHECKED, str(UV))
         compile_ = [Path(folder) / "uv" / "bin" / "uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct"]
         wanted = ["--extra", "dev", ROOT / "pyproject.toml", build, "--constraint", kept, "--python", python]
         subprocess.run([*compile_, *wanted, "--generate-hashes", "--no-annotate", "--output-file", found], check=True)
@@ -128,17 +131,16 @@ def _has_driver() -> bool:
     return True
 
 
-def _cpu_torch(python: Path, torch: str) -> bool:
+def _cpu_torch(python: Path) -> bool:
     """Install the CPU build. False where it cannot be had: the usual build runs without a GPU, too."""
     _say("no NVIDIA driver: installing the CPU build of torch (0.2 GB)")
-    if _try(python, "-m", "pip", "install", "--quiet", "--no-deps", f"{torch}+cpu"):
+    pip = (python, "-m", "pip", "install", "--quiet")
+    if _try(*pip, *CHECKED, CPU_TORCH):
         return True
     # The usual index has no CPU builds; uv knows the one that does.
     with tempfile.TemporaryDirectory() as folder:
-        backend = ("--torch-backend", "cpu", "--python", str(python), torch)
-        if _try(python, "-m", "pip", "install", "--quiet", "--target", folder, "uv") and _try(
-            str(Path(folder) / "bin" / "uv"), "pip", "install", "--no-deps", *backend
-        ):
+        uv = (Path(folder) / "bin" / "uv", "pip", "install", "--torch-backend", "cpu", "--python", python)
+        if _try(*pip, "--target", folder, *CHECKED, UV) and _try(*uv, *CHECKED, CPU_TORCH):
             return True
     _say("the CPU build cannot be reached: taking the CUDA build of torch, a download of 2.5 GB and 5.7 GB on disk")
     return False
