@@ -41,6 +41,8 @@ TRIAL_SECONDS, TRIAL_LENGTH = 20, 2_000
 """Computing that a tokenizer may take for some texts of so many units; published ones take a tenth of a second."""
 _FIELD = "model.name"
 _REMEDY = "get the model's tokenizer files again"
+MISSING = "put the model's tokenizer.json beside its config.json"
+"""The remedy where a tokenizer cannot be made of other files."""
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -81,23 +83,23 @@ class CodeTokenizer:
 
 
 def load_tokenizer(folder: Path) -> CodeTokenizer:
-    """The tokenizer of a model folder (`tokenizer.json`, or anything that transformers can convert to it).
+    """The tokenizer of a model folder (`tokenizer.json`, or what `tasks.models.conversion` makes of older files).
 
     Raises:
         InputError: there is none, it cannot be read, or it is of another kind than the two known.
     """
     with reading.blamed_on(folder / "tokenizer.json", field=_FIELD, remedy=_REMEDY):
-        return _load(folder)
+        return make_tokenizer(folder, _read_description(folder))
 
 
-def _load(folder: Path) -> CodeTokenizer:
+def make_tokenizer(folder: Path, description: dict[str, Any]) -> CodeTokenizer:
+    """The tokenizer of a well-formed `tokenizer.json`, and of the files beside it in a model folder."""
     from tokenizers import Tokenizer
 
     config = folder / "config.json"
     size = vocabulary_size(read_config(folder)) if config.exists() else None
     # Said explicitly, or the library warns on stderr as soon as the process forks after a batch was encoded.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    description = _read_description(folder)
     settings = _settings(folder)
     kept, special = _split_added(description["added_tokens"])
     byte_level = _uses(description, "ByteLevel")
@@ -324,21 +326,7 @@ def _check_ids(
 @lru_cache(maxsize=4)
 def _converted(folder: Path, _state: tuple[tuple[int, int], ...]) -> str:
     """`tokenizer.json` made by transformers from `tokenizer.model` or `vocab.json` and `merges.txt`."""
-    made = bounded.ask(
-        "tasks.models.vocabulary:convert",
-        folder,
-        field=_FIELD,
-        remedy="put the model's tokenizer.json beside its config.json",
-    )
-    return str(made)
-
-
-def convert(folder: Path) -> str:
-    """What `_converted` returns. Imports transformers."""
-    from transformers import AutoTokenizer
-
-    made = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return str(made.backend_tokenizer.to_str())
+    return str(bounded.ask("tasks.models.conversion:convert", folder, field=_FIELD, remedy=MISSING))
 
 
 def try_out(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from artifacts.errors import InputError
-from tasks.models import vocabulary
+from tasks.models import conversion, vocabulary
 from tasks.models.vocabulary import MOST_PIECES, decode, encode, encode_batch, load_tokenizer
 from tasks.processes import bounded
 from tests.tasks.tokenization import toys
@@ -314,7 +314,7 @@ def test_code_beside_a_tokenizer_is_never_run(tmp_path: Path) -> None:
     (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\nclass Own: pass\n")
     own = {"auto_map": {"AutoTokenizer": [None, "own.Own"]}, "tokenizer_class": "Own"}
     changed(folder, "tokenizer_config.json", lambda value: value.update(own))
-    for act in (lambda: vocabulary.convert(folder), lambda: vocabulary.load_trial(folder / "tokenizer_config.json")):
+    for act in (lambda: conversion.convert(folder), lambda: vocabulary.load_trial(folder / "tokenizer_config.json")):
         with pytest.raises(ValueError):
             act()
     assert not mark.exists()
@@ -328,5 +328,5 @@ def test_older_files_become_a_description(tmp_path: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, model["merges"])))
     changed(folder, "tokenizer_config.json", lambda value: value.update(tokenizer_class="GPT2Tokenizer"))
-    (tmp_path / "tokenizer.json").write_text(vocabulary.convert(folder))
+    (tmp_path / "tokenizer.json").write_text(conversion.convert(folder))
     assert encode(load_tokenizer(tmp_path), toys.CORPUS[0]) == before
