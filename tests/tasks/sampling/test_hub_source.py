@@ -36,8 +36,9 @@ def test_only_what_is_needed_is_read(hub: Hub, sample: Sample, shards: Path) -> 
 
 
 def test_row_groups_without_a_wanted_row_cost_no_contents(hub: Hub, sample: Sample, shards: Path) -> None:
-    with pytest.raises(InputError, match="nothing of the source is left"):
+    with pytest.raises(InputError, match="language dropped 1200 ") as nothing:
         sample(source={**SOURCE, "shards": 3}, languages=["Visual Basic"])
+    assert nothing.value.field == "sampling" and "`languages`" in str(nothing.value.remedy)
     assert hub.bytes_served < sum(path.stat().st_size for path in (shards / "data").iterdir()) / 10
 
 
@@ -95,9 +96,7 @@ def test_broken_transfer_goes_on_where_it_broke(hub: Hub, sample: Sample) -> Non
 @pytest.mark.parametrize("kind", [503, "break"])
 def test_giving_up_names_the_shard(kind: int | str, hub: Hub, sample: Sample) -> None:
     hub.fail(kind, "*train-00001*", method="GET", times=1000, after=0)
-    with pytest.raises(
-        TransientError, match=r"data/train-00001-of-00003.parquet of the data set codeparrot/github-code"
-    ):
+    with pytest.raises(TransientError, match=r"data/train-00001-of-00003\.parquet.* codeparrot/github-code.* 2\)\n"):
         sample(source={**SOURCE, "shards": 3, "attempts": 2}, files=1000)
 
 
@@ -120,20 +119,25 @@ def test_lasting_faults_say_what_to_do(kind: int | str, words: str, hub: Hub, sa
 
 
 def test_unknown_data_set_and_revision_are_refused(hub: Hub, sample: Sample) -> None:
-    with pytest.raises(InputError, match="does not show the data set nobody/nothing"):
+    with pytest.raises(InputError, match="nobody/nothing") as unknown:
         sample(source={"kind": "hub", "dataset": "nobody/nothing"})
-    with pytest.raises(InputError, match="no such revision"):
+    assert unknown.value.field == "sampling.source.dataset" and "HF_TOKEN" in str(unknown.value.remedy)
+    with pytest.raises(InputError, match="codeparrot/github-code at v9 ") as unknown:
         sample(source={"kind": "hub", "dataset": "codeparrot/github-code", "revision": "v9"})
-    with pytest.raises(InputError, match="no name of a repository"):
+    assert unknown.value.field == "sampling.source.dataset" and "branch, tag" in str(unknown.value.remedy)
+    with pytest.raises(InputError, match="a/b/c") as unknown:
         sample(source={"kind": "hub", "dataset": "a/b/c"})
+    assert unknown.value.field == "sampling.source.dataset" and "`owner/name`" in str(unknown.value.remedy)
 
 
 def test_files_that_do_not_fit_are_refused_with_those_there_are(hub: Hub, sample: Sample) -> None:
-    with pytest.raises(InputError, match=r"no Parquet or JSON-lines file that fits") as refusal:
+    with pytest.raises(InputError, match=r"'test/\*\.parquet'") as refusal:
         sample(source={"kind": "hub", "dataset": "codeparrot/github-code", "files": "test/*.parquet"})
-    assert "data/train-00000-of-00003.parquet" in str(refusal.value)
-    with pytest.raises(InputError, match="no column 'code'; it has content, repo_name"):
+    assert refusal.value.field == "sampling.source.files"
+    assert "data/train-00000-of-00003.parquet" in str(refusal.value.remedy)
+    with pytest.raises(InputError, match=r"'code'.* content, repo_name") as refusal:
         sample(source={"kind": "hub", "dataset": "codeparrot/github-code", "columns": {"content": "code"}})
+    assert refusal.value.field == "sampling.source.columns.content"
 
 
 def test_any_data_set_of_json_lines(tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:

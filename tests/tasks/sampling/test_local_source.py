@@ -49,7 +49,7 @@ def test_git_repositories_below_a_folder_are_told_apart(tmp_path: Path, sample: 
     (tmp_path / "work" / "one" / "src" / "m0.py").write_text(PROGRAM.format("changed"))
     result = sample(source={"kind": "local", "paths": [str(tmp_path / "work")]})
     rows = everything(result)
-    assert {row["repo"] for row in rows} == {"one", "two", "three"} and "told apart by git" in result.source
+    assert {row["repo"] for row in rows} == {"one", "two", "three"} and "by git" in result.source
     assert [row["revision"].endswith("-dirty") for row in rows] == [row["repo"] == "one" for row in rows]
 
 
@@ -105,12 +105,13 @@ def test_standard_library_has_a_repository_per_module(sample: Sample) -> None:
 
 
 def test_missing_and_empty_paths_are_refused(sample: Sample, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere does not exist") as refusal:
+    with pytest.raises(InputError, match="/nowhere ") as refusal:
         sample(source={"kind": "local", "paths": [str(tmp_path / "nowhere")]})
     assert refusal.value.field == "sampling.source.paths"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no files below"):
+    with pytest.raises(InputError, match=r"/empty\n") as refusal:
         sample(source={"kind": "local", "paths": [str(tmp_path / "empty")]})
+    assert refusal.value.field == "sampling.source.paths" and "`exclude`" in str(refusal.value.remedy)
 
 
 def test_names_that_are_no_text_are_kept_readable(tmp_path: Path, sample: Sample) -> None:
@@ -133,8 +134,9 @@ def test_installed_packages_by_the_name_they_are_imported_by(tmp_path: Path) -> 
     repos = {row.repo for batch in opened.batches() for row in batch.rows()}
     assert repos == {"httpx", "filelock"} and "package:" not in opened.describe()
     for name in ("no_such_thing", "__main__", "sys"):
-        with pytest.raises(InputError, match=f"is imported as '{name}'"):
+        with pytest.raises(InputError, match=f"'{name}'") as refusal:
             OpenLocalSource(LocalSource(paths=(f"package:{name}",)), ("Python",))
+        assert refusal.value.field == "sampling.source.paths" and "installed package" in str(refusal.value.remedy)
 
 
 def test_a_folder_of_an_installed_package(tmp_path: Path) -> None:
@@ -148,6 +150,6 @@ def test_a_folder_of_an_installed_package(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["..", "lexers/../..", "no_such_folder", "/etc", "lexers//etc"])
 def test_what_is_no_folder_of_an_installed_package_is_refused(below: str) -> None:
     name = f"package:pygments/{below}"
-    with pytest.raises(InputError, match=r"leads out of the package|does not exist") as refusal:
+    with pytest.raises(InputError, match=f"^sampling.source.paths: {name} ") as refusal:
         OpenLocalSource(LocalSource(paths=(name,)), ("Python",))
-    assert refusal.value.field == "sampling.source.paths" and "package" in (refusal.value.remedy or "")
+    assert "package:NAME/FOLDER" in str(refusal.value.remedy)
