@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_a_line_of_a_file_is_filled_in_and_shown_beside_the_truth(
     assert read_gap(file, 3) == ("import os\n\n", "value = compute(1)", "print(value)\n")
     assert complete(str(export), "--file", str(file), "--line", "3") == 0
     said = capsys.readouterr().out
-    assert "in the file: value = compute(1)" in said and "print(value)" in said and "tuned" in said
+    assert ": value = compute(1)" in said and "print(value)" in said and "tuned" in said
 
 
 def break_adapter(export: Path, folder: Path, how: str) -> Path:
@@ -75,35 +76,35 @@ def break_adapter(export: Path, folder: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "value"),
     [
-        ("cut", "is no complete safetensors"),
+        ("cut", "adapter_model.safetensors .*complete"),
         ("gone", "No such file"),
-        ("no config", "is no exported model"),
-        ("other base", "was made for another base model"),
+        ("no config", "adapter_config.json"),
+        ("other base", "another base model"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_said(
-    export: Path, tmp_path: Path, how: str, said: str, capsys: Capture
+    export: Path, tmp_path: Path, how: str, value: str, capsys: Capture
 ) -> None:
     assert complete(str(break_adapter(export, tmp_path / "model", how)), "--prompt", "x") == 2
     shown = " ".join(capsys.readouterr().err.split())
-    assert said in shown and "→" in shown and "Traceback" not in shown
+    assert re.search(f"error: MODEL: .*{value}.* → ", shown) and "Traceback" not in shown
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "value"),
     [
-        ((), "give either --prompt or --file"),
-        (("--prompt", "x", "--line", "1"), "--line goes with --file"),
-        (("--file", "/nope", "--line", "1"), "/nope cannot be read"),
-        (("--file", __file__, "--line", "100000"), "there is no line"),
+        ((), "--prompt or --file"),
+        (("--prompt", "x", "--line", "1"), "--line .*--file"),
+        (("--file", "/nope", "--line", "1"), "--file: /nope "),
+        (("--file", __file__, "--line", "100000"), "--line: .*100000"),
         (("--prompt", "x", "--new-tokens", "0"), "--new-token"),
     ],
 )
-def test_what_cannot_be_asked_is_said(export: Path, arguments: tuple[str, ...], said: str, capsys: Capture) -> None:
+def test_what_cannot_be_asked_is_said(export: Path, arguments: tuple[str, ...], value: str, capsys: Capture) -> None:
     assert complete(str(export), *arguments) == 2
-    assert said in capsys.readouterr().err
+    assert re.search(value, capsys.readouterr().err)
 
 
 GAPS = {
@@ -220,8 +221,9 @@ def test_a_base_whose_files_were_changed_is_not_the_base(export: Path, tmp_path:
     (folder / "lineage.json").write_text(json.dumps({"inputs": {"model": {"fingerprint": fingerprint}}}))
     assert completing.complete(folder, CompletionRequest("x"), new_tokens=1, quantization="none").base
     (base / "model.safetensors").write_bytes(flipped((base / "model.safetensors").read_bytes()))
-    with pytest.raises(InputError, match="not the one that the adapter was trained on"):
+    with pytest.raises(InputError, match=str(base)) as refused:
         completing.complete(folder, CompletionRequest("x"), new_tokens=1, quantization="none")
+    assert refused.value.field == "model.name"
 
 
 def flipped(content: bytes) -> bytes:

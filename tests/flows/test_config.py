@@ -234,11 +234,7 @@ def test_what_makes_a_run_meaningless_is_refused(change: str) -> None:
     ("change", "field", "said"),
     [
         ("sampling.source.repositories=x", "sampling.source.repositories", "'top-level'"),
-        (
-            "retention.source.repositores=git",
-            "retention.source.repositores",
-            "did you mean retention.source.repositories?",
-        ),
+        ("retention.source.repositores=git", "retention.source.repositores", "retention.source.repositories"),
         (
             "sampling.source={kind: table, paths: [a.jsonl], columns: {txt: a}}",
             "sampling.source.columns.txt",

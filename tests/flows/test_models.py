@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from artifacts.store import Store
 from artifacts.verdicts import Candidate, GateDecision, Judgement
 from flows import cli
 
+REASON = "The champion is better."
 EXACT = Comparison(against="", largest_difference=0, bound=0, positions=0)
 JUDGEMENT = Judgement(
     metric="loss", title="Held-out loss", question="improved", verdict="improved", decides=True, finding="well below"
@@ -41,7 +43,7 @@ def publish(store: Store, key: str, registry: Registry) -> Path:
         recorded=now(),
     )
     registry.add(candidate, exported.path / "manifest.json")
-    registry.settle(candidate, lambda champion: ("hold", ("The champion is better.",)) if champion else ("promote", ()))
+    registry.settle(candidate, lambda champion: ("hold", (REASON,)) if champion else ("promote", ()))
     return exported.path
 
 
@@ -70,9 +72,10 @@ def test_versions_are_listed_and_with_all_the_held_models_too(
     assert found["champion"] == 1 and [row["path"] for row in found["models"]] == [str(exports[0])]
     assert found["models"][0]["verdicts"] == {"loss": "improved"}
     held = listed(store, capsys, "--all")["models"][1]
-    assert (held["version"], held["outcome"], held["path"]) == (None, "held by the gate", str(exports[1]))
+    assert (held["version"], held["path"]) == (None, str(exports[1]))
+    assert held["outcome"].startswith("held ") and held["outcome"].endswith(" gate")
     assert codetune(store, "models", "--all") == 0
-    assert "The champion is better." in capsys.readouterr().out
+    assert REASON in capsys.readouterr().out
 
 
 def test_promote_and_rollback_by_hand(store: Store, exports: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,34 +106,41 @@ def test_an_incomplete_model_is_not_promoted(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "field", "value"),
     [
-        (["promote", "v7", "--reason", "x"], "no model or version “v7”"),
-        (["promote", "v1", "--reason", "x"], "v1 is the champion already"),
-        (["promote", "/tmp", "--reason", "x"], "/tmp is no exported model of the store"),
-        (["rollback", "--reason", "x"], "no champion came before this one"),
-        (["rollback", "first", "--reason", "x"], "“first” is no version"),
-        (["rollback", "v" + "9" * 5_000, "--reason", "x"], "is no version"),
-        (["promote", "9" * 5_000, "--reason", "x"], "too long"),
-        (["promote", "v" + "9" * 200, "--reason", "x"], "no model or version"),
-        (["promote", "demo", "--reason", "x"], "there is no model of demo in this store yet"),
-        (["lineage", "demo"], "there is no model of demo in this store yet"),
-        (["complete", "v9", "--prompt", "x"], "no model or version"),
-        (["rollback", "v1"], "--reason"),
-        (["promote", "v1", "--reason", " "], "a reason is needed"),
+        (["promote", "v7", "--reason", "x"], "MODEL", "“v7”"),
+        (["promote", "v1", "--reason", "x"], "MODEL", "v1 .*already"),
+        (["promote", "/tmp", "--reason", "x"], "MODEL", "/tmp .*--store"),
+        (["rollback", "--reason", "x"], "VERSION", "`codetune models` lists"),
+        (["rollback", "first", "--reason", "x"], "VERSION", "“first”.* v3$"),
+        (["rollback", "v" + "9" * 5_000, "--reason", "x"], "VERSION", "999”.* v3$"),
+        (["promote", "9" * 5_000, "--reason", "x"], "MODEL", "too long"),
+        (["promote", "v" + "9" * 200, "--reason", "x"], "MODEL", "999”.*`codetune models --all`"),
+        (["promote", "demo", "--reason", "x"], "MODEL", "codetune run demo"),
+        (["lineage", "demo"], "MODEL", "codetune run demo"),
+        (["complete", "v9", "--prompt", "x"], "MODEL", "“v9”"),
+        (["rollback", "v1"], "", "--reason"),
+        (["promote", "v1", "--reason", " "], "--reason", "why"),
     ],
 )
 def test_what_cannot_be_done_is_said(
-    store: Store, exports: list[Path], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    store: Store,
+    exports: list[Path],
+    arguments: list[str],
+    field: str,
+    value: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert codetune(store, *arguments) == 2
-    captured = capsys.readouterr()
-    assert said in captured.err + captured.out
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"error: {field}: " in said or not field
+    assert re.search(value, said)
 
 
 def test_a_margin_below_zero_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.guarded(["run", "demo", "--set", "evaluation.margins.loss=-0.1"]) == 2
-    assert "evaluation.margins.loss: input should be greater than or equal to 0" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error: evaluation.margins.loss: " in said and " 0" in said
 
 
 RECORDS = ("*/*/manifest.json", ".registry/candidates/*/candidate.json", ".registry/events/*.json", ".runs/*.json")
@@ -166,9 +176,9 @@ def test_a_damaged_record_ends_no_command_with_a_traceback(
 def test_an_event_of_a_candidate_that_is_gone_is_named(store: Store, exports: list[Path]) -> None:
     for folder in (store.registry / "candidates").iterdir():
         shutil.rmtree(folder)
-    with pytest.raises(StageError, match="is missing, and an event names it") as refused:
+    with pytest.raises(StageError, match="candidate") as refused:
         Registry(store.registry).champion()
-    assert refused.value.remedy
+    assert refused.value.field == "store" and refused.value.remedy
 
 
 LINEAGES = {

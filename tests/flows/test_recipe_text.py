@@ -29,7 +29,7 @@ def test_a_name_that_occurs_twice_is_an_error_with_both_lines(case: str, tmp_pat
     (tmp_path / "below.yaml").write_text(written)
     (tmp_path / "r.yaml").write_text(f"recipe: {tmp_path}/below.yaml\n")
     for recipe in ("below.yaml", "r.yaml"):
-        with pytest.raises(InputError, match=f"twice, in line {first} and in line {second}"):
+        with pytest.raises(InputError, match=f" line {first} .* line {second}"):
             build(str(tmp_path / recipe))
 
 

@@ -247,7 +247,7 @@ def damage(repository: Path, how: str) -> None:
         ("symbolic", "second"),
         ("borrowed", "pack-1"),
         ("bomb", "memory"),
-        ("no ref", "not a git repository"),
+        ("no ref", "git repository"),
         ("huge", "larger"),
         ("commit", "git"),
     ],

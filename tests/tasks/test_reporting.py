@@ -207,40 +207,34 @@ def test_equal_runs_give_equal_pages() -> None:
 @pytest.mark.parametrize(
     ("loss", "tone", "says"),
     [
-        (_loss(-0.02, -0.012), "good", "improved: its loss on held-out code is 0.016 nats per token lower"),
-        (_loss(0.01, 0.03, 0.02), "bad", "regressed: its loss on held-out code is 0.020 nats per token higher"),
-        (_loss(-0.02, 0.004), "neutral", "No change shown"),
-        (_loss(None, None, clusters=1), "neutral", "1 held-out repository cannot give an interval"),
+        (_loss(-0.02, -0.012), "good", ("improved", " 0.016 ", " lower")),
+        (_loss(0.01, 0.03, 0.02), "bad", ("regressed", " 0.020 ", " higher")),
+        (_loss(-0.02, 0.004), "neutral", ("No change",)),
+        (_loss(None, None, clusters=1), "neutral", ("1 held-out repository", "interval")),
     ],
 )
-def test_whether_it_is_better_is_what_the_interval_says(loss: Metric, tone: str, says: str) -> None:
+def test_whether_it_is_better_is_what_the_interval_says(loss: Metric, tone: str, says: tuple[str, ...]) -> None:
     better, specific, _ = answers_of(_evaluation(loss))
-    assert says in better.sentence and better.tone == tone
-    assert says in _Tags(_html(_run(_evaluation(loss)))).text
+    assert all(value in better.sentence for value in says) and better.tone == tone
+    assert better.sentence in _Tags(_html(_run(_evaluation(loss)))).text
     assert "not asked" in specific.sentence and specific.tone == "neutral"
 
 
 @pytest.mark.parametrize(
     ("specific", "tone", "says"),
     [
-        (
-            _specific(-0.02, -0.01),
-            "good",
-            "The gain is specific: the loss changed by −0.016 nats per token on held-out",
-        ),
-        (
-            _specific(-0.02, 0.01),
-            "neutral",
-            "and by −0.011 on code from elsewhere, a difference of −0.005 [−0.020, +0.010]",
-        ),
-        (_specific(0.01, 0.02), "bad", "The gain is not specific: "),
-        (_specific(None, None), "neutral", "too few repositories"),
+        (_specific(-0.02, -0.01), "good", (" is specific: ", " −0.016 ")),
+        (_specific(-0.02, 0.01), "neutral", (" −0.011 ", " −0.005 [−0.020, +0.010]")),
+        (_specific(0.01, 0.02), "bad", (" not specific: ",)),
+        (_specific(None, None), "neutral", ("too few repositories",)),
     ],
 )
-def test_whether_the_gain_is_specific_is_what_its_interval_says(specific: Metric, tone: str, says: str) -> None:
+def test_whether_the_gain_is_specific_is_what_its_interval_says(
+    specific: Metric, tone: str, says: tuple[str, ...]
+) -> None:
     evaluation = _evaluation(specific=specific)
     better, answer, _ = answers_of(evaluation)
-    assert says in answer.sentence and answer.tone == tone
+    assert all(value in answer.sentence for value in says) and answer.tone == tone
     assert evaluation.learned == (tone == "good") == ("learned this code" in better.sentence)
     assert f"specific: {specific.verdict}" in evaluation.summary
     figure = next(one for one in key_figures(_run(evaluation)) if one.label == "Held-out against elsewhere")
@@ -251,28 +245,26 @@ def test_without_a_gain_none_is_specific() -> None:
     """Less was lost here than elsewhere."""
     evaluation = _evaluation(_loss(-0.01, 0.02), specific=_specific(-0.02, -0.01))
     answer = answers_of(evaluation)[1]
-    assert not evaluation.learned and answer.tone == "neutral" and "No gain is shown" in answer.sentence
+    assert not evaluation.learned and answer.tone == "neutral" and "No gain" in answer.sentence
 
 
 @pytest.mark.parametrize(
     ("retention", "tone", "says"),
     [
-        (None, "neutral", "Not asked"),
-        (_retention(-0.01, 0.03), "good", "kept what it could do"),
-        (
-            _retention(-0.01, 0.06),
-            "neutral",
-            "cannot be said of everything: loss +0.025 [−0.010, +0.060] against a margin",
-        ),
-        (_retention(0.02, 0.06), "bad", "Something was lost outside the tuned code: loss +0.040 [+0.020, +0.060]"),
-        (_retention(0.02, 0.04), "good", "kept what it could do"),
-        (_retention(None, None), "neutral", "cannot be said"),
+        (None, "neutral", ("Not asked",)),
+        (_retention(-0.01, 0.03), "good", ("kept",)),
+        (_retention(-0.01, 0.06), "neutral", ("cannot be said", " loss +0.025 [−0.010, +0.060]", "margin")),
+        (_retention(0.02, 0.06), "bad", ("lost", " loss +0.040 [+0.020, +0.060]")),
+        (_retention(0.02, 0.04), "good", ("kept",)),
+        (_retention(None, None), "neutral", ("cannot be said",)),
     ],
 )
-def test_whether_it_kept_what_it_could_is_what_the_margin_says(retention: Metric | None, tone: str, says: str) -> None:
+def test_whether_it_kept_what_it_could_is_what_the_margin_says(
+    retention: Metric | None, tone: str, says: tuple[str, ...]
+) -> None:
     evaluation = _evaluation(retention=retention)
     _, _, answer = answers_of(evaluation)
-    assert says in answer.sentence and answer.tone == tone
+    assert all(value in answer.sentence for value in says) and answer.tone == tone
     assert retention is None or evaluation.summary.endswith(f"; elsewhere 1 {retention.verdict}")  # the tables' word
 
 

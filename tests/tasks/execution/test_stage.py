@@ -77,7 +77,8 @@ def test_a_pass_by_stopping_the_tests_loop_is_counted_apart(tmp_path: Path) -> N
     told = {(row["task_id"], row["side"]): (row["passed"], row["reason"]) for row in rows}
     assert told["T/0", "tuned"] == (True, "passed by StopIteration") and told["T/0", "base"] == (True, "passed")
     assert (done.stopped, done.passed, len(done.notes)) == (1, 2, 1) and "T/0" in done.notes[0]
-    assert ("passed by raising StopIteration", "1") in STAGE.show(done)[0].blocks[0].rows
+    rows = {label: count for label, count in STAGE.show(done)[0].blocks[0].rows if "StopIteration" in label}
+    assert list(rows.values()) == ["1"]
 
 
 def test_a_problem_that_no_program_can_pass_is_left_out_and_named(tmp_path: Path) -> None:

@@ -78,4 +78,4 @@ def test_card_tells_the_layers_that_were_trained_not_those_that_were_named(made:
     named = replace(made.adapter, settings={**made.adapter.settings, "target_modules": ["all-linear", "o_proj"]})
     write_card(made.model_copy(update={"adapter": named}), get("adapter"), tmp_path)
     count = len(made.adapter.modules)
-    assert f"on q_proj, v_proj ({count} layers)" in (tmp_path / "README.md").read_text()
+    assert f" q_proj, v_proj ({count} layers)" in (tmp_path / "README.md").read_text()

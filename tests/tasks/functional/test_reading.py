@@ -41,28 +41,30 @@ def test_the_solution_of_every_form_passes_and_nothing_does_not(form: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "field", "value"),
     [
-        ([row(), '{"task_id": "T/1"'], "line 2 is no JSON"),
-        ([row(), "[1]"], "line 2 is no JSON object"),
-        ([row(), {key: value for key, value in row(1).items() if key != "test"}], "line 2 of s.jsonl lacks this field"),
-        ([row(prompt=3)], "text is needed, not 3"),
-        ([row(), row()], "'T/0' stands in line 1"),
-        ([row(prompt="def twice(x):\0\n")], "NUL"),
-        ([row(entry_point="a b")], "no name of a function"),
-        ([""], "no problem in this file"),
-        ([EVAL_PLUS | {"atol": "x"}], "a number is needed, not 'x'"),
-        ([EVAL_PLUS | {"atol": float("inf")}], "a number of 0 to 1"),
-        ([EVAL_PLUS | {"atol": float("nan")}], "a number of 0 to 1"),
-        ([MBPP | {"test_imports": [1]}], "a list of texts"),
-        ([MBPP | {"test_imports": "import os"}], "a list of texts"),
-        ([MBPP | {"test_list": [None, *MBPP["test_list"]]}], "a list of texts"),
+        ([row(), '{"task_id": "T/1"'], None, "line 2 .*delimiter"),
+        ([row(), "[1]"], None, "line 2 .*object"),
+        ([row(), {key: value for key, value in row(1).items() if key != "test"}], "test", "line 2 of s.jsonl"),
+        ([row(prompt=3)], "prompt", r"text .* 3\n"),
+        ([row(), row()], None, "line 2 .*'T/0' .*line 1 "),
+        ([row(prompt="def twice(x):\0\n")], "prompt", "NUL"),
+        ([row(entry_point="a b")], "entry_point", "'a b'"),
+        ([""], None, "no problem"),
+        ([EVAL_PLUS | {"atol": "x"}], "atol", "'x'"),
+        ([EVAL_PLUS | {"atol": float("inf")}], "atol", "0 to 1 .* inf"),
+        ([EVAL_PLUS | {"atol": float("nan")}], "atol", "0 to 1 .* nan"),
+        ([MBPP | {"test_imports": [1]}], "test_imports", r"\[1\]"),
+        ([MBPP | {"test_imports": "import os"}], "test_imports", "'import os'"),
+        ([MBPP | {"test_list": [None, *MBPP["test_list"]]}], "test_list", r"\[None, "),
     ],
 )
-def test_what_is_broken_is_named(rows: list[Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=said) as caught:
-        functional.read_suite(write(tmp_path / "s.jsonl", *rows))
-    assert caught.value.field and caught.value.remedy
+def test_what_is_broken_is_named(rows: list[Any], field: str | None, value: str, tmp_path: Path) -> None:
+    """The field of a row, else the file."""
+    path = write(tmp_path / "s.jsonl", *rows)
+    with pytest.raises(InputError, match=value) as caught:
+        functional.read_suite(path)
+    assert caught.value.field == (field or str(path)) and caught.value.remedy
 
 
 def test_a_torn_gzip_file_is_refused(tmp_path: Path) -> None:

@@ -109,18 +109,22 @@ def test_a_suite_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "field", "value"),
     [
-        ([{"task_id": "T/0"}], "lacks this field"),
-        ([{"task_id": "T/9", "completion": ""}], "has no problem 'T/9'"),
-        ([{"task_id": "T/0", "completion": ""}], "1 of 2 problems have no completion"),
-        (["nonsense"], "line 1 is no JSON"),
+        ([{"task_id": "T/0"}], "completion", "line 1 "),
+        ([{"task_id": "T/9", "completion": ""}], "task_id", "'T/9'"),
+        ([{"task_id": "T/0", "completion": ""}], None, "1 of 2 .* T/1"),
+        (["nonsense"], None, "line 1 "),
     ],
 )
-def test_completions_that_do_not_fit_are_refused(rows: list[dict[str, str] | str], said: str, tmp_path: Path) -> None:
+def test_completions_that_do_not_fit_are_refused(
+    rows: list[dict[str, str] | str], field: str | None, value: str, tmp_path: Path
+) -> None:
     suite = functional.read_suite(write(tmp_path / "s.jsonl", row(0), row(1)))
-    with pytest.raises(InputError, match=said):
-        functional.read_completions(write(tmp_path / "c.jsonl", *rows), suite)
+    path = write(tmp_path / "c.jsonl", *rows)
+    with pytest.raises(InputError, match=value) as caught:
+        functional.read_completions(path, suite)
+    assert caught.value.field == (field or str(path))
 
 
 def test_a_k_that_cannot_be_told_is_refused_before_anything_runs(
@@ -128,7 +132,7 @@ def test_a_k_that_cannot_be_told_is_refused_before_anything_runs(
 ) -> None:
     suite, made = write(tmp_path / "s.jsonl", row()), write(tmp_path / "c.jsonl", {"task_id": "T/0", "completion": ""})
     assert guarded(["score", str(suite), "--completions", str(made), "--k", "10"]) == 2
-    assert "pass@10 cannot be told" in capfd.readouterr().err
+    assert "pass@10" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

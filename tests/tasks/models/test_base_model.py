@@ -80,8 +80,9 @@ def test_what_the_user_may_not_read_is_named(model: Path) -> None:
     if user == 0:  # who may read everything
         os.seteuid(65534)
     try:
-        with pytest.raises(InputError, match=f"model.name: {model} cannot be read: Permission denied"):
+        with pytest.raises(InputError, match=f"{model} .* Permission denied") as refused:
             locate(ModelConfig(name=str(model)))
+        assert refused.value.field == "model.name"
     finally:
         os.seteuid(user)
         model.chmod(0o755)
@@ -283,7 +284,7 @@ def test_passing_faults_are_waited_for(fault: dict[str, object], served: Hub) ->
 
 def test_a_hub_that_stays_down_is_a_passing_fault(served: Hub) -> None:
     served.fail(503, times=1000)
-    with pytest.raises(TransientError, match=r"503.*gave up after attempt 3"):
+    with pytest.raises(TransientError, match=r" 503 .* 3\)\n"):
         locate(ModelConfig(name=NAME))
 
 
@@ -304,10 +305,12 @@ def test_gated_files_of_a_public_page_are_refused(served: Hub) -> None:
 
 
 def test_unknown_repository_and_revision_are_refused(served: Hub) -> None:
-    with pytest.raises(InputError, match="does not show the model nobody/nothing"):
+    with pytest.raises(InputError, match="nobody/nothing") as unknown:
         locate(ModelConfig(name="nobody/nothing"))
-    with pytest.raises(InputError, match="no such revision"):
+    assert unknown.value.field == "model.name" and "HF_TOKEN" in str(unknown.value.remedy)
+    with pytest.raises(InputError, match=f"{NAME} at v9 ") as unknown:
         locate(ModelConfig(name=NAME, revision="v9"))
+    assert unknown.value.field == "model.name" and "branch, tag" in str(unknown.value.remedy)
 
 
 @pytest.mark.parametrize("damage", ["no weights", "no tokenizer", "no config", "other task"])
@@ -321,6 +324,7 @@ def test_unusable_repository_is_refused_before_weights_are_fetched(damage: str, 
 
 def test_endpoint_that_is_no_address_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "huggingface")
-    with pytest.raises(InputError, match="no address of a hub"):
+    with pytest.raises(InputError, match="huggingface") as refused:
         locate(ModelConfig(name=NAME))
+    assert refused.value.field == "HF_ENDPOINT"
     assert base_model.ModelConfig().name == NAME

@@ -76,7 +76,7 @@ def test_adapter_is_attached_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
     shutil.copy(BASE_MODEL / "config.json", tmp_path)
-    with pytest.raises(InputError, match="no file named model") as caught:
+    with pytest.raises(InputError, match=r"model\.safetensors ") as caught:
         load_base(tmp_path, "none", PLAN)
     assert caught.value.field == "model.name"
 
@@ -89,5 +89,6 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
     del weights["model.layers.3.mlp.up_proj.weight"]
     weights["model.norm.weight"] = weights["model.norm.weight"][:7].clone()
     save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match="2 weights are missing or misshapen"):
+    with pytest.raises(InputError, match=r" 2 .* model\.layers\.3\.mlp\.up_proj\.weight ") as caught:
         load_base(tmp_path / "model", "none", PLAN)
+    assert caught.value.field == "model.name"

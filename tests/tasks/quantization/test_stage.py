@@ -114,8 +114,9 @@ def test_large_models_are_cut_into_files(
 
 @pytest.mark.parametrize("asked", ["nf4", "none"])
 def test_another_kind_than_stored_is_refused(asked: Literal["nf4", "none"], bases: dict[Kind, QuantizedBase]) -> None:
-    with pytest.raises(InputError, match=f"stored as int8, where {asked} is asked for"):
+    with pytest.raises(InputError, match=f" int8, .* {asked} ") as refused:
         load_base(bases["int8"].path, asked, PLAN)
+    assert refused.value.field == "model.name"
 
 
 @pytest.mark.parametrize(("kind", "scale"), [("int8", "SCB"), ("nf4", "weight.absmax")])
@@ -128,7 +129,7 @@ def test_a_base_without_scales_is_refused(
     kept = {name: value for name, value in weights.items() if not name.startswith(lost) or name == lost + "weight"}
     assert len(kept) < len(weights) and lost + scale not in kept
     save_file(kept, tmp_path / "base" / WEIGHTS, metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"1 quantized layers lack their scales, model\.layers\.3"):
+    with pytest.raises(InputError, match=r" 1 .* scales, model\.layers\.3\.mlp\.up_proj "):
         load_base(tmp_path / "base", kind, PLAN)
 
 
@@ -148,9 +149,9 @@ def damaged(folder: Path, damage: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("cut off", r"model\.safetensors cannot be read"),
-        ("missing", r"1 weights of linear layers are missing, model\.layers\.3\.mlp\.up_proj\.weight"),
-        ("misshapen", r"up_proj\.weight is \(7, 256\), its config\.json asks for \(704, 256\)"),
+        ("cut off", r"model\.safetensors .*metadata"),
+        ("missing", r" 1 .* model\.layers\.3\.mlp\.up_proj\.weight"),
+        ("misshapen", r"up_proj\.weight .*\(7, 256\), .* \(704, 256\)"),
     ],
 )
 def test_an_unusable_model_is_refused(damage: str, said: str, tmp_path: Path) -> None:

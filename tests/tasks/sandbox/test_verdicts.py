@@ -46,7 +46,7 @@ def test_outcomes(source: str, outcome: str) -> None:
 def test_what_never_ends_is_stopped_and_said() -> None:
     assert judged("def double(x):\n    while True: pass", seconds=1).outcome == "timeout"
     endless = judged("def double(x): return x * 2", test="double(1)\nwhile True: pass", seconds=1)
-    assert (endless.outcome, endless.detail) == ("timeout", "the test itself did not end in time")
+    assert endless.outcome == "timeout" and "test itself" in endless.detail
 
 
 def test_changed_arguments_and_callbacks_reach_the_test() -> None:

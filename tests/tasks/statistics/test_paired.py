@@ -199,8 +199,9 @@ def test_too_few_repositories_have_no_interval(repos: int) -> None:
 
 
 def test_an_empty_held_out_set_is_said() -> None:
-    with pytest.raises(InputError, match=r"sampling\.held_out: there is no held-out item"):
+    with pytest.raises(InputError) as refused:
         paired_difference([], [], [])
+    assert refused.value.field == "sampling.held_out"
 
 
 @pytest.mark.parametrize(("freedom", "expected"), [(5, 2.570582), (11, 2.200985), (37, 2.026192), (200, 1.971896)])

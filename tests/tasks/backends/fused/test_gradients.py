@@ -102,5 +102,5 @@ def test_models_that_it_does_not_know_are_named() -> None:
     assert reason is not None and "gpt2" in reason
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
     sliding = MistralForCausalLM(MistralConfig(vocab_size=50, num_key_value_heads=1, sliding_window=8, **sizes))
-    assert unsupported(sliding) == "attention is limited to a sliding window of 8 tokens"
+    assert "sliding window of 8 " in str(unsupported(sliding))
     assert unsupported(models.tiny("int8")) is None
