@@ -19,7 +19,13 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 import toml  # type: ignore[import-untyped] # with which Prefect reads and writes them
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_AUTH_STRING
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_SERVER_API_AUTH_STRING,
+    PREFECT_UI_URL,
+)
 
 from artifacts.errors import InputError
 from flows.environment import LOOPBACK
@@ -103,13 +109,14 @@ def is_here(address: str) -> bool:
     return urlsplit(address).hostname in LOOPBACK
 
 
-def keep_profile(address: str, key: str) -> bool:
-    """Have `prefect --profile codetune` talk to this server; whether that could be done."""
+def keep_profile(address: str, public: str, key: str) -> bool:
+    """Have `prefect --profile codetune` talk to this server and print links with its public address; whether that could
+    be done."""
     from prefect.settings import get_current_settings
     from prefect.settings.profiles import ProfilesCollection, load_profiles
 
     path = Path(get_current_settings().profiles_path or PREFECT_HOME.value() / "profiles.toml").resolve()
-    settings = {PREFECT_API_URL: f"{address}/api", PREFECT_API_AUTH_STRING: key}
+    settings = {PREFECT_API_URL: f"{address}/api", PREFECT_UI_URL: public, PREFECT_API_AUTH_STRING: key}
     try:
         profiles: ProfilesCollection = load_profiles(include_defaults=False)
         profiles.update_profile(PROFILE, settings, source=path)

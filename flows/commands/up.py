@@ -138,7 +138,7 @@ def _check_free(host: str, port: int, address: str) -> None:
 
 def _welcome(there: server.Server, console: Console) -> None:
     prefect = os.path.relpath(Path(sys.executable).with_name("prefect"))
-    told = access.keep_profile(there.address, there.variables["PREFECT_API_AUTH_STRING"])
+    told = access.keep_profile(there.address, there.public, there.variables["PREFECT_API_AUTH_STRING"])
     console.print("")
     console.print(f"dashboard  {there.page()}", style="bold", markup=False)
     console.print("             it holds the key: anyone who has this address may start programs here")

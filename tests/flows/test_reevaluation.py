@@ -1,8 +1,10 @@
-"""What an export says of itself before it is judged again: its manifest may have been altered."""
+"""Before an export is judged again: what it says of itself, as its manifest may have been altered, and the suite."""
 
 from __future__ import annotations
 
 import copy
+import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +14,8 @@ import pytest
 from artifacts.errors import InputError
 from artifacts.schema import ExportedModel, Plan
 from artifacts.store import Store
-from flows.reevaluation import _inputs
+from flows.config import build
+from flows.reevaluation import _inputs, _reevaluate
 
 PLAN = Plan(
     device="cpu", precision="fp32", micro_batch=1, accumulation=1, gradient_checkpointing=False, backend="transformers"
@@ -53,3 +56,16 @@ def test_anything_else_is_said_to_be_the_exports_fault(part: str) -> None:
             continue
         with pytest.raises(InputError, match="/export"):
             read(altered["inputs"])
+
+
+@pytest.mark.parametrize("suite", ["humaneval", "mbpp+", "humaneval-infilling-single-line"])
+def test_without_a_hub_a_suite_is_refused_at_once_and_a_file_would_do(
+    suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the model is looked for."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    started = time.monotonic()
+    with pytest.raises(InputError, match=f"{re.escape(suite)} cannot be fetched") as caught:
+        _reevaluate("no such model", build("demo"), [suite])
+    assert caught.value.field == "suite" and "the path of its file" in str(caught.value.remedy)
+    assert time.monotonic() - started < 20

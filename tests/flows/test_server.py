@@ -50,6 +50,22 @@ def test_a_servers_own_dashboard_finds_its_api(home: Path) -> None:
     assert started.temporary
 
 
+def test_the_profile_prints_links_that_others_can_open(home: Path) -> None:
+    assert access.keep_profile("http://127.0.0.1:4300", "https://gpu.example.org", "codetune:key")
+    printed = subprocess.run(
+        [Path(sys.executable).with_name("prefect"), "--profile", access.PROFILE, "config", "view", "--show-secrets"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for setting in (
+        "API_URL='http://127.0.0.1:4300/api'",
+        "UI_URL='https://gpu.example.org'",
+        "AUTH_STRING='codetune:key'",
+    ):
+        assert setting in printed, printed
+
+
 def process_of(started: server.Server) -> psutil.Process:
     port = str(urlsplit(started.address).port)
     return until(lambda: next((one for one in psutil.Process().children() if port in one.cmdline()), None))
