@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import ClassVar
 
 from artifacts.redaction import redact, redact_logs
@@ -39,7 +40,7 @@ class CodetuneError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword arguments do not survive pickling by themselves, and Prefect pickles them.
-        return _rebuild, (type(self), self.problem, self.field, self.remedy)
+        return partial(type(self), self.problem, field=self.field, remedy=self.remedy), ()
 
 
 class InputError(CodetuneError):
@@ -89,7 +90,3 @@ def redacting_secrets() -> Iterator[None]:
 def _writable(text: str) -> str:
     """With the halves of characters escaped that stand for the bytes of a file's name, and that no UTF-8 can hold."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _rebuild(kind: type[CodetuneError], problem: str, field: str | None, remedy: str | None) -> CodetuneError:
-    return kind(problem, field=field, remedy=remedy)

@@ -54,8 +54,9 @@ class Lock:
         while not self.try_acquire():
             waited = time.monotonic() - began
             if waited >= patience:
+                time_spent = f"{waited:.0f} s" if waited < 7200 else f"{waited / 3600:.0f} hours"
                 raise StageError(
-                    f"{self._what} is held by {self.holder()}; it was waited for for {_in_words(waited)}",
+                    f"{self._what} is held by {self.holder()}; it was waited for for {time_spent}",
                     remedy=f"let it finish or end it, then run again (the lock is {self.path})",
                 )
             if not said and (waited > UNEASY or patience > MOMENT):
@@ -154,7 +155,3 @@ def _described(pid: int) -> str:
         return f"what process {pid} left behind" if pid > 0 else "a process of another container or machine"
     except psutil.AccessDenied:
         return f"process {pid} of another user"
-
-
-def _in_words(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 7200 else f"{seconds / 3600:.0f} hours"

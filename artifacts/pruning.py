@@ -29,7 +29,9 @@ def prune(store: Store, keep: int, *, dry_run: bool = False) -> Pruned:
     begin to use what is removed here.
     """
     with store.ledger.gate():
-        kept, dropped = _divide(store.ledger.runs_at_gate(), keep)
+        runs = store.ledger.runs_at_gate()
+        ended = [run for run in runs if run.state != "running"]
+        kept, dropped = [run for run in runs if run.state == "running"] + ended[:keep], ended[keep:]
         needed = {place for run in kept for place in run.stages} | Registry(store.registry).places()
         artifacts = [place for place in store.places() if place not in needed and not store.busy(place)]
         attempts = [place for place in store.attempts() if place not in _continued(kept) and not store.busy(place)]
@@ -44,13 +46,6 @@ def prune(store: Store, keep: int, *, dry_run: bool = False) -> Pruned:
     if not dry_run:
         store.empty_trash()
     return found
-
-
-def _divide(runs: list[RunRecord], keep: int) -> tuple[list[RunRecord], list[RunRecord]]:
-    """Runs to keep and runs to drop; those at work are kept besides."""
-    alive = [run for run in runs if run.state == "running"]
-    ended = [run for run in runs if run.state != "running"]
-    return alive + ended[:keep], ended[keep:]
 
 
 def _continued(kept: list[RunRecord]) -> set[str]:

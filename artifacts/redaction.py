@@ -79,7 +79,9 @@ def _password(address: str) -> str:
 def without_secrets(value: Any, name: str = "") -> Any:
     """The same of a JSON value that has this name."""
     if isinstance(value, str):
-        return STARS if _told_by_name(name, value) else redact(value)
+        assigned, redacted = f"{name}={value}", redact(value)
+        told_by_name = redact(assigned) not in (assigned, f"{name}={redacted}")
+        return STARS if told_by_name else redacted
     if isinstance(value, dict):
         return {redact(str(part)): without_secrets(one, str(part)) for part, one in value.items()}
     return [without_secrets(one, name) for one in value] if isinstance(value, (list, tuple)) else value
@@ -97,11 +99,6 @@ def secret_settings(value: Any, name: str = "") -> Iterator[str]:
         yield name
 
 
-def _told_by_name(name: str, value: str) -> bool:
-    assigned = f"{name}={value}"
-    return redact(assigned) not in (assigned, f"{name}={redact(value)}")
-
-
 def redact_logs() -> None:
     """Have every log record of this process redacted where it is made, so before any handler sees it, and what acts on
     a terminal spelled out."""
@@ -111,8 +108,11 @@ def redact_logs() -> None:
 
     def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        said = _message(record)
-        if said is not None and (clean := visible(redact(said))) != said:
+        try:
+            said = record.getMessage()
+        except (TypeError, ValueError):
+            said = ""  # logging itself tells of arguments that do not fit
+        if (clean := visible(redact(said))) != said:
             record.msg, record.args = clean, None
         if record.exc_info and record.exc_info[1]:
             trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
@@ -124,10 +124,3 @@ def redact_logs() -> None:
     credentials.prepare()
     redacted.redacts = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(redacted)
-
-
-def _message(record: logging.LogRecord) -> str | None:
-    try:
-        return record.getMessage()
-    except (TypeError, ValueError):
-        return None  # logging itself tells of arguments that do not fit

@@ -183,7 +183,8 @@ class Store:
 
     def publish(self, stage: str, key: str, handle: H, workdir: Path, provenance: dict[str, Any] | None = None) -> H:
         """Make what lies in `workdir` the artifact of this key, whole or not at all. Call with the lock held."""
-        entries = {name: _entry(workdir / name) for name in _files(workdir)}
+        names = sorted(path.relative_to(workdir).as_posix() for path in workdir.rglob("*") if path.is_file())
+        entries = {name: _entry(workdir / name) for name in names if name != MANIFEST}
         content = {
             name: entry.sha256
             for name, entry in entries.items()
@@ -200,7 +201,9 @@ class Store:
         ).sealed()
         # The manifest is written last, so its existence means that everything it lists is on the disk.
         durable.write(workdir / MANIFEST, manifest.model_dump_json(indent=1))
-        _sync_folders(workdir)
+        for folder in [workdir, *(path for path in workdir.rglob("*") if path.is_dir())]:
+            durable.close_to_others(folder)
+            durable.sync(folder)
         final = self._root / stage / key
         durable.closed_folder(final.parent)
         _remove(final)
@@ -360,18 +363,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
             raise Damaged(f"the contents of {name} were altered")
 
 
-def _files(root: Path) -> list[str]:
-    names = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return sorted(name for name in names if name != MANIFEST)
-
-
 def _entry(path: Path) -> FileEntry:
     durable.close_to_others(path)
     durable.sync(path)
     return FileEntry(size=path.stat().st_size, sha256=digest.of_file(path))
-
-
-def _sync_folders(root: Path) -> None:
-    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
-        durable.close_to_others(folder)
-        durable.sync(folder)

@@ -177,13 +177,11 @@ class _Git:
             finally:
                 process.kill()
         if process.returncode not in fine:
-            raise Refused(self._words(complaints) or f"git {arguments[0]} ended with status {process.returncode}")
+            # git's own words, with the name of the repository's files in the place of ours
+            text = os.fsdecode(complaints).replace(str(self.place), str(self.theirs))
+            words = "; ".join(line.strip() for line in text.splitlines()[:3] if line.strip())
+            raise Refused(words or f"git {arguments[0]} ended with status {process.returncode}")
         return said
-
-    def _words(self, said: bytes) -> str:
-        """Git's own, with the name of the repository's files in the place of ours."""
-        text = os.fsdecode(said).replace(str(self.place), str(self.theirs))
-        return "; ".join(line.strip() for line in text.splitlines()[:3] if line.strip())
 
 
 def _asking(place: Path, top: Path) -> _Git:
@@ -316,7 +314,10 @@ def _entries(git: _Git) -> list[_Entry]:
     for line in git.ask("ls-files", "--stage", "-z", *git.sparse).split(b"\0")[:-1]:
         facts, name = line.split(b"\t", 1)
         mode, identifier, stage = facts.split()
-        _check_name(name.removesuffix(b"/") if mode == _FOLDER else name)
+        # git looks at names when it puts them into an index, not when it reads one
+        parts = (name.removesuffix(b"/") if mode == _FOLDER else name).split(b"/")
+        if not all(parts) or any(part in (b".", b"..") or part.lower() == b".git" for part in parts):
+            raise Refused(f"its index names {os.fsdecode(name)!r}, which is no file of a working tree")
         entries.append(_Entry(mode, identifier, stage == b"0", name))
     return entries
 
@@ -360,13 +361,6 @@ def _check_sums(git: _Git, algorithm: str) -> None:
             content, length = index.read_bytes(), hashlib.new(algorithm).digest_size
             if content[-length:] not in (bytes(length), hashlib.new(algorithm, content[:-length]).digest()):
                 raise Refused(f"{git.theirs / index.name} is damaged: its checksum is wrong")
-
-
-def _check_name(name: bytes) -> None:
-    """Git looks at names when it puts them into an index, not when it reads one."""
-    parts = name.split(b"/")
-    if not all(parts) or any(part in (b".", b"..") or part.lower() == b".git" for part in parts):
-        raise Refused(f"its index names {os.fsdecode(name)!r}, which is no file of a working tree")
 
 
 def _folders(names: Iterable[bytes]) -> set[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
@@ -41,7 +40,7 @@ def choose(shape: ModelShape, job: JobShape, gpu: Gpu | None) -> Backend:
         InputError: the named one cannot.
     """
     if job.backend == "auto":
-        return next(_able(shape, job, gpu), BACKENDS[-1])
+        return next((one for one in BACKENDS if one.unsupported(shape, job, gpu) is None), BACKENDS[-1])
     backend = get(job.backend)
     if reason := backend.unsupported(shape, job, gpu):
         raise InputError(
@@ -50,7 +49,3 @@ def choose(shape: ModelShape, job: JobShape, gpu: Gpu | None) -> Backend:
             remedy="set training.backend=auto, which takes one that can",
         )
     return backend
-
-
-def _able(shape: ModelShape, job: JobShape, gpu: Gpu | None) -> Iterator[Backend]:
-    return (backend for backend in BACKENDS if backend.unsupported(shape, job, gpu) is None)

@@ -80,20 +80,17 @@ class Adapter:
 
         Source: `Linear.get_delta_weight` and `Embedding.get_delta_weight` in peft/tuners/lora/layer.py.
         """
+        from peft.utils.other import get_pattern_key
         from safetensors import safe_open
 
         with safe_open(self.folder / WEIGHTS, framework="pt") as file:
             low, high = (file.get_tensor(name).float() for name in self._names(module))
         product: torch.Tensor = high @ low
-        return self._scaling(module, rank=low.shape[0]) * (product.T if self.modules[module] else product)
+        patterns, rank = self.settings.get("alpha_pattern") or {}, low.shape[0]
+        alpha = float(patterns.get(get_pattern_key(list(patterns), module), self.settings["lora_alpha"]))
+        scaling = alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+        return scaling * (product.T if self.modules[module] else product)
 
     def _names(self, module: str) -> list[str]:
         kind = "lora_embedding_{}" if self.modules[module] else "lora_{}.weight"
         return [f"base_model.model.{module}.{kind.format(side)}" for side in "AB"]
-
-    def _scaling(self, module: str, rank: int) -> float:
-        from peft.utils.other import get_pattern_key
-
-        patterns = self.settings.get("alpha_pattern") or {}
-        alpha = patterns.get(get_pattern_key(list(patterns), module), self.settings["lora_alpha"])
-        return float(alpha) / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)

@@ -83,7 +83,8 @@ def run_exporting(
         with _explaining_memory():
             comparison = form.check(ingredients, config, workdir / form.name, chunks)
             release_memory(plan)
-        exported.append(ExportedForm(name=form.name, bytes=_size(workdir / form.name), comparison=comparison))
+        size = sum(path.stat().st_size for path in (workdir / form.name).rglob("*") if path.is_file())
+        exported.append(ExportedForm(name=form.name, bytes=size, comparison=comparison))
         progress.advance()
     return ExportedModel(path=workdir, forms=tuple(exported))
 
@@ -100,10 +101,6 @@ def _explaining_memory() -> Iterator[None]:
             field="exporting.forms",
             remedy="end other programs on the GPU, or set exporting.forms=[]: fp16 takes two bytes a parameter",
         ) from error
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 STAGE = Stage(name="exporting", version=6, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)

@@ -16,23 +16,18 @@ def sections(handle: ExportedModel) -> list[Section]:
     columns = ("export", "folder in it", "size", "largest difference of a logit", "allowed", "positions")
     caption = "; ".join(form.comparison.against for form in handle.forms)
     table = Table(columns, tuple(map(_row, handle.forms)), quoted(caption[:1].upper() + caption[1:] + "."))
-    return [
-        Section("model", "Exported model", (Text(f"In {code(handle.path)}"), table, Code(_lines(handle), "python")))
-    ]
+    form = get(handle.forms[-1].name)
+    settings = json.loads((handle.path / "adapter" / CONFIG).read_text(encoding="utf-8"))
+    base, revision = settings["base_model_name_or_path"], settings.get("revision")
+    lines = form.loading_lines(base, revision, "FOLDER").replace('"FOLDER"', "folder")
+    lines = f"folder = {json.dumps(str(handle.path / form.name), ensure_ascii=False)}\n\n{lines}"
+    return [Section("model", "Exported model", (Text(f"In {code(handle.path)}"), table, Code(lines, "python")))]
 
 
 def _row(form: ExportedForm) -> tuple[str, ...]:
     found = form.comparison
     difference, bound = f"{found.largest_difference:.2g}", f"{found.bound:.2g}"
     return get(form.name).title, f"`{form.name}`", _bytes(form.bytes), difference, bound, f"{found.positions:,}"
-
-
-def _lines(handle: ExportedModel) -> str:
-    form = get(handle.forms[-1].name)
-    settings = json.loads((handle.path / "adapter" / CONFIG).read_text(encoding="utf-8"))
-    base, revision = settings["base_model_name_or_path"], settings.get("revision")
-    lines = form.loading_lines(base, revision, "FOLDER").replace('"FOLDER"', "folder")
-    return f"folder = {json.dumps(str(handle.path / form.name), ensure_ascii=False)}\n\n{lines}"
 
 
 def _bytes(size: int) -> str:

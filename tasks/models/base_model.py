@@ -328,7 +328,11 @@ def stored_tensors(model: ModelReference, names: Sequence[str] | None = None) ->
     found: dict[str, StoredTensor] = {}
     for shard, expected in _shards(model.name, model.metadata, there).items():
         path = model.metadata / shard
-        header = _header(path) if names is None or path.exists() else _remote_header(model, shard)
+        if names is None or path.exists():
+            with reading.opened(path, field=_FIELD, remedy=_AGAIN) as file:
+                header = read_header(file, os.fstat(file.fileno()).st_size)
+        else:
+            header = _remote_header(model, shard)
         absent = sorted(set(expected or ()) - set(header))
         if absent:
             raise InputError(
@@ -338,11 +342,6 @@ def stored_tensors(model: ModelReference, names: Sequence[str] | None = None) ->
             )
         found |= header
     return found
-
-
-def _header(path: Path) -> dict[str, StoredTensor]:
-    with reading.opened(path, field=_FIELD, remedy=_AGAIN) as file:
-        return read_header(file, os.fstat(file.fileno()).st_size)
 
 
 def _remote_header(model: ModelReference, name: str) -> dict[str, StoredTensor]:
@@ -357,20 +356,17 @@ def _check_weights(model: ModelReference, names: Sequence[str] | None = None) ->
     config, stored = read_config(model.metadata), stored_tensors(model, names)
     if config["model_type"] not in LLAMA_LAYERS:
         return  # what other families are made of only transformers knows: preflight builds one
-    needed = llama_weights(config)
-    problem = wrong_weights(stored, needed) or _more_layers(stored, config["num_hidden_layers"])
+    problem = wrong_weights(stored, llama_weights(config))
+    numbers = {int(match[1]) for name in stored if (match := re.match(r"model\.layers\.(\d{1,6})\.", name))}
+    layers, last = config["num_hidden_layers"], max(numbers, default=0)
+    if not problem and last >= layers:
+        problem = f"they have layers up to number {last}, config.json has {layers} of them"
     if problem:
         raise InputError(
             f"the weights of {model.name} are not those that its config.json describes: {problem}",
             field=_FIELD,
             remedy="save it again with transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
         )
-
-
-def _more_layers(stored: Mapping[str, StoredTensor], layers: int) -> str:
-    numbers = {int(match[1]) for name in stored if (match := re.match(r"model\.layers\.(\d{1,6})\.", name))}
-    last = max(numbers, default=0)
-    return f"they have layers up to number {last}, config.json has {layers} of them" if last >= layers else ""
 
 
 def wrong_weights(stored: Mapping[str, StoredTensor], needed: Mapping[str, tuple[int, ...]]) -> str:

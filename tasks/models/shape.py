@@ -182,8 +182,9 @@ def _built_shape(folder: Path, raw: dict[str, Any]) -> ModelShape:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
-            f"{folder / 'config.json'} describes no model that transformers can build ({_first_line(error)})",
+            f"{folder / 'config.json'} describes no model that transformers can build ({said})",
             field=FIELD,
             remedy=_REMEDY,
         ) from error
@@ -236,7 +237,3 @@ def _without_numbers(name: str) -> str:
 
 def _ends_with(name: str, ending: str) -> bool:
     return name == ending or name.endswith("." + ending)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -159,7 +159,9 @@ def encode(tokenizer: CodeTokenizer, text: str, *, continues: bool = False) -> l
 def encode_batch(tokenizer: CodeTokenizer, texts: Sequence[str], *, continues: bool = False) -> list[list[int] | None]:
     """Like `encode` for many texts at once, on all cores. None where a text cannot be represented."""
     lead = " " if tokenizer.leading_space and not continues else ""
-    parts = [_parts(tokenizer, lead + text if text else "") for text in texts]
+    given = [lead + text if text else "" for text in texts]
+    # cut where `▁` must be spelled in bytes
+    parts = [text.split(SPACE) if tokenizer.space_bytes else [text] for text in given]
     flat = [part for some in parts for part in some]
     try:
         encodings = tokenizer.rust.encode_batch_fast(flat, add_special_tokens=False)
@@ -173,12 +175,11 @@ def encode_batch(tokenizer: CodeTokenizer, texts: Sequence[str], *, continues: b
         ) from error
     encoded = iter([encoding.ids for encoding in encodings])
     results: list[list[int] | None] = []
-    for text, some in zip(texts, parts, strict=True):
+    for text, some in zip(given, parts, strict=True):
         ids = next(encoded)
         for _ in some[1:]:
             ids += [*(tokenizer.space_bytes or ()), *next(encoded)]
-        exact = _raw(tokenizer, ids) == (lead + text if text else "").encode()
-        results.append(ids if exact else None)
+        results.append(ids if _raw(tokenizer, ids) == text.encode() else None)
     return results
 
 
@@ -191,11 +192,6 @@ def decode_bytes(tokenizer: CodeTokenizer, ids: Iterable[int], *, continues: boo
     """Like `decode`, as the bytes that the ids stand for, which may begin or end within a character."""
     raw = _raw(tokenizer, ids)
     return raw.removeprefix(b" ") if tokenizer.leading_space and not continues else raw
-
-
-def _parts(tokenizer: CodeTokenizer, text: str) -> list[str]:
-    """The text cut where `▁` must be spelled in bytes."""
-    return text.split(SPACE) if tokenizer.space_bytes else [text]
 
 
 def _raw(tokenizer: CodeTokenizer, ids: Iterable[int]) -> bytes:

@@ -56,7 +56,11 @@ def judge(
     _refuse(checks)
     plan = make_plan(question)
     prediction = _predict(question, plan, download=download)
-    checks += [_memory_check(question, prediction), *_volatile(plan, prediction, probe)]
+    finding = f"{prediction.peak_gib:.1f} GiB predicted at the peak"
+    finding += f", {prediction.needed_gib:.1f} GiB needed in all" if question.gpu else ""
+    finding += f", {question.budget_gib:.1f} GiB after headroom"
+    checks.append(Check(name="GPU memory" if question.gpu else "memory", verdict="ok", finding=finding))
+    checks += _volatile(plan, prediction, probe)
     checks += [_host_memory(job, shape, probe), *_disks(question, download=download)]
     _refuse(checks)
     return PreflightResult(plan, prediction, tuple(checks))
@@ -108,16 +112,12 @@ def _writes(question: PlanningInput, *, download: bool) -> dict[str, float]:
     exported = sum(forms.get(name).stored_bytes(shape) for name in job.exports)
     # a checkpoint holds adapter and optimizer (three fp32 numbers); the adapter is kept and exported besides
     adapters = lora * (12 * CHECKPOINTS_KEPT + 8)
-    store = exported + adapters + _quantized_bytes(job, shape) + job.sample_files * FILE_BYTES
+    store = exported + adapters + job.sample_files * FILE_BYTES
+    if job.quantization != "none":  # int8, or nf4 with an fp32 scale for 64 weights; all else as published
+        store += shape.linear_parameters * QUANTIZED_BYTES[job.quantization]
+        store += shape.other_parameters * shape.weight_bytes
     hub = shape.weight_bytes * shape.parameters if download else 0
     return {"store": store / GIB, "hub cache": hub / GIB}
-
-
-def _quantized_bytes(job: JobShape, shape: ModelShape) -> float:
-    """The quantized base model in the store: int8, or nf4 with an fp32 scale for 64 weights; all else as published."""
-    if job.quantization == "none":
-        return 0
-    return shape.linear_parameters * QUANTIZED_BYTES[job.quantization] + shape.other_parameters * shape.weight_bytes
 
 
 # --- the device -----------------------------------------------------------------------------------------------
@@ -222,13 +222,6 @@ def _capability_check(gpu: Gpu, job: JobShape) -> Check:
 
 
 # --- memory, heat, disks --------------------------------------------------------------------------------------
-
-
-def _memory_check(question: PlanningInput, prediction: Prediction) -> Check:
-    kind = "GPU memory" if question.gpu else "memory"
-    finding = f"{prediction.peak_gib:.1f} GiB predicted at the peak"
-    finding += f", {prediction.needed_gib:.1f} GiB needed in all" if question.gpu else ""
-    return Check(name=kind, verdict="ok", finding=f"{finding}, {question.budget_gib:.1f} GiB after headroom")
 
 
 def _volatile(plan: Plan, prediction: Prediction, probe: MachineProbe) -> Iterator[Check]:

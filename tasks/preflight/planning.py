@@ -127,7 +127,12 @@ def make_plan(question: PlanningInput) -> Plan:
     if not fitting:
         smallest = max(_checkpointing(question))
         raise _too_large(question, Layout(min(sizes), smallest))
-    return question.plan(_with_resident(question, question.backend.fastest(fitting, question.step_seconds)))
+    choice = question.backend.fastest(fitting, question.step_seconds)
+    if question.backend.keeps_dequantized and question.gpu is not None and question.job.quantization != "none":
+        limit = RESIDENT_SHARE * question.device_gib
+        more = (replace(choice, resident=number) for number in range(question.shape.layers, 0, -1))
+        choice = next((one for one in more if question.memory.peak_gib(one) <= limit and question.fits(one)), choice)
+    return question.plan(choice)
 
 
 def _micro_batches(question: PlanningInput) -> list[int]:
@@ -163,14 +168,6 @@ def _least_checkpointed(question: PlanningInput, micro_batch: int) -> Layout | N
     return next((choice for choice in choices if question.fits(choice)), None)
 
 
-def _with_resident(question: PlanningInput, choice: Layout) -> Layout:
-    if not question.backend.keeps_dequantized or question.gpu is None or question.job.quantization == "none":
-        return choice
-    limit = RESIDENT_SHARE * question.device_gib
-    more = (replace(choice, resident=number) for number in range(question.shape.layers, 0, -1))
-    return next((one for one in more if question.memory.peak_gib(one) <= limit and question.fits(one)), choice)
-
-
 def _too_large(question: PlanningInput, choice: Layout) -> PreflightRefused:
     job = question.job
     need = question.memory.needed_gib(choice)
@@ -198,9 +195,9 @@ def _savings(question: PlanningInput, choice: Layout) -> list[str]:
     if job.max_length > 64:
         shorter = max(64, job.max_length // 4)
         candidates.append((f"set tokenization.max_length={shorter}", {"max_length": shorter}))
-    return [words for words, change in candidates if _would_fit(question, change)]
-
-
-def _would_fit(question: PlanningInput, change: dict[str, Any]) -> bool:
-    changed = replace(question, job=question.job.model_copy(update=change))
-    return any(_least_checkpointed(changed, size) for size in _micro_batches(changed))
+    remedies = []
+    for words, change in candidates:
+        changed = replace(question, job=job.model_copy(update=change))
+        if any(_least_checkpointed(changed, size) for size in _micro_batches(changed)):
+            remedies.append(words)
+    return remedies

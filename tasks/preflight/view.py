@@ -13,36 +13,30 @@ def sections(handle: PreflightReport) -> list[Section]:
     """One section: what the job will run on and how."""
     plan = Table(("plan", ""), plan_rows(handle.plan))
     prediction = Table(("predicted", ""), prediction_rows(handle.prediction))
-    blocks = (Text(f"Machine: **{quoted(handle.machine)}**"), plan, prediction, _checks(handle))
-    return [Section("plan", "Machine and plan", blocks)]
-
-
-def _checks(handle: PreflightReport) -> Table:
     rows = tuple((check.name, MARKS[check.verdict], check.finding, check.remedy) for check in handle.checks)
-    if any(check.remedy for check in handle.checks):
-        return Table(("checked", "", "found", "what to do"), rows)
-    return Table(("checked", "", "found"), tuple(row[:3] for row in rows))
+    columns = ("checked", "", "found", "what to do")
+    shown = 4 if any(check.remedy for check in handle.checks) else 3
+    checks = Table(columns[:shown], tuple(row[:shown] for row in rows))
+    blocks = (Text(f"Machine: **{quoted(handle.machine)}**"), plan, prediction, checks)
+    return [Section("plan", "Machine and plan", blocks)]
 
 
 def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
     """The plan in words."""
     cap = "all of it" if plan.gpu_memory_gib is None else f"at most {plan.gpu_memory_gib:g} GiB"
+    checkpointing = "on" if plan.gradient_checkpointing else "off"
+    if plan.gradient_checkpointing and plan.checkpointed_layers is not None:
+        checkpointing = f"on for {_layers(plan.checkpointed_layers)}"
     rows: tuple[tuple[str, str], ...] = (
         ("device", {"cuda": "GPU", "cpu": "CPU"}[plan.device]),
         ("arithmetic", plan.precision),
         ("sequences at once × accumulated", plan.batch_in_words),
-        ("gradient checkpointing", _checkpointing(plan)),
+        ("gradient checkpointing", checkpointing),
         ("backend", plan.backend),
     )
     if plan.resident_layers:
         rows += (("weights kept in 16 bits", _layers(plan.resident_layers)),)
     return (*rows, ("GPU memory", cap)) if plan.device == "cuda" else rows
-
-
-def _checkpointing(plan: Plan) -> str:
-    if not plan.gradient_checkpointing:
-        return "off"
-    return "on" if plan.checkpointed_layers is None else f"on for {_layers(plan.checkpointed_layers)}"
 
 
 def _layers(number: int) -> str:
@@ -58,9 +52,5 @@ def prediction_rows(prediction: Prediction) -> tuple[tuple[str, str], ...]:
         *((("memory needed in all", f"{needed:.1f} GiB"),) if needed > prediction.peak_gib else ()),
         ("speed", f"{speed:,.0f} tokens/s" if speed else "unknown for this GPU"),
         ("time for all steps", duration(seconds) if seconds else "unknown for this GPU"),
-        ("disk", _gib(prediction.disk_gib)),
+        ("disk", f"{prediction.disk_gib:.1f} GiB" if prediction.disk_gib >= 0.05 else "less than 0.1 GiB"),
     )
-
-
-def _gib(size: float) -> str:
-    return f"{size:.1f} GiB" if size >= 0.05 else "less than 0.1 GiB"

@@ -28,22 +28,17 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
     compared = tuple(map(compare, run.evaluation.samples))
     judged = tuple(one for one in shown["evaluation"] if one.key != "completions")
     proof = (*judged, *shown.get("execution", ()), *shown.get("gate", ()))
+    aside = [replace(section, title=f"Code from elsewhere: {section.title}") for section in shown.get("retention", ())]
     return [
         Chapter("evaluation", "Base and tuned compared", proof),
         # laid out wider than elsewhere, with what differs marked
         *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
-        Chapter("data", "What went in", _what_went_in(shown)),
+        Chapter("data", "What went in", (*shown["sampling"], *shown["tokenization"], *aside, *shown["generation"])),
         Chapter("plan", "The plan, and what it came to", (planned_and_measured(run), *shown["preflight"])),
         Chapter("training", "Training", tuple(shown["training"])),
         Chapter("model", "The model", tuple(shown["exporting"])),
         Chapter("provenance", "Where it all comes from", tuple(provenance(run))),
     ]
-
-
-def _what_went_in(shown: dict[str, list[Section]]) -> tuple[Section, ...]:
-    """What was trained on and judged by, and what was kept aside to see what is forgotten."""
-    aside = [replace(section, title=f"Code from elsewhere: {section.title}") for section in shown.get("retention", [])]
-    return (*shown["sampling"], *shown["tokenization"], *aside, *shown["generation"])
 
 
 def planned_and_measured(run: RunResults) -> Section:
@@ -81,7 +76,7 @@ def provenance(run: RunResults) -> list[Section]:
     )
     artifacts = Section("artifacts", "Artifacts", (Table(("stage", "in the store at", "fingerprint"), rows),))
     found = [artifacts]
-    if libraries := _libraries(run.preflight):
+    if libraries := tuple(sorted(_json(run.preflight, "probe.json").get("libraries", {}).items())):
         found.append(Section("libraries", "Libraries", (Table(("library", "version"), libraries),)))
     if settings := tuple(row for stage, handle in run.by_stage.items() for row in _settings(stage, handle)):
         caption = "Those that decide the result; what only changes speed or place is left out."
@@ -93,11 +88,6 @@ def _place(handle: Handle) -> str:
     """Where it lies in the store; the beginning of the key is enough to find it."""
     stage, _, key = handle.place.partition("/")
     return f"`{stage}/{key[:12]}…`" if key else "–"
-
-
-def _libraries(preflight: Handle) -> tuple[tuple[str, str], ...]:
-    probe = _json(preflight, "probe.json")
-    return tuple(sorted(probe.get("libraries", {}).items()))
 
 
 def _settings(stage: str, handle: Handle) -> list[tuple[str, str]]:

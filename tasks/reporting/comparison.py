@@ -52,34 +52,29 @@ class SideBySide:
 def compare(sample: Completion) -> SideBySide:
     """Lay one sample out for reading."""
     program = bool(sample.base_reason)
+    after = lines_of(sample.suffix)[:CONTEXT_LINES]
+    if after and not program:
+        after = ["\n", *after]  # it begins with the line after the gap, which is a whole line
     return SideBySide(
         where=" / ".join(dict.fromkeys((sample.repo, sample.path))),
         kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "retention" and not program else ""),
         chosen=sample.chosen,
         before="".join(lines_of(sample.prompt)[-CONTEXT_LINES:]),
-        after=_after(sample),
+        after="".join(after),
         truth=sample.truth[:LONGEST],
-        answers=_programs(sample) if program else _gaps(sample),
-    )
-
-
-def _after(sample: Completion) -> str:
-    """The suffix begins with the line after the gap, which is a whole line; in a program where the gap ends."""
-    lines = lines_of(sample.suffix)[:CONTEXT_LINES]
-    return "".join(lines if sample.base_reason or not lines else ["\n", *lines])
-
-
-def _gaps(sample: Completion) -> tuple[ModelCompletion, ...]:
-    """Both answers against what stands in the file."""
-    return (
-        _answer("base", sample.base, sample.truth, sample.base_score),
-        _answer("tuned", sample.tuned, sample.truth, sample.tuned_score),
+        answers=_programs(sample)
+        if program
+        else (
+            _answer("base", sample.base, sample.truth, sample.base_score),
+            _answer("tuned", sample.tuned, sample.truth, sample.tuned_score),
+        ),
     )
 
 
 def _programs(sample: Completion) -> tuple[ModelCompletion, ...]:
     """Both programs against each other: there are many ways to solve a problem."""
-    base, tuned = (_shortened(text[:LONGEST]) for text in (sample.base, sample.tuned))
+    cut = (lines_of(text[:LONGEST]) for text in (sample.base, sample.tuned))
+    base, tuned = ("".join(lines[:PROGRAM_LINES]) + ("…" if len(lines) > PROGRAM_LINES else "") for lines in cut)
     return (
         ModelCompletion("base", tuple(_pieces(base, tuned)), _passed(sample.base_reason), sample.base_reason),
         ModelCompletion("tuned", tuple(_pieces(tuned, base)), _passed(sample.tuned_reason), sample.tuned_reason),
@@ -88,11 +83,6 @@ def _programs(sample: Completion) -> tuple[ModelCompletion, ...]:
 
 def _passed(reason: str | None) -> bool:
     return (reason or "").startswith(PASSED)
-
-
-def _shortened(program: str) -> str:
-    lines = lines_of(program)
-    return program if len(lines) <= PROGRAM_LINES else "".join(lines[:PROGRAM_LINES]) + "…"
 
 
 def _answer(who: str, text: str, truth: str, score: float | None) -> ModelCompletion:

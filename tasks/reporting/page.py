@@ -78,11 +78,7 @@ def cell_to_html(cell: str) -> Markup:
 def numeric_columns(table: Table) -> list[bool]:
     """Which columns hold figures and are set flush right."""
     columns = list(zip(*table.rows, strict=False)) or [()] * len(table.columns)
-    return [any(cell.strip() for cell in cells) and all(map(_is_number, cells)) for cells in columns]
-
-
-def _is_number(cell: str) -> bool:
-    return _NUMBER.fullmatch(cell.strip()) is not None
+    return [any(map(str.strip, cells)) and all(_NUMBER.fullmatch(cell.strip()) for cell in cells) for cells in columns]
 
 
 @cache

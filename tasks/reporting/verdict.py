@@ -42,13 +42,10 @@ class KeyFigure:
 def of_the_gate(decision: GateDecision) -> Answer:
     """What was decided, which the figures' answers below give the reasons for."""
     held = decision.ruling == "hold"
-    tone: Tone = "good" if not held else "bad" if _regressed(decision) else "neutral"
+    regressed = any(one.verdict == "regressed" for one in decision.judgements)
+    tone: Tone = "good" if not held else "bad" if regressed else "neutral"
     said = "Held" if held else "Passed"
     return Answer("Does it pass the gate?", f"{said}: {' '.join(decision.reasons)}", tone)
-
-
-def _regressed(decision: GateDecision) -> bool:
-    return any(one.verdict == "regressed" for one in decision.judgements)
 
 
 def answers_of(evaluation: EvaluationReport) -> list[Answer]:
@@ -131,38 +128,27 @@ def retention(evaluation: EvaluationReport) -> Answer:
         lost = "; ".join(f"{_plain(one)} {signed(one)} {interval(one)}" for one in by_verdict["regressed"])
         return Answer(question, f"Something was lost outside the tuned code: {lost}.", "bad")
     if not by_verdict["inconclusive"]:
-        return Answer(question, f"The tuned model kept what it could do: {_all_within(judged)}.", "good")
-    unclear = "; ".join(
-        f"{_plain(one)} {signed(one)} {interval(one)}{_bound(one)} against a margin of {_margin(one)}{_why(one)}"
-        for one in by_verdict["inconclusive"]
-    )
+        within = "; ".join(
+            f"{'its loss on code from elsewhere' if one.name == 'retention_loss' else _plain(one)} changed by "
+            f"{signed(one)} {interval(one)}, margin {_margin(one)}"
+            for one in judged
+        )
+        return Answer(question, f"The tuned model kept what it could do: {within}.", "good")
+    parts = []
+    for one in by_verdict["inconclusive"]:
+        bound = "" if one.bound is None else f", bound {_signed(one, one.bound)}"
+        why = f" (the base's {show(one, one.base)} leave too little to lose)" if one.nothing_to_lose else ""
+        parts.append(f"{_plain(one)} {signed(one)} {interval(one)}{bound} against a margin of {_margin(one)}{why}")
+    unclear = "; ".join(parts)
     surely = ", ".join(_plain(one) for one in [*by_verdict["improved"], *by_verdict["non-inferior"]])
     shown = f"{surely[0].upper()}{surely[1:]} held within the margin, but it" if surely else "It"
     return Answer(question, f"{shown} cannot be said of everything: {unclear}.", "neutral")
-
-
-def _why(metric: Metric) -> str:
-    return f" (the base's {show(metric, metric.base)} leave too little to lose)" if metric.nothing_to_lose else ""
-
-
-def _all_within(judged: list[Metric]) -> str:
-    changes = [
-        f"{'its loss on code from elsewhere' if one.name == 'retention_loss' else _plain(one)} changed by "
-        f"{signed(one)} {interval(one)}, margin {_margin(one)}"
-        for one in judged
-    ]
-    return "; ".join(changes)
 
 
 def _plain(metric: Metric) -> str:
     """A title within a sentence."""
     name = metric.title.removeprefix("Kept: ").removesuffix(", nats per token")
     return "loss" if name == "Retention loss" else name
-
-
-def _bound(metric: Metric) -> str:
-    """The most that may have been lost."""
-    return "" if metric.bound is None else f", bound {_signed(metric, metric.bound)}"
 
 
 def _margin(metric: Metric) -> str:
@@ -204,22 +190,15 @@ def key_figures(run: RunResults) -> list[KeyFigure]:
     seconds = checkpoint.steps * checkpoint.step_seconds
     speed = predicted.tokens_per_second
     tokens = f"{checkpoint.tokens:,} tokens" + (f", {checkpoint.share_seen}" if checkpoint.share_seen else "")
+    note = f"{speed:,.0f} predicted" if speed else "no prediction for this machine"
+    if speed and run.preflight.plan.device == "cpu":
+        note += " for idle cores"
     return [
         *compared(run.evaluation),
-        KeyFigure(
-            "Training speed",
-            f"{checkpoint.tokens_per_second:,.0f} tokens/s",
-            _speed_note(run.preflight.plan.device, speed),
-        ),
+        KeyFigure("Training speed", f"{checkpoint.tokens_per_second:,.0f} tokens/s", note),
         KeyFigure("Training time", duration(seconds), f"{checkpoint.steps:,} steps, {tokens}"),
         KeyFigure("Peak memory", f"{checkpoint.peak_memory_gib:.2f} GiB", f"{predicted.peak_gib:.2f} GiB predicted"),
     ]
-
-
-def _speed_note(device: str, predicted: float | None) -> str:
-    if not predicted:
-        return "no prediction for this machine"
-    return f"{predicted:,.0f} predicted" + (" for idle cores" if device == "cpu" else "")
 
 
 def _metric_figure(metric: Metric) -> KeyFigure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from artifacts.lines import lines_of, without_end
 from tasks.sampling.candidates import UNKNOWN_LANGUAGE, Row, SourceBatch, SourceFile, Tally
@@ -73,7 +73,11 @@ class Filter:
             if limit is not None and len(different) >= limit:
                 examined = number + 1
                 break
-        return kept, _tally(reasons[:examined])
+        tally = Tally(rows=examined)
+        for reason in reasons[:examined]:
+            if reason:
+                tally.drop(*reason)
+        return kept, tally
 
     def wants(self, row: Row | None) -> bool:
         """Whether a file's contents decide about it."""
@@ -112,26 +116,33 @@ class Filter:
 
 
 def judge_quality(text: str, quality: QualityFilters) -> str | None:
-    """The first filter that a text fails, in words; None when it passes all. Cheap filters come first."""
-    return next((reason for reason, fails in _QUALITY if fails(text, quality)), None)
+    """The first filter that a text fails, in words; None when it passes all."""
+    return next(_failed(text, quality), None)
 
 
-def _long_line(text: str, quality: QualityFilters) -> bool:
-    return quality.max_line_length is not None and max(map(len, _lines(text))) > quality.max_line_length
+def _failed(text: str, quality: QualityFilters) -> Iterator[str]:
+    """The filters that a text fails, the cheap ones first."""
+    lengths = [len(without_end(line)) for line in lines_of(text)]
+    if quality.max_line_length is not None and max(lengths) > quality.max_line_length:
+        yield "line too long"
+    if quality.max_mean_line_length is not None and sum(lengths) / len(lengths) > quality.max_mean_line_length:
+        yield "lines too long on average"
+    if quality.drop_generated and _is_generated(text):
+        yield "generated"
+    least = quality.min_alphanumeric
+    if least is not None and _share(text, string.ascii_letters + string.digits, _NOT_ALPHANUMERIC) < least:
+        yield "too few letters and digits"
+    least = quality.min_alphabetic
+    if least is not None and _share(text, string.ascii_letters, _NOT_ALPHABETIC) < least:
+        yield "too few letters"
+    runs = [match.end() - match.start() for pattern in _ENCODED for match in pattern.finditer(text)]
+    if quality.max_encoded_run is not None and max(runs, default=0) > quality.max_encoded_run:
+        yield "encoded data"
+    if quality.max_encoded_share is not None and sum(runs) > quality.max_encoded_share * len(text):
+        yield "encoded data"
 
 
-def _lines(text: str) -> list[str]:
-    return [without_end(line) for line in lines_of(text)]
-
-
-def _long_lines(text: str, quality: QualityFilters) -> bool:
-    lines = _lines(text)
-    return quality.max_mean_line_length is not None and sum(map(len, lines)) / len(lines) > quality.max_mean_line_length
-
-
-def _generated(text: str, quality: QualityFilters) -> bool:
-    if not quality.drop_generated:
-        return False
+def _is_generated(text: str) -> bool:
     # Only this much is looked at: the first lines may hold the whole file.
     lines = lines_of(text[:10_000])
     first = "".join(lines[:5]).lower()
@@ -143,42 +154,8 @@ def _generated(text: str, quality: QualityFilters) -> bool:
     )
 
 
-def _not_alphanumeric(text: str, quality: QualityFilters) -> bool:
-    least = quality.min_alphanumeric
-    return least is not None and _share(text, string.ascii_letters + string.digits, _NOT_ALPHANUMERIC) < least
-
-
-def _not_alphabetic(text: str, quality: QualityFilters) -> bool:
-    least = quality.min_alphabetic
-    return least is not None and _share(text, string.ascii_letters, _NOT_ALPHABETIC) < least
-
-
-def _encoded(text: str, quality: QualityFilters) -> bool:
-    runs = [match.end() - match.start() for pattern in _ENCODED for match in pattern.finditer(text)]
-    too_long = quality.max_encoded_run is not None and max(runs, default=0) > quality.max_encoded_run
-    return too_long or (quality.max_encoded_share is not None and sum(runs) > quality.max_encoded_share * len(text))
-
-
 def _share(text: str, kept: str, others: re.Pattern[str]) -> float:
     """The share of some characters: `kept` among ASCII, all that `others` does not match beyond it."""
     if text.isascii():  # most code is, and this way is many times faster
         return 1 - len(text.encode().translate(None, kept.encode())) / len(text)
     return len(others.sub("", text)) / len(text)
-
-
-_QUALITY: tuple[tuple[str, Callable[[str, QualityFilters], bool]], ...] = (
-    ("line too long", _long_line),
-    ("lines too long on average", _long_lines),
-    ("generated", _generated),
-    ("too few letters and digits", _not_alphanumeric),
-    ("too few letters", _not_alphabetic),
-    ("encoded data", _encoded),
-)
-
-
-def _tally(reasons: list[Reason | None]) -> Tally:
-    tally = Tally(rows=len(reasons))
-    for reason in reasons:
-        if reason:
-            tally.drop(*reason)
-    return tally

@@ -161,11 +161,9 @@ def _parse(expression: str) -> Any:
 
 def _strangers(tree: Any) -> list[str]:
     """Names in an expression that are no SPDX ids."""
-    return [key.removesuffix("+") for key in _licensing().unknown_license_keys(tree) if _stands_alone(key)]
-
-
-def _stands_alone(key: str) -> bool:
-    return not (key.endswith("+") and key[:-1] in _licensing().known_symbols)
+    licensing = _licensing()
+    keys = licensing.unknown_license_keys(tree)
+    return [key.removesuffix("+") for key in keys if not (key.endswith("+") and key[:-1] in licensing.known_symbols)]
 
 
 def _plain(name: str) -> str:

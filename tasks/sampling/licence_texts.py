@@ -108,8 +108,15 @@ def _full_texts(words: list[str]) -> set[str]:
     found: set[str] = set()
     matches = [match for each in near if (match := _densest(each, left))]
     while matches:
-        best = _best(matches)
-        if not _is_narrowed(best, words):
+        best = max(matches, key=lambda match: (match.score, match.text.name))
+        varied = [match for match in matches if best.text.name.startswith(match.text.name + "-")]
+        plain = max(varied, key=lambda match: match.score, default=best)
+        if best.score - plain.score <= _CLOSE * len(best.text.trigrams):
+            best = plain
+        # with words put in that take rights away it is another licence
+        more = Counter(words[best.start : best.end + 2])
+        more.subtract(_words(spdx_list().texts[best.text.name]))
+        if not any(more[word] > 0 for word in _NARROWING):
             found.add(best.text.name)
         # the words of this licence are spoken for, and what shared them is looked for elsewhere
         for place in range(best.start, best.end):
@@ -141,20 +148,6 @@ def _densest(text: _Text, trigrams: Sequence[int | None]) -> _Match | None:
         if len(held) > most:
             most, where = len(held), (places[first], place + 1)
     return _Match(text, *where, most) if most >= _LEAST * len(text.trigrams) else None
-
-
-def _best(matches: Sequence[_Match]) -> _Match:
-    best = max(matches, key=lambda match: (match.score, match.text.name))
-    varied = [match for match in matches if best.text.name.startswith(match.text.name + "-")]
-    plain = max(varied, key=lambda match: match.score, default=best)
-    return plain if best.score - plain.score <= _CLOSE * len(best.text.trigrams) else best
-
-
-def _is_narrowed(match: _Match, words: list[str]) -> bool:
-    """Whether words that take rights away were put into a licence, so that it is another one."""
-    more = Counter(words[match.start : match.end + 2])
-    more.subtract(_words(spdx_list().texts[match.text.name]))
-    return any(more[word] > 0 for word in _NARROWING)
 
 
 def _notices(said: str) -> set[str]:

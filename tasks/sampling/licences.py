@@ -51,17 +51,14 @@ class Licences:
         if head and (said := _tags(_read(file, _HEAD)) or _tags(_read(file.with_name(file.name + ".license"), _HEAD))):
             return said
         for folder in file.parents:
-            here = self._folder(folder)
+            if folder not in self._folders:
+                self._folders[folder] = _Folder(folder)
+            here = self._folders[folder]
             if said := here.annotated(file) or here.licence:
                 return said
             if folder == root or root not in folder.parents:
                 break
         return UNKNOWN
-
-    def _folder(self, path: Path) -> _Folder:
-        if path not in self._folders:
-            self._folders[path] = _Folder(path)
-        return self._folders[path]
 
 
 class _Folder:
@@ -82,7 +79,11 @@ class _Folder:
         return next((licence for spec, licence in reversed(self._annotations) if spec.match_file(name)), None)
 
     def _decide(self, names: list[str]) -> str | None:
-        texts = [_read(self._path / name, _LONGEST) for name in names if _is_licence(name)]
+        texts = [
+            _read(self._path / name, _LONGEST)
+            for name in names
+            if _NAMES.fullmatch(name) and not _OF_OTHERS.search(name) and language_of(name) in _PROSE
+        ]
         found = [_in_text(text) for text in texts]
         said = {name for names_found in found for name in names_found}
         if not said and "LICENSES" in names:
@@ -100,10 +101,6 @@ class _Folder:
         if said and not unread and any(_CHOICE.search(text) for text in rest):
             said = {any_of(said)}
         return all_of(said | unread | ({declared} if declared else set()))
-
-
-def _is_licence(name: str) -> bool:
-    return bool(_NAMES.fullmatch(name)) and not _OF_OTHERS.search(name) and language_of(name) in _PROSE
 
 
 def _in_text(text: str) -> tuple[str, ...]:

@@ -50,7 +50,9 @@ def held_out(
     assert len(repositories) >= 2
     wanted = share * sum(repositories.values())
     taken, size = [], 0
-    order = sorted(set(repositories) - set(passed_over), key=lambda repo: _rank(repo, seed))
+    order = sorted(
+        set(repositories) - set(passed_over), key=lambda repo: hashlib.sha256(f"{seed}:split:{repo}".encode()).digest()
+    )
     for repo in order:
         if size >= wanted:
             break
@@ -58,7 +60,3 @@ def held_out(
             taken.append(repo)
             size += repositories[repo]
     return frozenset(taken or sorted(order, key=lambda repo: repositories[repo])[:1])
-
-
-def _rank(repo: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:split:{repo}".encode()).digest()

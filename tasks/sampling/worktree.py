@@ -120,7 +120,8 @@ class Finder:
                     nested.append(here)
                 continue
             folders, names = self._listed(here)
-            if not _holds_litter(folders, names):
+            # not below a virtual environment, nor git's own files (a bare repository)
+            if "pyvenv.cfg" not in names and not ("HEAD" in names and {"objects", "refs"} <= set(folders)):
                 waiting += (here / name for name in folders if litter.by_name(name) is None)
         if nested:
             self.left_out["untracked git repositories"] += len(nested)
@@ -223,11 +224,6 @@ def _is_file(path: Path) -> bool:
         return stat.S_ISREG(path.lstat().st_mode)
     except (OSError, ValueError):  # not there, or no name of this file system
         return False
-
-
-def _holds_litter(folders: list[str], names: list[str]) -> bool:
-    """The same by what is in a folder: a virtual environment, or git's own files (a bare repository)."""
-    return "pyvenv.cfg" in names or ("HEAD" in names and {"objects", "refs"} <= set(folders))
 
 
 def _some(paths: list[Path]) -> str:

@@ -86,7 +86,8 @@ def record(model: FusedModel, work: Callable[[], None], warm_up: int) -> torch.c
         # What ends a broken recording raises an error of its own, over the one that broke it.
         if shortage := _shortage(error):
             raise shortage from error
-        log.warning("no CUDA graph: %s; every kernel is launched by itself, which is slower", _first(error))
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("no CUDA graph: %s; every kernel is launched by itself, which is slower", said)
         return None
     torch.cuda.set_rng_state(numbers)
     return graph
@@ -109,7 +110,3 @@ def _shortage(error: BaseException | None) -> torch.OutOfMemoryError | None:
     while error is not None and not isinstance(error, torch.OutOfMemoryError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _first(error: RuntimeError) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -106,9 +106,13 @@ class Decoder:
                 first = {slot: decoding.first[index] for slot, index in new.items()} if decoding.first else {}
                 self._fill(slots, {slot: prompts[index] for slot, index in new.items()}, first, adapted)
                 owners |= new
-            self._continue(slots, adapted)
+            if adapted not in self._steps:
+                self._steps[adapted] = DecodingStep(self.model, slots, adapted=adapted)
+            for _ in range(min(STEPS, slots.limit)):
+                self._steps[adapted].run()
             if decoding.ended:
-                _stop_ended(slots, owners, decoding.ended)
+                counts, texts = slots.counts.tolist(), slots.answers.tolist()
+                slots.running[[slot for slot in owners if decoding.ended(texts[slot][: counts[slot]])]] = False
             finished = _collect(slots, owners, answers)
             if finished:
                 done(finished)
@@ -134,12 +138,6 @@ class Decoder:
     def _check(self, length: int) -> None:
         if length > self._length:
             raise ValueError(f"a text of {length} tokens, where {self._length} were said to be the most")
-
-    def _continue(self, slots: Slots, adapted: bool) -> None:
-        if adapted not in self._steps:
-            self._steps[adapted] = DecodingStep(self.model, slots, adapted=adapted)
-        for _ in range(min(STEPS, slots.limit)):
-            self._steps[adapted].run()
 
     def _fill(
         self, slots: Slots, prompts: dict[int, Sequence[int]], first: dict[int, Sequence[int]], adapted: bool
@@ -179,13 +177,6 @@ def _pieces(prompts: dict[int, Sequence[int]]) -> Iterator[list[int]]:
         size = max(1, PIECE // len(prompts[order[0]]))
         yield order[:size]
         order = order[size:]
-
-
-def _stop_ended(slots: Slots, owners: dict[int, int], ended: Callable[[list[int]], bool]) -> None:
-    """Let no slot go on whose answer says that it is complete."""
-    counts, texts = slots.counts.tolist(), slots.answers.tolist()
-    complete = [slot for slot in owners if ended(texts[slot][: counts[slot]])]
-    slots.running[complete] = False
 
 
 def _collect(slots: Slots, owners: dict[int, int], answers: list[list[int]]) -> int:

@@ -115,7 +115,7 @@ class FusedMemory:
         """Where weights are unpacked to."""
         if self.job.quantization == "none" or choice.resident >= self.shape.layers:
             return 0
-        largest = max(self._width(group) * self._columns(group) for group in GROUPS)
+        largest = max(self._width(group) * self.shape.kind(members[0]).inputs for group, members in GROUPS.items())
         return largest * self.element * (DEPTH if self.on_gpu else 1)
 
     # --- what grows with the tokens ---------------------------------------------------------------------------
@@ -157,7 +157,8 @@ class FusedMemory:
     def _moments(self, tokens: int) -> Iterator[tuple[float, ...]]:
         """Temporaries that exist together beside what is kept, in bytes: the loss first, then moments of a layer."""
         e, t = self.element, tokens * self.element
-        hidden, queries, keys, mlp = self.shape.hidden, self._queries, self._keys, self._mlp
+        hidden, queries = self.shape.hidden, self._queries
+        keys, mlp = (self.shape.kind(name).outputs for name in ("self_attn.k_proj", "mlp.gate_proj"))
         logits = [min(tokens, HEAD_TOKENS) * self.shape.vocabulary * e] * (2 if tokens > HEAD_TOKENS else 1)
         made, middle = t * self._width("down"), t * self._width("o")
         yield (made, t * hidden, *logits, t * hidden)
@@ -199,20 +200,9 @@ class FusedMemory:
         inner = ranks * sum(kind.name in GROUPS[group] for kind in self._targets)
         return outputs + -(-inner // ALIGNED) * ALIGNED
 
-    def _columns(self, group: str) -> int:
-        return self.shape.kind(GROUPS[group][0]).inputs
-
     @property
     def _queries(self) -> int:
         return self.shape.kind("self_attn.q_proj").outputs
-
-    @property
-    def _keys(self) -> int:
-        return self.shape.kind("self_attn.k_proj").outputs
-
-    @property
-    def _mlp(self) -> int:
-        return self.shape.kind("mlp.gate_proj").outputs
 
 
 def _block(size: float) -> float:

@@ -63,7 +63,8 @@ class FusedModel:
         self._scratch = Scratch(max(one.unpacked for one in projections), self.embedding)
         for projection in projections:
             projection.use(self._scratch)
-        self._first_trained = next((i for i, layer in enumerate(self.layers) if _trained(layer)), len(self.layers))
+        trained = [any(one.adapted for one in (layer.qkv, layer.o, layer.gate_up, layer.down)) for layer in self.layers]
+        self._first_trained = trained.index(True) if any(trained) else len(self.layers)
 
     def _layer(self, layer: Any, resident: bool) -> DecoderLayer:
         projections = {}
@@ -109,7 +110,9 @@ class FusedModel:
             kept.append(state if number >= self.checkpointed else state.h)
             pending, stream = made, state.middle
             del state
-        losses, grad = self._head(pending, stream, _shifted(labels), factor)
+        # for every position the label of the next one; none for the last of a sequence
+        shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=ops.IGNORED).flatten()
+        losses, grad = self._head(pending, stream, shifted, factor)
         del pending, stream
         self._backward(grad, kept, shape)
         self._scratch.end()
@@ -141,19 +144,10 @@ class FusedModel:
         return losses, grad
 
 
-def _shifted(labels: Tensor) -> Tensor:
-    """For every position the label of the next one, flat; none for the last of a sequence."""
-    return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=ops.IGNORED).flatten()
-
-
 def _module(layer: Any, name: str) -> Any:
     for part in name.split("."):
         layer = getattr(layer, part)
     return layer
-
-
-def _trained(layer: DecoderLayer) -> bool:
-    return any(one.adapted for one in (layer.qkv, layer.o, layer.gate_up, layer.down))
 
 
 def _geometry(base: Any, length: int) -> Geometry:

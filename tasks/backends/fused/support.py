@@ -35,7 +35,8 @@ def unsupported_config(config: Mapping[str, Any], length: int | None = None) -> 
         return f"the MLP's activation is {config['hidden_act']}, not silu"
     if config.get("mlp_bias") or (kind == "llama" and config.get("attention_bias")):
         return "its linear layers have biases where it expects none"
-    window = _window(config)
+    slides = config.get("use_sliding_window", kind == "mistral")
+    window = config.get("sliding_window", MISTRAL_WINDOW) if slides else None
     if window and (length is None or length > window):
         return f"attention is limited to a sliding window of {window} tokens"
     heads = config["num_attention_heads"]
@@ -45,10 +46,3 @@ def unsupported_config(config: Mapping[str, Any], length: int | None = None) -> 
     if width & (width - 1):
         return f"its attention heads are {width} wide, which is no power of two"
     return None
-
-
-def _window(config: Mapping[str, Any]) -> Any:
-    """The sliding window in use, tokens; nothing where attention sees everything."""
-    if not config.get("use_sliding_window", config["model_type"] == "mistral"):
-        return None
-    return config.get("sliding_window", MISTRAL_WINDOW)

@@ -97,17 +97,14 @@ class TransformersMemory:
         outputs = size * widths
         activation = size * 2 * self._widest  # act(gate), and its product with up
         per_layer = norms + (adapters + outputs) / shape.layers + activation
-        return per_layer - (0 if self.job.quantization == "int8" else self._unkept_inputs)
+        # what a frozen layer of `MatMul4Bit` or `torch.nn.functional.linear` need not keep: the second norm's output
+        # and the product that enters the last layer of the MLP
+        unkept = 0 if self.job.quantization == "int8" else size * (shape.hidden + self._widest)
+        return per_layer - unkept
 
     @property
     def _widest(self) -> int:
         return max(kind.outputs for kind in self.shape.linears)
-
-    @property
-    def _unkept_inputs(self) -> float:
-        """Inputs that a frozen layer of `MatMul4Bit` or `torch.nn.functional.linear` need not keep: the second
-        norm's output and the product that enters the last layer of the MLP."""
-        return self.element * (self.shape.hidden + self._widest)
 
     @cached_property
     def held_token(self) -> float:

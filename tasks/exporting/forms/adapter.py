@@ -94,7 +94,8 @@ def compare_adapter(
     from peft import PeftModel
 
     model = load_base(base, quantization, plan)
-    against = f"adapter loaded with peft against the trained model, both on the {_named(quantization)} base"
+    named = "unquantized" if quantization == "none" else quantization
+    against = f"adapter loaded with peft against the trained model, both on the {named} base"
 
     def compare() -> Comparison:
         tuned = attach_adapter(model, trained)
@@ -111,7 +112,3 @@ def compare_adapter(
             compare()
             log.warning("computed once more they agree: not the adapter, but what computed it, is to be doubted")
         raise
-
-
-def _named(quantization: Quantization) -> str:
-    return "unquantized" if quantization == "none" else quantization
