@@ -52,7 +52,10 @@ def _secrets_of(name: str, value: str) -> tuple[str, ...]:
     if "://" in value:
         if found:
             found.add(value.partition("://")[2].partition("/")[2])
-        password = _password(value)
+        try:
+            password = urlsplit(value).password or ""
+        except ValueError:  # no address after all
+            password = ""
         found |= _written(password) | _written(unquote(password))
     return tuple(sorted((one for one in found if len(one) >= _SHORTEST), key=len, reverse=True))
 
@@ -67,13 +70,6 @@ def _written(secret: str) -> set[str]:
         json.dumps(secret)[1:-1],
         repr(secret)[1:-1],
     }
-
-
-def _password(address: str) -> str:
-    try:
-        return urlsplit(address).password or ""
-    except ValueError:
-        return ""  # no address after all
 
 
 def without_secrets(value: Any, name: str = "") -> Any:

@@ -99,7 +99,16 @@ class Registry:
         number = name.removeprefix("v")
         if number.isdecimal() and len(number) < 10 and (version := self.versions().get(int(number))):
             return version.candidate
-        matching = [one for one in self.candidates().values() if _named(one, name)]
+        matching = [
+            one
+            for one in self.candidates().values()
+            if len(name) >= 4
+            and (
+                one.id.startswith(name)
+                or one.model.partition("/")[2].startswith(name)
+                or name in (one.model, one.fingerprint)
+            )
+        ]
         if len({one.fingerprint for one in matching}) == 1:
             return matching[-1]  # the latest judgement of one model
         if matching:
@@ -228,13 +237,6 @@ class Registry:
 def now() -> str:
     """The present moment, as records write it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _named(candidate: Candidate, name: str) -> bool:
-    key = candidate.model.partition("/")[2]
-    return len(name) >= 4 and (
-        candidate.id.startswith(name) or key.startswith(name) or name in (candidate.model, candidate.fingerprint)
-    )
 
 
 def _read(path: Path, kind: type[R]) -> R:

@@ -212,14 +212,10 @@ def _say_where(summary: RunSummary, seconds: float, server: Server) -> None:
     console.print(f"\n[bold]done in {seconds:.0f} s[/]")
     console.print(f"  report     {summary.report}", markup=False)
     console.print(f"  model      {summary.model}", markup=False)
-    console.print(f"  verdict    {_verdict(summary)}", markup=False)
+    version = f", v{summary.version}" if summary.version else ""
+    console.print(f"  verdict    {summary.verdict}{version}: {' '.join(summary.reasons)}", markup=False)
     command = os.path.relpath(Path(sys.executable).with_name("codetune"))
     console.print(f"  dashboard  {f'{command} up' if server.temporary else server.page('/runs')}", markup=False)
-
-
-def _verdict(summary: RunSummary) -> str:
-    version = f", v{summary.version}" if summary.version else ""
-    return f"{summary.verdict}{version}: {' '.join(summary.reasons)}"
 
 
 def _say_error(problem: str) -> None:

@@ -136,7 +136,14 @@ def of(settings: dict[str, Any]) -> PipelineConfig:
 
 def explained(error: ValidationError) -> InputError:
     """What is wrong with settings, for a person: every fault, by field."""
-    faults = _first_causes(error.errors(include_url=False))
+    every = error.errors(include_url=False)
+    places = [fault["loc"] for fault in every]
+    # without those that follow from others: a list whose items are refused is also called too short
+    faults = [
+        fault
+        for fault in every
+        if fault["type"] != "too_short" or not any(place[:-1] == fault["loc"] for place in places)
+    ]
     lines = [_sentence(fault) for fault in faults]
     if len(lines) == 1:
         field, problem = lines[0]
@@ -199,13 +206,6 @@ def _sentence(fault: ErrorDetails) -> tuple[str, str]:
             return field, message
         case _:
             return field, f"{message[0].lower()}{message[1:]} (got {shown(repr(fault['input']))})"
-
-
-def _first_causes(faults: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Without those that follow from others: a list whose items are refused is also called too short."""
-    places = [fault["loc"] for fault in faults]
-    follows = [fault["type"] == "too_short" and any(place[:-1] == fault["loc"] for place in places) for fault in faults]
-    return [fault for fault, other in zip(faults, follows, strict=True) if not other]
 
 
 def _remedy(fault: ErrorDetails) -> str:

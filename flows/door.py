@@ -120,25 +120,22 @@ class Door:
             return HTMLResponse(_LOCKED.format(place=escape(str(access.place()))), headers=GUARDED)
         if path.endswith("/ui-settings"):
             status, _, body = await self._ask(scope)
-            # Wherever the browser found the page, the API is there too; and the page never asks for a password.
-            settings = json.loads(body) | {"api_url": f"{self._found_at(headers, scope)}/api", "auth": None}
+            # Wherever the browser found the page, the API is there too; and the page never asks for a password. A proxy
+            # before this server may speak https and call it by another name; a page of another site may ask, too.
+            host, page = headers["host"], urlsplit(headers.get("referer", ""))
+            found = f"{page.scheme}://{page.netloc}"
+            found = found if self._is_ours(found, host) else f"{scope['scheme']}://{host}"
+            settings = json.loads(body) | {"api_url": f"{found}/api", "auth": None}
             return Response(json.dumps(settings), status, {"Cache-Control": "no-store"}, "application/json")
         if "text/html" in headers.get("accept", "") and not path.startswith("/api"):
             status, answered, body = await self._ask(scope)
             if answered.get("content-type", "").startswith("text/html"):
                 script = _KEEP_KEY if self._key else ""
-                page = body.decode().replace("<head>", f"<head>{script}", 1)
-                return HTMLResponse(page, status, headers={**GUARDED, "Cache-Control": "no-store"})
+                shown = body.decode().replace("<head>", f"<head>{script}", 1)
+                return HTMLResponse(shown, status, headers={**GUARDED, "Cache-Control": "no-store"})
             kept = {name: value for name, value in answered.items() if name != "content-length"}
             return Response(body, status, headers=kept)
         return None
-
-    def _found_at(self, headers: Headers, scope: Scope) -> str:
-        """Where the browser found the page: a proxy before this server may speak https and call it by another name. A
-        page of another site may ask, too."""
-        host, page = headers["host"], urlsplit(headers.get("referer", ""))
-        found = f"{page.scheme}://{page.netloc}"
-        return found if self._is_ours(found, host) else f"{scope['scheme']}://{host}"
 
     def _is_ours(self, origin: str, host: str) -> bool:
         return origin in {f"http://{host}", f"https://{host}", *self._origins}

@@ -62,14 +62,19 @@ def notify(flow: Any, flow_run: Any, state: Any) -> None:
 
 def message(flow_run: Any, state: Any) -> dict[str, Any]:
     """What is sent: run, state, recipe, seconds, where to look, and the verdict or what went wrong."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+
     result = getattr(state.data, "result", state.data)
+    config = flow_run.parameters.get("config")
+    recipe = config.get("recipe") if isinstance(config, dict) else getattr(config, "recipe", None)
+    dashboard = PREFECT_UI_URL.value() or (PREFECT_API_URL.value() or "").removesuffix("/api")
     started = flow_run.start_time or state.timestamp
     said = {
         "run": {"id": str(flow_run.id), "name": flow_run.name},
         "state": "cancelled" if state.is_cancelling() else state.name.lower(),
-        "recipe": _recipe(flow_run.parameters.get("config")),
+        "recipe": str(recipe) if recipe else None,
         "seconds": round(max(0.0, ((state.timestamp or datetime.now(UTC)) - started).total_seconds()), 1),
-        "dashboard": f"{_dashboard()}/runs/flow-run/{flow_run.id}",
+        "dashboard": f"{dashboard}/runs/flow-run/{flow_run.id}",
     }
     if state.is_completed():
         verdict = getattr(result, "verdict", None)
@@ -136,14 +141,3 @@ class _NoRedirects(HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
-
-
-def _recipe(config: Any) -> str | None:
-    value = config.get("recipe") if isinstance(config, dict) else getattr(config, "recipe", None)
-    return str(value) if value else None
-
-
-def _dashboard() -> str:
-    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
-
-    return str(PREFECT_UI_URL.value() or (PREFECT_API_URL.value() or "").removesuffix("/api"))

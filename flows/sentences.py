@@ -17,14 +17,10 @@ class Sentences(PrefectConsoleHandler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info or record.exc_text:
             error = record.exc_info[1] if record.exc_info else None
-            record, said = copy.copy(record), _in_short(record.getMessage())
+            record, said = copy.copy(record), record.getMessage().partition("\n")[0]
+            said = said if len(said) <= LONGEST else f"{said[:LONGEST]}…"
             record.exc_info = record.exc_text = None
             if error is not None and str(error) not in said:
                 said = f"{said}: {type(error).__name__}: {error}"
             record.msg, record.args = f"{said} (the log in the dashboard has the traceback)", None
         super().emit(record)
-
-
-def _in_short(said: str) -> str:
-    line = said.partition("\n")[0]
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"

@@ -137,20 +137,17 @@ class Services:
 
     def _start_again(self, service: Service) -> None:
         if service.name == "worker":
-            self._end_orphans()
+            # What a worker leaves behind ends by itself: it has a checkpoint to write and something to tell.
+            own = {service.process.pid for service in self._running}
+            orphans = [child for child in processes.below([os.getpid()]) if child.pid not in own]
+            _, alive = psutil.wait_procs(orphans, timeout=GRACE)
+            processes.end(alive, GRACE)
             self._close_runs()
         service.restart()
         if service.name == "server":
             self._await_server(service)
             with self._server.ready(), get_client(sync_client=True) as client:
                 deploying.watch_over_runs(client)
-
-    def _end_orphans(self) -> None:
-        """What a worker leaves behind ends by itself: it has a checkpoint to write and something to tell."""
-        own = {service.process.pid for service in self._running}
-        orphans = [child for child in processes.below([os.getpid()]) if child.pid not in own]
-        _, alive = psutil.wait_procs(orphans, timeout=GRACE)
-        processes.end(alive, GRACE)
 
     def _close_runs(self) -> None:
         """Nobody else would say that the runs of a worker that is gone are over."""

@@ -107,9 +107,10 @@ class Retries:
         wait = max(self._policy.first_wait * 2 ** (self._failures - 1), fault.retry_after)
         late = time.monotonic() + wait - self._started > self._policy.deadline
         if self._failures >= self._policy.attempts or wait > self._policy.longest_wait or late:
+            later = "check the network and HF_ENDPOINT, or run again later: finished stages are kept"
             raise TransientError(
                 f"the hub does not deliver {self._what}: {fault.reason} (gave up after attempt {self._failures})",
-                remedy=_later(fault.retry_after),
+                remedy=f"run again in {fault.retry_after:.0f} s" if fault.retry_after else later,
             ) from error
         log.info("the hub did not deliver %s: %s; trying again in %.1f s", self._what, fault.reason, wait)
         time.sleep(wait)
@@ -201,7 +202,8 @@ class RemoteFile(io.RawIOBase):
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with get_session().stream("GET", self._url, headers=headers, timeout=timeout) as response:
             hf_raise_for_status(response)
-            if response.status_code != 206 or _range_start(response.headers.get("Content-Range")) != start:
+            begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range") or "")
+            if response.status_code != 206 or begins is None or int(begins[1]) != start:
                 raise _no_hub(f"the range that was asked for of {self._what}")
             arrived = 0
             for chunk in response.iter_raw():
@@ -276,20 +278,9 @@ def _retry_after(error: HfHubHTTPError) -> float:
     return 0.0
 
 
-def _range_start(content_range: str | None) -> int | None:
-    match = re.match(r"bytes (\d+)-", content_range or "")
-    return int(match[1]) if match else None
-
-
 def _no_hub(what: str) -> InputError:
     return InputError(
         f"{endpoint()} does not answer like a hub when asked for {what}",
         field="HF_ENDPOINT",
         remedy="unset HF_ENDPOINT, or point it to a complete mirror of the hub",
     )
-
-
-def _later(retry_after: float) -> str:
-    if retry_after:
-        return f"run again in {retry_after:.0f} s"
-    return "check the network and HF_ENDPOINT, or run again later: finished stages are kept"

@@ -68,11 +68,10 @@ def _lines(told: dict[str, Any]) -> list[str]:
         f"data          {len(data['rows']):,} files: " + ", ".join(f"{n} {c}" for n, c in data["licenses"].items())
     )
     for name, one in told["inputs"].items():
-        where = f"{one['stage']}/{one['key'][:12]}…" if "stage" in one else _short(one["value"])
+        if "stage" in one:
+            where = f"{one['stage']}/{one['key'][:12]}…"
+        else:
+            known = ((field, value) for field, value in one["value"].items() if field != "fingerprint")
+            where = ", ".join(f"{field} {value}" for field, value in known if value is not None)
         lines.append(f"{name:<13} {one['fingerprint'][:12]}…  {where}")
     return lines
-
-
-def _short(value: dict[str, Any]) -> str:
-    told = {name: one for name, one in value.items() if name != "fingerprint" and one is not None}
-    return ", ".join(f"{name} {one}" for name, one in told.items())

@@ -17,7 +17,6 @@ from flows.output import Console
 if TYPE_CHECKING:
     from artifacts.schema import Protection
     from tasks.functional import Scores, Suite
-    from tasks.sandbox import Verdict
 
 _USUAL = (1, 10, 100)
 
@@ -112,7 +111,11 @@ def _as_json(suite: Suite, left_out: dict[str, str], scores: Scores, protection:
 
 def _show(name: str, scores: Scores, protection: Protection) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    rows = [_row(one) for one in scores.verdicts if not one.passed or one.stopped]
+    rows = [
+        (_printable(one.id), one.outcome, _printable("raised StopIteration" if one.stopped else one.detail))
+        for one in scores.verdicts
+        if not one.passed or one.stopped
+    ]
     task, outcome = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
     # one text: a table of rich's takes a millisecond a row, and there may be as many rows as completions
     lines = "\n".join(f"{row[0]:<{task}}  {row[1]:<{outcome}}  {row[2]}".rstrip() for row in rows)
@@ -128,11 +131,6 @@ def _show(name: str, scores: Scores, protection: Protection) -> None:
     for k, value in scores.pass_at.items():
         console.print(f"[bold]pass@{k}  {value:.1%}[/]")
     console.print(f"sandbox: {protection.summary}", markup=False)
-
-
-def _row(verdict: Verdict) -> tuple[str, str, str]:
-    why = "raised StopIteration" if verdict.stopped else verdict.detail
-    return _printable(verdict.id), verdict.outcome, _printable(why)
 
 
 def _printable(text: str) -> str:

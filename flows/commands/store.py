@@ -91,6 +91,8 @@ def _row(store: Store, run: RunRecord) -> dict[str, Any]:
     for place, stage in run.stages.items():
         name, _, key = place.partition("/")
         stages[name] = {"key": key, **stage.model_dump(include={"state", "seconds"})}
+    report = stages.get("reporting", {}).get("key")
+    verdicts = [one.handle.get("verdict", "") for one in store.manifests("reporting") if one.key == report]
     return {
         "run": run.id,
         "recipe": run.recipe,
@@ -100,11 +102,5 @@ def _row(store: Store, run: RunRecord) -> dict[str, Any]:
         "problem": run.problem,
         "stages": stages,
         "bytes": sum(map(store.size, run.stages)),
-        "verdict": _verdict(store, run),
+        "verdict": str(verdicts[0]) if verdicts else "",
     }
-
-
-def _verdict(store: Store, run: RunRecord) -> str:
-    key = next((place.partition("/")[2] for place in run.stages if place.startswith("reporting/")), None)
-    found = [one.handle.get("verdict", "") for one in store.manifests("reporting") if one.key == key]
-    return str(found[0]) if found else ""

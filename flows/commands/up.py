@@ -6,9 +6,7 @@ import ipaddress
 import os
 import socket
 import sys
-from functools import partial
 from pathlib import Path
-from subprocess import Popen
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -52,7 +50,10 @@ def up(
     use_store(None)
     host = host or PREFECT_SERVER_API_HOST.value()
     port = PREFECT_SERVER_API_PORT.value() if port is None else port
-    everywhere = _listens_everywhere(host)
+    try:
+        everywhere = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        everywhere = False
     environment.spare_loopback(host)
     listening = server.http(host, port)
     address = server.http("::1" if ":" in host else "127.0.0.1", port) if everywhere else listening
@@ -66,7 +67,10 @@ def up(
 
     def start() -> None:
         console.print(f"starting the server ({_database()}) …")
-        services.start_server(partial(_launch, listening, key, public), PREFECT_HOME.value() / "codetune-server.log")
+        services.start_server(
+            lambda output: server.launch(listening, key, output=output, public=public),
+            PREFECT_HOME.value() / "codetune-server.log",
+        )
         console.print("registering the pool and the deployments …")
         for sentence in deploying.register(there):
             console.print(sentence, markup=False)
@@ -76,13 +80,6 @@ def up(
     services.run(start)
     console.print("everything is stopped; runs, schedules and results are kept")
     return 0
-
-
-def _listens_everywhere(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
 
 
 def _checked(public: str) -> str:
@@ -101,10 +98,6 @@ def _checked(public: str) -> str:
             f"{public} is no address of a server", field="--public-address", remedy="write it like http://gpu-box:4200"
         )
     return public.rstrip("/")
-
-
-def _launch(listening: str, key: str, public: str, output: int) -> Popen[bytes]:
-    return server.launch(listening, key, output=output, public=public)
 
 
 def _check_free(host: str, port: int, address: str) -> None:

@@ -54,7 +54,8 @@ def why(
 
 def told(explanation: Explanation) -> list[str]:
     """An explanation in lines."""
-    stage, made = explanation.stage, f"made {_when(explanation.finished)}"
+    stage, finished = explanation.stage, explanation.finished
+    made = f"made {finished[:16].replace('T', ' ')} UTC" if finished else "made some time"
     match explanation.state:
         case "reused":
             return [f"{stage} would be reused: {_short(explanation.key)}, {made}"]
@@ -84,10 +85,6 @@ def _value(value: Any) -> str:
         return "nothing"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return _short(text) if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
-
-
-def _when(finished: str | None) -> str:
-    return f"{finished[:16].replace('T', ' ')} UTC" if finished else "some time"
 
 
 def _short(digest: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 
 from artifacts import paths, reading
@@ -20,8 +21,8 @@ def names() -> list[str]:
 def describe(name: str) -> str:
     """The comment at the head of a recipe, in one line."""
     lines = files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    head = [line.removeprefix("#").strip() for line in lines[: _head_length(lines)]]
-    return " ".join(head)
+    head = takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.removeprefix("#").strip() for line in head)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -92,7 +93,3 @@ def _read(name: str) -> str:
             remedy=f"use one of {', '.join(names())}, or the path of a .yaml file",
         )
     return reading.read_text(path, limit=text.LONGEST, field="recipe", remedy="check the path")
-
-
-def _head_length(lines: list[str]) -> int:
-    return next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))

@@ -23,7 +23,7 @@ _FORMATS = {
 
 def write_card(made: Ingredients, form: Export, folder: Path) -> None:
     """Write `README.md`, with equal bytes for equal ingredients: no times, no speeds."""
-    title = quoted(_short(made.model.name))
+    title = quoted(made.model.name.rstrip("/").rsplit("/", 1)[-1])
     parts = [
         _front_matter(made, form),
         f"# {title}{form.heading}",
@@ -96,7 +96,11 @@ def _data(sample: DatasetSample, tokens: TokenizedDataset) -> str:
 
 
 def _training(made: Ingredients) -> str:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
     lora, plan, checkpoint = made.adapter.settings, made.plan, made.checkpoint
+    rates = pq.read_table(checkpoint.path / "metrics.parquet", columns=["learning_rate"]).column(0)
     # of the weights, not of what was asked for
     names = ", ".join(sorted({name.rpartition(".")[2] for name in made.adapter.modules}))
     names += f" ({len(made.adapter.modules)} layers)"
@@ -112,21 +116,13 @@ def _training(made: Ingredients) -> str:
         ("Base weights in training", made.quantization if made.quantization != "none" else "not quantized"),
         ("Arithmetic", f"{plan.precision}, adapter weights in fp32"),
         ("Batch", batch),
-        ("Highest learning rate", f"{_learning_rate(checkpoint.path):.3g}"),
+        ("Highest learning rate", f"{pc.max(rates).as_py():.3g}"),
         ("Optimizer steps", f"{checkpoint.steps:,}"),
         ("Tokens trained on", f"{checkpoint.tokens:,}"),
         ("Training loss", f"{checkpoint.first_loss:.4f} → {checkpoint.last_loss:.4f} nats per token"),
     ]
     note = "The loss is the mean over the first and over the last tenth of the steps."
     return f"{_table(rows)}\n\n{note}"
-
-
-def _learning_rate(checkpoint: Path) -> float:
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    column = pq.read_table(checkpoint / "metrics.parquet", columns=["learning_rate"]).column(0)
-    return float(pc.max(column).as_py())
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
@@ -136,7 +132,3 @@ def _table(rows: list[tuple[str, str]]) -> str:
 def _counts(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {count:,}" for name, count in ordered)
-
-
-def _short(name: str) -> str:
-    return name.rstrip("/").rsplit("/", 1)[-1]

@@ -43,7 +43,8 @@ class Problem(Record):
     def form(self) -> Form:
         if self.suffix is not None:
             return "infilling"
-        return "completion" if self._opens_function else "function"
+        opening = rf"^\s*(async\s+)?def\s+{re.escape(self.entry_point)}\b"
+        return "completion" if re.search(opening, self.prompt, re.MULTILINE) else "function"
 
     @property
     def parent(self) -> str:
@@ -54,12 +55,6 @@ class Problem(Record):
     def program(self, completion: str) -> str:
         """The program that a completion makes."""
         return self.prompt + completion + (self.suffix or "")
-
-    @property
-    def _opens_function(self) -> bool:
-        return (
-            re.search(rf"^\s*(async\s+)?def\s+{re.escape(self.entry_point)}\b", self.prompt, re.MULTILINE) is not None
-        )
 
 
 class Suite(Record):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tasks import sandbox
-from tasks.functional.problems import Problem, Suite
+from tasks.functional.problems import Suite
 from tasks.functional.scoring import Solution, check
 
 _STUB = "def {name}(*given, **named):\n    return None\n"
@@ -19,7 +17,12 @@ def unsound(
     allow_weak: bool = False,
 ) -> dict[str, str]:
     """Why problems are to be left out, by their ids. Raises as `check`."""
-    trials = [trial for problem in suite.problems for trial in _trials(problem)]
+    trials = []
+    for problem in suite.problems:
+        if problem.canonical_solution:
+            trials.append(Solution(task_id=problem.task_id, completion=problem.canonical_solution))
+        stub = _STUB.format(name=problem.entry_point)
+        trials.append(Solution(task_id=problem.task_id, completion=stub, is_program=True))
     verdicts = check(suite, trials, limits, workers, allow_weak=allow_weak)
     reasons: dict[str, str] = {}
     for trial, verdict in zip(trials, verdicts, strict=True):
@@ -28,12 +31,6 @@ def unsound(
         elif not trial.is_program and not verdict.passed:
             reasons[trial.task_id] = f"its own solution does not pass ({verdict.outcome}: {verdict.detail:.100})"
     return reasons
-
-
-def _trials(problem: Problem) -> Iterator[Solution]:
-    if problem.canonical_solution:
-        yield Solution(task_id=problem.task_id, completion=problem.canonical_solution)
-    yield Solution(task_id=problem.task_id, completion=_STUB.format(name=problem.entry_point), is_program=True)
 
 
 def in_words(suite: str, reasons: dict[str, str]) -> str:

@@ -332,7 +332,13 @@ def stored_tensors(model: ModelReference, names: Sequence[str] | None = None) ->
             with reading.opened(path, field=_FIELD, remedy=_AGAIN) as file:
                 header = read_header(file, os.fstat(file.fileno()).st_size)
         else:
-            header = _remote_header(model, shard)
+            assert model.revision is not None
+            remedy = "name another model, or another revision"
+            with reading.blamed_on(Path(model.name, shard), field=_FIELD, remedy=remedy):
+                remote = hub.RemoteFile(
+                    model.name, model.revision, shard, field=_FIELD, policy=RETRY_POLICY, kind="model"
+                )
+                header = read_header(io.BufferedReader(remote), remote.size)
         absent = sorted(set(expected or ()) - set(header))
         if absent:
             raise InputError(
@@ -342,13 +348,6 @@ def stored_tensors(model: ModelReference, names: Sequence[str] | None = None) ->
             )
         found |= header
     return found
-
-
-def _remote_header(model: ModelReference, name: str) -> dict[str, StoredTensor]:
-    assert model.revision is not None
-    with reading.blamed_on(Path(model.name, name), field=_FIELD, remedy="name another model, or another revision"):
-        file = hub.RemoteFile(model.name, model.revision, name, field=_FIELD, policy=RETRY_POLICY, kind="model")
-        return read_header(io.BufferedReader(file), file.size)
 
 
 def _check_weights(model: ModelReference, names: Sequence[str] | None = None) -> None:

@@ -207,10 +207,6 @@ def _is_token(value: Any) -> bool:
     return value is None or isinstance(value.get("content") if isinstance(value, dict) else value, str)
 
 
-def _are_tokens(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and None not in value and all(map(_is_token, value)))
-
-
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool | None)
 
@@ -236,7 +232,9 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
     "model_max_length": lambda value: value is None or (type(value) in (int, float) and value > 0),
     "sp_model_kwargs": lambda value: value is None or value == {},
     **dict.fromkeys(("padding_side", "truncation_side"), lambda value: value in ("left", "right")),
-    "additional_special_tokens": _are_tokens,
+    "additional_special_tokens": lambda value: (
+        value is None or (isinstance(value, list) and None not in value and all(map(_is_token, value)))
+    ),
     "added_tokens_decoder": lambda value: (
         isinstance(value, dict)
         and all(map(str.isdecimal, value))
@@ -341,14 +339,11 @@ def try_out(folder: Path) -> None:
         )
     path = folder / "tokenizer_config.json"
     settings = reading.read_object(path, field=_FIELD) if path.exists() else {}
-    if not _SETTINGS.keys() >= settings.keys() or any(map(_is_doubtful, settings.values())):
+    values = [one for value in settings.values() for one in (value if isinstance(value, list) else [value])]
+    # a token that was not written by transformers
+    is_doubtful = any(isinstance(one, dict) and "content" in one and "__type" not in one for one in values)
+    if not _SETTINGS.keys() >= settings.keys() or is_doubtful:
         bounded.ask("tasks.models.vocabulary:load_trial", path, field=_FIELD, remedy=_REMEDY)
-
-
-def _is_doubtful(value: Any) -> bool:
-    """Whether it is a token that was not written by transformers, or a list with one."""
-    tokens = value if isinstance(value, list) else [value]
-    return any(isinstance(one, dict) and "content" in one and "__type" not in one for one in tokens)
 
 
 def load_trial(path: Path) -> None:

@@ -13,10 +13,6 @@ CAP_VARIABLE = "CODETUNE_GPU_MEMORY_GIB"
 MOST_GIB = 100_000
 
 
-def _cap_from_environment() -> float | None:
-    return variables.number(CAP_VARIABLE, most=MOST_GIB)
-
-
 class PreflightConfig(Config):
     """What the run may use of the machine."""
 
@@ -26,7 +22,7 @@ class PreflightConfig(Config):
     """Arithmetic of forward and backward pass. `auto`: fp16 for int8 weights; else bf16 on GPUs that have it (compute
     capability 8.0) and fp16 on others. A CPU always computes in fp32."""
     gpu_memory_gib: Annotated[float, Field(gt=0, le=MOST_GIB), NUMBER] | None = Field(
-        default_factory=_cap_from_environment, validate_default=True
+        default_factory=lambda: variables.number(CAP_VARIABLE, most=MOST_GIB), validate_default=True
     )
     """What the run may take of the GPU, GiB, to leave room for others or to stand for a smaller GPU (a T4 gives
     14.56). Default: the environment variable CODETUNE_GPU_MEMORY_GIB, else the whole GPU."""

@@ -58,8 +58,10 @@ def kind_of(folder: Path, inside: Collection[str], beside: Collection[str]) -> s
         return _ENVIRONMENT
     if folder.name == "vendor" and any(name in inside for name in _VENDORED):
         return _DEPENDENCIES
-    if folder.name == "build" and _is_python_build(inside, beside):
-        return _BUILD
+    if folder.name == "build" and "__init__.py" not in inside:
+        made = any(name == "lib" or name.startswith(("lib.", "bdist.", "temp.", "scripts-")) for name in inside)
+        if made and not {"setup.py", "pyproject.toml", "setup.cfg"}.isdisjoint(beside):
+            return _BUILD
     marks, kind = _BESIDE.get(folder.name, ((), ""))
     if any(name == mark or (mark.startswith(".") and name.endswith(mark)) for name in beside for mark in marks):
         return kind
@@ -88,11 +90,6 @@ def _is_environment(folder: Path, inside: Collection[str]) -> bool:
         marks = ("orig-prefix.txt", "os.py", "site-packages")
         return any((library / mark).exists() for library in libraries for mark in marks)
     return "Scripts" in inside and (folder / "Scripts" / "activate.bat").exists()
-
-
-def _is_python_build(inside: Collection[str], beside: Collection[str]) -> bool:
-    made = any(name == "lib" or name.startswith(("lib.", "bdist.", "temp.", "scripts-")) for name in inside)
-    return made and "__init__.py" not in inside and not {"setup.py", "pyproject.toml", "setup.cfg"}.isdisjoint(beside)
 
 
 def _ignores_itself(folder: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from artifacts.escaping import quoted
 from artifacts.presentation import Section, Table, Text
-from artifacts.schema import DatasetSample, FunnelStep, RetentionSample, SplitSize
+from artifacts.schema import DatasetSample, RetentionSample, SplitSize
 
 _TITLES = {
     "source": "read from the source",
@@ -24,11 +24,16 @@ _REASONS = 6
 
 def sections(sample: DatasetSample) -> list[Section]:
     """What went in: the funnel, the two sides, languages and licences."""
-    funnel = Table(
-        ("Step", "Files left", "Dropped", "Why"),
-        tuple(_funnel_row(step) for step in sample.funnel),
-        "Every file that was read, and where it left.",
-    )
+    rows = []
+    for step in sample.funnel:
+        reasons = sorted(step.dropped.items(), key=lambda item: -item[1])
+        shown = [f"{_WORDS.get(reason, reason)} {count:,}" for reason, count in reasons[:_REASONS]]
+        if rest := sum(count for _, count in reasons[_REASONS:]):
+            shown.append(f"others {rest:,}")
+        dropped = f"{sum(step.dropped.values()):,}"
+        rows.append((_TITLES.get(step.name, step.name), f"{step.kept:,}", dropped, ", ".join(shown)))
+    caption = "Every file that was read, and where it left."
+    funnel = Table(("Step", "Files left", "Dropped", "Why"), tuple(rows), caption)
     blocks = (
         Text(f"Source: **{quoted(sample.source)}**"),
         funnel,
@@ -37,14 +42,6 @@ def sections(sample: DatasetSample) -> list[Section]:
         _counts("Licence", sample.licenses),
     )
     return [Section("sampling", "What went in", blocks)]
-
-
-def _funnel_row(step: FunnelStep) -> tuple[str, ...]:
-    reasons = sorted(step.dropped.items(), key=lambda item: -item[1])
-    shown = [f"{_WORDS.get(reason, reason)} {count:,}" for reason, count in reasons[:_REASONS]]
-    if rest := sum(count for _, count in reasons[_REASONS:]):
-        shown.append(f"others {rest:,}")
-    return _TITLES.get(step.name, step.name), f"{step.kept:,}", f"{sum(step.dropped.values()):,}", ", ".join(shown)
 
 
 def _sides(sample: DatasetSample) -> Table:

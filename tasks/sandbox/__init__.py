@@ -60,13 +60,10 @@ def run(
     """
     check(allow_weak=allow_weak)
     private.remove_left_behind(PREFIX)
-    return _judged(iter(programs), limits, _possible(workers or len(os.sched_getaffinity(0))))
-
-
-def _possible(workers: int) -> int:
-    """As many at a time, or fewer if this process may not open the files that those take."""
+    # fewer at a time if this process may not open the files that so many take
     free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(list(Path("/proc/self/fd").iterdir()))
-    return max(1, min(workers, free // _FILES_EACH))
+    workers = max(1, min(workers or len(os.sched_getaffinity(0)), free // _FILES_EACH))
+    return _judged(iter(programs), limits, workers)
 
 
 def _judged(programs: Iterator[Program], limits: Limits, workers: int) -> Iterator[Verdict]:

@@ -90,7 +90,11 @@ def _folders() -> dict[str, Any]:
         "packages": {name: str(path) for name, path in packages.items()},
         "readable": [*sorted(entries), str(dynamic), *map(str, linked), *_libraries(dynamic, packages), *_SYSTEM],
         "listable": [str(library)],
-        "private": any(not _open_to_all(path) for path in (library, dynamic, *linked)),
+        "private": any(
+            not folder.stat().st_mode & stat.S_IXOTH
+            for path in (library, dynamic, *linked)
+            for folder in (path, *path.parents)
+        ),
     }
 
 
@@ -105,20 +109,13 @@ def _libraries(dynamic: Path, packages: dict[str, Path]) -> list[str]:
     try:
         said = subprocess.run(command, cwd="/", env={"LC_ALL": "C.UTF-8"}, capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None)
+        why = os.fsdecode(told).strip().splitlines()[-1] if told else type(error).__name__
         raise StageError(
-            f"{interpreter()} cannot be started for the sandbox: {_last_words(error)}",
+            f"{interpreter()} cannot be started for the sandbox: {why}",
             remedy="let this user run that interpreter, or use another for the virtual environment",
         ) from error
     return sorted(set(os.fsdecode(said.stdout).splitlines()))
-
-
-def _last_words(error: Exception) -> str:
-    said = getattr(error, "stderr", None)
-    return os.fsdecode(said).strip().splitlines()[-1] if said else type(error).__name__
-
-
-def _open_to_all(path: Path) -> bool:
-    return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
 
 
 def of(limits: Limits) -> dict[str, Any]:

@@ -134,7 +134,9 @@ def _ending(who: str, process: subprocess.Popen[bytes], limits: Limits) -> tuple
     if status in (signal.SIGXCPU, signal.SIGKILL):
         return "timeout", f"the {who} used up its processor time"
     if status:
-        return "killed", f"the {who} died of {_signal_name(status)}"
+        number = abs(status)
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {status}"
+        return "killed", f"the {who} died of {name}"
     return "error", f"the {who} ended before it answered"
 
 
@@ -143,10 +145,6 @@ def _printable(text: object) -> str:
     return "".join(
         one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in str(text)
     )
-
-
-def _signal_name(number: int) -> str:
-    return signal.Signals(abs(number)).name if abs(number) in set(signal.Signals) else f"signal {number}"
 
 
 def _message(content: dict[str, Any]) -> bytes:
@@ -177,20 +175,16 @@ def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        _ended(process)
+        # It has the time to end its processes and wait for them, so that none is left when its verdict is told.
+        if process.returncode is None:
+            descriptor = os.pidfd_open(process.pid)
+            select.select([descriptor], [], [], _GRACE)
+            os.close(descriptor)
         # Not yet waited for, the leader keeps the group's number from being given to another.
         _without(ProcessLookupError, lambda: os.killpg(process.pid, signal.SIGKILL))
         process.wait()
         for stream in (process.stdin, process.stdout):
             _without(OSError, stream.close if stream else lambda: None)
-
-
-def _ended(process: subprocess.Popen[bytes]) -> None:
-    """Give a jail the time to end its processes and wait for them, so that none is left when its verdict is told."""
-    if process.returncode is None:
-        descriptor = os.pidfd_open(process.pid)
-        select.select([descriptor], [], [], _GRACE)
-        os.close(descriptor)
 
 
 def _without(error: type[Exception], action: Callable[[], None]) -> None:

@@ -39,14 +39,12 @@ def probe() -> Protection:
     program = Program(id="probe", source=_TRY, test="left = refused()\nassert left == [], left", entry_point="refused")
     verdict = judge(program, Limits())
     missing = [name for name in _REQUIRED if name not in verdict.layers]
+    problems = [f"without {', '.join(missing)}"] if missing else []
+    if not verdict.passed:
+        problems.append(f"the probe's program was not held: {verdict.detail}")
     return Protection(
         layers=verdict.layers,
         level="none" if not verdict.layers else "strong" if verdict.passed and not missing else "weak",
         sufficient=verdict.passed and not missing,
-        problem=_problem(missing, verdict.detail, passed=verdict.passed),
+        problem="; ".join(problems),
     )
-
-
-def _problem(missing: list[str], detail: str, *, passed: bool) -> str:
-    parts = [f"without {', '.join(missing)}"] if missing else []
-    return "; ".join([*parts, *([] if passed else [f"the probe's program was not held: {detail}"])])

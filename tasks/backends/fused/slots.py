@@ -99,15 +99,15 @@ class DecodingStep:
     @torch.no_grad()
     def compute(self) -> None:
         """Kernel by kernel."""
-        slots = self._slots
-        made, residual = inference.stream(self._model, slots.tokens, self._linear, self._attend)
-        slots.append(inference.logits(self._model, made, residual).argmax(-1))
-
-    def _attend(self, number: int, qkv: Tensor) -> Tensor:
         slots, geometry = self._slots, self._model.geometry
-        q = inference.rotated(geometry, qkv, 1, slots.positions)
-        slots.write(number, inference.written(geometry, qkv))
-        return ops.cached_attention(q, slots.cache[number], slots.positions)
+
+        def attend(number: int, qkv: Tensor) -> Tensor:
+            q = inference.rotated(geometry, qkv, 1, slots.positions)
+            slots.write(number, inference.written(geometry, qkv))
+            return ops.cached_attention(q, slots.cache[number], slots.positions)
+
+        made, residual = inference.stream(self._model, slots.tokens, self._linear, attend)
+        slots.append(inference.logits(self._model, made, residual).argmax(-1))
 
     def _record(self) -> None:
         running = self._slots.running

@@ -94,10 +94,6 @@ class _Callback:
         return self._server.call_back(self.number, arguments)
 
 
-def _iterate(target: Any) -> Any:
-    return iter(target)
-
-
 def _advance(target: Any) -> Any:
     try:
         return (next(target),)
@@ -108,7 +104,7 @@ def _advance(target: Any) -> Any:
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "attribute": getattr,
     "assign": setattr,
-    "iterate": _iterate,
+    "iterate": lambda target: iter(target),
     "advance": _advance,
     "length": len,
     "item": lambda target, key: target[key],
