@@ -152,7 +152,7 @@ def test_pickled_weights_of_a_base_model_are_refused(tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(BASE_MODEL, model, ignore=shutil.ignore_patterns("*.safetensors"))
     (model / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "mark")))
-    with pytest.raises(InputError, match=r"has no weights.*only pytorch_model.bin") as caught:
+    with pytest.raises(InputError, match=r" only pytorch_model\.bin") as caught:
         locate(ModelConfig(name=str(model)))
     assert "safe_serialization=True" in str(caught.value) and not (tmp_path / "mark").exists()
 
@@ -376,6 +376,6 @@ def test_deployments_with_a_secret_are_refused_before_a_server_has_them(
     entry = {"name": "demo", "parameters": {"config": {"model": {"name": f"https://me:{SECRET}@host/x"}}}}
     (tmp_path / "prefect.yaml").write_text(json.dumps({"deployments": [entry]}))
     monkeypatch.setattr(deploying, "PROJECT", tmp_path)
-    with pytest.raises(InputError, match=r"^demo\.config\.model\.name: it holds a secret") as caught:
+    with pytest.raises(InputError, match="secret") as caught:
         deploying._deploy_keeping(None, None, False)  # type: ignore[arg-type]  # neither is asked
-    assert SECRET not in str(caught.value)
+    assert caught.value.field == "demo.config.model.name" and SECRET not in str(caught.value)

@@ -95,7 +95,7 @@ def test_on_a_quantized_base_the_original_weights_are_not_wanted(
 
 def test_fewer_chunks_than_a_batch_are_refused(workdir: Path, tmp_path: Path) -> None:
     few = jobs.dataset(tmp_path / "few", jobs.rows(3))
-    with pytest.raises(InputError, match="takes 4 sequences, but the sample gives only 3") as caught:
+    with pytest.raises(InputError, match=r"4 sequences, .* 3\n") as caught:
         jobs.run(workdir, few)
     assert caught.value.field == "training.effective_batch"
     assert "sampling.files" in str(caught.value)
