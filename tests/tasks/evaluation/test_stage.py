@@ -122,8 +122,9 @@ def shown(report: EvaluationReport) -> dict[str, tuple[Block, ...]]:
 def test_every_figure_by_repository(report: EvaluationReport, shown: dict[str, tuple[Block, ...]]) -> None:
     (own,), (retention,) = shown["repositories"], shown["retention-repositories"]
     assert isinstance(own, Table) and isinstance(retention, Table)
-    scores = ("next line, exact match", "next line, edit similarity", "fill in a line, exact match")
-    assert own.columns[2:] == ("loss, base", "tuned", "difference", *scores, "fill in a block, exact match")
+    asked = ("line_exact_match", "line_edit_similarity", "fim_exact_match", "block_exact_match")
+    called = {metric.name: metric.title.partition(": ")[2] for metric in report.metrics}
+    assert own.columns[2:] == ("loss, base", "tuned", "difference", *(called[name] for name in asked))
     assert {row[0] for row in own.rows} == set(world.NAMES) and retention.columns == own.columns
     line = next(row for row in report.breakdowns if row.metric == "line_exact_match" and row.name == own.rows[0][0])
     assert own.rows[0][5] == f"{line.base:.1%} → {line.tuned:.1%}"

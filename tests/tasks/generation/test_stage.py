@@ -68,7 +68,7 @@ def test_nothing_held_out_is_said_before_loading(noise: ExportedModel, tmp_path:
 
 
 def test_prompts_beyond_the_context_are_refused(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="do not fit the context") as caught:
+    with pytest.raises(InputError) as caught:
         generate(small_world, noise, tmp_path, prompt_tokens=100_000)
     assert caught.value.field == "generation.prompt_tokens"
 
@@ -141,7 +141,7 @@ def test_what_the_engine_cannot_run_is_computed_without_it(
             config, **small_world.inputs(noise) | {"plan": fused, "retention": None}, workdir=tmp_path
         )
     assert made.speed is not None and made.speed.backend == "transformers"
-    assert "not computed by the backend fused: it is too new" in caplog.text
+    assert "fused: it is too new" in caplog.text
 
 
 def test_a_single_repository_has_no_interval(noise: ExportedModel, tmp_path: Path) -> None:
