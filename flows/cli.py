@@ -189,7 +189,7 @@ def guarded(arguments: list[str]) -> int:
 def _run_flow(config: PipelineConfig, again: dict[str, Any], server: Server) -> tuple[RunSummary, str]:
     from flows.finetune import DONE, finetune
     from flows.terminal import Terminal
-    from tasks.running.policy import OBSERVERS
+    from tasks.running.run import OBSERVERS
 
     done: list[RunSummary] = []
     DONE.set(done)

@@ -49,9 +49,10 @@ from tasks import (
 from tasks.gate import promotion
 from tasks.machines.probe import probe
 from tasks.models import base_model
-from tasks.running import dashboard, policy
+from tasks.running import dashboard
 from tasks.running.gpu_lock import GpuLock, gpu_name
-from tasks.running.policy import Run
+from tasks.running.retries import FIRST_DELAY, RETRIES, is_transient, retrying
+from tasks.running.run import Outcome, Run, StageState
 from tasks.running.stage import StageRunner
 
 REFERENCE = PipelineConfig()
@@ -60,7 +61,7 @@ REFERENCE = PipelineConfig()
 class StageSummary(Record):
     """What became of a stage."""
 
-    state: policy.StageState
+    state: StageState
     seconds: float
     key: str
     fingerprint: str
@@ -90,9 +91,9 @@ class RunSummary(Record):
     task_run_name="base-model",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=policy.RETRIES,
-    retry_delay_seconds=policy.FIRST_DELAY,
-    retry_condition_fn=policy.is_transient,
+    retries=RETRIES,
+    retry_delay_seconds=FIRST_DELAY,
+    retry_condition_fn=is_transient,
 )
 def locate(config: base_model.ModelConfig) -> base_model.ModelReference:
     """Find the base model, reading metadata only."""
@@ -148,7 +149,7 @@ def _through(
     store: Store, config: PipelineConfig, refresh: list[StageName] | None, from_stage: StageName | None
 ) -> RunSummary:
     config.training.check()
-    policy.retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
+    retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
     gpu = GpuLock(None if config.preflight.device == "cpu" else gpu_name())
     with Run(store, refresh or (), config.workers, from_stage=from_stage, recipe=config.recipe or "", gpu=gpu) as run:
         results = pipeline(run, config, locate(config.model))
@@ -169,7 +170,7 @@ def _through(
     return summary
 
 
-def _overview(outcomes: list[policy.Outcome], report: RunReport, event: Event) -> Section:
+def _overview(outcomes: list[Outcome], report: RunReport, event: Event) -> Section:
     """What became of every stage, on the run itself."""
     rows = tuple(
         (one.stage, one.state, "" if one.state == "cached" else f"{one.seconds:.1f} s", one.handle.summary)
@@ -288,7 +289,7 @@ def _quantized(
     return run.stage(quantization.STAGE, settings, model=model, after=cleared)
 
 
-def _summary(outcome: policy.Outcome) -> StageSummary:
+def _summary(outcome: Outcome) -> StageSummary:
     return StageSummary(
         state=outcome.state,
         seconds=round(outcome.seconds, 2),

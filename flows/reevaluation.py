@@ -33,7 +33,8 @@ from flows.naming import place_of
 from flows.notification import notify
 from tasks import evaluation, execution, gate, generation, sampling
 from tasks.models.base_model import ModelConfig, check_unchanged
-from tasks.running.policy import Run, retrying
+from tasks.running.retries import retrying
+from tasks.running.run import Run
 
 H = TypeVar("H", bound=Handle)
 

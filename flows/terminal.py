@@ -19,7 +19,7 @@ from rich.traceback import Traceback
 from artifacts.progress import Tick
 from flows.output import Console
 from tasks.running.dashboard import amount_of, describe, readings_of
-from tasks.running.policy import Outcome
+from tasks.running.run import Outcome
 
 MARKS = {"ran": "[green]✓[/]", "resumed": "[green]✓[/]", "cached": "[blue]≡[/]"}
 PLAIN_SECONDS = 10.0
@@ -27,7 +27,7 @@ PLAIN_SECONDS = 10.0
 
 
 class Terminal:
-    """Shows the progress of one run on standard error. An observer for `tasks.running.policy.OBSERVERS`."""
+    """Shows the progress of one run on standard error. An observer for `tasks.running.run.OBSERVERS`."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)

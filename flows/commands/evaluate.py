@@ -73,7 +73,7 @@ def _recipe_of(place: str, store: Store) -> str:
 def _run(model: str, config: PipelineConfig, suites: list[str] | None, server: Any) -> Reevaluation:
     from flows.reevaluation import reevaluate
     from flows.terminal import Terminal
-    from tasks.running.policy import OBSERVERS
+    from tasks.running.run import OBSERVERS
 
     with server.ready(120 if server.temporary else 10), Terminal() as terminal:
         terminal.console.print(f"[dim]watch at {server.page('/runs')}[/]")

@@ -1,6 +1,6 @@
 """Going through the pipeline without running it: which artifacts a run would reuse, and which it would have to make.
 
-`DryRun` takes the place of a `tasks.running.policy.Run`, so the flow remains the one description of what follows what.
+`DryRun` takes the place of a `tasks.running.run.Run`, so the flow remains the one description of what follows what.
 The result of a stage that would have to run is not known, nor is the key of what takes it.
 """
 
@@ -18,7 +18,7 @@ from artifacts.digest import Fingerprinted
 from artifacts.progress import SILENT
 from artifacts.schema import Handle
 from artifacts.store import Damaged, Store
-from tasks.running.policy import Job
+from tasks.running.job import Job
 from tasks.running.stage import Stage
 
 H = TypeVar("H", bound=Handle)
@@ -74,11 +74,11 @@ class DryRun:
         if missing:
             self.steps[stage.name] = PlannedStage(stage, None, waits_for=missing)
             return cast(H, Unknown(stage.name))
-        job = Job(stage, config, given, store=self.store, forced=False)
+        job = Job.of(stage, config, given)
         step, handle = self._look(job)
         self.steps[stage.name] = step
         if handle is None:
-            handle = self._try(stage, config, given) if stage.instant else cast(H, Unknown(stage.name))
+            handle = self._try(job) if stage.instant else cast(H, Unknown(stage.name))
         return handle
 
     def _look(self, job: Job[H]) -> tuple[PlannedStage, H | None]:
@@ -90,8 +90,8 @@ class DryRun:
             return PlannedStage(job.stage, job, found=True, damage=str(damage)), None
         return PlannedStage(job.stage, job, found=True), handle
 
-    def _try(self, stage: Stage[H], config: Config, given: dict[str, Fingerprinted]) -> H:
+    def _try(self, job: Job[H]) -> H:
         # On the store's disk, where that can be written: what it says may depend on the room there.
         place = self.store.place if os.access(self.store.place, os.W_OK, effective_ids=True) else None
         with TemporaryDirectory(prefix=".try-", dir=place) as folder:
-            return Job(stage, config, given, store=Store(Path(folder)), forced=False).build(SILENT)
+            return job.build(Store(Path(folder)), SILENT).handle

@@ -16,7 +16,7 @@ from artifacts.store import Store
 from tasks.running import provenance
 
 
-def write(handle: Handle, parts: dict[str, Any], inputs: Mapping[str, Fingerprinted], store: Store) -> None:
+def write(handle: Handle, parts: Mapping[str, Any], inputs: Mapping[str, Fingerprinted], store: Store) -> None:
     """Write the file into the work directory that `handle` stands for.
 
     Args:

@@ -28,7 +28,7 @@ LIBRARIES = (
 """Those that decide bytes, or whether something loads."""
 
 
-def of(parts: dict[str, Any], inputs: Mapping[str, Fingerprinted], seconds: float) -> dict[str, Any]:
+def of(parts: Mapping[str, Any], inputs: Mapping[str, Fingerprinted], seconds: float) -> dict[str, Any]:
     """The provenance of an artifact that was just built.
 
     Args:

@@ -27,7 +27,7 @@ from tasks import evaluation, gate, reporting
 from tasks.evaluation import EvaluationConfig, run_evaluation
 from tasks.exporting.card import EVALUATION
 from tasks.gate import GateConfig, promotion, run_gate
-from tasks.running.policy import Outcome
+from tasks.running.run import Outcome
 from tests.tasks import test_reporting as pieces
 
 ROOT = Path(__file__).parents[2]

@@ -121,7 +121,7 @@ print(PREFECT_API_URL.value(), PREFECT_SERVER_API_HOST.value())
 """
 
 
-@pytest.mark.parametrize("module", ["flows.serve", "flows.labour", "tasks.running.policy"])
+@pytest.mark.parametrize("module", ["flows.serve", "flows.labour", "tasks.running.run"])
 def test_nothing_there_sets_anything_of_prefect(module: str, elsewhere: dict[str, str], tmp_path: Path) -> None:
     """A setting of Prefect may say what is run: its configuration of logs names functions."""
     marks = laid_with_traps(tmp_path / "theirs")
@@ -143,6 +143,6 @@ def test_an_empty_entry_of_the_path_is_not_the_current_folder(tmp_path: Path, mo
     monkeypatch.setenv("PYTHONPATH", ":/lib")
     environment = processes.own_environment()
     process = processes.spawn(
-        ["-c", "import secrets, random, tasks.running.policy"], environment=environment, folder=marks.parent
+        ["-c", "import secrets, random, tasks.running.run"], environment=environment, folder=marks.parent
     )
     assert process.wait(60) == 0 and not marks.exists()

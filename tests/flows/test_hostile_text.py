@@ -48,8 +48,8 @@ from tasks.reporting.inputs import RunResults
 from tasks.reporting.page import to_html
 from tasks.reporting.page import to_markdown as page_to_markdown
 from tasks.reporting.stage import compose
-from tasks.running import policy
 from tasks.running.dashboard import describe
+from tasks.running.run import Outcome
 from tasks.running.stage import Stage
 from tests.tasks.test_reporting import _Tags
 
@@ -142,7 +142,7 @@ HANDLES: dict[str, Stage[Any]] = {
 def shown(text: str, folder: Path) -> dict[str, list[Section]]:
     """What every stage shows of a handle that holds the text wherever it can."""
     found = {name: stage.sections(filled(stage.produces, text)) for name, stage in HANDLES.items()}
-    outcome = policy.Outcome(text, "ran", 1.0, text, filled(GateDecision, text))
+    outcome = Outcome(text, "ran", 1.0, text, filled(GateDecision, text))
     table = Table((text,), ((text,), (f"`{text}`",)), quoted(text))
     more = {
         "evaluation": evaluation.STAGE.sections(report_on(text)),
@@ -250,7 +250,7 @@ def in_terminal(text: str) -> None:
     with terminal:
         terminal.started(text)
         terminal.ticked(text, Tick(text, 1, 2, text, {text: text}))
-        terminal.finished(policy.Outcome(text, "ran", 1.0, text, filled(GateDecision, text)))
+        terminal.finished(Outcome(text, "ran", 1.0, text, filled(GateDecision, text)))
         logging.getLogger("tasks.x").warning("read %s", text)
 
 

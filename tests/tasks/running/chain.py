@@ -9,10 +9,11 @@ from prefect import flow
 
 from artifacts.configuration import Config, Unkeyed
 from artifacts.errors import StageError
+from artifacts.presentation import Section
 from artifacts.progress import Progress
 from artifacts.schema import Handle
 from artifacts.store import Store
-from tasks.running.policy import Run
+from tasks.running.run import Run
 from tasks.running.stage import Stage, StageRunner
 
 
@@ -39,8 +40,12 @@ def write(config: Settings, *, workdir: Path, progress: Progress, upstream: Word
     return Word(text=text, path=workdir)
 
 
+def show(word: Word) -> list[Section]:
+    return []
+
+
 FIRST, SECOND, THIRD, ASIDE = (
-    Stage(name=name, version=1, run=write, produces=Word, sections=lambda word: [], keeps_workdir=name == "second")
+    Stage(name=name, version=1, run=write, produces=Word, sections=show, keeps_workdir=name == "second")
     for name in ("first", "second", "third", "aside")
 )
 

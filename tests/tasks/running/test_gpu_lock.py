@@ -17,7 +17,7 @@ from artifacts.progress import Progress
 from artifacts.schema import Handle
 from artifacts.store import Store
 from tasks.running.gpu_lock import GpuLock, gpu_name, held
-from tasks.running.policy import Run
+from tasks.running.run import Run
 from tasks.running.stage import Stage
 
 

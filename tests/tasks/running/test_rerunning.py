@@ -22,8 +22,7 @@ from artifacts.pruning import prune
 from artifacts.store import Store
 from flows import cli
 from flows.deployed import Ended
-from tasks.running import policy
-from tasks.running.policy import Run
+from tasks.running.run import Run
 from tests.servers import tell_all
 from tests.tasks.running.chain import FIRST, SECOND, Settings, calls, chain
 from tests.waiting import ended_task_runs
@@ -109,7 +108,7 @@ ENDS: list[tuple[BaseException, str | None, str]] = [
 def test_the_ledger_tells_a_run_whose_worker_was_killed_from_a_cancelled_one(
     error: BaseException, intent: str | None, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy, "get_intent", lambda: intent)
+    monkeypatch.setattr("tasks.running.run.get_intent", lambda: intent)
     store = Store(tmp_path / "store")
     with pytest.raises(type(error)), Run(store):
         raise error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from artifacts.presentation import Section
 from tasks.running.stage import MOST_SHOWN, Stage
-from tests.tasks.running.test_policy import Word, write
+from tests.tasks.running.test_run import Word, write
 
 
 def test_an_artifact_is_drawn_once(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tasks import sampling, tokenization
 from tasks.models.base_model import ModelConfig, locate
 from tasks.running import mapping
 from tasks.running.mapping import WorkersConfig
-from tasks.running.policy import Run
+from tasks.running.run import Run
 from tasks.running.workers import started
 from tasks.sampling import SamplingConfig
 from tasks.tokenization import TokenizationConfig
