@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import InputError
+from artifacts.paths import shown
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, TokenizedDataset, TokenizedSplit
 from tasks.families.chat import ChatTemplate, find_template
@@ -36,6 +37,10 @@ COLUMNS = ("repo", "path", "sha256", "language", "content")
 GROUP_ROWS, GROUP_TOKENS = 4096, 1 << 19
 """Where a row group of the result ends, in rows or tokens: bounded memory, and bytes that depend on content only."""
 
+INEXACT = "cannot be tokenized exactly"
+MOST_INEXACT = 0.1
+"""The share of files that a tokenizer may fail on. Those that are published for code fail on none."""
+
 
 def run_tokenization(
     config: TokenizationConfig,
@@ -51,7 +56,7 @@ def run_tokenization(
     `mapper` makes chunks of texts: both travel as values, and so does the tokenizer.
 
     Raises:
-        InputError: what `check_tokenization` finds; a sample of which nothing can be tokenized.
+        InputError: what `check_tokenization` finds; a sample of which nothing, or too little, can be tokenized.
     """
     check_tokenization(config.format, config.max_length, model)
     tokenizer = load_tokenizer(model.metadata)
@@ -122,7 +127,7 @@ def _encoded(row: dict[str, Any], ids: list[int] | None, chunker: Chunker) -> En
 
     origin = {name: row[name] for name in COLUMNS if name != "content"}
     if not ids:
-        return Encoded(origin, 0, [], "empty" if ids is not None else "cannot be tokenized exactly")
+        return Encoded(origin, 0, [], "empty" if ids is not None else INEXACT)
     chunks = [
         (np.array(chunk.ids, np.int32), None if chunk.mask is None else np.array(chunk.mask, np.int8))
         for chunk in chunker(TokenizedFile(ids=ids, **origin))
@@ -133,10 +138,12 @@ def _encoded(row: dict[str, Any], ids: list[int] | None, chunker: Chunker) -> En
 def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, progress: Progress) -> TokenizedSplit:
     sums: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
+    first: dict[str, dict[str, str]] = {}
     for files in encoded:
         for file in files:
             if file.dropped:
                 dropped[file.dropped] += 1
+                first.setdefault(file.dropped, file.origin)
                 log.debug("left out %s/%s", file.origin["repo"], file.origin["path"])
                 continue
             tokens = sum(writer.add(file, number) for number in range(len(file.chunks)))
@@ -145,6 +152,15 @@ def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, p
     writer.close()
     if dropped:
         log.warning("%s: left out %s", writer.path.name, _reasons(dropped))
+    files_with_text = sums["files"] + dropped[INEXACT]
+    if dropped[INEXACT] > MOST_INEXACT * files_with_text:
+        raise InputError(
+            f"the model's tokenizer has no tokens that give {dropped[INEXACT]:,} of {files_with_text:,} files back "
+            f"({dropped[INEXACT] / files_with_text:.0%}), such as {shown('{repo}/{path}'.format(**first[INEXACT]))}",
+            field="model.name",
+            remedy="use a model whose tokenizer knows all characters of your files, or leave such files out of "
+            "sampling.source",
+        )
     counts = {name: sums[name] for name in ("files", "chunks", "tokens", "text_bytes")}
     padding = sums["chunks"] * max_length - sums["tokens"]
     return TokenizedSplit(**counts, padding=padding, dropped=dict(dropped))

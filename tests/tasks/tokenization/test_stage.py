@@ -98,15 +98,32 @@ def test_files_without_tokens_are_counted(
     assert any({"2", "empty"} <= set(record.getMessage().split()) for record in caplog.records)
 
 
-def test_files_that_no_tokens_give_back_are_counted(tmp_path: Path) -> None:
+@pytest.fixture
+def without_bytes(tmp_path: Path) -> ModelReference:
+    """A model whose vocabulary has no bytes for the characters that it does not know."""
     folder = toys.code_llama(tmp_path / "model")
     description = json.loads((folder / "tokenizer.json").read_text())
     description["model"]["byte_fallback"] = False
     (folder / "tokenizer.json").write_text(json.dumps(description))
-    sample = write_sample(tmp_path / "sample", ["for", "日本", "", "for item"], held_out=["for"])
-    handle = run_tokenization(TokenizationConfig(), sample=sample, model=reference(folder), workdir=tmp_path)
-    assert handle.train.dropped == {"cannot be tokenized exactly": 1, "empty": 1} and handle.train.files == 2
-    assert {*by_file(tmp_path / "train.parquet")} == {"src/file0.py", "src/file3.py"}
+    return reference(folder)
+
+
+def test_files_that_no_tokens_give_back_are_counted(tmp_path: Path, without_bytes: ModelReference) -> None:
+    sample = write_sample(tmp_path / "sample", ["for", "日本", "", *["for item"] * 8], held_out=["for"])
+    handle = run_tokenization(TokenizationConfig(), sample=sample, model=without_bytes, workdir=tmp_path)
+    assert handle.train.dropped == {"cannot be tokenized exactly": 1, "empty": 1} and handle.train.files == 9
+    assert {*by_file(tmp_path / "train.parquet")} == {"src/file0.py", *(f"src/file{n}.py" for n in range(3, 11))}
+
+
+@pytest.mark.parametrize("side", ["train", "held_out"])
+def test_a_tokenizer_that_fails_on_many_files_is_refused(
+    side: str, tmp_path: Path, without_bytes: ModelReference
+) -> None:
+    texts = {"train": ["for"] * 8, "held_out": ["for"] * 8} | {side: ["", *["for"] * 8, "日本"]}
+    sample = write_sample(tmp_path / "sample", texts["train"], held_out=texts["held_out"])
+    with pytest.raises(InputError, match=r"give 1 of 9 files back \(11%\), such as \S+/src/file9\.py") as caught:
+        run_tokenization(TokenizationConfig(), sample=sample, model=without_bytes, workdir=tmp_path)
+    assert caught.value.field == "model.name"
 
 
 def test_a_sample_without_any_text(tmp_path: Path, model: ModelReference) -> None:
