@@ -35,6 +35,13 @@ class FimTokens:
         """
         if found := cls.find(tokenizer):
             return found
+        pieces = [marks.prefix for marks in ALL if tokenizer.rust.token_to_id(marks.prefix) is not None]
+        if pieces:  # which text that looks like them may come to
+            raise InputError(
+                f"the model's tokenizer.json has {pieces[0]} among the pieces of text, not among its added tokens",
+                field="tokenization.format",
+                remedy="use tokenization.format=causal, or a tokenizer.json that adds the fill-in-the-middle tokens",
+            )
         raise InputError(
             "the model's vocabulary has no fill-in-the-middle tokens of a family that codetune knows",
             field="tokenization.format",

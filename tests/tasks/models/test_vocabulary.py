@@ -160,6 +160,24 @@ def test_without_fim_tokens(tmp_path: Path) -> None:
     assert caught.value.field == "tokenization.format"
 
 
+def test_fim_names_that_are_pieces_of_text_are_told(tmp_path: Path) -> None:
+    folder = toys.code_llama(tmp_path)
+    path = folder / "tokenizer.json"
+    description = json.loads(path.read_text())
+    marks = {"▁<PRE>": 32007, "▁<SUF>": 32008, "▁<MID>": 32009, "▁<EOT>": 32010}
+    description["model"]["vocab"] |= marks
+    description["added_tokens"] = [one for one in description["added_tokens"] if one["content"] not in marks]
+    path.write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"has ▁<PRE> among the pieces of text, not among its added tokens"):
+        FimTokens.of(load_tokenizer(folder))
+
+
+@pytest.mark.parametrize("names", [("<fim-prefix>", "<fim-suffix>", "<fim-middle>"), ("<fim_prefix>", "<fim_suffix>")])
+def test_marks_of_another_family_are_not_said_to_be_missing_altogether(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="no fill-in-the-middle tokens of a family that codetune knows"):
+        FimTokens.of(load_tokenizer(toys.byte_level(tmp_path, names=names)))
+
+
 def test_what_cannot_be_represented_is_told(tmp_path: Path) -> None:
     folder = toys.code_llama(tmp_path)
     path = folder / "tokenizer.json"
