@@ -49,11 +49,17 @@ def test_padding_and_micro_batches_do_not_matter(tmp_path: Path, tokens: Tokeniz
         torch.testing.assert_close(together.adapter[name], weight, rtol=1e-3, atol=2e-5)
 
 
-def test_loss_is_the_mean_over_real_tokens(workdir: Path, tokens: TokenizedDataset) -> None:
-    """Against the model's own loss of each sequence without any padding."""
+@pytest.mark.parametrize("mark", [None, 0, 2], ids=["none", "the filler", "EOS"])
+def test_loss_is_the_mean_over_real_tokens(mark: int | None, workdir: Path, tmp_path: Path) -> None:
+    """Against the model's own loss of each sequence without any padding. Whatever a text begins and ends with counts:
+    where BOS is EOS, and where it is what the batches are filled with."""
     from tasks.models.loading import load_base
     from tasks.training.batches import Batches
 
+    rows = jobs.rows()
+    if mark is not None:
+        rows = [{**row, "input_ids": [mark, *row["input_ids"][1:-1], mark]} for row in rows]
+    tokens = jobs.dataset(tmp_path / "marked", rows)
     measured = jobs.train_here(workdir, tokens, SHORT).metrics["loss"][0]
     model = load_base(jobs.SMALL_MODEL, "none", jobs.PLAN)
     batches = Batches(tokens.path / "train.parquet", size=4, steps=2, seed=SHORT.seed)
