@@ -26,9 +26,9 @@ CONTEXT_GIB = 0.45
 """CUDA context and loaded kernels of a training process, outside what torch's allocator counts. An H200 takes 0.74, a
 T4, with fewer multiprocessors, less: 0.3 to 0.45."""
 
-HOST_RUNTIME_GIB = 0.9
-"""Resident memory of the training process on a CPU beside model and activations: 0.5 for torch, transformers and TRL
-once imported, the rest for the trainer and the allocator. Measured with the built-in model: 0.9 to 1.2 at the peak."""
+HOST_RUNTIME_GIB = 0.8
+"""Resident memory of the training process on a CPU beside model, activations and logits: 0.6 for torch, transformers
+and TRL once imported, the rest for the trainer and the allocator."""
 
 QUANTIZED_BYTES = {
     "int8": 1.0,  # and one fp32 scale per output row, which is lost in the rounding

@@ -159,7 +159,9 @@ class FusedMemory:
         e, t = self.element, tokens * self.element
         hidden, queries = self.shape.hidden, self._queries
         keys, mlp = (self.shape.kind(name).outputs for name in ("self_attn.k_proj", "mlp.gate_proj"))
-        logits = [min(tokens, HEAD_TOKENS) * self.shape.vocabulary * e] * (2 if tokens > HEAD_TOKENS else 1)
+        # those of the tokens before are still there; on a CPU softmax makes as much beside them
+        twice = tokens > HEAD_TOKENS or not self.on_gpu
+        logits = [min(tokens, HEAD_TOKENS) * self.shape.vocabulary * e] * (2 if twice else 1)
         made, middle = t * self._width("down"), t * self._width("o")
         yield (made, t * hidden, *logits, t * hidden)
         dropped = [2 * t * kind.inputs for kind in self._dropping]

@@ -250,7 +250,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
         counts = labels != IGNORED
         grad = torch.softmax(wide, 1)
         grad[torch.arange(tokens), labels.clamp(min=0)] -= 1
-        logits.copy_(grad * (counts * factor)[:, None])
+        logits.copy_(grad.mul_((counts * factor)[:, None]))  # in place: two tensors as large as the logits, not three
         return losses
     losses = torch.empty(tokens, dtype=torch.float32, device=logits.device)
     _kernels().cross_entropy[(tokens,)](

@@ -39,8 +39,12 @@ KEPT = {"int8": 1.02, "nf4": 1.0, "none": 1.0}
 RECOMPUTING = 1.5
 """A layer computed again, with the gradients that exist beside it, over what it keeps."""
 
-HEAD_TILE = (4096, 8192)
-"""Tokens and columns of logits that TRL has at a time (`kernels/chunked_logprob.py`)."""
+HEAD_TOKENS, HEAD_COLUMNS, HOST_COLUMNS = 4096, 8192, 32768
+"""Tokens and columns of logits that TRL has at a time (`kernels/chunked_logprob.py`). `bench/results/memory.json` shows
+8,192 columns on a GPU; TRL 1.16 takes 32,768, which shows on a CPU."""
+HOST_TILES = 8.25
+"""How many tensors of a tile's size TRL makes in the backward pass on a CPU, where no kernel goes through it: logits,
+scaled once and twice, log-probabilities, probabilities, gradient, its two parts, and a mask of a byte each."""
 
 WORKSPACES = 64 * 2**20
 """What cuBLAS takes from torch's allocator on a GPU of compute capability 9.0: 32 MiB each for the two threads that
@@ -115,8 +119,9 @@ class TransformersMemory:
 
     def loss(self, tokens: int) -> float:
         """At the loss: a tile of logits, and the last hidden state with its gradient, one of them in fp32."""
-        rows, columns = min(tokens, HEAD_TILE[0]), min(self.shape.vocabulary, HEAD_TILE[1])
-        return rows * columns * self.element + tokens * self.shape.hidden * (4 + 2 * self.element)
+        columns, tiles = (HEAD_COLUMNS, 1) if self.on_gpu else (HOST_COLUMNS, HOST_TILES)
+        tile = min(tokens, HEAD_TOKENS) * min(self.shape.vocabulary, columns) * self.element
+        return tiles * tile + tokens * self.shape.hidden * (4 + 2 * self.element)
 
     def moving(self, micro_batch: int, checkpointing: bool, outliers: float = OUTLIERS) -> float:
         """What grows with the tokens of one forward pass."""

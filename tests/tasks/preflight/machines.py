@@ -11,7 +11,7 @@ from artifacts.errors import PreflightRefused
 from tasks.backends.contract import JobShape
 from tasks.machines.records import Disk, Gpu, MachineProbe
 from tasks.models.base_model import ModelReference
-from tasks.models.shape import ModelShape, read_shape
+from tasks.models.shape import ModelShape, llama_shape, read_shape
 from tasks.preflight.config import PreflightConfig
 from tasks.preflight.judgement import PreflightResult, judge
 from tests.small_model import BASE_MODEL
@@ -83,6 +83,14 @@ def model_folder(folder: Path, config: dict[str, Any]) -> ModelReference:
 
 def shape_of(folder: Path, config: dict[str, Any]) -> ModelShape:
     return read_shape(model_folder(folder, config).metadata)
+
+
+def four_layers(vocabulary: int, hidden: int) -> ModelShape:
+    """A small Llama with a vocabulary of any size."""
+    heads = hidden // 64
+    sizes = {"hidden_size": hidden, "vocab_size": vocabulary, "intermediate_size": hidden * 8 // 48 * 16}
+    layers = {"num_hidden_layers": 4, "num_attention_heads": heads, "num_key_value_heads": heads}
+    return llama_shape(CODE_LLAMA | sizes | layers | {"tie_word_embeddings": True})
 
 
 def judged(

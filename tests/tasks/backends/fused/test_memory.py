@@ -15,7 +15,7 @@ from tasks.backends.fused.memory import FusedMemory
 from tasks.backends.transformers.memory import TransformersMemory
 from tasks.models.shape import ModelShape, llama_shape
 from tests.tasks.backends.fused import models
-from tests.tasks.preflight.machines import CODE_LLAMA, TINY_LLAMA, shape_of
+from tests.tasks.preflight.machines import CODE_LLAMA, TINY_LLAMA, four_layers, shape_of
 
 MEASURED = Path(__file__).parents[4] / "bench" / "results" / "memory.json"
 CONFIGS = {"7b": CODE_LLAMA, "1b": TINY_LLAMA}
@@ -54,6 +54,12 @@ def test_memory_grows_with_tokens_and_shrinks_with_every_recomputed_layer(seven:
         assert peaks == sorted(peaks)
         checkpointed = [memory.peak_gib(Layout(4, number)) for number in range(seven.layers + 1)]
         assert checkpointed == sorted(checkpointed, reverse=True)
+
+
+def test_resident_memory_on_a_cpu_reckons_with_the_vocabulary() -> None:
+    """4 layers, 4 × 256 tokens, not quantized: what the training process took at its peak, 2.69 GiB."""
+    memory = FusedMemory(four_layers(152_064, 896), JobShape(quantization="none"), "fp32", on_gpu=False)
+    assert 0.99 < memory.peak_gib(Layout(4)) / 2.69 < 1.1
 
 
 def test_only_the_tokens_count_not_how_they_are_divided(seven: ModelShape) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tasks.backends.contract import JobShape, Layout
 from tasks.backends.transformers.memory import TransformersMemory
 from tasks.models.shape import ModelShape
+from tests.tasks.preflight.machines import four_layers
 
 
 def _memory(shape: ModelShape, quantization: str) -> TransformersMemory:
@@ -56,3 +57,14 @@ def test_memory_grows_with_the_batch_and_shrinks_with_checkpointing(seven: Model
 def test_a_small_model_on_a_cpu(tiny: ModelShape) -> None:
     memory = TransformersMemory(tiny, JobShape(), "fp32", on_gpu=False)
     assert memory.peak_gib(Layout(4)) == memory.needed_gib(Layout(4)) == pytest.approx(1.0, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "hidden", "measured"),
+    [(32_000, 576, 1.99), (49_152, 576, 2.04), (49_152, 576, 2.10), (152_064, 896, 2.78)],
+)
+def test_resident_memory_on_a_cpu_reckons_with_the_vocabulary(vocabulary: int, hidden: int, measured: float) -> None:
+    """4 layers, 4 × 256 tokens, not quantized: what the training process took at its peak, GiB."""
+    shape = four_layers(vocabulary, hidden)
+    memory = TransformersMemory(shape, JobShape(quantization="none"), "fp32", on_gpu=False)
+    assert 0.98 < memory.peak_gib(Layout(4)) / measured < 1.1
