@@ -1,4 +1,4 @@
-"""What an export form is. A form is a module in `forms` and a line in its list; no other file knows it."""
+"""What an export form is. A form is a module in `forms`; no other file knows it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from artifacts.schema import Comparison, Plan, Quantization
 from tasks.exporting.adapter import CONFIG, SETS, WEIGHTS, Adapter
 from tasks.exporting.comparing import judge, literal, logits
 from tasks.exporting.config import ExportingConfig
-from tasks.exporting.contract import Chunks, Ingredients
+from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.models.base_model import ModelReference
 from tasks.models.files import write_json
 from tasks.models.loading import attach_adapter, load_base
@@ -63,6 +63,9 @@ class AdapterExport:
             f"model = PeftModel.from_pretrained(base, {folder})\n"
             f"tokenizer = AutoTokenizer.from_pretrained({base}{at})"
         )
+
+
+FORM: Export = AdapterExport()
 
 
 def write_adapter(adapter: Adapter, model: ModelReference, base: Path, folder: Path) -> None:

@@ -17,7 +17,7 @@ from artifacts.progress import Progress
 from artifacts.schema import Comparison, Plan
 from tasks.exporting.comparing import judge, literal, logits, release_memory
 from tasks.exporting.config import ExportingConfig
-from tasks.exporting.contract import Chunks, Ingredients
+from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.exporting.merging import merge
 from tasks.models.shape import ModelShape
 
@@ -63,6 +63,9 @@ class MergedExport:
             f'model = AutoModelForCausalLM.from_pretrained({literal(folder)}, dtype="auto", device_map="auto")\n'
             f"tokenizer = AutoTokenizer.from_pretrained({literal(folder)})"
         )
+
+
+FORM: Export = MergedExport()
 
 
 def compare_merged(base: Path, adapter: Path, merged: Path, chunks: Chunks, plan: Plan, tolerance: float) -> Comparison:
