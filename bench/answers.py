@@ -18,21 +18,21 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from artifacts.progress import SILENT
 from artifacts.schema import Plan
 from tasks.backends.transformers.answers import Decoding, generate
 from tasks.generation import GenerationConfig
-from tasks.generation.stage import SUITES
-from tasks.generation.suites import HeldOutFile, wanted_of
-from tasks.generation.work import Work
+from tasks.generation.work import Answering
 from tasks.models.loading import load_base
 from tasks.models.vocabulary import CodeTokenizer, load_tokenizer
+from tasks.prompts import PromptsConfig
+from tasks.prompts.gaps import HeldOutFile, Item, wanted_of
+from tasks.prompts.stage import SUITES
 
 BASE = Path(__file__).parents[1] / "models" / "codellama-tiny"
 PLAN = Plan(
@@ -71,8 +71,9 @@ def seconds(
     return (time.process_time() - started) / len(asked)
 
 
-def decoding_of(suite: str, config: GenerationConfig, tokenizer: CodeTokenizer) -> Decoding:
-    return Work(config, tokenizer, [], [], {}, SILENT)._decoding(suite)
+def decoding_of(suite: str, items: Sequence[Item], tokenizer: CodeTokenizer) -> Decoding:
+    rows = [asdict(item) for item in items]
+    return Answering(suite, rows, tokenizer, GenerationConfig().batch_size)._decoding([item.start for item in items])
 
 
 def measure(
@@ -103,16 +104,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config, tokenizer, model = GenerationConfig(), load_tokenizer(BASE), load_base(BASE, "int8", PLAN)
+    config, tokenizer, model = PromptsConfig(), load_tokenizer(BASE), load_base(BASE, "int8", PLAN)
     found: dict[str, dict[str, list[float]]] = {}
+    decodings: dict[str, Decoding] = {}
     for suite, choose in SUITES.items():
         few = config.model_copy(update={f"{suite}_prompts": options.prompts})
-        asked = [item.prompt_ids for item in choose(files(), tokenizer, few)]
-        found[suite] = measure(model, asked, decoding_of(suite, config, tokenizer), tokenizer.eos, options)
+        items = choose(files(), tokenizer, few)
+        asked, decodings[suite] = [item.prompt_ids for item in items], decoding_of(suite, items, tokenizer)
+        found[suite] = measure(model, asked, decodings[suite], tokenizer.eos, options)
         print(suite, json.dumps(found[suite]), flush=True)
-    endless = replace(decoding_of("line", config, tokenizer), stop=frozenset())
+    endless = replace(decodings["line"], stop=frozenset())
     found["48 tokens"] = measure(model, asked, endless, tokenizer.eos, options)
-    shares = {suite: wanted_of(suite, config) for suite in SUITES}  # type: ignore[arg-type]
+    shares = {suite: wanted_of(suite, config) for suite in SUITES}
     whole = {
         way: [sum(shares[suite] * found[suite][way][number] for suite in SUITES) for number in range(options.rounds)]
         for way in ("plain", "alone", "batched")
@@ -120,7 +123,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "machine": f"CPU, {os.cpu_count()} cores, 1 thread, processor time",
         "model": "codellama-tiny, int8",
-        "batch_size": config.batch_size,
+        "batch_size": GenerationConfig().batch_size,
         "prompts": shares,
     }
     record |= {

@@ -15,7 +15,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from artifacts.progress import SILENT
 from bench.answers import files
 from tasks.backends.transformers.inference import Modules
 from tasks.evaluation.scoring import edit_similarity, exact_match
-from tasks.generation import GenerationConfig
 from tasks.generation.models import Pair
-from tasks.generation.suites import Item, line_items
-from tasks.generation.work import Work
+from tasks.generation.work import Answering, measure
 from tasks.models.vocabulary import encode, load_tokenizer
+from tasks.prompts import PromptsConfig
+from tasks.prompts.gaps import Item, line_items
 
 
 @dataclass
@@ -35,6 +35,9 @@ class Alone(Pair):
     """A model in the place of both."""
 
     model: Any
+
+    def prepare(self, _length: int) -> None:
+        """It is."""
 
     @contextmanager
     def side(self, _side: str) -> Any:
@@ -54,13 +57,14 @@ def main() -> None:
         AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(folder)
         tokenizer = load_tokenizer(Path(folder))
     model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype="float32").eval()
-    config = GenerationConfig(line_prompts=options.prompts)
+    config = PromptsConfig(line_prompts=options.prompts)
     items = line_items(files(), tokenizer, config)
     bare = [replace(item, prompt_ids=(*item.prompt_ids, *taken_back(tokenizer, item)), start=b"") for item in items]
 
     def measured(asked: Sequence[Item]) -> dict[str, float]:
-        answers = Work(config, tokenizer, [], asked, {}, SILENT).measure(Alone(model))["base"].answers  # type: ignore
-        pairs = [(answer or "", item.truth) for answer, item in zip(answers, asked, strict=True)]
+        work = Answering("line", [asdict(item) for item in asked], tokenizer, batch_size=32)
+        answers = measure(work, Alone(model), 1.0, SILENT)
+        pairs = [(answer["base"], item.truth) for answer, item in zip(answers, asked, strict=True)]
         return {
             score.__name__: round(sum(score(*pair) for pair in pairs) / len(pairs), 4)
             for score in (exact_match, edit_similarity)

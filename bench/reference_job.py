@@ -22,7 +22,7 @@ from typing import Any
 from artifacts.progress import SILENT
 from artifacts.schema import Handle
 from flows.config import PipelineConfig
-from tasks import evaluation, exporting, generation, preflight, quantization, sampling, tokenization, training
+from tasks import evaluation, exporting, generation, preflight, prompts, quantization, sampling, tokenization, training
 from tasks.models.base_model import ModelConfig, locate
 
 TINY = Path(__file__).parents[1] / "models" / "codellama-tiny"
@@ -109,8 +109,10 @@ def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     exported = stage(
         exporting.run_exporting, exporting.ExportingConfig(), sample=sample, checkpoint=checkpoint, **common
     )
-    small = generation.GenerationConfig(max_chunks=64, line_prompts=32, fim_prompts=32, block_prompts=0)
-    generations = stage(generation.run_generation, small, sample=sample, exported=exported, **common)
+    few = prompts.PromptsConfig(max_chunks=64, line_prompts=32, fim_prompts=32, block_prompts=0)
+    asked = stage(prompts.run_prompts, few, sample=sample, model=model, tokens=tokens)
+    computed = {"model": model, "exported": exported, "plan": cleared.plan, "base": base}
+    generations = stage(generation.run_generation, generation.GenerationConfig(), prompts=asked, **computed)
     stage(evaluation.run_evaluation, evaluation.EvaluationConfig(), generations=generations)
     return record
 

@@ -27,6 +27,7 @@ from tasks.gate import GateConfig
 from tasks.generation import GenerationConfig
 from tasks.models.base_model import ModelConfig
 from tasks.preflight import PreflightConfig
+from tasks.prompts import PromptsConfig
 from tasks.reporting import ReportingConfig
 from tasks.running.mapping import WorkersConfig
 from tasks.sampling import RetentionConfig, SamplingConfig
@@ -53,8 +54,10 @@ class PipelineConfig(Config):
     """In which forms the model is handed over."""
     retention: RetentionConfig | None = Field(default_factory=RetentionConfig)
     """Code from outside what is trained on: there is seen what was forgotten. None leaves it out."""
+    prompts: PromptsConfig = Field(default_factory=PromptsConfig)
+    """What base and tuned are asked."""
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
-    """What base and tuned are put through."""
+    """How they answer."""
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig)
     """How programs of functional suites are run."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

@@ -40,6 +40,7 @@ from tasks import (
     gate,
     generation,
     preflight,
+    prompts,
     quantization,
     reporting,
     sampling,
@@ -149,7 +150,7 @@ def _through(
     store: Store, config: PipelineConfig, refresh: list[StageName] | None, from_stage: StageName | None
 ) -> RunSummary:
     config.training.check()
-    retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
+    retrying(partial(prompts.suites_fingerprint, config.prompts))  # a broken one is said now
     gpu = GpuLock(None if config.preflight.device == "cpu" else gpu_name())
     with Run(store, refresh or (), config.workers, from_stage=from_stage, recipe=config.recipe or "", gpu=gpu) as run:
         results = pipeline(run, config, locate(config.model))
@@ -195,11 +196,12 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
     """Every stage and what it takes. Nothing here looks into a handle but preflight's: whoever only asks what would
     run (`tasks.running.dry_run`) does not have the others."""
     cleared = run.stage(preflight.STAGE, config.preflight, model=model, job=config.job())
-    generation.check_context(config.generation, model)
+    prompts.check_context(config.prompts, model)
     plan = cleared.plan
     sample = run.stage(sampling.STAGE, config.sampling)
     retention = run.stage(sampling.RETENTION, config.retention, sample=sample) if config.retention else None
     tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
+    asked = run.stage(prompts.STAGE, config.prompts, model=model, sample=sample, tokens=tokens, retention=retention)
     base = _quantized(run, config, model, cleared)
 
     def base_for(wanted: Quantization) -> QuantizedBase | None:
@@ -235,13 +237,11 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
         generation.STAGE,
         config.generation,
         model=model,
-        sample=sample,
-        tokens=tokens,
+        prompts=asked,
         exported=exported,
         plan=plan,
         guard=lambda: check_sandbox(config),
         base=base_for(config.generation.quantization),
-        retention=retention,
     )
     executed = run.stage(execution.STAGE, config.execution, generations=generated) if functional(config) else None
     evaluated = run.stage(evaluation.STAGE, config.evaluation, generations=generated, executions=executed)
@@ -254,6 +254,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
         tokens=tokens,
         checkpoint=checkpoint,
         exported=exported,
+        prompts=asked,
         retention=retention,
         generations=generated,
         executions=executed,
@@ -265,7 +266,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
 
 def functional(config: PipelineConfig) -> bool:
     """Whether programs will be run."""
-    return bool(config.generation.functional)
+    return bool(config.prompts.functional)
 
 
 def check_sandbox(config: PipelineConfig) -> None:

@@ -31,7 +31,7 @@ from flows.failures import told
 from flows.finetune import check_sandbox, functional, locate
 from flows.naming import place_of
 from flows.notification import notify
-from tasks import evaluation, execution, gate, generation, sampling
+from tasks import evaluation, execution, gate, generation, prompts, sampling
 from tasks.models.base_model import ModelConfig, check_unchanged
 from tasks.running.retries import retrying
 from tasks.running.run import Run
@@ -96,7 +96,7 @@ def reevaluate(
     Args:
         model: a version, `champion`, the beginning of an id, a recipe, or the export's folder.
         config: its `retention`, `generation`, `execution`, `evaluation` and `gate` decide how it is judged.
-        suites: functional suites to judge it by instead of the settings' (`generation.functional`): humaneval,
+        suites: functional suites to judge it by instead of the settings' (`prompts.functional`): humaneval,
             humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line, -random-span, or the path of a file.
     """
     return told(lambda: _reevaluate(model, forms.as_chosen(config), suites))
@@ -105,9 +105,9 @@ def reevaluate(
 def _reevaluate(model: str, config: PipelineConfig, suites: list[str] | None) -> Reevaluation:
     refuse_secrets({"model": model, "suites": suites})
     if suites is not None:
-        asked = config.generation.model_copy(update={"functional": tuple(suites)})
-        config = config.model_copy(update={"generation": asked})
-    retrying(partial(generation.suites_fingerprint, config.generation))  # a broken one is said now
+        asked = config.prompts.model_copy(update={"functional": tuple(suites)})
+        config = config.model_copy(update={"prompts": asked})
+    retrying(partial(prompts.suites_fingerprint, config.prompts))  # a broken one is said now
     store = Store.from_environment()
     with faults.in_words(store.place):
         exported = _open(store, place_of(model, store), ExportedModel)
@@ -153,17 +153,16 @@ def _judge(
     check_unchanged(model, made_from.model.fingerprint)
     fits = base if base and base.quantization == config.generation.quantization else None
     retention = run.stage(sampling.RETENTION, config.retention, sample=sample) if config.retention else None
+    asked = run.stage(prompts.STAGE, config.prompts, model=model, sample=sample, tokens=tokens, retention=retention)
     made = run.stage(
         generation.STAGE,
         config.generation,
         model=model,
-        sample=sample,
-        tokens=tokens,
+        prompts=asked,
         exported=exported,
         plan=plan,
         guard=lambda: check_sandbox(config),
         base=fits,
-        retention=retention,
     )
     executed = run.stage(execution.STAGE, config.execution, generations=made) if functional(config) else None
     judged = run.stage(evaluation.STAGE, config.evaluation, generations=made, executions=executed)

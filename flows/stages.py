@@ -9,6 +9,7 @@ StageName = Literal[
     "sampling",
     "retention",
     "tokenization",
+    "prompts",
     "quantization",
     "training",
     "exporting",

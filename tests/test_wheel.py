@@ -23,8 +23,8 @@ QUICK = [
     "training.warmup_steps=1",
     "sampling.files=60",
     "retention=null",
-    "generation.max_chunks=8",
-    "generation.line_prompts=4",
+    "prompts.max_chunks=8",
+    "prompts.line_prompts=4",
 ]
 
 

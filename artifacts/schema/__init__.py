@@ -1,13 +1,15 @@
 """Handles: the small typed records that stages hand to each other. What they stand for lies in the store.
 
 `DatasetSample → TokenizedDataset → Checkpoint → ExportedModel → Generations → EvaluationReport → RunReport`, with the
-`PreflightReport`, its `Plan` and the `QuantizedBase` going into training, and `Executions` into the evaluation. Records
+`PreflightReport`, its `Plan` and the `QuantizedBase` going into training, the `PromptSet` into the generations, and
+`Executions` into the evaluation. Records
 only: no tensors, no behaviour beyond small sums.
 
     base        what every record is
     data        what sampling and tokenization hand on
     plan        what preflight found, and the plan that training follows
     model       the model on its way: quantized, trained, exported
+    prompts     what the models are asked
     generation  what the models made, and what became of their programs
     evaluation  how base and tuned compare, and the report on all of it
 """
@@ -33,17 +35,10 @@ from artifacts.schema.evaluation import (
     Share,
     has_learned,
 )
-from artifacts.schema.generation import (
-    Domain,
-    Executions,
-    FunctionalSuite,
-    Generations,
-    GenerationSpeed,
-    Overlap,
-    Protection,
-)
+from artifacts.schema.generation import Executions, Generations, GenerationSpeed, Protection
 from artifacts.schema.model import Checkpoint, Comparison, ExportedForm, ExportedModel, QuantizedBase, WeightGroup
 from artifacts.schema.plan import Check, Plan, Prediction, PreflightReport
+from artifacts.schema.prompts import Domain, FunctionalSuite, Overlap, PromptFile, PromptSet
 
 __all__ = [
     "Breakdown",
@@ -70,6 +65,8 @@ __all__ = [
     "Plan",
     "Prediction",
     "PreflightReport",
+    "PromptFile",
+    "PromptSet",
     "Protection",
     "Quantization",
     "QuantizedBase",

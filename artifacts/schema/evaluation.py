@@ -8,7 +8,8 @@ from typing import Literal, get_args
 
 from artifacts.intervals import Better, Verdict, cannot_lose, improvement, verdict
 from artifacts.schema.base import Handle, Quantization, Record
-from artifacts.schema.generation import Domain, GenerationSpeed
+from artifacts.schema.generation import GenerationSpeed
+from artifacts.schema.prompts import Domain
 
 Question = Literal["improved", "specific", "retention"]
 """What a figure is asked about: is the model better on this code, more so than on code from elsewhere, and did it keep

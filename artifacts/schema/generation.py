@@ -7,9 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from artifacts.schema.base import Handle, Quantization, Record
-
-Domain = Literal["held_out", "retention"]
-"""Where an item is from: the run's own held-out repositories, or code from outside what was trained on."""
+from artifacts.schema.prompts import FunctionalSuite
 
 
 class GenerationSpeed(Record):
@@ -23,31 +21,6 @@ class GenerationSpeed(Record):
     @property
     def summary(self) -> str:
         return f"{self.tokens_per_second:,.0f} tokens/s, {self.completions_per_second:,.1f} completions/s"
-
-
-class FunctionalSuite(Record):
-    """A suite of problems with tests, as it was put to the models."""
-
-    name: str
-    fingerprint: str
-    """Over the problems."""
-    problems: int
-    instructed: bool = False
-    """Whether the problems were put as instructions, in the model's own template."""
-
-
-class Overlap(Record):
-    """Something to be asked that stands in the training data, word for word or nearly; it was left out."""
-
-    domain: str
-    """`held_out`, `retention`, or a functional suite's name."""
-    item: str
-    part: str
-    kind: Literal["exact", "near"]
-    document: str
-    """The training file that holds the most of it."""
-    share: float
-    """Of the part's runs of five tokens, in that file."""
 
 
 class Generations(Handle):
@@ -66,10 +39,6 @@ class Generations(Handle):
     completions: int
     """Prompts."""
     functional: tuple[FunctionalSuite, ...] = ()
-    contaminated: tuple[Overlap, ...] = ()
-    """What stands in the training data and was therefore not asked."""
-    looked_at: dict[str, int] = Field(default_factory=dict)
-    """Files or problems that were looked for there, by domain."""
     speed: GenerationSpeed | None = None
     """None when nothing was generated."""
 

@@ -19,9 +19,9 @@ def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = Non
     from artifacts.presentation import to_markdown
     from artifacts.progress import SILENT
     from flows.output import Console
-    from tasks.generation import check_context
     from tasks.models.base_model import locate
     from tasks.preflight import STAGE
+    from tasks.prompts import check_context
 
     config.training.check()
     config.workers.check()
@@ -29,7 +29,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = Non
     with tempfile.TemporaryDirectory() as folder:
         model = locate(config.model)
         report = STAGE.run(config.preflight, model=model, job=config.job(), workdir=Path(folder), progress=SILENT)
-        check_context(config.generation, model)
+        check_context(config.prompts, model)
         console = Console(highlight=False)
         for section in STAGE.show(report):
             console.print(Markdown(f"## {section.title}"))

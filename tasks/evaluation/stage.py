@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from artifacts.progress import SILENT, Progress
+from artifacts.rows import read_rows, write_rows
 from artifacts.schema import EvaluationReport, Executions, Generations
 from tasks.evaluation import functional, scoring
 from tasks.evaluation.config import EvaluationConfig
@@ -36,11 +35,11 @@ def run_evaluation(
 
     The same inputs give the same bytes.
     """
-    losses, completions = (_read(generations.path / f"{name}.parquet") for name in ("losses", "completions"))
-    verdicts = functional.by_item(_read(executions.path / "verdicts.parquet") if executions else ())
+    losses, completions = (read_rows(generations.path / f"{name}.parquet") for name in ("losses", "completions"))
+    verdicts = functional.by_item(read_rows(executions.path / "verdicts.parquet") if executions else ())
     solved = functional.scores(completions, verdicts)
     scores = [*scoring.score(completions), *solved]
-    _write(scores, workdir / "scores.parquet", SCORE_COLUMNS)
+    write_rows(scores, workdir / "scores.parquet", SCORE_COLUMNS)
     measures = scoring.measures(losses, scores)
     progress.begin("drawing intervals", len(measures), "figures")
     metrics = []
@@ -62,21 +61,6 @@ def run_evaluation(
         quantization=generations.quantization,
         generation=generations.speed,
     )
-
-
-def _write(rows: Sequence[Mapping[str, Any]], path: Path, columns: Mapping[str, str]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
-    pq.write_table(pa.Table.from_pylist(list(rows), schema), path)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows
 
 
 STAGE = Stage(

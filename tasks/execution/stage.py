@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.progress import SILENT, Progress
+from artifacts.rows import Row, read_rows, write_rows
 from artifacts.schema import Executions, Generations, Protection
 from tasks import functional, sandbox
 from tasks.execution.config import ExecutionConfig
 from tasks.execution.reasons import reason
 from tasks.execution.view import sections
-from tasks.functional import Problem, Solution, Suite
+from tasks.functional import Solution, Suite
 from tasks.running.stage import Stage
 from tasks.sandbox import Verdict
 
@@ -28,8 +29,6 @@ VERDICT_COLUMNS = {
 RUN_COLUMNS = {**dict.fromkeys(("suite", "task_id", "completion", "detail"), "string"), "seconds": "float64"}
 
 log = logging.getLogger(__name__)
-
-Row = Mapping[str, Any]
 
 
 def check_sandbox(config: ExecutionConfig) -> Protection:
@@ -54,9 +53,9 @@ def run_execution(
     runs: list[dict[str, Any]] = []
     notes: list[str] = []
     stops = 0
-    rows = _read(generations.path / "completions.parquet")
+    rows = read_rows(generations.path / "completions.parquet")
     for asked in generations.functional:
-        suite = read_problems(generations.path / "problems" / f"{asked.name}.jsonl", asked.name)
+        suite = functional.read_problems(generations.path / "problems" / f"{asked.name}.jsonl")
         progress.begin(f"checking the problems of {suite.name}")
         left_out = functional.unsound(suite, _limits(config), config.workers, allow_weak=config.allow_weak_sandbox)
         if left_out:
@@ -72,8 +71,8 @@ def run_execution(
         stopped = [one.id for one in told.values() if one.stopped]
         stops += len(stopped)
         notes += _stopped(suite, stopped)
-    _write(verdicts, workdir / "verdicts.parquet", VERDICT_COLUMNS)
-    _write(runs, workdir / "runs.parquet", RUN_COLUMNS)
+    write_rows(verdicts, workdir / "verdicts.parquet", VERDICT_COLUMNS)
+    write_rows(runs, workdir / "runs.parquet", RUN_COLUMNS)
     return Executions(
         path=workdir,
         protection=protection,
@@ -83,12 +82,6 @@ def run_execution(
         stopped=stops,
         notes=tuple(notes),
     )
-
-
-def read_problems(path: Path, name: str) -> Suite:
-    """A suite as generation left it."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return Suite(name=name, problems=tuple(Problem.model_validate_json(line) for line in lines))
 
 
 def _run(
@@ -135,21 +128,6 @@ def _stopped(suite: Suite, tasks: Sequence[str]) -> list[str]:
         f"{len(tasks):,} programs for {suite.name} passed after raising StopIteration, which can end a loop of the test"
         f" before its last case: {', '.join(sorted(set(tasks))[:5])}{' …' if len(set(tasks)) > 5 else ''}."
     ]
-
-
-def _write(rows: Sequence[Row], path: Path, columns: Mapping[str, str]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
-    pq.write_table(pa.Table.from_pylist(list(rows), schema), path)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows
 
 
 STAGE = Stage(name="execution", version=2, run=run_execution, produces=Executions, sections=sections, needs_gpu=False)

@@ -18,7 +18,9 @@ from tasks.functional.problems import (
     completion_of_answer,
     ended,
     instruct_prompt,
+    read_problems,
     stop,
+    write_problems,
 )
 from tasks.functional.published import PUBLISHED, suite
 from tasks.functional.reading import read_suite
@@ -40,9 +42,11 @@ __all__ = [
     "instruct_prompt",
     "pass_at_k",
     "read_completions",
+    "read_problems",
     "read_suite",
     "score",
     "stop",
     "suite",
     "unsound",
+    "write_problems",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 from artifacts import digest
@@ -72,6 +74,19 @@ class Suite(Record):
         left_out = set(task_ids)
         kept = tuple(problem for problem in self.problems if problem.task_id not in left_out)
         return Suite(name=self.name, problems=kept)
+
+
+def write_problems(suite: Suite, path: Path) -> None:
+    """Write a suite's problems, in our own form: to run its programs needs neither the hub nor the suite's file."""
+    path.parent.mkdir(exist_ok=True)
+    lines = (f"{json.dumps(problem.model_dump())}\n" for problem in suite.problems)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_problems(path: Path) -> Suite:
+    """A suite as `write_problems` left it, called as its file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return Suite(name=path.stem, problems=tuple(Problem.model_validate_json(line) for line in lines))
 
 
 def stop(completion: str, problem: Problem) -> str:

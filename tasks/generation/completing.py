@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from artifacts import reading
 from artifacts.errors import InputError
@@ -13,15 +12,13 @@ from artifacts.lines import first_line, lines_of, without_end
 from artifacts.schema import Plan, Quantization
 from tasks import backends
 from tasks.families.marks import FimTokens
+from tasks.families.prompting import Prompt, gap_prompt, text_before
 from tasks.models.adapter_files import check_finite, read_adapter
 from tasks.models.base_model import ModelConfig, check_unchanged, fetch, locate
 from tasks.models.files import ADAPTER_CONFIG
 from tasks.models.healing import beginning_with, healed
-from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode_bytes
+from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode_bytes, line_breaks
 from tasks.tokenization.config import context_length, usable_tokenizer
-
-if TYPE_CHECKING:
-    from tasks.generation.suites import Prompt
 
 LARGEST_FILE = 1 << 30
 """Bytes of a file with a gap: it is read whole to count its lines."""
@@ -121,7 +118,6 @@ def complete(folder: Path, question: CompletionRequest, *, new_tokens: int, quan
 
     from tasks.backends.contract import Decoding
     from tasks.generation.models import Pair
-    from tasks.generation.suites import line_breaks
 
     named = base_of(folder)
     check_finite(read_adapter(folder / "adapter"))  # before anything large is read
@@ -157,7 +153,8 @@ def complete(folder: Path, question: CompletionRequest, *, new_tokens: int, quan
         gradient_checkpointing=False,
         backend=backends.NAMES[-1],
     )
-    pair = Pair(fetch(model), folder / "adapter", quantization, plan, len(prompt.ids) + decoding.max_new_tokens)
+    pair = Pair(fetch(model), folder / "adapter", quantization, plan)
+    pair.prepare(len(prompt.ids) + decoding.max_new_tokens)
     answers = {}
     for side in ("base", "tuned"):
         with pair.side(side) as computing:
@@ -196,8 +193,6 @@ def _recorded(folder: Path) -> str | None:
 
 def _prompt(question: CompletionRequest, tokenizer: CodeTokenizer, fim: FimTokens | None, room: int) -> Prompt:
     """What is asked, in at most `room` tokens."""
-    from tasks.generation.suites import Prompt, gap_prompt, text_before
-
     start = [] if tokenizer.bos is None else [tokenizer.bos]
     before, after = question.before, question.after
     try:

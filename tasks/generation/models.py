@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from artifacts.errors import InputError
 from artifacts.schema import Plan, Quantization
@@ -22,24 +22,29 @@ SIDES: tuple[Side, ...] = ("base", "again", "tuned")
 
 
 class Pair:
-    """Both models. Release it when done: a 7B takes half of a small GPU.
+    """Both models, loaded. Release it when done: a 7B takes half of a small GPU."""
 
-    Args:
-        length: the longest text in tokens that they will see, answers included.
-    """
+    backend = ""
+    """What computes; known once it is prepared."""
 
-    def __init__(self, folder: Path, adapter: Path, quantization: Quantization, plan: Plan, length: int) -> None:
-        self._folder, self._adapter = folder, adapter
-        tuned = attach_adapter(load_base(folder, quantization, plan), adapter)
+    def __init__(self, folder: Path, adapter: Path, quantization: Quantization, plan: Plan) -> None:
+        self._folder, self._adapter, self._plan = folder, adapter, plan
+        self._tuned: Any = attach_adapter(load_base(folder, quantization, plan), adapter)
         self._inference: Inference | None = None
-        for backend in (backends.get(plan.backend), backends.BACKENDS[-1]):
-            if found := backend.inference(tuned, length):
+
+    def prepare(self, length: int) -> None:
+        """Get ready for texts of so many tokens, answers included, as if nothing had been computed before: what is
+        answered to one suite depends on no other."""
+        self._inference = None
+        gc.collect()
+        for backend in (backends.get(self._plan.backend), backends.BACKENDS[-1]):
+            if found := backend.inference(self._tuned, length):
                 self.backend, self._inference = backend.name, found
-                break
+                return
 
     def side(self, side: Side) -> AbstractContextManager[Computing]:
         """One of them, until the block ends."""
-        assert self._inference is not None, "the models were released"
+        assert self._inference is not None, "the models were not prepared, or were released"
         return self._inference.side(adapted=side == "tuned")
 
     def check(self, side: Side, ids: Sequence[int]) -> None:
@@ -76,7 +81,7 @@ class Pair:
         """Give the memory back."""
         import torch
 
-        self._inference = None
+        self._tuned = self._inference = None
         gc.collect()  # peft's wrappers hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
-from artifacts.escaping import quoted
-from artifacts.presentation import Block, Section, Table, Text
+from artifacts.presentation import Section, Table
 from artifacts.schema import Generations
-
-MOST_OVERLAPS = 20
-"""Overlaps listed by name."""
-_NAMES = {"held_out": "held-out files", "retention": "files from elsewhere"}
 
 
 def sections(handle: Generations) -> list[Section]:
     """Counts and speed. What the answers are worth is the evaluation's to say."""
     rows = [("chunks whose loss was measured", f"{handle.losses:,}"), ("prompts", f"{handle.completions:,}")]
-    rows += [(f"problems of {suite.name}", f"{suite.problems:,}") for suite in handle.functional]
     if handle.speed:
         rows += [
             ("completions/s", f"{handle.speed.completions_per_second:,.1f}"),
             ("tokens/s", f"{handle.speed.tokens_per_second:,.0f}"),
         ]
-    blocks: list[Block] = [Table(("base, base again and tuned", ""), tuple(rows))]
-    if handle.notes:
-        blocks.append(Text("\n".join(f"- {quoted(note)}" for note in handle.notes)))
-    found = [Section("generations", "What the models were put through", tuple(blocks))]
-    return [*found, _contamination(handle)] if handle.looked_at else found
-
-
-def _contamination(handle: Generations) -> Section:
-    counts = Counter(one.domain for one in handle.contaminated)
-    said = "; ".join(
-        f"{_NAMES.get(domain, domain)}: {counts[domain]:,} of {total:,}" for domain, total in handle.looked_at.items()
-    )
-    text = (
-        f"Looked for in the training data, and left out where most of it stands in one training file. {quoted(said)}."
-    )
-    rows = tuple(
-        (_NAMES.get(one.domain, one.domain), f"`{one.item}`", one.kind, f"`{one.document}`", f"{one.share:.0%}")
-        for one in handle.contaminated[:MOST_OVERLAPS]
-    )
-    more = len(handle.contaminated) - len(rows)
-    columns = ("", "left out", "how", "stands in", "share")
-    table = [Table(columns, rows, f"And {more:,} more." if more else "")] if rows else []
-    return Section("contamination", "What was contaminated", (Text(text), *table))
+    table = Table(("base, base again and tuned", ""), tuple(rows))
+    return [Section("generations", "What the models were put through", (table,))]

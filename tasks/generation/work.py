@@ -1,157 +1,197 @@
-"""The same work for base, base again and tuned."""
+"""What both models are put through, file by file of a prompt set: losses, or the answers to one suite."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from artifacts.errors import InputError
 from artifacts.lines import first_line
 from artifacts.progress import Progress
-from tasks.backends.contract import Decoding
+from artifacts.rows import Row
+from tasks import functional
+from tasks.backends.contract import Computing, Decoding
 from tasks.families.marks import FimTokens
-from tasks.generation import losses, suites
-from tasks.generation.config import GenerationConfig
-from tasks.generation.models import SIDES, Pair, Side
-from tasks.generation.problems import Asked
+from tasks.functional import Problem
+from tasks.generation import losses
+from tasks.generation.models import SIDES, Pair
 from tasks.models.healing import beginning_with
-from tasks.models.vocabulary import CodeTokenizer, decode_bytes
+from tasks.models.vocabulary import CodeTokenizer, decode_bytes, line_breaks
 
 TITLES = {"line": "completing lines", "fim": "filling in lines", "block": "filling in blocks"}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What one side did."""
+class Work(ABC):
+    """One file of a prompt set, and how it is put to a model."""
 
-    losses: list[float | None]
-    """By chunk; None where not measured."""
-    answers: list[str | None] = field(default_factory=list)
-    """By item; None where not asked."""
-    tokens: int = 0
-    """Of the answers."""
-    completions: int = 0
-    seconds: float = 0.0
-    """That they took."""
+    rows: Sequence[Row]
+    unit: str
+    """What a row is, for people."""
+    ids: str
+    """The column with the tokens that a model sees."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What is done, for people."""
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Tokens of the longest text that a model will see."""
+
+    @abstractmethod
+    def put(self, computing: Computing, rows: Sequence[Row], done: Callable[[int], None]) -> Sequence[Any]:
+        """What one side makes of some of the rows, by row."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """What every side is put through, in the same order and batches."""
+@dataclass
+class Losses(Work):
+    """Chunks whose loss is measured."""
 
-    config: GenerationConfig
-    tokenizer: CodeTokenizer
-    chunks: Sequence[losses.HeldOutSequence]
-    items: Sequence[suites.Item]
-    functional: Mapping[str, Asked]
-    progress: Progress
+    rows: Sequence[Row]
+    batch_size: int
+    title = "loss"
+    unit = "chunks"
+    ids = "input_ids"
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text that a model will see."""
-        prompts = (len(item.prompt_ids) + self._limit(item.suite) for item in self.items)
-        return max(*(len(chunk.input_ids) for chunk in self.chunks), *prompts, 0)
+        return max(len(row["input_ids"]) for row in self.rows)
 
-    def measure(self, pair: Pair) -> dict[Side, Measured]:
-        """Every side in turn, once it is known that both compute numbers.
+    def put(self, computing: Computing, rows: Sequence[Row], done: Callable[[int], None]) -> list[float]:
+        """Summed losses in nats.
 
         Raises:
-            InputError: one does not.
-            StageError: a loss is not finite.
+            StageError: one is not finite.
         """
-        texts = [*(chunk.input_ids for chunk in self.chunks), *(item.prompt_ids for item in self.items)]
-        for side in ("base", "tuned"):
-            pair.check(side, min(texts, key=len))
-        return {side: self._measure(pair, side) for side in SIDES}
+        return losses.measure(computing, rows, self.batch_size, done)
 
-    def _measure(self, pair: Pair, side: Side) -> Measured:
-        share = self.config.repeated if side == "again" else 1.0
-        chosen = _part(range(len(self.chunks)), share)
-        found: list[float | None] = [None] * len(self.chunks)
-        with pair.side(side) as computing:
-            self.progress.begin(f"loss, {side}", len(chosen), "chunks")
-            chunks = [self.chunks[index] for index in chosen]
-            sums = losses.measure(computing, chunks, self.config.batch_size, self.progress.advance)
-            for index, loss in zip(chosen, sums, strict=True):
-                found[index] = loss
-            answers: list[str | None] = [None] * len(self.items)
-            tokens, completions, seconds = 0, 0, 0.0
-            for suite in dict.fromkeys(item.suite for item in self.items):
-                indices = _part([index for index, item in enumerate(self.items) if item.suite == suite], share)
-                self.progress.begin(f"{TITLES.get(suite, suite)}, {side}", len(indices), "prompts")
-                prompts = [self.items[index].prompt_ids for index in indices]
-                started = time.perf_counter()
-                starts = [self.items[index].start for index in indices]
-                made = computing.generate(prompts, self._decoding(suite, starts), self.progress.advance)
-                seconds += time.perf_counter() - started
-                for index, answer in zip(indices, made, strict=True):
-                    answers[index] = self._text(self.items[index], answer)
-                tokens, completions = tokens + sum(map(len, made)), completions + len(made)
-        return Measured(found, answers, tokens, completions, seconds)
 
-    def _limit(self, suite: str) -> int:
+@dataclass
+class Answering(Work):
+    """The prompts of one suite, and how long answering took."""
+
+    suite: str
+    rows: Sequence[Row]
+    tokenizer: CodeTokenizer
+    batch_size: int
+    programs: Programs | None = None
+    """For a functional suite."""
+    tokens: int = 0
+    """Of all answers so far."""
+    completions: int = 0
+    seconds: float = 0.0
+    """That they took."""
+    unit = "prompts"
+    ids = "prompt_ids"
+
+    @property
+    def title(self) -> str:
+        return TITLES.get(self.suite, self.suite)
+
+    @property
+    def limit(self) -> int:
         """Most tokens of an answer; one more than asked for where prompts gave their last away."""
-        given = any(item.start for item in self.items if item.suite == suite)
-        if suite in self.functional:
-            return self.functional[suite].new_tokens + given
-        return suites.answer_tokens(suite, self.config) + given  # type: ignore[arg-type]
+        asked: int = max(row["new_tokens"] for row in self.rows)
+        return asked + any(row["start"] for row in self.rows)
 
-    def _decoding(self, suite: str, starts: Sequence[bytes]) -> Decoding:
+    @property
+    def longest(self) -> int:
+        return max(len(row["prompt_ids"]) for row in self.rows) + self.limit
+
+    def put(self, computing: Computing, rows: Sequence[Row], done: Callable[[int], None]) -> list[str]:
+        """Greedy answers, as far as they count."""
+        started = time.perf_counter()
+        made = computing.generate(
+            [row["prompt_ids"] for row in rows], self._decoding([row["start"] for row in rows]), done
+        )
+        self.seconds += time.perf_counter() - started
+        self.tokens, self.completions = self.tokens + sum(map(len, made)), self.completions + len(made)
+        return [self._text(row, answer) for row, answer in zip(rows, made, strict=True)]
+
+    def _decoding(self, starts: Sequence[bytes]) -> Decoding:
         """Lines end with a token that holds a line break; everything ends with the middle or the text."""
-        tokenizer = self.tokenizer
-        single = suite in ("line", "fim")
-        breaks = suites.line_breaks(tokenizer) if single else set()
-        ends = {index for index in (tokenizer.eos, _end_of_middle(tokenizer)) if index is not None}
-        asked = self.functional.get(suite)
-        start = starts[0] if len({*starts}) == 1 else None
-        # Asked of an answer without its prompt, so not where answers begin with different ends of prompts.
-        ended = (lambda ids: asked.ended(self._decode(ids, start))) if asked and start is not None else None
+        tokenizer, fim = self.tokenizer, FimTokens.find(self.tokenizer)
+        breaks = line_breaks(tokenizer) if self.suite in ("line", "fim") else set()
+        ends = {index for index in (tokenizer.eos, fim.end if fim else None) if index is not None}
         first = [beginning_with(tokenizer, one) for one in starts]
-        return Decoding(self.config.batch_size, self._limit(suite), frozenset(breaks | ends), ended, first)
+        decoding = Decoding(self.batch_size, self.limit, frozenset(breaks | ends), first=first)
+        # Asked of an answer without its prompt, so not where answers begin with different ends of prompts.
+        if (programs := self.programs) is None or len({*starts}) > 1:
+            return decoding
+        return replace(decoding, ended=lambda ids: programs.ended(self._decode(ids, starts[0])))
 
-    def _text(self, item: suites.Item, answer: list[int]) -> str:
-        text = self._decode(answer, item.start)
-        if item.suite in self.functional:
-            return self.functional[item.suite].stopped(text, item.path)
-        return first_line(text) if item.suite in ("line", "fim") else text
+    def _text(self, row: Row, answer: list[int]) -> str:
+        text = self._decode(answer, row["start"])
+        if self.programs:
+            return self.programs.stopped(text, row["path"])
+        return first_line(text) if self.suite in ("line", "fim") else text
 
     def _decode(self, answer: list[int], start: bytes) -> str:
         return decode_bytes(self.tokenizer, answer, continues=True)[len(start) :].decode(errors="replace")
 
 
-def rows(work: Work, measured: Mapping[Side, Measured]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Losses and completions, a row per chunk and per item, as `Generations` describes them."""
-    loss_names = ("domain", "repo", "path", "language", "chunk", "tokens")
-    names = ("domain", "suite", "repo", "path", "language", "line", "prompt", "suffix", "truth")
-    by_chunk = [
-        {
-            **{name: getattr(chunk, name) for name in loss_names},
-            **{side: measured[side].losses[index] for side in SIDES},
-        }
-        for index, chunk in enumerate(work.chunks)
-    ]
-    by_item = [
-        {
-            "item": index,
-            **{name: getattr(item, name) for name in names},
-            **{side: measured[side].answers[index] for side in SIDES},
-        }
-        for index, item in enumerate(work.items)
-    ]
-    return by_chunk, by_item
+@dataclass(frozen=True)
+class Programs:
+    """Where the answers to a functional suite end."""
+
+    problems: Sequence[Problem]
+    instructed: bool
+
+    @classmethod
+    def read(cls, path: Path, *, instructed: bool) -> Programs:
+        """Of the problems of a prompt set."""
+        return cls(functional.read_problems(path).problems, instructed)
+
+    def stopped(self, answer: str, task_id: str) -> str:
+        """What of an answer is the completion, by the rules of the suite's paper."""
+        problem = self._by_id[task_id]
+        return functional.completion_of_answer(answer, problem) if self.instructed else functional.stop(answer, problem)
+
+    def ended(self, answer: str) -> bool:
+        """Whether those rules have ended an answer, whichever of the problems it is to."""
+        if self.instructed:
+            return functional.answer_ended(answer)
+        return all(functional.ended(answer, problem) for problem in self._one_of_each_form)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Problem]:
+        return {problem.task_id: problem for problem in self.problems}
+
+    @cached_property
+    def _one_of_each_form(self) -> list[Problem]:
+        return list({problem.form: problem for problem in self.problems}.values())
 
 
-def _part(indices: Sequence[int], share: float) -> list[int]:
-    """A share of them, evenly from first to last, so that it has its part of what is held out and what is kept; at
-    least one."""
-    wanted = min(len(indices), max(1, round(len(indices) * share)))
-    return [indices[number * len(indices) // wanted] for number in range(wanted)]
+def measure(work: Work, pair: Pair, repeated: float, progress: Progress) -> list[dict[str, Any]]:
+    """What every side makes of every row, in the same order and batches: a row each with `base, again, tuned`; `again`
+    is None where it was not repeated.
+
+    Raises:
+        InputError: one of the models computes no numbers.
+        StageError: a loss is not finite.
+    """
+    pair.prepare(work.longest)
+    for side in ("base", "tuned"):
+        pair.check(side, min((row[work.ids] for row in work.rows), key=len))
+    found: list[dict[str, Any]] = [dict.fromkeys(SIDES) for _ in work.rows]
+    for side in SIDES:
+        indices = _part(len(work.rows), repeated if side == "again" else 1.0)
+        progress.begin(f"{work.title}, {side}", len(indices), work.unit)
+        with pair.side(side) as computing:
+            made = work.put(computing, [work.rows[index] for index in indices], progress.advance)
+        for index, one in zip(indices, made, strict=True):
+            found[index][side] = one
+    return found
 
 
-def _end_of_middle(tokenizer: CodeTokenizer) -> int | None:
-    try:
-        return FimTokens.of(tokenizer).end
-    except InputError:
-        return None
+def _part(count: int, share: float) -> list[int]:
+    """The indices of a share of so many, evenly from first to last, so that it has its part of what is held out and of
+    what is from elsewhere; at least one."""
+    wanted = min(count, max(1, round(count * share)))
+    return [number * count // wanted for number in range(wanted)]

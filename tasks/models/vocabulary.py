@@ -194,6 +194,11 @@ def decode_bytes(tokenizer: CodeTokenizer, ids: Iterable[int], *, continues: boo
     return raw.removeprefix(b" ") if tokenizer.leading_space and not continues else raw
 
 
+def line_breaks(tokenizer: CodeTokenizer) -> set[int]:
+    """The tokens with which a line ends."""
+    return {index for index, piece in enumerate(tokenizer.pieces) if b"\n" in piece or b"\r" in piece}
+
+
 def _raw(tokenizer: CodeTokenizer, ids: Iterable[int]) -> bytes:
     pieces = tokenizer.pieces
     size = len(pieces)

@@ -33,7 +33,11 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
         Chapter("evaluation", "Base and tuned compared", proof),
         # laid out wider than elsewhere, with what differs marked
         *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
-        Chapter("data", "What went in", (*shown["sampling"], *shown["tokenization"], *aside, *shown["generation"])),
+        Chapter(
+            "data",
+            "What went in",
+            (*shown["sampling"], *shown["tokenization"], *aside, *shown["prompts"], *shown["generation"]),
+        ),
         Chapter("plan", "The plan, and what it came to", (planned_and_measured(run), *shown["preflight"])),
         Chapter("training", "Training", tuple(shown["training"])),
         Chapter("model", "The model", tuple(shown["exporting"])),

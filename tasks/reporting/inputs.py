@@ -13,6 +13,7 @@ from artifacts.schema import (
     Generations,
     Handle,
     PreflightReport,
+    PromptSet,
     RetentionSample,
     TokenizedDataset,
 )
@@ -28,6 +29,7 @@ class RunResults:
     tokens: TokenizedDataset
     checkpoint: Checkpoint
     exported: ExportedModel
+    prompts: PromptSet
     generations: Generations
     evaluation: EvaluationReport
     retention: RetentionSample | None = None
@@ -44,6 +46,7 @@ class RunResults:
             "training": self.checkpoint,
             "exporting": self.exported,
             "retention": self.retention,
+            "prompts": self.prompts,
             "generation": self.generations,
             "execution": self.executions,
             "evaluation": self.evaluation,

@@ -19,6 +19,7 @@ from artifacts.schema import (
     ExportedModel,
     Generations,
     PreflightReport,
+    PromptSet,
     RetentionSample,
     RunReport,
     TokenizedDataset,
@@ -42,6 +43,7 @@ def run_reporting(  # the stages' handles are the signature
     tokens: TokenizedDataset,
     checkpoint: Checkpoint,
     exported: ExportedModel,
+    prompts: PromptSet,
     generations: Generations,
     evaluation: EvaluationReport,
     retention: RetentionSample | None = None,
@@ -54,7 +56,17 @@ def run_reporting(  # the stages' handles are the signature
     `figures.json`, its key figures, and `cards/`, the export's model cards with what came of the comparison."""
     progress.begin("writing the report")
     run = RunResults(
-        preflight, sample, tokens, checkpoint, exported, generations, evaluation, retention, decision, executions
+        preflight=preflight,
+        sample=sample,
+        tokens=tokens,
+        checkpoint=checkpoint,
+        exported=exported,
+        prompts=prompts,
+        generations=generations,
+        evaluation=evaluation,
+        retention=retention,
+        decision=decision,
+        executions=executions,
     )
     page = compose(config, run, show_all(run))
     write(page, workdir)
@@ -64,7 +76,18 @@ def run_reporting(  # the stages' handles are the signature
 
 def show_all(run: RunResults) -> dict[str, list[Section]]:
     """What each stage has to show of its result, by stage."""
-    from tasks import evaluation, execution, exporting, gate, generation, preflight, sampling, tokenization, training
+    from tasks import (
+        evaluation,
+        execution,
+        exporting,
+        gate,
+        generation,
+        preflight,
+        prompts,
+        sampling,
+        tokenization,
+        training,
+    )
 
     found = {
         "preflight": preflight.STAGE.show(run.preflight),
@@ -72,6 +95,7 @@ def show_all(run: RunResults) -> dict[str, list[Section]]:
         "tokenization": tokenization.STAGE.show(run.tokens),
         "training": training.STAGE.show(run.checkpoint),
         "exporting": exporting.STAGE.show(run.exported),
+        "prompts": prompts.STAGE.show(run.prompts),
         "generation": generation.STAGE.show(run.generations),
         "evaluation": evaluation.STAGE.show(run.evaluation),
     }

@@ -51,7 +51,7 @@ RECIPE: dict[str, Any] = {
     "training": {"max_steps": STEPS, "warmup_steps": 1, "save_steps": SAVE_STEPS, "cpu_threads": 1},
     "exporting": {"forms": []},
     "retention": None,
-    "generation": {
+    "prompts": {
         "max_chunks": 4,
         "line_prompts": 2,
         "fim_prompts": 2,

@@ -121,12 +121,12 @@ MODEL = [
     Case("a broken configuration", "config.json", [OWN_MODEL], model(file("config.json", b"{"))),
     Case("LoRA on a module that is not there", "query_proj", ["training.lora.target_modules=[query_proj]"]),
     Case("sequences longer than the context", "tokenization.max_length", ["tokenization.max_length=100000"]),
-    Case("prompts longer than the context", "generation.prompt_tokens", ["generation.prompt_tokens=100000"]),
+    Case("prompts longer than the context", "prompts.prompt_tokens", ["prompts.prompt_tokens=100000"]),
     Case("FIM without FIM tokens", "tokenization.format", [OWN_MODEL, "tokenization.format=fim"], model(without_fim)),
     Case("a model too large for a CPU", "GPU", ["preflight.cpu_max_parameters=1000000"], status=3),
 ]
 
-SUITE = "generation.functional=['{tmp}/s.jsonl']"
+SUITE = "prompts.functional=['{tmp}/s.jsonl']"
 
 
 def suite(*rows: dict[str, Any] | str) -> Callable[[Path], None]:
@@ -134,7 +134,7 @@ def suite(*rows: dict[str, Any] | str) -> Callable[[Path], None]:
 
 
 SUITES = [
-    Case("no such suite", "there is no suite 'humanevil'", ["generation.functional=[humanevil]"]),
+    Case("no such suite", "there is no suite 'humanevil'", ["prompts.functional=[humanevil]"]),
     Case("no such suite file", "there is no such file", [SUITE]),
     Case("a suite's broken row", "line 2 is no JSON", [SUITE], suite(row(), '{"task_id": "T/1"')),
     Case("a suite without tests", "line 1 of s.jsonl lacks this field", [SUITE], suite(row(test=None))),

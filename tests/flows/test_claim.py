@@ -79,7 +79,10 @@ class Judged:
             patch.setattr("tasks.reporting.stage.show_all", lambda _run: shown)  # of stages that left no files here
             self.page: RunReport = reporting.run_reporting(
                 reporting.ReportingConfig(),
-                **{name: getattr(run, name) for name in ("preflight", "sample", "tokens", "checkpoint", "exported")},
+                **{
+                    name: getattr(run, name)
+                    for name in ("preflight", "sample", "tokens", "checkpoint", "exported", "prompts")
+                },
                 generations=made,
                 evaluation=self.report,
                 decision=self.decision,

@@ -206,7 +206,7 @@ MEANINGLESS = [
     "sampling.licenses=[MIT OR]",
     "sampling.licenses=[public domain]",
     "sampling.source.license=see LICENSE",
-    "generation.max_chunks=0",
+    "prompts.max_chunks=0",
     "gate.decided_by=[]",
     "gate.decided_by=['']",
     "training.learning_rate=0",
@@ -249,7 +249,7 @@ def test_a_setting_of_a_source_is_named_as_it_is_written(change: str, field: str
     assert caught.value.field == field and said in str(caught.value)
 
 
-PATHS = ["model.name=", "sampling.source.paths=", "retention.source.paths=", "generation.functional="]
+PATHS = ["model.name=", "sampling.source.paths=", "retention.source.paths=", "prompts.functional="]
 IMPOSSIBLE = ["''", "' '", "['']", "~nosuchuser/a", "~nosuchuser", "a" * 256, "a/" * 3_000, '"a\\0b"', "é" * 200]
 
 

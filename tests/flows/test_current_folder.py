@@ -36,10 +36,10 @@ SMALL = [
     "training.processes=2",
     "exporting.forms=[]",
     "retention=null",
-    "generation.max_chunks=4",
-    "generation.line_prompts=2",
-    "generation.fim_prompts=2",
-    "generation.block_prompts=0",
+    "prompts.max_chunks=4",
+    "prompts.line_prompts=2",
+    "prompts.fim_prompts=2",
+    "prompts.block_prompts=0",
     "evaluation.resamples=2000",
 ]
 

@@ -60,7 +60,7 @@ SMALL_DEMO: dict[str, Any] = {
     "training": {"max_steps": 2, "warmup_steps": 0, "quantization": "none"},
     "exporting": {"forms": []},
     "retention": None,
-    "generation": {
+    "prompts": {
         "max_chunks": 4,
         "line_prompts": 2,
         "fim_prompts": 2,

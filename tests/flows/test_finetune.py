@@ -47,13 +47,13 @@ SMALL = (
     f"training.max_steps={STEPS}",
     "training.save_steps=2",
     "exporting.forms=[]",
-    "generation.max_chunks=8",
-    "generation.line_prompts=4",
-    "generation.fim_prompts=4",
-    "generation.block_prompts=2",
-    "generation.prompt_tokens=64",
-    "generation.max_new_tokens=8",
-    "generation.functional_tokens=16",
+    "prompts.max_chunks=8",
+    "prompts.line_prompts=4",
+    "prompts.fim_prompts=4",
+    "prompts.block_prompts=2",
+    "prompts.prompt_tokens=64",
+    "prompts.max_new_tokens=8",
+    "prompts.functional_tokens=16",
     "generation.repeated=0.4",
     "evaluation.resamples=2000",
 )
@@ -88,7 +88,7 @@ def own_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(code: Path, store: Path, *changes: str) -> list[str]:
     source = f"sampling.source={{kind: local, paths: ['{code}']}}"
-    suite = f"generation.functional=['{code / 'small.jsonl'}']"
+    suite = f"prompts.functional=['{code / 'small.jsonl'}']"
     settings = [part for change in (source, suite, *SMALL, *changes) for part in ("--set", change)]
     return ["run", "demo", *settings, "--store", str(store), "--json"]
 
@@ -308,8 +308,11 @@ def test_an_altered_export_is_built_again_and_said_so(
 @pytest.mark.parametrize(
     ("change", "before_training"),
     [
-        ("sampling.seed=1", "≡ preflight, ✓ sampling, ✓ retention, ✓ tokenization, ≡ quantization"),
-        ("training.learning_rate=0.01", "≡ preflight, ≡ sampling, ≡ retention, ≡ tokenization, ≡ quantization"),
+        ("sampling.seed=1", "≡ preflight, ✓ sampling, ✓ retention, ✓ tokenization, ✓ prompts, ≡ quantization"),
+        (
+            "training.learning_rate=0.01",
+            "≡ preflight, ≡ sampling, ≡ retention, ≡ tokenization, ≡ prompts, ≡ quantization",
+        ),
     ],
 )
 def test_what_comes_before_training_runs_only_if_it_changed(

@@ -37,7 +37,7 @@ from flows.failures import _section as _failure
 from flows.finetune import _overview
 from flows.output import Console
 from flows.terminal import Terminal
-from tasks import evaluation, execution, exporting, gate, generation, preflight, quantization, sampling
+from tasks import evaluation, execution, exporting, gate, generation, preflight, prompts, quantization, sampling
 from tasks.exporting.card import write_card
 from tasks.exporting.contract import Ingredients
 from tasks.exporting.forms import FORMS
@@ -131,6 +131,7 @@ def export_in(folder: Path, text: str) -> schema.ExportedModel:
 HANDLES: dict[str, Stage[Any]] = {
     "execution": execution.STAGE,
     "gate": gate.STAGE,
+    "prompts": prompts.STAGE,
     "generation": generation.STAGE,
     "retention": sampling.RETENTION,
     "preflight": preflight.STAGE,
@@ -192,6 +193,7 @@ def test_the_report_is_harmless(text: str, tmp_path: Path) -> None:
         tokens=filled(schema.TokenizedDataset, text),
         checkpoint=filled(schema.Checkpoint, text),
         exported=export_in(tmp_path, text),
+        prompts=filled(schema.PromptSet, text),
         generations=filled(schema.Generations, text),
         evaluation=report_on(text),
         decision=filled(GateDecision, text),

@@ -26,12 +26,12 @@ SMALLER = (
     "training.max_steps=4",
     "training.warmup_steps=1",
     "training.save_steps=2",
-    "generation.max_chunks=8",
-    "generation.line_prompts=4",
-    "generation.fim_prompts=4",
-    "generation.block_prompts=2",
-    "generation.prompt_tokens=64",
-    "generation.max_new_tokens=8",
+    "prompts.max_chunks=8",
+    "prompts.line_prompts=4",
+    "prompts.fim_prompts=4",
+    "prompts.block_prompts=2",
+    "prompts.prompt_tokens=64",
+    "prompts.max_new_tokens=8",
     "evaluation.resamples=2000",
 )
 """Sizes, and nothing else."""

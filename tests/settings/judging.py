@@ -139,7 +139,7 @@ def look_report(lab: Lab, config: PipelineConfig) -> list[str]:
 
 
 FEW = {"evaluation.resamples": 2000}
-ASKED = {"generation.functional": ["humaneval"]}
+ASKED = {"prompts.functional": ["humaneval"]}
 """Else there are no programs."""
 SLOW = "    import time; time.sleep(3)\n"
 LARGE = "    held = bytes(300 << 20)\n"

@@ -52,4 +52,4 @@ def look_stages(lab: Lab, config: PipelineConfig) -> dict[str, list[str]]:
     return recorded(lab, config).taken
 
 
-ROWS = {"retention": Row({}, None, look_stages, apart=frozenset({"retention", "generation", "reporting"}))}
+ROWS = {"retention": Row({}, None, look_stages, apart=frozenset({"retention", "prompts", "reporting"}))}

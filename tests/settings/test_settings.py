@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.settings import exporting, generation, judging, machine, pipeline, sampling, tokenization, training
+from tests.settings import exporting, generation, judging, machine, pipeline, prompts, sampling, tokenization, training
 from tests.settings.table import Lab, Row, at, differing, setting, settings, written
 
 TABLE: dict[str, Row] = {
@@ -18,6 +18,7 @@ TABLE: dict[str, Row] = {
     **tokenization.ROWS,
     **training.ROWS,
     **exporting.ROWS,
+    **prompts.ROWS,
     **generation.ROWS,
     **judging.ROWS,
     **pipeline.ROWS,

@@ -26,6 +26,8 @@ from artifacts.schema import (
     Plan,
     Prediction,
     PreflightReport,
+    PromptFile,
+    PromptSet,
     RunReport,
     SplitSize,
     TokenizedDataset,
@@ -136,13 +138,14 @@ def _run(evaluation: EvaluationReport | None = None, folder: Path = Path("/store
             path=folder,
             forms=tuple(ExportedForm(name=name, bytes=1, comparison=comparison) for name in ("adapter", "merged")),
         ),
+        prompts=PromptSet(losses=PromptFile(name="losses", file="l", rows=900, fingerprint=""), suites=()),
         generations=Generations(quantization="int8", losses=900, completions=96),
         evaluation=evaluation or _evaluation(),
     )
 
 
 def _shown(**changes: list[Section]) -> dict[str, list[Section]]:
-    stages = ("preflight", "sampling", "tokenization", "training", "exporting", "generation", "evaluation")
+    stages = ("preflight", "sampling", "tokenization", "training", "exporting", "prompts", "generation", "evaluation")
     return {stage: [Section(stage, stage.title(), (Text("shown"),))] for stage in stages} | changes
 
 

@@ -57,7 +57,7 @@ def test_an_adapter_of_noise_is_worse(small_world: world.World, noise: ExportedM
     assert report.metric("loss").verdict == report.metric("retention_loss").verdict == "regressed"
     names = ["loss", "perplexity", "retention_loss", "retention_perplexity", "specific_loss"]
     assert [metric.name for metric in report.metrics] == names
-    assert "generation.fim_prompts is 0" in " ".join(report.notes)
+    assert "prompts.fim_prompts is 0" in " ".join(report.notes)
 
 
 def test_figures_follow_from_the_files(good: Generations, report: EvaluationReport) -> None:

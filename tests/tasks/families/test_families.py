@@ -23,6 +23,7 @@ from tasks.generation.completing import CompletionRequest, complete
 from tasks.models.base_model import ModelConfig, locate
 from tasks.models.vocabulary import CodeTokenizer, encode, load_tokenizer
 from tasks.preflight.stage import check_model
+from tasks.prompts import PromptsConfig, run_prompts
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tasks.tokenization.chunks import decode_chunks
 from tasks.training import LoraSettings, TrainingConfig
@@ -154,13 +155,13 @@ def test_it_is_trained_exported_and_asked(family: Family, folders: dict[str, Pat
     )
     assert json.loads((exported.path / "merged" / "config.json").read_text())["model_type"] == family.model_type
     few = {"max_chunks": 2, "line_prompts": 2, "block_prompts": 0, "fim_prompts": 2 if family.marks else 0}
-    asked = GenerationConfig.model_validate({"quantization": "none", "max_new_tokens": 24, "cpu_threads": 1, **few})
     (tmp_path / "answers").mkdir()
+    (tmp_path / "asked").mkdir()
+    config = PromptsConfig.model_validate({"max_new_tokens": 24, **few})
     made = run_generation(
-        asked,
+        GenerationConfig(quantization="none", cpu_threads=1),
         model=model,
-        sample=sample,
-        tokens=tokens,
+        prompts=run_prompts(config, model=model, sample=sample, tokens=tokens, workdir=tmp_path / "asked"),
         exported=exported,
         plan=PLAN.model_copy(update={"backend": chosen}),
         workdir=tmp_path / "answers",

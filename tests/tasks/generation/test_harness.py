@@ -19,9 +19,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from artifacts.rows import Row
 from artifacts.schema import ExportedModel, Generations
 from tasks.evaluation import EvaluationConfig, run_evaluation
-from tasks.generation.losses import HeldOutSequence, measure
+from tasks.generation.losses import measure
 from tasks.generation.models import Pair, Side
 from tasks.models.vocabulary import encode, load_tokenizer
 from tasks.tokenization import TokenizationConfig, run_tokenization
@@ -103,7 +104,7 @@ def test_losses_and_perplexity_agree(harness: Any, side: Side, made: Generations
 
 def test_greedy_answers_agree(harness: Any, side: Side, made: Generations) -> None:
     rows = pq.read_table(made.path / "completions.parquet").to_pylist()
-    until = {"until": ["\n"], "max_gen_toks": world.SETTINGS["max_new_tokens"]}
+    until = {"until": ["\n"], "max_gen_toks": world.ASKED["max_new_tokens"]}
     found = harness.generate_until(asked("generate_until", *((f"<s>{row['prompt']}", dict(until)) for row in rows)))
     assert [row[side] for row in rows] == found and len(set(found)) > 6
     assert any(answer.startswith(" ") for answer in found)
@@ -152,17 +153,18 @@ def test_texts_longer_than_the_context_agree_in_rolling_windows(harness: Any, si
     tokenizer = load_tokenizer(BASE_MODEL)
     assert tokenizer.bos is not None
     windows = list(rolling([tokenizer.bos, *encode(tokenizer, text)]))
-    pair = Pair(BASE_MODEL, noise.path / "adapter", "none", world.PLAN, CONTEXT + 1)
+    pair = Pair(BASE_MODEL, noise.path / "adapter", "none", world.PLAN)
+    pair.prepare(CONTEXT + 1)
     with pair.side(side) as computing:
         ours = sum(measure(computing, windows, batch_size=2))
     (found,) = harness.loglikelihood_rolling(asked("loglikelihood_rolling", (text,)))
     assert len(windows) > 3 and ours == pytest.approx(-found, rel=1e-5)
 
 
-def rolling(ids: Sequence[int]) -> Iterator[HeldOutSequence]:
+def rolling(ids: Sequence[int]) -> Iterator[Row]:
     """Every token once, each from at most `CONTEXT` before it, and from as many in the last window."""
     for number, start in enumerate(range(0, len(ids) - 1, CONTEXT)):
         end = min(start + CONTEXT, len(ids) - 1)
         seen = ids[max(0, end - CONTEXT) : end + 1]
         counts = [False] * (len(seen) - (end - start)) + [True] * (end - start)
-        yield HeldOutSequence("", "", number, tuple(seen), tuple(counts))
+        yield {"repo": "", "path": "", "chunk": number, "input_ids": seen, "counts": counts}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,17 @@ from tasks.backends.contract import Decoding
 from tasks.backends.fused.decoding import Decoder
 from tasks.backends.transformers.answers import generate
 from tasks.backends.transformers.inference import Modules
-from tasks.generation import GenerationConfig
 from tasks.generation.models import Pair
-from tasks.generation.suites import HeldOutFile, line_items
-from tasks.generation.work import Work
+from tasks.generation.work import Answering, measure
 from tasks.models.healing import beginning_with, healed
 from tasks.models.vocabulary import CodeTokenizer, encode, load_tokenizer
+from tasks.prompts import PromptsConfig
+from tasks.prompts.gaps import HeldOutFile, line_items
 from tests.tasks.generation.world import toy
 from tests.tasks.tokenization import toys
 
 FILES = [HeldOutFile(f"repo-{number}", "a.py", "Python", text) for number, text in enumerate(toys.CORPUS)]
-CONFIG = GenerationConfig(line_prompts=8, fim_prompts=0, block_prompts=0, max_new_tokens=32)
+CONFIG = PromptsConfig(line_prompts=8, fim_prompts=0, block_prompts=0, max_new_tokens=32)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,9 @@ def learned(tokenizer: CodeTokenizer) -> Any:
 
 def right(model: Any, tokenizer: CodeTokenizer, items: Any) -> int:
     """How many lines are completed to the character."""
-    work = Work(CONFIG, tokenizer, [], items, {}, Progress())
-    answers = work.measure(Alone(model))["base"].answers
-    return sum(answer == item.truth for answer, item in zip(answers, items, strict=True))
+    work = Answering("line", [asdict(item) for item in items], tokenizer, batch_size=8)
+    answers = measure(work, Alone(model), 1.0, Progress())
+    return sum(answer["base"] == item.truth for answer, item in zip(answers, items, strict=True))
 
 
 class Alone(Pair):
@@ -99,6 +99,9 @@ class Alone(Pair):
 
     def __init__(self, model: Any) -> None:
         self.model = model
+
+    def prepare(self, length: int) -> None:
+        """It is."""
 
     @contextmanager
     def side(self, side: str) -> Iterator[Modules]:

@@ -28,7 +28,8 @@ def logits(pair: Pair, name: Side) -> torch.Tensor:
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 def test_switched_off_it_is_the_base_to_the_bit(noise: ExportedModel, quantization: Quantization) -> None:
-    pair = Pair(SMALL_MODEL, noise.path / "adapter", quantization, PLAN, 20)
+    pair = Pair(SMALL_MODEL, noise.path / "adapter", quantization, PLAN)
+    pair.prepare(20)
     with torch.inference_mode():
         alone = load_base(SMALL_MODEL, quantization, PLAN)(input_ids=IDS).logits
         tuned, base, again = (logits(pair, side) for side in ("tuned", "base", "tuned"))
@@ -38,7 +39,8 @@ def test_switched_off_it_is_the_base_to_the_bit(noise: ExportedModel, quantizati
 
 @pytest.mark.parametrize("plan", [PLAN, FUSED])
 def test_nothing_is_left_of_released_models(noise: ExportedModel, plan: Plan) -> None:
-    pair = Pair(SMALL_MODEL, noise.path / "adapter", "none", plan, 20)
+    pair = Pair(SMALL_MODEL, noise.path / "adapter", "none", plan)
+    pair.prepare(20)
     with pair.side("tuned") as computing:
         assert isinstance(computing, Modules if plan == PLAN else FusedSide)
         reference = weakref.ref(computing.model if isinstance(computing, Modules) else computing._decoder.model)

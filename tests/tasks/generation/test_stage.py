@@ -58,21 +58,6 @@ def test_a_second_run_gives_the_same_bytes(small_world: world.World, memorised: 
         assert file.read_bytes() == (made[1].path / file.name).read_bytes(), file.name
 
 
-def test_nothing_held_out_is_said_before_loading(noise: ExportedModel, tmp_path: Path) -> None:
-    ticks: list[Tick] = []
-    empty = world.build(tmp_path, {})
-    inputs = empty.inputs(noise)
-    with pytest.raises(InputError, match="held"):
-        run_generation(GenerationConfig(**SETTINGS), **inputs, workdir=tmp_path, progress=Progress(ticks.append))
-    assert not ticks
-
-
-def test_prompts_beyond_the_context_are_refused(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
-    with pytest.raises(InputError) as caught:
-        generate(small_world, noise, tmp_path, prompt_tokens=100_000)
-    assert caught.value.field == "generation.prompt_tokens"
-
-
 @pytest.mark.parametrize("side", ["base", "tuned"])
 def test_a_model_that_computes_no_numbers_is_refused_before_anything_is_measured(
     small_world: world.World, noise: ExportedModel, tmp_path: Path, side: str
@@ -87,7 +72,7 @@ def test_a_model_that_computes_no_numbers_is_refused_before_anything_is_measured
     else:
         place, exported = replace(small_world, model=locate(ModelConfig(name=str(folder)))), noise
     ticks: list[Tick] = []
-    config, inputs = GenerationConfig(**SETTINGS), place.inputs(exported)
+    config, inputs = GenerationConfig(**SETTINGS), place.inputs(exported, place.ask(tmp_path / "asked"))
     with pytest.raises(InputError) as refused:
         run_generation(config, **inputs, workdir=tmp_path, progress=Progress(ticks.append))
     assert refused.value.field == "MODEL" and str(folder) in refused.value.problem and refused.value.remedy
@@ -96,10 +81,9 @@ def test_a_model_that_computes_no_numbers_is_refused_before_anything_is_measured
 
 def test_every_part_tells_its_progress(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
     ticks: list[Tick] = []
-    config = GenerationConfig(**{**SETTINGS, "line_prompts": 4, "fim_prompts": 4, "block_prompts": 2})
-    run_generation(
-        config, **small_world.inputs(noise) | {"retention": None}, workdir=tmp_path, progress=Progress(ticks.append)
-    )
+    asked = small_world.ask(tmp_path / "asked", line_prompts=4, fim_prompts=4, block_prompts=2)
+    inputs = small_world.inputs(noise, asked)
+    run_generation(GenerationConfig(**SETTINGS), **inputs, workdir=tmp_path, progress=Progress(ticks.append))
     finished = {tick.title for tick in ticks if tick.total and tick.completed == tick.total}
     parts = ("loss", "completing lines", "filling in lines", "filling in blocks")
     assert finished == {f"{part}, {side}" for part in parts for side in ("base", "again", "tuned")}
@@ -110,12 +94,13 @@ def test_the_engine_finds_what_the_libraries_modules_find(
     small_world: world.World, memorised: ExportedModel, tmp_path: Path, quantization: str
 ) -> None:
     made = {}
+    alone = replace(small_world, retention=None)
+    asked = alone.ask(tmp_path / "asked", line_prompts=8, fim_prompts=4, block_prompts=2)
     for backend in ("transformers", "fused"):
         plan = world.PLAN.model_copy(update={"backend": backend})
         (tmp_path / backend).mkdir()
-        few = {"line_prompts": 8, "fim_prompts": 4, "block_prompts": 2, "repeated": 0.2}
-        config = GenerationConfig(**{**SETTINGS, **few, "quantization": quantization})
-        inputs = small_world.inputs(memorised) | {"plan": plan, "retention": None}
+        config = GenerationConfig(**{**SETTINGS, "repeated": 0.2, "quantization": quantization})
+        inputs = alone.inputs(memorised, asked) | {"plan": plan}
         made[backend] = run_generation(config, **inputs, workdir=tmp_path / backend)
         speed = made[backend].speed
         assert speed is not None and speed.backend == backend and speed.tokens_per_second > 0
@@ -135,11 +120,10 @@ def test_what_the_engine_cannot_run_is_computed_without_it(
 ) -> None:
     monkeypatch.setattr("tasks.backends.fused.decoding.unsupported", lambda model, length: "it is too new")
     fused = world.PLAN.model_copy(update={"backend": "fused"})
-    config = GenerationConfig(**{**SETTINGS, "line_prompts": 2, "fim_prompts": 0, "block_prompts": 0})
+    asked = small_world.ask(tmp_path / "asked", line_prompts=2, fim_prompts=0, block_prompts=0)
+    inputs = small_world.inputs(noise, asked) | {"plan": fused}
     with caplog.at_level("INFO"):
-        made = run_generation(
-            config, **small_world.inputs(noise) | {"plan": fused, "retention": None}, workdir=tmp_path
-        )
+        made = run_generation(GenerationConfig(**SETTINGS), **inputs, workdir=tmp_path)
     assert made.speed is not None and made.speed.backend == "transformers"
     assert "fused: it is too new" in caplog.text
 

@@ -22,6 +22,7 @@ from artifacts.schema import (
     ExportedModel,
     Generations,
     Plan,
+    PromptSet,
     SplitSize,
     TokenizedDataset,
 )
@@ -29,20 +30,19 @@ from tasks.generation import GenerationConfig, run_generation
 from tasks.models.base_model import ModelConfig, ModelReference, locate
 from tasks.models.loading import load_base
 from tasks.models.vocabulary import encode, load_tokenizer
+from tasks.prompts import PromptsConfig, run_prompts
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tests.conftest import SMALL_MODEL
 
-SETTINGS: dict[str, Any] = {
-    "quantization": "none",
+ASKED: dict[str, Any] = {
     "max_chunks": 12,
     "line_prompts": 16,
     "fim_prompts": 8,
     "block_prompts": 4,
     "prompt_tokens": 128,
     "max_new_tokens": 24,
-    "batch_size": 8,
-    "cpu_threads": 1,
 }
+SETTINGS: dict[str, Any] = {"quantization": "none", "batch_size": 8, "cpu_threads": 1}
 PLAN = Plan(
     device="cpu", precision="fp32", micro_batch=4, accumulation=1, gradient_checkpointing=False, backend="transformers"
 )
@@ -69,20 +69,24 @@ class World:
     tokens: TokenizedDataset
     retention: DatasetSample | None = None
 
-    def inputs(self, exported: ExportedModel) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "sample": self.sample,
-            "tokens": self.tokens,
-            "exported": exported,
-            "plan": PLAN,
-            "retention": self.retention,
-        }
+    def ask(self, workdir: Path, **changes: Any) -> PromptSet:
+        """What is asked, `ASKED` but for the changes."""
+        workdir.mkdir(parents=True, exist_ok=True)
+        config = PromptsConfig(**{**ASKED, **changes})
+        texts = {"sample": self.sample, "tokens": self.tokens, "retention": self.retention}
+        return run_prompts(config, model=self.model, **texts, workdir=workdir)
+
+    def inputs(self, exported: ExportedModel, asked: PromptSet) -> dict[str, Any]:
+        return {"model": self.model, "prompts": asked, "exported": exported, "plan": PLAN}
 
 
 def generate(place: World, exported: ExportedModel, workdir: Path, **changes: Any) -> Generations:
+    """What both make of what is asked; `changes` of either's settings."""
     workdir.mkdir(exist_ok=True)
-    return run_generation(GenerationConfig(**{**SETTINGS, **changes}), **place.inputs(exported), workdir=workdir)
+    about = {name: changes.pop(name) for name in [*changes] if name in PromptsConfig.model_fields}
+    asked = place.ask(workdir.with_name(f"{workdir.name}-asked"), **about)
+    config = GenerationConfig(**{**SETTINGS, **changes})
+    return run_generation(config, **place.inputs(exported, asked), workdir=workdir)
 
 
 def build(

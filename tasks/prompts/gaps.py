@@ -1,4 +1,4 @@
-"""Suites: from held-out files to items. An item is a gap in a file, the prompt that leads to it, and the truth.
+"""Gaps: from held-out files to items. An item is a gap in a file, the prompt that leads to it, and the truth.
 
 The gap is one whole line, or a few, indentation included, as in HumanEval's single-line and multi-line infilling
 (Bavarian et al. 2022, https://arxiv.org/abs/2207.14255, and Fried et al. 2022). Prompts end after a line break and are
@@ -13,21 +13,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from artifacts.errors import InputError
 from artifacts.schema import Domain
 from tasks.families.marks import FimTokens
+from tasks.families.prompting import Prompt, gap_prompt, text_before
 from tasks.models.healing import healed
-from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode, encode
-
-if TYPE_CHECKING:
-    from tasks.generation.config import GenerationConfig
+from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, encode
+from tasks.prompts.config import PromptsConfig
 
 SuiteName = Literal["line", "fim", "block"]
 
-CHARACTERS_PER_TOKEN = 16
-"""Text taken for each token of context. Vocabularies have few longer tokens, and encoding whole files is slow."""
 LETTERS = 6
 """Fewest letters and digits of a line worth asking for: `else:` and `)` say little about a model."""
 LONGEST_LINE = 400
@@ -93,6 +90,8 @@ class Item:
     """The text after the gap, as far as the model sees it; empty for next-line completion."""
     truth: str
     """The line or lines, without the last line break."""
+    new_tokens: int
+    """Most tokens of the answer."""
     domain: Domain = "held_out"
     start: bytes = b""
     """What an answer has to begin with and is no part of: see `healing`."""
@@ -124,7 +123,7 @@ def read_files(path: Path, domain: Domain = "held_out") -> list[HeldOutFile]:
     return files
 
 
-def line_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: GenerationConfig) -> list[Item]:
+def line_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: PromptsConfig) -> list[Item]:
     """Next-line completion: `BOS` and the text before a line, cut to the last `prompt_tokens`."""
     bos = _bos(tokenizer)
 
@@ -136,13 +135,13 @@ def line_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: G
     return _items("line", files, tokenizer, config, prompt)
 
 
-def block_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: GenerationConfig) -> list[Item]:
+def block_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: PromptsConfig) -> list[Item]:
     """As `fim_items`, with a gap of two to four lines."""
     return fim_items(files, tokenizer, config, "block")
 
 
 def fim_items(
-    files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: GenerationConfig, suite: SuiteName = "fim"
+    files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: PromptsConfig, suite: SuiteName = "fim"
 ) -> list[Item]:
     """Fill in a line: `BOS <PRE> prefix <SUF> suffix <MID>`. The suffix gets a third of the room, more where the
     prefix leaves some.
@@ -179,30 +178,11 @@ def spread(clusters: Sequence[str], rng: random.Random) -> Iterator[int]:
         queues = [queue for queue in queues if queue]
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """What a model is asked, and the text that it sees of it."""
-
-    ids: list[int]
-    before: str
-    after: str
-    start: bytes = b""
-    """What the answer has to begin with: the end of `before`, where the last token was taken back."""
-
-
-@dataclass(frozen=True)
-class Before:
-    """The end of a text, as tokens and as text."""
-
-    ids: list[int]
-    text: str
-
-
 def _items(
     suite: SuiteName,
     files: Sequence[HeldOutFile],
     tokenizer: CodeTokenizer,
-    config: GenerationConfig,
+    config: PromptsConfig,
     prompt: Callable[[_Gap], Prompt],
 ) -> list[Item]:
     wanted = wanted_of(suite, config)
@@ -230,6 +210,7 @@ def _items(
                 made.before,
                 made.after,
                 truth,
+                answer_tokens(suite, config),
                 file.domain,
                 made.start,
             )
@@ -237,12 +218,12 @@ def _items(
     return items
 
 
-def wanted_of(suite: SuiteName, config: GenerationConfig) -> int:
+def wanted_of(suite: SuiteName, config: PromptsConfig) -> int:
     """Prompts asked for."""
     return {"line": config.line_prompts, "fim": config.fim_prompts, "block": config.block_prompts}[suite]
 
 
-def answer_tokens(suite: SuiteName, config: GenerationConfig) -> int:
+def answer_tokens(suite: SuiteName, config: PromptsConfig) -> int:
     """Most tokens of an answer."""
     return config.max_new_tokens * (2 if suite == "block" else 1)
 
@@ -290,35 +271,6 @@ def _next_line(content: str, end: int) -> int:
     """Where the line begins that follows the one which ends there."""
     found = _LINE_END.match(content, end)
     return found.end() if found else end
-
-
-def gap_prompt(content: str, start: int, end: int, tokenizer: CodeTokenizer, fim: FimTokens, tokens: int) -> Prompt:
-    """`BOS <PRE> prefix <SUF> suffix <MID>` of at most `tokens`, from what is nearest to the gap. The suffix gets a
-    third of the room, more where the prefix leaves some.
-
-    Raises:
-        Unrepresentable: the vocabulary cannot write the text.
-    """
-    room = tokens - len(fim.prompt(tokenizer.bos, [], []))
-    after = encode(tokenizer, content[end : end + room * CHARACTERS_PER_TOKEN], continues=True)[:room]
-    before = text_before(content, start, tokenizer, max(room - len(after), room - room // 3))
-    suffix = after[: room - len(before.ids)]
-    ids = fim.prompt(tokenizer.bos, before.ids, suffix)
-    return Prompt(ids, before.text, decode(tokenizer, suffix, continues=True))
-
-
-def text_before(content: str, end: int, tokenizer: CodeTokenizer, room: int) -> Before:
-    """The last tokens before a place in a file. Raises as `gap_prompt`."""
-    start = max(0, end - room * CHARACTERS_PER_TOKEN)
-    ids = encode(tokenizer, content[start:end], continues=start > 0)
-    kept = ids[max(0, len(ids) - room) :]
-    whole = start == 0 and len(kept) == len(ids)
-    return Before(kept, decode(tokenizer, kept, continues=not whole))
-
-
-def line_breaks(tokenizer: CodeTokenizer) -> set[int]:
-    """The tokens with which a line ends."""
-    return {index for index, piece in enumerate(tokenizer.pieces) if b"\n" in piece or b"\r" in piece}
 
 
 def _bos(tokenizer: CodeTokenizer) -> list[int]:

@@ -10,7 +10,7 @@ from artifacts.errors import InputError
 from artifacts.schema import DatasetSample, Domain, Overlap
 from tasks.contamination import EvaluationText, documents, find
 from tasks.functional import Problem, Suite
-from tasks.generation.suites import HeldOutFile, read_files
+from tasks.prompts.gaps import HeldOutFile, read_files
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,17 @@ from tasks.execution import ExecutionConfig, run_execution
 from tasks.families.chat import ChatTemplate, find_template
 from tasks.families.marks import FimTokens
 from tasks.functional import Suite, read_suite
-from tasks.generation import GenerationConfig
-from tasks.generation.problems import Asked, ask, suites, suites_fingerprint
+from tasks.generation.work import Programs
 from tasks.models.base_model import ModelConfig, locate
 from tasks.models.vocabulary import CodeTokenizer, decode, encode, load_tokenizer
+from tasks.prompts import PromptsConfig
+from tasks.prompts.problems import Asked, ask, suites, suites_fingerprint
 from tests.conftest import SMALL_MODEL
 from tests.tasks.families import models
 from tests.tasks.functional.suites import INFILLING, MBPP, row, write
 from tests.tasks.generation import world
 
-CONFIG = GenerationConfig(functional_tokens=24)
+CONFIG = PromptsConfig(functional_tokens=24)
 LLAMA2 = ChatTemplate("<s>[INST] ", " [/INST]", " </s>")
 
 
@@ -58,8 +59,8 @@ def test_a_gap_is_asked_for_token_by_token(tokenizer: CodeTokenizer, tmp_path: P
     assert item.repo == "HumanEval/0"
 
 
-def test_answers_end_by_the_rules_of_every_form_in_the_suite(tokenizer: CodeTokenizer, tmp_path: Path) -> None:
-    (asked,) = put(suite_of(tmp_path, row(), MBPP), tokenizer)
+def test_answers_end_by_the_rules_of_every_form_in_the_suite(tmp_path: Path) -> None:
+    asked = Programs(suite_of(tmp_path, row(), MBPP).problems, instructed=False)
     assert asked.stopped("    return 1\n\ndef other():", "T/0") == "    return 1\n"
     assert asked.stopped("def similar():\n    pass\n\ndef other():", "Mbpp/2").endswith("def other():")
     assert asked.ended("    return 1\nprint(2)") and not asked.ended("    return 1\n\ndef other():")
@@ -71,8 +72,9 @@ def test_an_instruct_model_is_asked_in_its_template_too(tokenizer: CodeTokenizer
     text = decode(tokenizer, list(instructed.items[0].prompt_ids[1:]))
     assert text.startswith("[INST] Complete") and text.endswith("[/INST]") and row()["prompt"] in text
     answer = "Sure:\n```python\ndef twice(x):\n    return x + x\n```\n"
-    assert instructed.ended(answer) and not instructed.ended(answer[:-5])
-    assert instructed.stopped(answer + "It adds.", "T/0").endswith("    return x + x")
+    rules = Programs(instructed.suite.problems, instructed=True)
+    assert rules.ended(answer) and not rules.ended(answer[:-5])
+    assert rules.stopped(answer + "It adds.", "T/0").endswith("    return x + x")
 
 
 def test_what_both_models_write_is_run(small_world: world.World, noise: ExportedModel, tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_what_both_models_write_is_run(small_world: world.World, noise: Exported
 def test_prompts_beyond_the_context_are_refused(tokenizer: CodeTokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"T/0 .* 40\b") as caught:
         ask([suite_of(tmp_path, row())], tokenizer, CONFIG, context=40, template=None)
-    assert caught.value.field == "generation.functional_tokens"
+    assert caught.value.field == "prompts.functional_tokens"
 
 
 def test_two_suites_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -109,13 +111,13 @@ def test_two_suites_of_one_name_are_refused(tmp_path: Path) -> None:
     names = [str(write(folder / "small.jsonl", row())) for folder in (tmp_path, tmp_path / "other")]
     with pytest.raises(InputError, match="'small'") as refused:
         suites(names)
-    assert refused.value.field == "generation.functional"
+    assert refused.value.field == "prompts.functional"
 
 
 def test_the_fingerprint_follows_the_problems_and_not_their_place(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     files = [write(folder / "small.jsonl", row()) for folder in (tmp_path, tmp_path / "other")]
-    prints = [suites_fingerprint(GenerationConfig(functional=(str(file),))) for file in files]
+    prints = [suites_fingerprint(PromptsConfig(functional=(str(file),))) for file in files]
     write(files[1], row(test="def check(candidate): pass\n"))
-    assert prints[0] == prints[1] != suites_fingerprint(GenerationConfig(functional=(str(files[1]),)))
-    assert "functional" not in GenerationConfig(functional=("x",)).keyed()
+    assert prints[0] == prints[1] != suites_fingerprint(PromptsConfig(functional=(str(files[1]),)))
+    assert "functional" not in PromptsConfig(functional=("x",)).keyed()

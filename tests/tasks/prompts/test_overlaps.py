@@ -9,25 +9,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from artifacts.errors import InputError
-from artifacts.schema import ExportedModel
 from tasks.functional import read_suite
-from tasks.generation.overlaps import screen
-from tasks.generation.view import sections
+from tasks.prompts.overlaps import screen
+from tasks.prompts.view import sections
 from tests.tasks.functional.suites import INFILLING, row, write
-from tests.tasks.generation.world import build, generate
+from tests.tasks.generation.world import build
 
 COPIED = Path(replace.__code__.co_filename).read_text()[:4000]
 OWN = "".join(f"def apart_{n}(left, right):\n    return left * {n} + right ** {n}\n\n" for n in range(20))
 
 
-def test_a_copy_of_a_training_file_is_left_out_and_counted(noise: ExportedModel, tmp_path: Path) -> None:
+def test_a_copy_of_a_training_file_is_left_out_and_counted(tmp_path: Path) -> None:
     """The first file is what the world trains on; `copy` holds it again, reindented."""
     place = build(tmp_path / "world", {"alpha": COPIED, "copy": COPIED.replace("    ", "  "), "own": OWN}, COPIED)
-    made = generate(place, noise, tmp_path / "made", line_prompts=4, fim_prompts=0, block_prompts=0)
+    made = place.ask(tmp_path / "asked", line_prompts=4, fim_prompts=0, block_prompts=0)
     assert {one.item for one in made.contaminated} == {"alpha/main.py", "copy/main.py"}
     assert made.looked_at == {"held_out": 3}
-    for name in ("losses", "completions"):
-        assert set(pq.read_table(made.path / f"{name}.parquet")["repo"].to_pylist()) == {"own"}
+    for file in (made.losses, *made.suites):
+        assert set(pq.read_table(made.path / file.file)["repo"].to_pylist()) == {"own"} and file.rows
     text = sections(made)[1].blocks[0]
     assert "2 of 3" in str(text)
 

@@ -10,14 +10,14 @@ import pytest
 
 from artifacts.errors import InputError
 from tasks.families.marks import FimTokens
-from tasks.generation import GenerationConfig
-from tasks.generation.suites import HeldOutFile, block_items, fim_items, line_items, read_files, spread
 from tasks.models.vocabulary import CodeTokenizer, decode, encode, load_tokenizer
+from tasks.prompts import PromptsConfig
+from tasks.prompts.gaps import HeldOutFile, block_items, fim_items, line_items, read_files, spread
 from tests.conftest import BASE_MODEL
 from tests.tasks.generation.world import NAMES, build, source
 from tests.tasks.tokenization import toys
 
-CONFIG = GenerationConfig(line_prompts=16, fim_prompts=16, prompt_tokens=64, max_new_tokens=32)
+CONFIG = PromptsConfig(line_prompts=16, fim_prompts=16, prompt_tokens=64, max_new_tokens=32)
 FILES = [HeldOutFile(name, "main.py", "Python", source(name)) for name in NAMES]
 
 
@@ -99,7 +99,7 @@ def test_trivial_lines_are_not_asked_for(tokenizer: CodeTokenizer) -> None:
 def test_lines_that_no_answer_could_hold_are_not_asked_for(tokenizer: CodeTokenizer) -> None:
     every = CONFIG.model_copy(update={"line_prompts": 1000})
 
-    def lengths(config: GenerationConfig) -> set[int]:
+    def lengths(config: PromptsConfig) -> set[int]:
         return {len(encode(tokenizer, item.truth, continues=True)) for item in line_items(FILES, tokenizer, config)}
 
     longest = max(lengths(every))

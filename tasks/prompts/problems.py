@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from artifacts import digest
 from artifacts.errors import InputError
@@ -18,12 +17,12 @@ from tasks import functional
 from tasks.families.chat import ChatTemplate
 from tasks.families.marks import FimTokens
 from tasks.functional import Problem, Suite
-from tasks.generation.config import GenerationConfig
-from tasks.generation.suites import Item
 from tasks.models.healing import healed
 from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, encode
+from tasks.prompts.config import PromptsConfig
+from tasks.prompts.gaps import Item
 
-FIELD = "generation.functional"
+FIELD = "prompts.functional"
 _INSTRUCT = "-instruct"
 _TAKEN = ("line", "fim", "block")
 """Names of the suites that need no tests."""
@@ -36,8 +35,6 @@ class Asked:
     suite: Suite
     items: Sequence[Item]
     """One for each problem, in their order."""
-    new_tokens: int
-    """Most tokens of an answer."""
     instructed: bool = False
 
     @property
@@ -48,25 +45,6 @@ class Asked:
             problems=len(self.suite.problems),
             instructed=self.instructed,
         )
-
-    def stopped(self, answer: str, task_id: str) -> str:
-        """What of an answer is the completion, by the rules of the suite's paper."""
-        problem = self._by_id[task_id]
-        return functional.completion_of_answer(answer, problem) if self.instructed else functional.stop(answer, problem)
-
-    def ended(self, answer: str) -> bool:
-        """Whether those rules have ended an answer, whichever of the problems it is to."""
-        if self.instructed:
-            return functional.answer_ended(answer)
-        return all(functional.ended(answer, problem) for problem in self._one_of_each_form)
-
-    @cached_property
-    def _by_id(self) -> dict[str, Problem]:
-        return {problem.task_id: problem for problem in self.suite.problems}
-
-    @cached_property
-    def _one_of_each_form(self) -> list[Problem]:
-        return list({problem.form: problem for problem in self.suite.problems}.values())
 
 
 def suites(names: Sequence[str]) -> list[Suite]:
@@ -88,7 +66,7 @@ def suites(names: Sequence[str]) -> list[Suite]:
     return found
 
 
-def suites_fingerprint(config: GenerationConfig) -> str:
+def suites_fingerprint(config: PromptsConfig) -> str:
     """Over the problems of all suites, and what they are called; nothing for none. Raises as `suites`."""
     found = suites(config.functional)
     return digest.of_json([[suite.name, suite.fingerprint] for suite in found]) if found else ""
@@ -97,7 +75,7 @@ def suites_fingerprint(config: GenerationConfig) -> str:
 def ask(
     found: Sequence[Suite],
     tokenizer: CodeTokenizer,
-    config: GenerationConfig,
+    config: PromptsConfig,
     *,
     context: int | None,
     template: ChatTemplate | None,
@@ -132,9 +110,7 @@ class _Unasked(Exception):  # noqa: N818 - a finding about a vocabulary
     """The model cannot be asked a suite."""
 
 
-def _ask(
-    suite: Suite, tokenizer: CodeTokenizer, config: GenerationConfig, template: ChatTemplate | None = None
-) -> Asked:
+def _ask(suite: Suite, tokenizer: CodeTokenizer, config: PromptsConfig, template: ChatTemplate | None = None) -> Asked:
     if template:
         suite = Suite(name=suite.name + _INSTRUCT, problems=suite.problems)
     items = []
@@ -159,11 +135,12 @@ def _ask(
                 prompt=shown,
                 suffix=problem.suffix or "",
                 truth=problem.canonical_solution,
+                new_tokens=config.functional_tokens,
                 domain="retention",
                 start=start,
             )
         )
-    return Asked(suite, items, config.functional_tokens, template is not None)
+    return Asked(suite, items, template is not None)
 
 
 def _ids(problem: Problem, tokenizer: CodeTokenizer, template: ChatTemplate | None) -> tuple[list[int], bytes]:
@@ -182,11 +159,11 @@ def _ids(problem: Problem, tokenizer: CodeTokenizer, template: ChatTemplate | No
 
 def _check_context(asked: Asked, context: int | None) -> None:
     longest = max(asked.items, key=lambda item: len(item.prompt_ids))
-    needed = len(longest.prompt_ids) + asked.new_tokens
+    needed = len(longest.prompt_ids) + longest.new_tokens
     if context is not None and needed > context:
         room = context - len(longest.prompt_ids)
         raise InputError(
             f"prompt and answer of {longest.path} take up to {needed} tokens, and the model's context has {context}",
-            field="generation.functional_tokens",
-            remedy=f"set generation.functional_tokens to {room} or less" if room >= 16 else "leave the suite out",
+            field="prompts.functional_tokens",
+            remedy=f"set prompts.functional_tokens to {room} or less" if room >= 16 else "leave the suite out",
         )
