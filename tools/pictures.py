@@ -54,6 +54,10 @@ def photograph(chromium: str, address: str, picture: Path) -> None:
         browser = library.chromium.launch(executable_path=chromium, args=sandbox)
         page = browser.new_page(viewport={"width": WIDTH, "height": WIDTH})
         page.goto(address)
+        cut = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth).length"
+        )
+        assert not cut, f"{cut} tables of the report are wider than its page"
         table = page.locator("figure.table").first.bounding_box()
         assert table is not None
         below = table["y"] + table["height"] + MARGIN

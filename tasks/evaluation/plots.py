@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from artifacts import figures
 from artifacts.escaping import visible
@@ -14,6 +14,7 @@ from tasks.evaluation.words import interval, is_share
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_BRACKET: dict[str, Any] = {"markersize": 10, "fillstyle": "none", "linestyle": ""}
 COLOURS = {
     "improved": figures.TUNED,
     "non-inferior": figures.TUNED,
@@ -47,9 +48,9 @@ def _panel(axes: Axes, metrics: Sequence[Metric]) -> None:
             axes.plot([metric.low * scale, metric.high * scale], [row, row], color=colour, linewidth=2.2)
         axes.plot([metric.difference * scale], [row], "o", color=colour, markersize=6)
         if metric.margin is not None:
-            bound = metric.margin * scale * (1 if metric.better == "lower" else -1)
-            marker = "]" if metric.better == "lower" else "["
-            axes.plot([bound], [row], marker=f"${marker}$", color=figures.MUTED, markersize=9, linestyle="")
+            side = 1 if metric.better == "lower" else -1
+            bracket = [(-side, 2), (0, 2), (0, -2), (-side, -2)]  # outlines: text in `$` is no formula here
+            axes.plot([metric.margin * scale * side], [row], marker=bracket, color=figures.MUTED, **_BRACKET)
     axes.set_yticks(range(len(metrics)), [visible(metric.title.removesuffix(", nats per token")) for metric in metrics])
     axes.set_ylim(len(metrics) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -68,7 +69,7 @@ def here_against_elsewhere(metrics: Sequence[Metric]) -> Figure | None:
     panels = [panel for panel in panels if panel]
     if not panels:
         return None
-    with figures.drawing(7.2, 3.4) as figure:
+    with figures.drawing(7.2, 3.9) as figure:
         grid = figure.subplots(1, len(panels), squeeze=False)
         for axes, panel in zip(grid[0], panels, strict=True):
             _against(axes, panel)
@@ -102,7 +103,7 @@ def _against(axes: Axes, pairs: Sequence[tuple[Metric, Metric]]) -> None:
     unit = "pp" if share else "nats per token"
     axes.set_xlabel(f"gain elsewhere, {unit}")
     axes.set_ylabel(f"gain on held-out code, {unit}")
-    axes.legend(loc="best")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1))  # above: lines cross all of the axes
 
 
 def _gain(metric: Metric) -> float:

@@ -152,4 +152,4 @@ def _subtitle(run: RunResults) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-STAGE = Stage(name="reporting", version=9, run=run_reporting, produces=RunReport, sections=sections, needs_gpu=False)
+STAGE = Stage(name="reporting", version=10, run=run_reporting, produces=RunReport, sections=sections, needs_gpu=False)
