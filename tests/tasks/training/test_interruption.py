@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -49,15 +48,12 @@ def cancelled(tmp_path_factory: pytest.TempPathFactory, tokens: TokenizedDataset
 
 
 def test_killed_at_any_step_and_resumed_gives_the_same_bits(
-    workdir: Path, tokens: TokenizedDataset, finished: Checkpoint, caplog: pytest.LogCaptureFixture
+    workdir: Path, tokens: TokenizedDataset, finished: Checkpoint
 ) -> None:
     step = random.SystemRandom().randint(3, 7)
     with pytest.raises(StageError, match="SIGKILL"):
         jobs.run(workdir, tokens, listener=at_step(step, send(signal.SIGKILL)))
-    with caplog.at_level(logging.INFO):
-        jobs.train_here(workdir, tokens)
-    (resumed_from,) = re.findall(r"continuing from the checkpoint of step (\d+)", caplog.text)
-    assert 2 <= int(resumed_from) <= step + 1, step
+    assert 2 <= jobs.train_here(workdir, tokens).resumed_from <= step + 1, step
     assert jobs.digest(workdir) == jobs.digest(finished.path), step
     assert jobs.metrics(workdir)["step"] == list(range(1, 9))
     assert jobs.metrics(workdir)["loss"] == jobs.metrics(finished.path)["loss"]
@@ -88,20 +84,16 @@ def test_damaged_checkpoint_steps_back(
     older, newest = sorted(path for path in (workdir / "checkpoints").glob("step-*"))
     torn = (newest / "optimizer.pt").read_bytes()
     (newest / "optimizer.pt").write_bytes(torn[: len(torn) // 2])
-    with caplog.at_level(logging.INFO):
-        jobs.train_here(workdir, tokens)
-    assert "optimizer.pt were altered; stepping back" in caplog.text
-    assert f"continuing from the checkpoint of step {int(older.name[-8:])}" in caplog.text
+    assert jobs.train_here(workdir, tokens).resumed_from == int(older.name[-8:])
+    assert any(record.levelno == logging.WARNING and "optimizer.pt" in record.getMessage() for record in caplog.records)
     assert jobs.digest(workdir) == jobs.digest(finished.path)
 
 
 def test_killed_after_the_last_step_trains_no_step_again(
-    workdir: Path, tokens: TokenizedDataset, finished: Checkpoint, caplog: pytest.LogCaptureFixture
+    workdir: Path, tokens: TokenizedDataset, finished: Checkpoint
 ) -> None:
     shutil.copytree(finished.path.parent, workdir)  # as it lies there until it is published
-    with caplog.at_level(logging.INFO):
-        jobs.train_here(workdir, tokens)
-    assert "continuing from the checkpoint of step 8" in caplog.text
+    assert jobs.train_here(workdir, tokens).resumed_from == 8
     assert jobs.digest(workdir) == jobs.digest(finished.path)
     assert jobs.metrics(workdir) == jobs.metrics(finished.path)
 
@@ -160,4 +152,4 @@ def test_deaf_worker_is_killed_after_its_grace(workdir: Path, tokens: TokenizedD
 def test_crash_is_told_with_the_end_of_its_output(workdir: Path, tokens: TokenizedDataset) -> None:
     with pytest.raises(StageError, match="SIGSEGV") as caught:
         jobs.run(workdir, tokens, listener=send(signal.SIGSEGV))
-    assert "Fatal Python error: Segmentation fault" in str(caught.value)
+    assert "Segmentation fault" in str(caught.value)

@@ -68,12 +68,12 @@ def test_two_processes_learn_what_one_learns(
 def test_killed_cancelled_and_resumed_gives_the_same_bits(
     workdir: Path, tokens: TokenizedDataset, fused: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(StageError, match=r"of rank 1 was killed \(SIGKILL\)"):
+    with pytest.raises(StageError, match=r"rank 1 .*\(SIGKILL\)"):
         jobs.run(workdir, tokens, CONFIG, at_step(3, lambda _tick: rank(1).kill()), FUSED)
     assert not family()
     with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.INFO):
         jobs.run(workdir, tokens, CONFIG, at_step(5, cancel), FUSED)
-    assert not family() and "continuing from the checkpoint of step" in caplog.text
+    assert not family() and "continuing from" in caplog.text
     newest = max((workdir / "checkpoints").glob("step-*"))
     assert newest.name >= "step-00000004"
     assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt"} <= {path.name for path in newest.iterdir()}
@@ -97,5 +97,5 @@ def test_first_failure_counts_unless_a_signal_came_before(tmp_path: Path) -> Non
     (tmp_path / "log").write_text("")
     with pytest.raises(StageError, match="diverged"):
         supervision._outcome(supervision._Words(failure, {"0": 1, "1": -signal.SIGTERM}), 1, tmp_path / "log")
-    with pytest.raises(StageError, match="of rank 1 ended by signal SIGSEGV"):
+    with pytest.raises(StageError, match=r"rank 1 .* SIGSEGV"):
         supervision._outcome(supervision._Words(failure, {"0": 1, "1": -signal.SIGSEGV}), 1, tmp_path / "log")
