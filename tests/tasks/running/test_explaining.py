@@ -44,7 +44,7 @@ def test_a_changed_setting_is_named_with_both_values(folder: Path) -> None:
 
 def test_what_waits_for_another_stage_is_unknown_and_says_why(folder: Path) -> None:
     lines = told(why(folder, "third", length=2))
-    assert lines[0] == "third is unknown until first has run again, because"
+    assert lines[0].startswith("third is unknown ") and " first " in lines[0]
     assert lines[1].startswith("  first would run") and lines[2].strip() == "first.length: 3 → 2"
 
 
