@@ -223,7 +223,7 @@ def test_completions_have_the_question_too(tmp_path: Path) -> None:
     assert (found.base, found.tuned, found.verdict) == (0.0, 1.0, "improved")
     (section,) = [one for one in evaluation.STAGE.show(judged.report) if one.key == "specific"]
     table: Any = section.blocks[0]
-    assert table.columns[2:4] == ("change elsewhere", "change on held-out code")
+    assert "elsewhere" in table.columns[2] and "held-out" in table.columns[3]
     assert [row[1:4] for row in table.rows[:2]] == [
         ("inconclusive", "−0.2000", "−0.2000"),
         ("improved", "0.0 pp", "+100.0 pp"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -237,9 +238,9 @@ def test_an_export_is_judged_by_other_suites(
     assert cli.guarded(["evaluate", first["exporting"]["path"], "--recipe", "demo", *settings, *asked]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for name in ("one", "other"):
-        assert f"{name}: whether the tuned model kept what its base solves cannot be said" in said
-    assert said.count("pass@1 of the base:") == 2
-    assert "small: " not in said and "What became of the programs" in said and "Sandbox: strong" in said
+        assert re.search(f"{name}: [^.]*cannot be said", said)
+    assert len(re.findall("pass@1 of [^:]*base: ", said)) == 2
+    assert "small: " not in said and " programs " in said and "Sandbox: strong" in said
 
 
 def test_an_incomplete_export_is_not_judged(
@@ -253,7 +254,7 @@ def test_an_incomplete_export_is_not_judged(
     finally:
         aside.rename(weights)
     said = capsys.readouterr().err
-    assert "is incomplete or missing in the store" in said and "Traceback" not in said
+    assert "error: MODEL: " in said and "adapter_model.safetensors" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("factor", [float("nan"), 1e38])
@@ -273,12 +274,13 @@ def test_an_adapter_that_computes_no_numbers_is_not_judged(
     finally:
         opened.discard(exported.place)
     said = capsys.readouterr().err
-    assert "adapter_model.safetensors cannot be used" in " ".join(said.split()) and "Traceback" not in said
+    assert "error: MODEL: " in said and "adapter_model.safetensors " in said and "Traceback" not in said
 
 
 def test_what_is_no_export_is_not_judged(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.guarded(["evaluate", str(store), "--recipe", "demo", "--store", str(store)]) == 2
-    assert "is no exported model of the store" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"error: MODEL: {store} " in said and "--store" in said
 
 
 def test_a_run_of_unchanged_inputs_judges_nothing_again(first: dict[str, Any], own_code: Path, store: Path) -> None:
@@ -301,7 +303,7 @@ def test_an_altered_export_is_built_again_and_said_so(
     again = run(own_code, store)
     assert states(again) == cached_but(exporting="ran")
     said = " ".join(capsys.readouterr().err.split())
-    assert f"exporting artifact {first['exporting']['key'][:12]} is not served" in said and "were altered" in said
+    assert f"exporting artifact {first['exporting']['key'][:12]} " in said and "were altered" in said
     assert again["exporting"]["fingerprint"] == first["exporting"]["fingerprint"]
 
 
