@@ -219,14 +219,14 @@ def test_a_second_one_on_the_same_port_says_what_to_do(up: Up, tmp_path: Path) -
     port = int(up.address.rpartition(":")[2])
     done = subprocess.run(command(port), cwd=up.project, env=settings, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "a Prefect server runs at" in done.stderr and f"make up PORT={port + 100}" in done.stderr
+    assert "--port: " in done.stderr and f":{port} " in done.stderr and f"PORT={port + 100}" in done.stderr
 
 
 def test_a_second_worker_of_the_same_name_is_refused(up: Up) -> None:
     """It would say of the other's runs that nobody has them."""
     with another_worker(up) as (worker, said):
         assert worker.wait(60) == 2
-    assert "error: --name: a worker that is called" in said.read_text()
+    assert "error: --name: " in said.read_text()
 
 
 def test_everything_is_deployed(up: Up) -> None:
@@ -550,7 +550,7 @@ def test_runs_of_which_nothing_is_heard_give_up_their_places(up: Up) -> None:
             deploying.watch_over_runs(client)
     for state in states:
         assert state is not None and state.is_crashed(), state
-        assert "Nothing was heard of this run" in state.message and "press Retry" in state.message
+        assert "Nothing was heard" in state.message and "press Retry" in state.message
 
 
 def test_a_server_that_is_killed_is_started_again_and_loses_no_run(up: Up) -> None:
