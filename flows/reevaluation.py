@@ -96,8 +96,8 @@ def reevaluate(
     Args:
         model: a version, `champion`, the beginning of an id, a recipe, or the export's folder.
         config: its `retention`, `generation`, `execution`, `evaluation` and `gate` decide how it is judged.
-        suites: functional suites to judge it by instead of the settings' (`prompts.functional`): humaneval,
-            humaneval+, mbpp+, humaneval-infilling-single-line, -multi-line, -random-span, or the path of a file.
+        suites: functional suites to judge it by instead of the settings' (`prompts.functional`): names, such as
+            humaneval (an unknown name lists all), or paths of files.
     """
     return told(lambda: _reevaluate(model, forms.as_chosen(config), suites))
 

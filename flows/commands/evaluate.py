@@ -27,8 +27,8 @@ def evaluate(
     suite: Annotated[
         list[str] | None,
         Parameter(
-            help="Judge it by this functional suite: humaneval, humaneval+, mbpp+, humaneval-infilling-single-line, "
-            "-multi-line, -random-span, or a file of such problems. Repeatable. Default: those of the settings.",
+            help="Judge it by this functional suite: a name, such as humaneval or mbpp+ (an unknown name lists all), "
+            "or a file of such problems. Repeatable. Default: those of the settings.",
             negative="",
         ),
     ] = None,

@@ -25,8 +25,8 @@ def score(
     suite: Annotated[
         str,
         Parameter(
-            help="humaneval, humaneval+, mbpp, mbpp-sanitized, mbpp+, humaneval-infilling-single-line, -multi-line or "
-            "-random-span; or a file of such problems (.jsonl, .jsonl.gz, .json, .parquet)."
+            help="The name of a functional suite, such as humaneval or mbpp+ (an unknown name lists all), or a file of "
+            "such problems (.jsonl, .jsonl.gz, .json, .parquet)."
         ),
     ],
     *,

@@ -26,7 +26,7 @@ class PromptsConfig(Config):
     max_new_tokens: Tokens = Field(48, ge=4)
     """Longest answer for a line, in tokens; twice that for a block. What would not fit is not asked for."""
     functional: tuple[GivenPath, ...] = Unkeyed(())
-    """Functional suites, whose programs are run: humaneval, humaneval+, mbpp+, humaneval-infilling-single-line,
-    -multi-line or -random-span (from the hub; `name@revision` pins one), or the path of a file of such problems."""
+    """Functional suites, whose programs are run: names, such as humaneval or mbpp+, from the hub (`name@revision` pins
+    one, an unknown name lists all), or paths of files of such problems."""
     functional_tokens: Tokens = Field(512, ge=16)
     """Longest answer to a problem of a functional suite, in tokens; most end by the suite's rules before."""
