@@ -55,9 +55,7 @@ class PlanningInput:
 
     @property
     def backend(self) -> Backend:
-        """What computes. On a CPU the last one does unless the configuration says otherwise."""
-        if self.gpu is None and self.job.backend == "auto":
-            return backends.BACKENDS[-1]
+        """What computes."""
         return backends.choose(self.shape, self.job, self.gpu)
 
     @property

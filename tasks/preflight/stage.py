@@ -94,7 +94,7 @@ def machine_fingerprint(_config: PreflightConfig) -> str:
 
 STAGE = Stage(
     name="preflight",
-    version=2,
+    version=3,
     run=run_preflight,
     produces=PreflightReport,
     sections=sections,
