@@ -77,9 +77,12 @@ class DryRun:
         job = Job.of(stage, config, given)
         step, handle = self._look(job)
         self.steps[stage.name] = step
-        if handle is None:
-            handle = self._try(job) if stage.instant else cast(H, Unknown(stage.name))
-        return handle
+        if handle is None and stage.instant:
+            # On the store's disk, where that can be written: what it says may depend on the room there.
+            place = self.store.place if os.access(self.store.place, os.W_OK, effective_ids=True) else None
+            with TemporaryDirectory(prefix=".try-", dir=place) as folder:
+                return job.build(Store(Path(folder)), SILENT).handle
+        return handle or cast(H, Unknown(stage.name))
 
     def _look(self, job: Job[H]) -> tuple[PlannedStage, H | None]:
         try:
@@ -89,9 +92,3 @@ class DryRun:
         except Damaged as damage:
             return PlannedStage(job.stage, job, found=True, damage=str(damage)), None
         return PlannedStage(job.stage, job, found=True), handle
-
-    def _try(self, job: Job[H]) -> H:
-        # On the store's disk, where that can be written: what it says may depend on the room there.
-        place = self.store.place if os.access(self.store.place, os.W_OK, effective_ids=True) else None
-        with TemporaryDirectory(prefix=".try-", dir=place) as folder:
-            return job.build(Store(Path(folder)), SILENT).handle

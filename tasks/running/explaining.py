@@ -55,10 +55,10 @@ def explain(walk: DryRun, name: str) -> Explanation:
         state: Literal["reused", "damaged"] = "damaged" if step.damage else "reused"
         mine = [one for one in walk.store.manifests(name) if one.key == key]
         return Explanation(stage=name, state=state, key=key, damage=step.damage, finished=_finished(mine))
-    compared = _nearest(walk, step)
-    if compared is None:
+    compared = [(one, changes_since(one, step)) for one in walk.store.manifests(name)]
+    if not compared:
         return Explanation(stage=name, state="new", key=key)
-    earlier, changes = compared
+    earlier, changes = min(compared, key=lambda pair: len(pair[1]))  # of equally near ones the newest
     return Explanation(
         stage=name,
         state="changed",
@@ -77,12 +77,6 @@ def _roots(walk: DryRun, step: PlannedStage) -> Iterator[str]:
             yield from _roots(walk, before)
         else:
             yield name
-
-
-def _nearest(walk: DryRun, step: PlannedStage) -> tuple[Manifest, list[Change]] | None:
-    """The artifact with the fewest differences, of equally near ones the newest."""
-    compared = [(one, changes_since(one, step)) for one in walk.store.manifests(step.stage.name)]
-    return min(compared, key=lambda pair: len(pair[1]), default=None)
 
 
 def changes_since(earlier: Manifest, step: PlannedStage) -> list[Change]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from artifacts import digest
@@ -23,12 +22,17 @@ def write(handle: Handle, parts: Mapping[str, Any], inputs: Mapping[str, Fingerp
         parts: what the export's key is made of.
     """
     folder = handle.path
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     model = {
         "stage": parts["stage"],
         "key": digest.of_json(parts),
         "key_parts": parts,
         "measurements": list(handle.measurements),
-        "files": {name: _entry(folder / name) for name in _names(folder)},
+        "files": {
+            name: {"size": path.stat().st_size, "sha256": digest.of_file(path)}
+            for name, path in sorted(paths.items())
+            if name != LINEAGE
+        },
     }
     sample = next(value for value in inputs.values() if isinstance(value, DatasetSample))
     rows = rows_of(sample.path)
@@ -49,12 +53,3 @@ def _input(value: Fingerprinted, store: Store) -> dict[str, Any]:
     manifest = store.manifest(value).model_dump(mode="json")
     parts = manifest["provenance"].get("key_parts", {})
     return {**manifest, "key_parts": parts, "measurements": list(value.measurements)}
-
-
-def _names(folder: Path) -> list[str]:
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in names if name != LINEAGE)
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": digest.of_file(path)}

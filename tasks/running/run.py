@@ -149,7 +149,7 @@ class Run:
         for observer in OBSERVERS.get():
             observer.started(stage.name)
         job = Job.of(stage, config, {name: value for name, value in inputs.items() if value is not None})
-        origins = {name for value in (*job.inputs.values(), after) if value for name in _known_by(value)}
+        origins = {value.fingerprint for value in (*job.inputs.values(), after) if value}
         follows = stage.name == self.from_stage or not origins.isdisjoint(self._renewed)
         forced = follows or stage.name in self.refresh
         if self._entry:
@@ -207,7 +207,3 @@ def run_stage(work: Callable[[], Built[Any]]) -> State[Built[Any]]:
     built = work()
     # Another run may have built it while this one waited.
     return Completed(name="Cached" if built.reused else None, data=built)
-
-
-def _known_by(value: Fingerprinted) -> frozenset[str]:
-    return value.known_by if isinstance(value, Handle) else frozenset({value.fingerprint})

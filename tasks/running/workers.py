@@ -73,7 +73,10 @@ def started(config: WorkersConfig) -> Iterator[Mapper]:
     """
     config.check()
     others = {*multiprocessing.active_children()}
-    with _light_parent(), _task_runner(config) as runner:
+    parent = TaskRunContext.get()
+    # The stage's task run is the parent of its parts, without its function and parameters: they would travel along.
+    light: Any = TaskRunContext(**dict(parent) | {"task": run_part, "parameters": {}}) if parent else nullcontext()
+    with light, _task_runner(config) as runner:
         if config.runner == "dask":
             _connect(runner, config.address)
         try:
@@ -138,12 +141,6 @@ class _Unwrapped(Generic[R]):
     def result(self) -> R:
         done: Done[R] = self._future.result()
         return done.value
-
-
-def _light_parent() -> Any:
-    """The stage's task run as the parent of its parts, without its function and parameters: they would travel along."""
-    parent = TaskRunContext.get()
-    return TaskRunContext(**dict(parent) | {"task": run_part, "parameters": {}}) if parent else nullcontext()
 
 
 def _connect(runner: Any, address: str | None) -> None:

@@ -35,7 +35,11 @@ class Batches:
 
     def __init__(self, file: Path, *, size: int, steps: int, seed: int) -> None:
         self._file, self._size = file, size
-        self._rows = _order(pq.read_metadata(file).num_rows, size * steps, seed)
+        chunks, count = pq.read_metadata(file).num_rows, size * steps
+        # RandomState is numpy's frozen generator (NEP 19): the same numbers in every version.
+        random = np.random.RandomState(seed)
+        passes = [random.permutation(chunks) for _ in range(-(-count // chunks))]
+        self._rows = np.concatenate(passes)[:count].astype(np.int64)
         used, self._places = np.unique(self._rows, return_inverse=True)
         names = [name for name in ("input_ids", "completion_mask") if name in pq.read_schema(file).names]
         self._table = _take(file, used, names)
@@ -64,13 +68,6 @@ class Batches:
         distinct, places = np.unique(rows, return_inverse=True)
         table = _take(self._file, distinct, ["repo", "path", "chunk"]).take(places)
         return "\n".join(f"  {row['repo']} {row['path']} #{row['chunk']}" for row in table.to_pylist())
-
-
-def _order(chunks: int, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    # RandomState is numpy's frozen generator (NEP 19): the same numbers in every version.
-    random = np.random.RandomState(seed)
-    passes = [random.permutation(chunks) for _ in range(-(-count // chunks))]
-    return np.concatenate(passes)[:count].astype(np.int64)
 
 
 def _take(file: Path, rows: np.ndarray[Any, np.dtype[np.int64]], columns: list[str]) -> pa.Table:

@@ -89,7 +89,10 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     # Its records go to our handler like everybody's, not to a stream of their own.
     transformers_logging.disable_default_handler()
     transformers_logging.enable_propagation()
-    logging.getLogger("transformers.trainer_utils").addFilter(_matters)
+    logging.getLogger("transformers.trainer_utils").addFilter(
+        # a run may be continued with another micro-batch and other `save_steps`
+        lambda record: "do not match the ones in the `trainer_state.json`" not in record.getMessage()
+    )
     silence_peft()
     config, tokens = spec.config, spec.tokens
     batches = Batches(Path(spec.data), size=config.effective_batch, steps=config.max_steps, seed=config.seed)
@@ -127,7 +130,8 @@ def write_adapter(model: Any, folder: Path, spec: Spec) -> None:
     (folder / "README.md").unlink()  # PEFT's empty model card
     path = folder / "adapter_config.json"
     # PEFT writes sets in the order of their hashes, and the folder that the base model was loaded from.
-    settings = {name: sorted(value) if isinstance(value, list) else value for name, value in _json(path).items()}
+    written = json.loads(path.read_text())
+    settings = {name: sorted(value) if isinstance(value, list) else value for name, value in written.items()}
     settings |= {"base_model_name_or_path": spec.model_name, "revision": spec.model_revision}
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
@@ -247,15 +251,5 @@ def _summary(trainer: AdapterTrainer, start: Path | None) -> dict[str, Any]:
     }
 
 
-def _matters(record: logging.LogRecord) -> bool:
-    """All but one warning: a run may be continued with another micro-batch and other `save_steps`."""
-    return "do not match the ones in the `trainer_state.json`" not in record.getMessage()
-
-
 def _finite(value: Any) -> Any:
     return value if value is None or abs(value) < float("inf") else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content

@@ -60,15 +60,10 @@ def run_training(
         model_revision=model.revision,
         parent=os.getpid(),
     )
-    return _train(spec, workdir, progress)
-
-
-def _train(spec: Spec, workdir: Path, progress: Progress) -> Checkpoint:
-    """Processes one after the other, until one of them finds memory enough for its plan."""
-    course = FallbackPlan.of(spec.plan, workdir)
+    course = FallbackPlan.of(plan, workdir)
     if course.fallbacks:
         log.info("training with %s, because an earlier attempt was %s", in_words(course.plan), course.fallbacks[-1])
-    while True:
+    while True:  # one process after the other, until one finds memory enough for its plan
         try:
             fields = run_worker(spec.model_copy(update={"plan": course.plan}), workdir, progress)
             return Checkpoint(path=workdir / RESULT, fallbacks=course.fallbacks, **fields)

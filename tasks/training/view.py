@@ -31,8 +31,9 @@ def sections(checkpoint: Checkpoint) -> list[Section]:
     table = pq.read_table(checkpoint.path / "metrics.parquet")
     columns: Columns = {name: table[name].to_numpy() for name in table.column_names}
     share = checkpoint.trainable_parameters / checkpoint.total_parameters
+    seen = f" ({checkpoint.share_seen})" if checkpoint.share_seen else ""
     text = (
-        f"**{checkpoint.steps:,} steps** on {checkpoint.tokens:,} tokens{_seen(checkpoint)}; "
+        f"**{checkpoint.steps:,} steps** on {checkpoint.tokens:,} tokens{seen}; "
         f"training loss {checkpoint.first_loss:.3f} → "
         f"**{checkpoint.last_loss:.3f}** nats per token (means of the first and the last tenth). "
         f"{checkpoint.trainable_parameters:,} weights were trained, {share:.2%} of {checkpoint.total_parameters:,}."
@@ -88,10 +89,6 @@ def _smoothed(values: Any) -> Any:
     places = np.arange(len(values))
     start, stop = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
     return (sums[stop] - sums[start]) / (stop - start)
-
-
-def _seen(checkpoint: Checkpoint) -> str:
-    return f" ({checkpoint.share_seen})" if checkpoint.share_seen else ""
 
 
 def _table(checkpoint: Checkpoint) -> Table:

@@ -44,7 +44,9 @@ def main(specification: Path, descriptor: int, launcher: int | None = None) -> i
     try:
         spec = Spec.model_validate_json(specification.read_text())
         die_with(launcher or spec.parent)
-        _listen_to_libraries(sender)
+        redact_logs()
+        logging.basicConfig(level=logging.INFO, handlers=[SenderHandler(sender)])
+        logging.captureWarnings(True)
         sender.send("phase", title="starting", total=None, unit="")  # importing takes seconds
         with imported_for_good():
             from tasks.processes import ranks
@@ -67,12 +69,6 @@ def _sender(descriptor: int, launcher: int | None) -> Sender:
         return Sender(descriptor)
     path = f"/proc/{launcher}/fd/{descriptor}"
     return Sender(os.open(path, os.O_WRONLY), only_failures=os.environ["RANK"] != "0")
-
-
-def _listen_to_libraries(sender: Sender) -> None:
-    redact_logs()
-    logging.basicConfig(level=logging.INFO, handlers=[SenderHandler(sender)])
-    logging.captureWarnings(True)
 
 
 if __name__ == "__main__":
