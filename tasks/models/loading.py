@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Plan, Quantization
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 GIB = 2**30
+Device = Literal["cuda", "cpu"]
 
 
 def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTrainedModel:
@@ -50,12 +51,8 @@ def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTraine
         raise _unusable(folder, f"its weights are stored as {stored}, where {quantization} is asked for")
     _cap_memory(plan)
     dtype = compute_dtype(plan)
-    model, loading = _from_pretrained(folder, quantization, plan, stored)
-    if loading["missing_keys"] or loading["mismatched_keys"]:
-        missing = sorted([*loading["missing_keys"], *(str(key) for key, *_ in loading["mismatched_keys"])])
-        raise _unusable(folder, f"{len(missing)} weights are missing or misshapen, {missing[0]} first")
+    model = _from_pretrained(folder, quantization, plan.device, dtype, stored)
     if stored != "none":
-        _check_scales(model, folder)
         _compute_in(model, dtype)
     if plan.device == "cpu":
         _compute_alike_in_eval_mode(model)
@@ -75,14 +72,36 @@ def stored_quantization(folder: Path) -> str:
     return str(settings.get("bnb_4bit_quant_type" if settings.get("load_in_4bit") else "quant_method"))
 
 
-def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, stored: str) -> tuple[Any, dict[str, Any]]:
-    """What transformers makes of the folder, and what it found missing there."""
+def quantized_as_published(folder: Path, quantization: Quantization, device: Device) -> PreTrainedModel:
+    """The model with its linear layers quantized, and all else in the type that it is published in.
+
+    Raises:
+        InputError: as `load_base`, or the weights are quantized already.
+        StageError: as `load_base`.
+    """
+    if stored_quantization(folder) != "none":
+        raise _unusable(folder, "it is quantized already")
+    return _from_pretrained(folder, quantization, device, published_dtype(folder), "none")
+
+
+def published_dtype(folder: Path) -> torch.dtype:
+    """The type of a model's weights, as its `config.json` says."""
+    import torch
+
+    settings = read_json(folder / CONFIG)
+    dtype = getattr(torch, str(settings.get("dtype") or settings.get("torch_dtype")), None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float16
+
+
+def _from_pretrained(
+    folder: Path, quantization: Quantization, device: Device, dtype: torch.dtype, stored: str
+) -> PreTrainedModel:
+    """What transformers makes of the folder, if nothing is missing there."""
     import_bitsandbytes()
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar per file of weights, on stderr, whoever listens
-    dtype = compute_dtype(plan)
     settings = quantization_config(quantization, dtype)
     try:
         how: dict[str, Any] = {"quantization_config": settings}
@@ -94,11 +113,11 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
             folder,
             **how,
             dtype=dtype,
-            device_map={"": 0 if plan.device == "cuda" else "cpu"},
+            device_map={"": 0 if device == "cuda" else "cpu"},
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,  # unset, it asks at the terminal whether to run a model's own code
-            ignore_mismatched_sizes=True,  # refused by the caller, by name
+            ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
     except RuntimeError as error:
@@ -115,7 +134,12 @@ def _from_pretrained(folder: Path, quantization: Quantization, plan: Plan, store
         ) from error
     except Exception as error:  # the libraries have many kinds for a folder that they cannot use
         raise _unusable(folder, next(iter(str(error).splitlines()), type(error).__name__)) from error
-    return model, loading
+    if loading["missing_keys"] or loading["mismatched_keys"]:
+        missing = sorted([*loading["missing_keys"], *(str(key) for key, *_ in loading["mismatched_keys"])])
+        raise _unusable(folder, f"{len(missing)} weights are missing or misshapen, {missing[0]} first")
+    _check_quantized(model, folder)
+    found: PreTrainedModel = model
+    return found
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
@@ -180,18 +204,24 @@ def quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
             return None
 
 
-def _check_scales(model: PreTrainedModel, folder: Path) -> None:
-    """Every quantized weight has its scales: they are no parameters, and transformers does not miss them."""
+def _check_quantized(model: PreTrainedModel, folder: Path) -> None:
+    """Every quantized weight has its shape, which transformers does not look at, and its scales: they are no
+    parameters, and transformers does not miss them."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, (Linear4bit, Linear8bitLt))}
     scales = {
         name: getattr(module.weight, "SCB" if isinstance(module, Linear8bitLt) else "quant_state", None)
-        for name, module in model.named_modules()
-        if isinstance(module, (Linear4bit, Linear8bitLt))
+        for name, module in layers.items()
     }
     without = [name for name, found in scales.items() if found is None]
     if without:
         raise _unusable(folder, f"{len(without)} quantized layers lack their scales, {without[0]} first")
+    for name, module in layers.items():
+        shape = tuple(module.weight.shape if isinstance(module, Linear8bitLt) else module.weight.quant_state.shape)
+        wanted = (module.out_features, module.in_features)
+        if shape != wanted:
+            raise _unusable(folder, f"{name}.weight is {shape}, its config.json asks for {wanted}")
 
 
 def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:

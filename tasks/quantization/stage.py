@@ -1,10 +1,13 @@
-"""The stage: plan the files, write them one by one, and beside them what else makes a model's folder."""
+"""The stage: transformers quantizes the model and saves it, and beside it goes what else makes a model's folder.
+
+What is quantized, and how, is what transformers and bitsandbytes do when they load the model: the bytes are the same.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -12,31 +15,21 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
+from artifacts import reading
 from artifacts.errors import StageError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import QuantizedBase, WeightGroup
 from tasks.models.base_model import ModelReference, fetch
-from tasks.models.files import (
-    CONFIG,
-    GENERATION,
-    INDEX,
-    PAPERS,
-    TOKENIZER,
-    copy_files,
-    read_json,
-    shard_names,
-    write_json,
-)
-from tasks.models.loading import quantization_config
+from tasks.models.files import CONFIG, GENERATION, PAPERS, TOKENIZER, copy_files, read_json, weight_files, write_json
+from tasks.models.loading import published_dtype, quantization_config, quantized_as_published
+from tasks.models.safetensors_files import read_header
 from tasks.processes.child import die_with
 from tasks.quantization.config import QuantizationConfig
-from tasks.quantization.layout import Tensor, plan_shards
 from tasks.quantization.view import sections
-from tasks.quantization.writing import Sizes, write_shard
 from tasks.running.stage import Stage
 
 MAX_SHARD = 2_000_000_000
-"""Largest file of weights, bytes: what the host holds at once. A larger single tensor has its own file."""
+"""Largest file of weights, bytes: what the host holds at once of a model on a GPU."""
 
 Call = Callable[..., Any]
 
@@ -56,20 +49,56 @@ def run_quantization(
     base = fetch(model, progress)
     progress.begin("quantizing")
     with worker(config.device) as call:
-        shards: list[list[Tensor]] = call(plan_shards, base, config.quantization, MAX_SHARD)
-        names = shard_names(len(shards))
-        progress.begin("quantizing", sum(tensor.original_bytes for shard in shards for tensor in shard), "bytes")
-        written: list[Sizes] = []
-        for name, shard in zip(names, shards, strict=True):
-            written.append(call(write_shard, workdir / name, shard, config.quantization, config.device))
-            progress.advance(sum(tensor.original_bytes for tensor in shard))
-    if len(shards) > 1:
-        _write_index(workdir, dict(zip(names, written, strict=True)))
+        linear, other = call(write_weights, base, workdir, config, MAX_SHARD)
     _write_config(base, workdir, config.quantization)
     copy_files(base, workdir, (*GENERATION, *TOKENIZER, *PAPERS))
-    pairs = [pair for shard, sizes in zip(shards, written, strict=True) for pair in zip(shard, sizes, strict=True)]
-    linear, other = ([pair for pair in pairs if (pair[0].role != "other") is kind] for kind in (True, False))
-    return QuantizedBase(path=workdir, quantization=config.quantization, linear=_group(linear), other=_group(other))
+    return QuantizedBase(path=workdir, quantization=config.quantization, linear=linear, other=other)
+
+
+def write_weights(
+    base: Path, folder: Path, config: QuantizationConfig, max_shard: int
+) -> tuple[WeightGroup, WeightGroup]:
+    """Have transformers quantize the model and save it; the sizes of linear layers, and of all else."""
+    import torch
+
+    published = _sizes(base)
+    model = quantized_as_published(base, config.quantization, config.device)
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt  # imported by now, in the way that `import_bitsandbytes` does
+
+    try:
+        model.save_pretrained(folder, max_shard_size=max_shard)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise StageError(
+            f"memory ran out while the quantized model was written ({str(error).splitlines()[0]})",
+            field="training.quantization",
+            remedy="free memory and run again",
+        ) from error
+    for place in GENERATION:  # what transformers would make up; the published one is copied
+        (folder / place).unlink(missing_ok=True)
+    linear = {
+        f"{name}.weight": layer.in_features * layer.out_features
+        for name, layer in model.named_modules()
+        if isinstance(layer, (Linear4bit, Linear8bitLt))
+    }
+    other = {name: weight.numel() for name, weight in model.named_parameters() if name not in linear}
+    saved = _sizes(folder)
+    before = sum(linear.values()) * model.dtype.itemsize
+    after = sum(size for name, size in saved.items() if name not in other)
+    return _group(linear, before, after), _group(other, sum(published.values()) - before, sum(saved.values()) - after)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each tensor in a model's files."""
+    found: dict[str, int] = {}
+    for name in weight_files(folder):
+        with reading.opened(folder / name, field="model.name", remedy="fetch or save the model again") as file:
+            header = read_header(file, os.fstat(file.fileno()).st_size)
+        found |= {tensor: stored.end - stored.start for tensor, stored in header.items()}
+    return found
+
+
+def _group(numbers: dict[str, int], published: int, size: int) -> WeightGroup:
+    return WeightGroup(tensors=len(numbers), parameters=sum(numbers.values()), original_bytes=published, bytes=size)
 
 
 @contextmanager
@@ -101,31 +130,12 @@ def _begin(parent: int) -> None:
     die_with(parent)
 
 
-def _group(pairs: Sequence[tuple[Tensor, dict[str, int]]]) -> WeightGroup:
-    return WeightGroup(
-        tensors=len(pairs),
-        parameters=sum(tensor.parameters for tensor, _ in pairs),
-        original_bytes=sum(tensor.original_bytes for tensor, _ in pairs),
-        bytes=sum(sum(sizes.values()) for _, sizes in pairs),
-    )
-
-
-def _write_index(folder: Path, written: dict[str, Sizes]) -> None:
-    sizes = {tensor: (file, size) for file, many in written.items() for one in many for tensor, size in one.items()}
-    weight_map = {tensor: file for tensor, (file, _) in sizes.items()}
-    total = sum(size for _, size in sizes.values())
-    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
 def _write_config(base: Path, folder: Path, quantization: Literal["int8", "nf4"]) -> None:
     """As published, with what was done to the weights; without the place where it once lay."""
-    import torch
-
     settings = read_json(base / CONFIG)
     settings.pop("_name_or_path", None)
-    published = getattr(torch, str(settings.get("dtype") or settings.get("torch_dtype")), torch.float16)
-    settings["quantization_config"] = quantization_config(quantization, published).to_dict()
+    settings["quantization_config"] = quantization_config(quantization, published_dtype(base)).to_dict()
     write_json(folder / CONFIG, settings)
 
 
-STAGE = Stage(name="quantization", version=1, run=run_quantization, produces=QuantizedBase, sections=sections)
+STAGE = Stage(name="quantization", version=2, run=run_quantization, produces=QuantizedBase, sections=sections)
