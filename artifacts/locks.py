@@ -73,8 +73,9 @@ class Lock:
             descriptor = _open(self.path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _same(descriptor, self.path):
-                    break
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), self.path.lstat()):
+                        break
             except BlockingIOError:
                 os.close(descriptor)
                 return False
@@ -120,12 +121,6 @@ def _open(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _same(descriptor: int, path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    return False
 
 
 def _holding(path: Path) -> int | None:

@@ -216,7 +216,10 @@ class Temporary(Server):
 
     def __init__(self) -> None:
         self._own = access.own_key()
-        super().__init__(f"http://127.0.0.1:{_free_port()}", self._own)
+        with socket.socket() as probe:  # never the usual port: another run would take the server for one that stays
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        super().__init__(f"http://127.0.0.1:{port}", self._own)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - without a name, until the end
         self._process = self._launch()
         self._ending = Event()
@@ -363,11 +366,3 @@ def _is_own(port: int | None) -> bool:
         return bool(pids) and all(pid and psutil.Process(pid).uids().effective == os.geteuid() for pid in pids)
     except psutil.Error:
         return False
-
-
-def _free_port() -> int:
-    """Never the usual one: another run would take the server there for one that stays."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

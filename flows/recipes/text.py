@@ -96,13 +96,11 @@ def _fault(problem: str, mark: Any = None) -> ConstructorError:
     return ConstructorError(None, None, problem, mark)
 
 
-def _integer(loader: _Reader, node: ScalarNode) -> int:
-    return int(node.value, 16 if node.value.startswith("0x") else 10)
-
-
 for _name, _pattern, _first in _SCALARS:
     _Reader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
-_Reader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Reader.add_constructor(
+    "tag:yaml.org,2002:int", lambda _, node: int(node.value, 16 if node.value.startswith("0x") else 10)
+)
 
 
 class _Value(_Reader):

@@ -49,10 +49,6 @@ def _number(least: float, most: float) -> Rule:
     )
 
 
-def _one_of(*values: str) -> Rule:
-    return lambda value: isinstance(value, str) and value in values, "one of " + ", ".join(values)
-
-
 _LAYERS, _HEADS, _WIDTH, _EXPERTS = _count(1, 1000), _count(1, 4096), _count(1, 1 << 20), _count(0, 4096)
 _POSITIONS, _PIECES, _IDS = _count(1, 1 << 28), _count(1, 1 << 24), _count(0, 1 << 24)
 _SHARE: Rule = (
@@ -92,7 +88,10 @@ _RULES: dict[str, Rule] = {
     "initializer_range": _number(0, 1),
     "rope_theta": _number(1e-6, 1e30),
     **dict.fromkeys(("rope_scaling", "rope_parameters", "text_config", "auto_map"), _OBJECT),
-    **dict.fromkeys(("dtype", "torch_dtype"), _one_of(*_TYPES)),
+    **dict.fromkeys(
+        ("dtype", "torch_dtype"),
+        (lambda value: isinstance(value, str) and value in _TYPES, "one of " + ", ".join(_TYPES)),
+    ),
     **dict.fromkeys(("model_type", "_name_or_path", "transformers_version"), _TEXT),
     "architectures": _TEXTS,
     "pretraining_tp": _count(1, 1024),

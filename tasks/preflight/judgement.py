@@ -149,7 +149,11 @@ def _enough_gpus(question: PlanningInput) -> Check:
 
 def _cpu_checks(question: PlanningInput) -> Iterator[Check]:
     probe, shape, config = question.probe, question.shape, question.config
-    reason = _why_no_gpu(question)
+    reason = probe.no_gpu_reason or "no GPU was found"
+    if config.device == "cpu":
+        reason = "preflight.device is cpu"
+    elif probe.gpus:
+        reason = f"the installed torch ({probe.libraries.get('torch', 'none')}) is built without CUDA"
     if config.device == "cuda":
         remedy = "set preflight.device=auto, or run where a GPU is visible"
         yield Check(name="GPU", verdict="refused", finding=f"a GPU is asked for, but {reason}", remedy=remedy)
@@ -166,14 +170,6 @@ def _cpu_checks(question: PlanningInput) -> Iterator[Check]:
     if config.precision in ("fp16", "bf16"):
         finding = f"{config.precision} is configured; a CPU computes in fp32"
         yield Check(name="precision", verdict="warning", finding=finding)
-
-
-def _why_no_gpu(question: PlanningInput) -> str:
-    if question.config.device == "cpu":
-        return "preflight.device is cpu"
-    if question.probe.gpus:
-        return f"the installed torch ({question.probe.libraries.get('torch', 'none')}) is built without CUDA"
-    return question.probe.no_gpu_reason or "no GPU was found"
 
 
 def _cost_on_cpu(question: PlanningInput) -> str:

@@ -154,7 +154,13 @@ def _record(line: bytes | None) -> dict[str, Any] | None:
     if line is None:
         return None
     try:
-        value = json.loads(line, object_pairs_hook=_unambiguous, parse_int=_whole, parse_constant=lambda _: None)
+        value = json.loads(
+            line,
+            object_pairs_hook=_unambiguous,
+            # longer ones are in columns that nobody asks for, and take Python a long time
+            parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else None,
+            parse_constant=lambda _: None,
+        )
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -165,11 +171,6 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs) and any(found[key] != value for key, value in pairs):
         raise ValueError("a key with two values")
     return found
-
-
-def _whole(digits: str) -> int | None:
-    # numbers that large are in columns that nobody asks for, and take Python a long time
-    return int(digits) if len(digits) <= _MOST_DIGITS else None
 
 
 def _refuse(name: str, problem: str, remedy: str) -> NoReturn:

@@ -147,10 +147,6 @@ def _pyproject(file: Path) -> str | None:
     return _declared(_table(content, "project", dict).get("license")) or _declared(poetry.get("license"))
 
 
-def _cargo(file: Path) -> str | None:
-    return _declared(_table(_toml(file), "package", dict).get("license"))
-
-
 def _package(file: Path) -> str | None:
     try:
         content = json.loads(_read(file, _LONGEST))
@@ -163,7 +159,11 @@ def _package(file: Path) -> str | None:
     return _declared(content.get("license")) or (any_of(filter(None, older)) if any(older) else None)
 
 
-_MANIFESTS = (("pyproject.toml", _pyproject), ("package.json", _package), ("Cargo.toml", _cargo))
+_MANIFESTS = (
+    ("pyproject.toml", _pyproject),
+    ("package.json", _package),
+    ("Cargo.toml", lambda file: _declared(_table(_toml(file), "package", dict).get("license"))),
+)
 
 
 def _declared(value: Any) -> str | None:

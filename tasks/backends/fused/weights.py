@@ -39,7 +39,12 @@ class Int8Weight:
     """
 
     def __init__(self, modules: Sequence[Any]) -> None:
-        stored = [_int8(module) for module in modules]
+        stored: list[tuple[Tensor, Tensor]] = []
+        for module in modules:
+            # both move from the weight to the module's state at its first forward pass
+            state, weight = module.state, module.weight
+            codes = next(one for one in (state.CB, weight.CB, weight.data) if one is not None)
+            stored.append((codes, state.SCB if state.SCB is not None else weight.SCB))
         self.codes = stored[0][0] if len(stored) == 1 else torch.cat([codes for codes, _ in stored])
         self.scales = torch.cat([largest.flatten().float() for _, largest in stored]) / 127
         self.rows, self.columns = self.codes.shape
@@ -58,13 +63,6 @@ class Int8Weight:
     def product(self, x: Tensor) -> Tensor:
         """`x @ W.T`, for few rows, without unpacking."""
         return ops.int8_linear(x, self.codes, self.scales)
-
-
-def _int8(module: Any) -> tuple[Tensor, Tensor]:
-    """Codes and `SCB`, which move from the weight to the module's state at its first forward pass."""
-    state, weight = module.state, module.weight
-    codes = next(one for one in (state.CB, weight.CB, weight.data) if one is not None)
-    return codes, state.SCB if state.SCB is not None else weight.SCB
 
 
 class Nf4Weight:

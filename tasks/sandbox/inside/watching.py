@@ -25,16 +25,12 @@ def watch(program: int, test: int, settings: dict[str, Any]) -> int:
     end = select.poll()
     end.register(os.pidfd_open(test), select.POLLIN)
     while not end.poll(_GLANCE):
-        if threads and _threads(program) > settings["threads"]:
-            return THREADS
+        if threads:
+            with suppress(OSError):
+                if os.stat(f"/proc/{program}/task").st_nlink - 2 > settings["threads"]:  # noqa: PTH116
+                    return THREADS
         if disk and (excess := _on_disk(settings["scratch"], settings["files"])):
             return excess
-    return 0
-
-
-def _threads(process: int) -> int:
-    with suppress(OSError):
-        return os.stat(f"/proc/{process}/task").st_nlink - 2  # noqa: PTH116
     return 0
 
 
