@@ -19,11 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from artifacts.progress import SILENT
+from artifacts.progress import SILENT, Progress
 from artifacts.schema import Handle
 from flows.config import PipelineConfig
 from tasks import evaluation, exporting, generation, preflight, prompts, quantization, sampling, tokenization, training
 from tasks.models.base_model import ModelConfig, locate
+from tasks.running.stage import Stage
 
 TINY = Path(__file__).parents[1] / "models" / "codellama-tiny"
 SHAPES: dict[str, dict[str, Any]] = {
@@ -111,7 +112,13 @@ def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     )
     few = prompts.PromptsConfig(max_chunks=64, line_prompts=32, fim_prompts=32, block_prompts=0)
     asked = stage(prompts.run_prompts, few, sample=sample, model=model, tokens=tokens)
-    computed = {"model": model, "exported": exported, "plan": cleared.plan, "base": base}
+
+    def anew(part: Stage[Any], settings: Any, progress: Progress, **inputs: Any) -> Any:
+        workdir = root / inputs["asked"].name
+        workdir.mkdir()
+        return part.run(settings, **inputs, workdir=workdir, progress=progress)
+
+    computed = {"model": model, "exported": exported, "plan": cleared.plan, "base": base, "parts": anew}
     generations = stage(generation.run_generation, generation.GenerationConfig(), prompts=asked, **computed)
     stage(evaluation.run_evaluation, evaluation.EvaluationConfig(), generations=generations)
     return record

@@ -35,7 +35,7 @@ from artifacts.schema.evaluation import (
     Share,
     has_learned,
 )
-from artifacts.schema.generation import Executions, Generations, GenerationSpeed, Protection
+from artifacts.schema.generation import Executions, FileAnswers, Generations, GenerationSpeed, Protection
 from artifacts.schema.model import Checkpoint, Comparison, ExportedForm, ExportedModel, QuantizedBase, WeightGroup
 from artifacts.schema.plan import Check, Plan, Prediction, PreflightReport
 from artifacts.schema.prompts import Domain, FunctionalSuite, Overlap, PromptFile, PromptSet
@@ -52,6 +52,7 @@ __all__ = [
     "Executions",
     "ExportedForm",
     "ExportedModel",
+    "FileAnswers",
     "FunctionalResult",
     "FunctionalSuite",
     "FunnelStep",

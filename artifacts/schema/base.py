@@ -37,6 +37,11 @@ class Handle(Record):
         raise NotImplementedError
 
     @property
+    def made_of(self) -> tuple[str, ...]:
+        """Places of artifacts that it was put together from: they are kept as long as it is."""
+        return ()
+
+    @property
     def known_by(self) -> frozenset[str]:
         """The fingerprints by which later stages know it: its own, and those of parts that are passed on alone."""
         return frozenset({self.fingerprint})

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from artifacts.schema.base import Handle, Quantization, Record
+from artifacts.schema.base import Handle, Place, Quantization, Record
 from artifacts.schema.prompts import FunctionalSuite
 
 
@@ -21,6 +21,23 @@ class GenerationSpeed(Record):
     @property
     def summary(self) -> str:
         return f"{self.tokens_per_second:,.0f} tokens/s, {self.completions_per_second:,.1f} completions/s"
+
+
+class FileAnswers(Handle):
+    """What the models made of one file of a prompt set. `sides.parquet`: for each of its rows `base, again, tuned`: the
+    summed loss in nats, or the answer."""
+
+    backend: str
+    """What computed them: the plan's, unless it could not."""
+    tokens: int = 0
+    """Of all answers of all sides."""
+    completions: int = 0
+    seconds: float = 0.0
+    """That answering took, start-up included."""
+
+    @property
+    def summary(self) -> str:
+        return f"{self.completions:,} answers"
 
 
 class Generations(Handle):
@@ -41,6 +58,12 @@ class Generations(Handle):
     functional: tuple[FunctionalSuite, ...] = ()
     speed: GenerationSpeed | None = None
     """None when nothing was generated."""
+    parts: tuple[Place, ...] = ()
+    """What it was put together from: a `FileAnswers` for each file of the prompts."""
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        return self.parts
 
     @property
     def summary(self) -> str:

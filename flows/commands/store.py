@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from flows.commands.options import RUNS, Json, StorePath, use_store
 from flows.output import Console
+from flows.stages import STAGES
 
 if TYPE_CHECKING:
     from artifacts.ledger import RunRecord
@@ -90,6 +91,8 @@ def _row(store: Store, run: RunRecord) -> dict[str, Any]:
     stages = {}
     for place, stage in run.stages.items():
         name, _, key = place.partition("/")
+        if name not in STAGES:  # a part of a stage's artifact
+            continue
         stages[name] = {"key": key, **stage.model_dump(include={"state", "seconds"})}
     report = stages.get("reporting", {}).get("key")
     verdicts = [one.handle.get("verdict", "") for one in store.manifests("reporting") if one.key == report]

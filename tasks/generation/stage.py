@@ -1,22 +1,39 @@
-"""The stage: prompts → what base, base again and tuned make of them, in files that scoring works on."""
+"""The stage: prompts → what base, base again and tuned make of them, in files that scoring works on.
+
+What is made of one file of the prompts, the losses' or a suite's, is an artifact of its own. Its key has the file's
+fingerprint and no other's, so another suite has only its own prompts answered; the model is loaded once for all that
+the store does not have.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from artifacts.presentation import Section
 from artifacts.progress import SILENT, Progress
 from artifacts.rows import read_rows, write_rows
-from artifacts.schema import ExportedModel, Generations, GenerationSpeed, Plan, PromptSet, QuantizedBase
+from artifacts.schema import (
+    ExportedModel,
+    FileAnswers,
+    Generations,
+    GenerationSpeed,
+    Plan,
+    PromptFile,
+    PromptSet,
+    QuantizedBase,
+)
 from tasks.generation.config import GenerationConfig
-from tasks.generation.models import Pair, threads
+from tasks.generation.models import SIDES, Pair, threads
 from tasks.generation.view import sections
-from tasks.generation.work import Answering, Losses, Programs, measure
+from tasks.generation.work import Answering, Losses, Programs, Work, measure
 from tasks.models.base_model import ModelReference, fetch
 from tasks.models.vocabulary import load_tokenizer
-from tasks.running.stage import Stage
+from tasks.running.stage import Parts, Stage
 
 LOSS_COLUMNS = {
     **dict.fromkeys(("domain", "repo", "path", "language"), "string"),
@@ -30,6 +47,8 @@ COMPLETION_COLUMNS = {
     "line": "int32",
     **dict.fromkeys(("prompt", "suffix", "truth", "base", "again", "tuned"), "string"),
 }
+VERSION = 8
+"""Of the stage and of what it is put together from."""
 
 log = logging.getLogger(__name__)
 
@@ -42,76 +61,113 @@ def run_generation(
     exported: ExportedModel,
     plan: Plan,
     base: QuantizedBase | None = None,
+    parts: Parts,
     workdir: Path,
     progress: Progress = SILENT,
 ) -> Generations:
-    """Put base, base again and tuned through everything, and write `losses`, `completions` and the problems.
+    """Put base, base again and tuned through every file, and write `losses`, `completions` and the problems.
 
-    `base`: the model quantized as `config.quantization` says, if there is one to read. On a CPU the same inputs give
-    the same bytes.
+    `base`: the model quantized as `config.quantization` says, if there is one to read. `parts` has what was made of a
+    file before. On a CPU the same inputs give the same bytes.
 
     Raises:
         InputError: the adapter does not fit the model, or one of both computes no numbers.
         StageError: a loss is not finite.
     """
-    folder = base.path if base else fetch(model, progress)
-    progress.begin("loading the model")
-    losses = Losses(read_rows(prompts.path / prompts.losses.file), config.batch_size)
-    suites = list(_suites(prompts, model, config))
-    with threads(config.cpu_threads):
-        pair = Pair(folder, exported.path / "adapter", config.quantization, plan)
-        try:
-            sums = measure(losses, pair, config.repeated, progress)
-            answers = [measure(suite, pair, config.repeated, progress) for suite in suites]
-        finally:
-            pair.release()
-    counted = [{**row, "tokens": sum(row["counts"]), **sides} for row, sides in zip(losses.rows, sums, strict=True)]
+    loaded: list[Pair] = []
+
+    def pair() -> Pair:
+        """Both models, loaded when they are first needed."""
+        if not loaded:
+            folder = base.path if base else fetch(model, progress)
+            progress.begin("loading the model")
+            loaded.append(Pair(folder, exported.path / "adapter", config.quantization, plan))
+        return loaded[0]
+
+    def answers(file: PromptFile, work: Work) -> FileAnswers:
+        def run(_: GenerationConfig, *, workdir: Path, progress: Progress, **_inputs: object) -> FileAnswers:
+            return _answer(work, pair(), config.repeated, workdir, progress)
+
+        given = {"model": model, "asked": file, "exported": exported, "plan": plan, "base": base}
+        return parts(replace(ANSWERS, run=run), config, progress, **given)
+
+    works = {file: _work(file, prompts, model, config) for file in (prompts.losses, *prompts.suites)}
+    try:
+        with threads(config.cpu_threads):
+            made = {file: answers(file, work) for file, work in works.items()}
+    finally:
+        for one in loaded:
+            one.release()
+    losses, *suites = (
+        [{**row, **sides} for row, sides in zip(work.rows, read_rows(made[file].path / "sides.parquet"), strict=True)]
+        for file, work in works.items()
+    )
+    counted = [{**row, "tokens": sum(row["counts"])} for row in losses]
     write_rows(counted, workdir / "losses.parquet", LOSS_COLUMNS)
-    answered = [
-        {**row, **sides}
-        for suite, made in zip(suites, answers, strict=True)
-        for row, sides in zip(suite.rows, made, strict=True)
-    ]
-    numbered = ({**row, "item": number} for number, row in enumerate(answered))
-    write_rows(numbered, workdir / "completions.parquet", COMPLETION_COLUMNS)
+    completions = [{**row, "item": number} for number, row in enumerate(row for suite in suites for row in suite)]
+    write_rows(completions, workdir / "completions.parquet", COMPLETION_COLUMNS)
     if prompts.functional:
         shutil.copytree(prompts.path / "problems", workdir / "problems")
     return Generations(
         path=workdir,
         notes=prompts.notes,
         quantization=config.quantization,
-        losses=len(counted),
-        completions=len(answered),
+        losses=len(losses),
+        completions=len(completions),
         functional=prompts.functional,
-        speed=_speed(suites, pair.backend),
+        speed=_speed(made.values()),
+        parts=tuple(one.place for one in made.values() if one.place),
     )
 
 
-def _suites(prompts: PromptSet, model: ModelReference, config: GenerationConfig) -> Iterator[Answering]:
-    tokenizer = load_tokenizer(model.metadata)
-    instructed = {suite.name: suite.instructed for suite in prompts.functional}
-    for suite in prompts.suites:
-        programs = None
-        if suite.name in instructed:
-            path = prompts.path / "problems" / f"{suite.name}.jsonl"
-            programs = Programs.read(path, instructed=instructed[suite.name])
-        yield Answering(
-            suite.name, read_rows(prompts.path / suite.file), tokenizer, config.batch_size, programs=programs
-        )
+def _work(file: PromptFile, prompts: PromptSet, model: ModelReference, config: GenerationConfig) -> Work:
+    """What is to be done with a file."""
+    rows = read_rows(prompts.path / file.file)
+    if file == prompts.losses:
+        return Losses(rows, config.batch_size)
+    programs = next(
+        (
+            Programs.read(prompts.path / "problems" / f"{suite.name}.jsonl", instructed=suite.instructed)
+            for suite in prompts.functional
+            if suite.name == file.name
+        ),
+        None,
+    )
+    return Answering(file.name, rows, load_tokenizer(model.metadata), config.batch_size, programs)
 
 
-def _speed(suites: Collection[Answering], backend: str) -> GenerationSpeed | None:
-    """Of all answers of all sides; None when there were none."""
-    seconds = sum(suite.seconds for suite in suites)
+def _answer(work: Work, pair: Pair, repeated: float, workdir: Path, progress: Progress) -> FileAnswers:
+    """What every side makes of a file, row by row."""
+    sides = measure(work, pair, repeated, progress)
+    kind = "string" if isinstance(work, Answering) else "float64"
+    write_rows(sides, workdir / "sides.parquet", dict.fromkeys(SIDES, kind))
+    speed: dict[str, Any] = {}
+    if isinstance(work, Answering):
+        speed = {"tokens": work.tokens, "completions": work.completions, "seconds": work.seconds}
+    return FileAnswers(path=workdir, backend=pair.backend, **speed)
+
+
+def _speed(made: Collection[FileAnswers]) -> GenerationSpeed | None:
+    """Of all answers of all sides, whenever they were made; None when there are none."""
+    answers = [one for one in made if one.seconds]
+    seconds = sum(one.seconds for one in answers)
     if not seconds:
         return None
     speed = GenerationSpeed(
-        backend=backend,
-        tokens_per_second=sum(suite.tokens for suite in suites) / seconds,
-        completions_per_second=sum(suite.completions for suite in suites) / seconds,
+        backend=" and ".join(sorted({one.backend for one in answers})),
+        tokens_per_second=sum(one.tokens for one in answers) / seconds,
+        completions_per_second=sum(one.completions for one in answers) / seconds,
     )
-    log.info("greedy answers, %s: %s", backend, speed.summary)
+    log.info("greedy answers, %s: %s", speed.backend, speed.summary)
     return speed
 
 
-STAGE = Stage(name="generation", version=7, run=run_generation, produces=Generations, sections=sections)
+def _nothing(_: FileAnswers) -> list[Section]:
+    """Parts are shown as what is put together from them."""
+    return []
+
+
+ANSWERS = Stage(name="answers", version=VERSION, run=_answer, produces=FileAnswers, sections=_nothing)
+STAGE = Stage(
+    name="generation", version=VERSION, run=run_generation, produces=Generations, sections=sections, in_parts=True
+)

@@ -23,7 +23,7 @@ from artifacts.store import Damaged, Store
 from tasks.running import lineage, provenance
 from tasks.running.mapping import WorkersConfig
 from tasks.running.retries import retrying
-from tasks.running.stage import Stage
+from tasks.running.stage import P, Stage
 from tasks.running.workers import started
 
 H = TypeVar("H", bound=Handle)
@@ -88,13 +88,15 @@ class Job(Generic[H]):
         workers: WorkersConfig | None = None,
         guard: Callable[[], object] | None = None,
         forced: bool = False,
+        uses: Callable[[str], object] = lambda place: None,
     ) -> Built[H]:
         """Build and publish the artifact, unless another run did so in the meantime.
 
         Args:
             workers: who computes the parts of a stage that has parts.
             guard: called just before the artifact is built, and not when it is served; raises to forbid it.
-            forced: build it even if the store has it.
+            forced: build it even if the store has it, and what it is put together from.
+            uses: told of every artifact that it is put together from, before that is looked for.
 
         Raises:
             StageError: a fault of the disk, or what is worked with was removed.
@@ -113,6 +115,8 @@ class Job(Generic[H]):
                     more: dict[str, Any] = {}
                     if stage.parallel:
                         more["mapper"] = stack.enter_context(started(workers or WorkersConfig()))
+                    if stage.in_parts:
+                        more["parts"] = StoredParts(store, forced, uses)
                     handle = stage.run(self.config, **self.inputs, **more, workdir=workdir, progress=progress)
                 if stage.leaves:
                     lineage.write(handle, self.parts, self.inputs, store)
@@ -141,3 +145,18 @@ class Job(Generic[H]):
             except (Damaged, OSError):
                 return f"what {self.stage.name} takes as {name} ({place[:30]}…)"
         return None if store.has_workdir(self.place) else f"the work directory of {self.stage.name}"
+
+
+@dataclass(frozen=True)
+class StoredParts:
+    """See `tasks.running.stage.Parts`."""
+
+    store: Store
+    forced: bool
+    uses: Callable[[str], object]
+
+    def __call__(self, part: Stage[P], config: Config, progress: Progress, **inputs: Fingerprinted | None) -> P:
+        job = Job.of(part, config, {name: value for name, value in inputs.items() if value is not None})
+        self.uses(job.place)
+        found = None if self.forced else job.find(self.store)
+        return found or job.build(self.store, progress, forced=self.forced).handle

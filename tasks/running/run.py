@@ -156,8 +156,7 @@ class Run:
             # A flow run that is retried has built it again already.
             done = self._entry.before.get(job.place)
             forced = forced and not (done and done.state in ("ran", "resumed"))
-            with faults.in_words(self.store.place):
-                self._entry.uses(job.place, resumable=stage.keeps_workdir)
+            self._uses(job.place, resumable=stage.keeps_workdir)
         found = None if forced else job.find(self.store)
         if not found and stage.needs_gpu:
             self.gpu.hold()  # before the key's lock: whoever has the GPU may wait for the key
@@ -168,6 +167,8 @@ class Run:
             state = named(work, wait_for=upstream)
         built: Built[H] = state.result()
         handle = built.handle
+        for place in handle.made_of:
+            self._uses(place)
         self._task_runs |= dict.fromkeys(handle.known_by, state)
         if follows:
             self._renewed |= handle.known_by
@@ -182,6 +183,12 @@ class Run:
             observer.finished(outcome)
         return handle
 
+    def _uses(self, place: str, *, resumable: bool = False) -> None:
+        """Note what is about to be looked for, so that nobody removes it."""
+        if self._entry:
+            with faults.in_words(self.store.place):
+                self._entry.uses(place, resumable=resumable)
+
     def _build(self, job: Job[H], guard: Callable[[], object] | None, *, forced: bool) -> Built[H]:
         """Build what the store does not have, in sight of all who watch."""
         name = job.stage.name
@@ -189,7 +196,9 @@ class Run:
         with redacting_secrets():
             with dashboard.progress_of(name) as shown:
                 progress = Progress(shown, *watchers)
-                built = job.build(self.store, progress, workers=self.workers, guard=guard, forced=forced)
+                built = job.build(
+                    self.store, progress, workers=self.workers, guard=guard, forced=forced, uses=self._uses
+                )
             dashboard.publish(name, job.stage.show(built.handle))
         return built
 

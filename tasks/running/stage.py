@@ -10,13 +10,24 @@ from typing import Any, Generic, Protocol, TypeVar
 from artifacts.configuration import Config
 from artifacts.digest import Fingerprinted
 from artifacts.presentation import Section
+from artifacts.progress import Progress
 from artifacts.schema import Handle
 from artifacts.store import Store
 
 H = TypeVar("H", bound=Handle)
+P = TypeVar("P", bound=Handle)
 MOST_SHOWN = 32
 """Artifacts whose sections are remembered: more than a run has, and a few megabytes of pictures."""
 _SHOWN: dict[tuple[Callable[[Any], list[Section]], Path, str], list[Section]] = {}
+
+
+class Parts(Protocol):
+    """Gives a stage the parts of its artifact. The store keeps each by itself, under a key like a stage's: what changes
+    one part builds no other again, and what was finished before a run was killed is not built twice."""
+
+    def __call__(self, part: Stage[P], config: Config, progress: Progress, **inputs: Fingerprinted | None) -> P:
+        """The part that `part` makes of config and inputs."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class Stage(Generic[H]):
     revision, a machine). Part of the key, so that a change outside runs the stage again."""
     parallel: bool = False
     """`run` takes a `mapper` too, and has it compute its parts (`tasks.running.mapping`)."""
+    in_parts: bool = False
+    """`run` takes `parts` too, and puts its artifact together from what that finds or builds."""
     instant: bool = False
     """It takes a moment and little room: whoever only asks what would run has it run, to know what it would say."""
     leaves: bool = False

@@ -163,6 +163,7 @@ def test_it_is_trained_exported_and_asked(family: Family, folders: dict[str, Pat
         model=model,
         prompts=run_prompts(config, model=model, sample=sample, tokens=tokens, workdir=tmp_path / "asked"),
         exported=exported,
+        parts=world.built_in(tmp_path / "parts"),
         plan=PLAN.model_copy(update={"backend": chosen}),
         workdir=tmp_path / "answers",
     )

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from artifacts.configuration import Config
+from artifacts.progress import Progress
 from artifacts.schema import (
     Comparison,
     DatasetSample,
@@ -31,6 +33,7 @@ from tasks.models.base_model import ModelConfig, ModelReference, locate
 from tasks.models.loading import load_base
 from tasks.models.vocabulary import encode, load_tokenizer
 from tasks.prompts import PromptsConfig, run_prompts
+from tasks.running.stage import P, Parts, Stage
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tests.conftest import SMALL_MODEL
 
@@ -77,7 +80,19 @@ class World:
         return run_prompts(config, model=self.model, **texts, workdir=workdir)
 
     def inputs(self, exported: ExportedModel, asked: PromptSet) -> dict[str, Any]:
-        return {"model": self.model, "prompts": asked, "exported": exported, "plan": PLAN}
+        parts = built_in(asked.path.with_name(f"{asked.path.name}-parts"))
+        return {"model": self.model, "prompts": asked, "exported": exported, "plan": PLAN, "parts": parts}
+
+
+def built_in(folder: Path) -> Parts:
+    """Every part anew, in a folder below this."""
+
+    def build(part: Stage[P], config: Config, progress: Progress, **inputs: Any) -> P:
+        workdir = folder / inputs["asked"].name
+        workdir.mkdir(parents=True, exist_ok=True)
+        return part.run(config, **inputs, workdir=workdir, progress=progress)
+
+    return build
 
 
 def generate(place: World, exported: ExportedModel, workdir: Path, **changes: Any) -> Generations:
