@@ -16,13 +16,17 @@ from artifacts.intervals import Verdict
 from artifacts.presentation import Section, Table, Text
 from artifacts.registry import Registry
 from artifacts.schema import (
+    DatasetSample,
     EvaluationReport,
     ExportedModel,
     PreflightReport,
+    PromptSet,
     Quantization,
     QuantizedBase,
     Record,
+    RetentionSample,
     RunReport,
+    TokenizedDataset,
 )
 from artifacts.store import Store
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
@@ -201,7 +205,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
     sample = run.stage(sampling.STAGE, config.sampling)
     retention = run.stage(sampling.RETENTION, config.retention, sample=sample) if config.retention else None
     tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
-    asked = run.stage(prompts.STAGE, config.prompts, model=model, sample=sample, tokens=tokens, retention=retention)
+    asked = ask(run, config, config.tokenization, model=model, sample=sample, tokens=tokens, retention=retention)
     base = _quantized(run, config, model, cleared)
 
     def base_for(wanted: Quantization) -> QuantizedBase | None:
@@ -262,6 +266,29 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
         decision=decided,
     )
     return Results(exported, evaluated, decided, report)
+
+
+def ask(
+    run: StageRunner,
+    config: PipelineConfig,
+    framing: tokenization.TokenizationConfig,
+    *,
+    model: base_model.ModelReference,
+    sample: DatasetSample,
+    tokens: TokenizedDataset,
+    retention: RetentionSample | None,
+) -> PromptSet:
+    """What both models will be asked. Code from elsewhere is tokenized as held-out code was: by `framing`."""
+    elsewhere = retention and run.stage(tokenization.RETENTION, framing.held_out, sample=retention, model=model)
+    return run.stage(
+        prompts.STAGE,
+        config.prompts,
+        model=model,
+        sample=sample,
+        tokens=tokens,
+        retention=retention,
+        retention_tokens=elsewhere,
+    )
 
 
 def functional(config: PipelineConfig) -> bool:

@@ -28,13 +28,14 @@ from flows import forms
 from flows.config import PipelineConfig, refuse_secrets
 from flows.discretion import forget_secrets
 from flows.failures import told
-from flows.finetune import check_sandbox, functional, locate
+from flows.finetune import ask, check_sandbox, functional, locate
 from flows.naming import place_of
 from flows.notification import notify
 from tasks import evaluation, execution, gate, generation, prompts, sampling
 from tasks.models.base_model import ModelConfig, check_unchanged
 from tasks.running.retries import retrying
 from tasks.running.run import Run
+from tasks.tokenization import TokenizationConfig
 
 H = TypeVar("H", bound=Handle)
 
@@ -141,6 +142,22 @@ def _inputs(exported: ExportedModel, store: Store) -> _Inputs:
         ) from error
 
 
+def _framing(tokens: TokenizedDataset, store: Store) -> TokenizationConfig:
+    """The settings by which text was tokenized.
+
+    Raises:
+        InputError: this version does not know them.
+    """
+    try:
+        return TokenizationConfig.model_validate(store.manifest(tokens).provenance.get("key_parts", {}).get("config"))
+    except ValidationError as error:
+        raise InputError(
+            f"{tokens.place} was made with settings that this version does not know",
+            field="MODEL",
+            remedy="run its recipe again",
+        ) from error
+
+
 def _judge(
     run: Run, config: PipelineConfig, exported: ExportedModel, made_from: _Inputs
 ) -> tuple[Generations, EvaluationReport, GateDecision]:
@@ -153,7 +170,8 @@ def _judge(
     check_unchanged(model, made_from.model.fingerprint)
     fits = base if base and base.quantization == config.generation.quantization else None
     retention = run.stage(sampling.RETENTION, config.retention, sample=sample) if config.retention else None
-    asked = run.stage(prompts.STAGE, config.prompts, model=model, sample=sample, tokens=tokens, retention=retention)
+    framing = _framing(tokens, store)
+    asked = ask(run, config, framing, model=model, sample=sample, tokens=tokens, retention=retention)
     made = run.stage(
         generation.STAGE,
         config.generation,

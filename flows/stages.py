@@ -9,6 +9,7 @@ StageName = Literal[
     "sampling",
     "retention",
     "tokenization",
+    "retention-tokens",
     "prompts",
     "quantization",
     "training",

@@ -80,7 +80,7 @@ class Terminal:
         how = "cached" if outcome.state == "cached" else f"{outcome.seconds:.1f} s"
         again = f" [dim](continued at step {outcome.handle.resumed_from})[/]" if outcome.state == "resumed" else ""  # type: ignore[attr-defined]
         summary = escape(outcome.handle.summary)
-        self.console.print(f"{MARKS[outcome.state]} {escape(outcome.stage):<13} {how:>8}   {summary}{again}")
+        self.console.print(f"{MARKS[outcome.state]} {escape(outcome.stage):<16} {how:>8}   {summary}{again}")
 
 
 class _Bars(Progress):
@@ -91,7 +91,7 @@ class _Bars(Progress):
         readings = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self._from: tuple[tuple[int, ProgressColumn], ...] = (
             (0, SpinnerColumn()),
-            (70, TextColumn("{task.fields[stage]:<13}", markup=False)),
+            (70, TextColumn("{task.fields[stage]:<16}", markup=False)),
             (60, BarColumn(16)),
             (0, TextColumn("{task.fields[amount]}", markup=False)),
             (45, _TimeLeft(Column(no_wrap=True))),

@@ -52,12 +52,14 @@ def run_prompts(
     sample: DatasetSample,
     tokens: TokenizedDataset,
     retention: DatasetSample | None = None,
+    retention_tokens: TokenizedDataset | None = None,
     workdir: Path,
     progress: Progress = SILENT,
 ) -> PromptSet:
     """Choose, leave out what stands in the training data, and write a file for the losses and one for every suite.
 
-    `retention`: code from outside what is trained on. The same inputs give the same bytes.
+    `retention`: code from outside what is trained on, and `retention_tokens` the same tokenized. The same inputs give
+    the same bytes.
 
     Raises:
         InputError: nothing is held out; prompts and answers do not fit the model's context; a functional suite cannot
@@ -68,9 +70,16 @@ def run_prompts(
     tokenizer = load_tokenizer(model.metadata)
     screened = overlaps.screen(sample, retention, problems.suites(config.functional))
     progress.begin("choosing what is asked")
-    chunks = sequences.choose(tokens.path / "held_out.parquet", config.max_chunks, config.seed, screened.dropped)
-    if screened.retention:
-        chunks += sequences.cut(screened.retention, tokenizer, config.max_chunks, tokens.max_length, config.seed)
+    chunks = sequences.choose([tokens.path / "held_out.parquet"], config.max_chunks, config.seed, screened.dropped)
+    if not chunks:
+        raise InputError(
+            "no held-out text is left to measure the loss on",
+            field="sampling",
+            remedy="take files of more repositories, or hold out a larger share of them",
+        )
+    if retention_tokens:
+        both = [retention_tokens.path / f"{side}.parquet" for side in ("held_out", "train")]
+        chunks += sequences.choose(both, config.max_chunks, config.seed, screened.dropped, "retention")
     losses = _written("losses", "losses.parquet", map(asdict, chunks), workdir, SEQUENCE_COLUMNS)
     suites, notes = [], []
     for suite in SUITES:
@@ -156,7 +165,7 @@ def _written(
 
 STAGE = Stage(
     name="prompts",
-    version=1,
+    version=2,
     run=run_prompts,
     produces=PromptSet,
     sections=sections,

@@ -48,6 +48,11 @@ class TokenizationConfig(Config):
             raise ValueError("a fim_rate of 0 rearranges nothing; raise it, or set format to causal")
         return self
 
+    @property
+    def held_out(self) -> TokenizationConfig:
+        """How held-out text is tokenized: as it stands, whatever is trained on."""
+        return self.model_copy(update={"format": "causal"})
+
     def keyed(self) -> dict[str, Any]:
         """The fields that decide the bytes; what concerns another format does not."""
         values = super().keyed()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.errors import InputError
 from artifacts.paths import shown
 from artifacts.progress import SILENT, Progress
-from artifacts.schema import DatasetSample, TokenizedDataset, TokenizedSplit
+from artifacts.schema import DatasetSample, RetentionSample, TokenizedDataset, TokenizedSplit
 from tasks.families.chat import ChatTemplate, find_template
 from tasks.families.marks import FimTokens
 from tasks.models.base_model import ModelReference
@@ -72,7 +72,7 @@ def run_tokenization(
     if not sizes["train"].chunks:
         raise InputError(
             f"no file of the sample gave any tokens ({_reasons(sizes['train'].dropped)})",
-            field="sampling.source",
+            field="retention.source" if isinstance(sample, RetentionSample) else "sampling.source",
             remedy="choose a source with text files that are not empty",
         )
     return TokenizedDataset(path=workdir, format=config.format, max_length=config.max_length, **sizes)
@@ -245,3 +245,5 @@ STAGE = Stage(
     parallel=True,
     needs_gpu=False,
 )
+RETENTION = replace(STAGE, name="retention-tokens")
+"""The same for code from outside what is trained on; with settings of `TokenizationConfig.held_out`."""

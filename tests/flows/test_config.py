@@ -92,7 +92,7 @@ def test_a_source_that_names_its_kind_replaces_the_whole_source() -> None:
 
 def test_the_command_line_knows_the_stages() -> None:
     configured = set(PipelineConfig.model_fields) - {"recipe", "model", "workers"}
-    derived = {"quantization"}  # its settings follow from those of training
+    derived = {"quantization", "retention-tokens"}  # their settings follow from those of training and tokenization
     assert set(STAGES) == configured | derived
 
 

@@ -310,10 +310,13 @@ def test_an_altered_export_is_built_again_and_said_so(
 @pytest.mark.parametrize(
     ("change", "before_training"),
     [
-        ("sampling.seed=1", "≡ preflight, ✓ sampling, ✓ retention, ✓ tokenization, ✓ prompts, ≡ quantization"),
+        (
+            "sampling.seed=1",
+            "≡ preflight, ✓ sampling, ✓ retention, ✓ tokenization, ≡ retention-tokens, ✓ prompts, ≡ quantization",
+        ),
         (
             "training.learning_rate=0.01",
-            "≡ preflight, ≡ sampling, ≡ retention, ≡ tokenization, ≡ prompts, ≡ quantization",
+            "≡ preflight, ≡ sampling, ≡ retention, ≡ tokenization, ≡ retention-tokens, ≡ prompts, ≡ quantization",
         ),
     ],
 )

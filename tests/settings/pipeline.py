@@ -52,4 +52,5 @@ def look_stages(lab: Lab, config: PipelineConfig) -> dict[str, list[str]]:
     return recorded(lab, config).taken
 
 
-ROWS = {"retention": Row({}, None, look_stages, apart=frozenset({"retention", "prompts", "reporting"}))}
+TAKING = frozenset({"retention", "retention-tokens", "prompts", "reporting"})
+ROWS = {"retention": Row({}, None, look_stages, apart=TAKING)}

@@ -42,8 +42,9 @@ def asked(lab: Lab) -> PromptSet:
 def look_asked(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     """Every file, the losses' by domain."""
     here = lab.once(place)
-    texts = {"sample": here.sample, "tokens": here.tokens, "retention": here.retention}
-    made = STAGE.run(config.prompts, model=here.model, **texts, workdir=lab.folder())
+    texts = {"sample": here.sample, "tokens": here.tokens}
+    elsewhere = {"retention": here.retention, "retention_tokens": here.retention_tokens}
+    made = STAGE.run(config.prompts, model=here.model, **texts, **elsewhere, workdir=lab.folder())
     found: dict[str, Any] = {file.name: read_rows(made.path / file.file) for file in made.suites}
     for row in read_rows(made.path / made.losses.file):
         found.setdefault(f"losses, {row['domain']}", []).append(row)

@@ -71,12 +71,15 @@ class World:
     sample: DatasetSample
     tokens: TokenizedDataset
     retention: DatasetSample | None = None
+    retention_tokens: TokenizedDataset | None = None
 
     def ask(self, workdir: Path, **changes: Any) -> PromptSet:
         """What is asked, `ASKED` but for the changes."""
         workdir.mkdir(parents=True, exist_ok=True)
         config = PromptsConfig(**{**ASKED, **changes})
-        texts = {"sample": self.sample, "tokens": self.tokens, "retention": self.retention}
+        texts = {"sample": self.sample, "tokens": self.tokens}
+        if self.retention:
+            texts |= {"retention": self.retention, "retention_tokens": self.retention_tokens}
         return run_prompts(config, model=self.model, **texts, workdir=workdir)
 
     def inputs(self, exported: ExportedModel, asked: PromptSet) -> dict[str, Any]:
@@ -149,9 +152,8 @@ def with_retention(folder: Path, base: Path = SMALL_MODEL) -> World:
     """The same with a kept sample: the standard library's modules that follow, a repository each."""
     names = ("bisect", "heapq", "keyword", "linecache", "queue", "sched", "shelve", "tabnanny")
     texts = {name: Path(import_module(name).__file__ or "").read_text()[:3000] for name in names}
-    return replace(
-        build(folder / "own", base=base), retention=build(folder / "retention", texts, retention=True).sample
-    )
+    other = build(folder / "retention", texts, retention=True, base=base)
+    return replace(build(folder / "own", base=base), retention=other.sample, retention_tokens=other.tokens)
 
 
 def noise_adapter(folder: Path, base: Path = SMALL_MODEL) -> ExportedModel:
