@@ -119,6 +119,10 @@ class ExportedModel(Handle):
 
     measurements: ClassVar[tuple[str, ...]] = ("lineage.json",)
 
+    base_model: str
+    """The base model as it is loaded: its name on the hub, or a folder."""
+    base_revision: str | None = None
+    """On the hub: a commit."""
     forms: tuple[ExportedForm, ...]
     """The adapter first."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StageError
+from tasks.models.base_model import ModelReference
 
 if TYPE_CHECKING:
     import torch
@@ -94,3 +95,8 @@ class Adapter:
     def _names(self, module: str) -> list[str]:
         kind = "lora_embedding_{}" if self.modules[module] else "lora_{}.weight"
         return [f"base_model.model.{module}.{kind.format(side)}" for side in "AB"]
+
+
+def found_at(model: ModelReference, base: Path) -> tuple[str, str | None]:
+    """The base model as it is loaded, and its revision: by name from the hub, or from the folder `base`."""
+    return (model.name, model.revision) if model.revision is not None else (str(base.resolve()), None)

@@ -18,7 +18,7 @@ from artifacts.schema import (
     QuantizedBase,
     TokenizedDataset,
 )
-from tasks.exporting.adapter import Adapter
+from tasks.exporting.adapter import Adapter, found_at
 from tasks.exporting.card import write_card
 from tasks.exporting.comparing import read_chunks, release_memory
 from tasks.exporting.config import ExportingConfig
@@ -86,7 +86,8 @@ def run_exporting(
         size = sum(path.stat().st_size for path in (workdir / form.name).rglob("*") if path.is_file())
         exported.append(ExportedForm(name=form.name, bytes=size, comparison=comparison))
         progress.advance()
-    return ExportedModel(path=workdir, forms=tuple(exported))
+    name, revision = found_at(model, original)
+    return ExportedModel(path=workdir, base_model=name, base_revision=revision, forms=tuple(exported))
 
 
 @contextmanager
@@ -103,4 +104,4 @@ def _explaining_memory() -> Iterator[None]:
         ) from error
 
 
-STAGE = Stage(name="exporting", version=6, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)
+STAGE = Stage(name="exporting", version=7, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)

@@ -7,7 +7,6 @@ import json
 from artifacts.escaping import code, quoted
 from artifacts.presentation import Code, Section, Table, Text
 from artifacts.schema import ExportedForm, ExportedModel
-from tasks.exporting.adapter import CONFIG
 from tasks.exporting.forms import get
 
 
@@ -17,9 +16,7 @@ def sections(handle: ExportedModel) -> list[Section]:
     caption = "; ".join(form.comparison.against for form in handle.forms)
     table = Table(columns, tuple(map(_row, handle.forms)), quoted(caption[:1].upper() + caption[1:] + "."))
     form = get(handle.forms[-1].name)
-    settings = json.loads((handle.path / "adapter" / CONFIG).read_text(encoding="utf-8"))
-    base, revision = settings["base_model_name_or_path"], settings.get("revision")
-    lines = form.loading_lines(base, revision, "FOLDER").replace('"FOLDER"', "folder")
+    lines = form.loading_lines(handle.base_model, handle.base_revision, "FOLDER").replace('"FOLDER"', "folder")
     lines = f"folder = {json.dumps(str(handle.path / form.name), ensure_ascii=False)}\n\n{lines}"
     return [Section("model", "Exported model", (Text(f"In {code(handle.path)}"), table, Code(lines, "python")))]
 

@@ -144,9 +144,7 @@ def write_cards(export: Path, answers: Sequence[Answer], figures: Sequence[KeyFi
 
 def _subtitle(run: RunResults) -> str:
     """Model, data and machine in one line."""
-    adapter = run.exported.path / "adapter" / "adapter_config.json"
-    named = json.loads(adapter.read_text(encoding="utf-8")) if adapter.is_file() else {}
-    model = str(named.get("base_model_name_or_path") or "")
+    model = run.exported.base_model
     name = Path(model).name if Path(model).is_absolute() else model
     parts = (name, run.sample.source, run.preflight.machine)
     return " · ".join(str(part) for part in parts if part)

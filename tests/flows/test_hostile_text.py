@@ -121,8 +121,6 @@ def report_on(text: str) -> EvaluationReport:
 
 def export_in(folder: Path, text: str) -> schema.ExportedModel:
     (folder / "adapter").mkdir(exist_ok=True)
-    settings = {"base_model_name_or_path": text, "revision": text}
-    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
     made: schema.ExportedModel = filled(schema.ExportedModel, text)
     forms = tuple(form.model_copy(update={"name": "adapter"}) for form in made.forms)
     return made.model_copy(update={"path": folder, "forms": forms})

@@ -30,7 +30,7 @@ def publish(store: Store, key: str, registry: Registry) -> Path:
     workdir = store.workdir("exporting", key)
     (workdir / "adapter").mkdir()
     (workdir / "adapter" / "adapter_model.safetensors").write_bytes(key.encode())
-    handle = ExportedModel(forms=(ExportedForm(name="adapter", bytes=8, comparison=EXACT),))
+    handle = ExportedModel(base_model="base", forms=(ExportedForm(name="adapter", bytes=8, comparison=EXACT),))
     exported = store.publish("exporting", key, handle, workdir)
     decision = GateDecision(ruling="promote", reasons=("Good.",), judgements=(JUDGEMENT,))
     candidate = Candidate(

@@ -135,6 +135,7 @@ def _run(evaluation: EvaluationReport | None = None, folder: Path = Path("/store
             tokens_per_second=4760.0,
         ),
         exported=ExportedModel(
+            base_model="base",
             path=folder,
             forms=tuple(ExportedForm(name=name, bytes=1, comparison=comparison) for name in ("adapter", "merged")),
         ),

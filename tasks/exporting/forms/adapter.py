@@ -15,7 +15,7 @@ from artifacts.errors import StageError
 from artifacts.escaping import code, quoted
 from artifacts.progress import Progress
 from artifacts.schema import Comparison, Plan, Quantization
-from tasks.exporting.adapter import CONFIG, SETS, WEIGHTS, Adapter
+from tasks.exporting.adapter import CONFIG, SETS, WEIGHTS, Adapter, found_at
 from tasks.exporting.comparing import judge, literal, logits
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
@@ -80,8 +80,8 @@ def write_adapter(adapter: Adapter, model: ModelReference, base: Path, folder: P
     for name in SETS:  # sets in PEFT, saved in the order of their hashes
         if isinstance(settings.get(name), list):
             settings[name] = sorted(settings[name])
-    on_hub = model.revision is not None
-    settings.update(base_model_name_or_path=model.name if on_hub else str(base.resolve()), revision=model.revision)
+    name, revision = found_at(model, base)
+    settings.update(base_model_name_or_path=name, revision=revision)
     write_json(folder / CONFIG, settings)
 
 

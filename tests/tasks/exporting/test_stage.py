@@ -64,7 +64,8 @@ def test_adapter_settings_name_the_base_in_a_fixed_order(exported: ExportedModel
     text = (exported.path / "adapter" / "adapter_config.json").read_text()
     settings = json.loads(text)
     assert settings["target_modules"] == ["q_proj", "v_proj"]
-    assert Path(settings["base_model_name_or_path"]) == SMALL_MODEL.resolve()
+    assert Path(settings["base_model_name_or_path"]) == SMALL_MODEL.resolve() == Path(exported.base_model)
+    assert exported.base_revision is settings["revision"] is None
     assert list(settings) == sorted(settings)
     assert not list((exported.path / "adapter").glob("tokenizer*"))
 

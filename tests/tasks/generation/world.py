@@ -205,7 +205,8 @@ def _adapted(base: Path) -> Any:
 
 def _export(adapter: Any, folder: Path) -> ExportedModel:
     adapter.save_pretrained(str(folder / "adapter"))
-    return ExportedModel(forms=(ExportedForm(name="adapter", bytes=0, comparison=EXACT),), path=folder)
+    form = ExportedForm(name="adapter", bytes=0, comparison=EXACT)
+    return ExportedModel(base_model="base", forms=(form,), path=folder)
 
 
 def other_base(folder: Path) -> None:
