@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from artifacts import naming
 from artifacts.configuration import Config, Unkeyed
 from artifacts.errors import InputError
 from artifacts.paths import shown
@@ -84,7 +85,11 @@ class PipelineConfig(Config):
     def _decidable(self) -> PipelineConfig:
         """What decides is known before the work by name, if not whether it can be measured."""
         for pattern in self.gate.decided_by:
-            if not pattern.endswith(("_pass", "*")) and not any(fnmatch(name, pattern) for name in NAMES):
+            if (
+                not naming.is_pass(pattern)
+                and not pattern.endswith("*")
+                and not any(fnmatch(name, pattern) for name in NAMES)
+            ):
                 raise InputError(
                     f"{shown(repr(pattern))} is the name of no figure, and no pattern of any",
                     field="gate.decided_by",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+from artifacts import naming
 from artifacts.intervals import Better, Verdict, cannot_lose, improvement, verdict
 from artifacts.schema.base import Handle, Quantization, Record
 from artifacts.schema.generation import GenerationSpeed
@@ -185,7 +186,7 @@ class EvaluationReport(Handle):
 
     def judged(self, question: Question) -> list[Metric]:
         """The figures that answer a question. Perplexity says what the loss says."""
-        return [one for one in self.metrics if one.question == question and not one.name.endswith("perplexity")]
+        return [one for one in self.metrics if one.question == question and not naming.repeats(one.name)]
 
     @property
     def summary(self) -> str:

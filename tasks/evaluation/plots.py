@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from artifacts import figures
+from artifacts import figures, naming
 from artifacts.escaping import visible
 from artifacts.presentation import Figure
 from artifacts.schema import Metric
@@ -25,7 +25,7 @@ COLOURS = {
 
 def forest(metrics: Sequence[Metric]) -> Figure:
     """Differences with intervals; losses on one axis, shares on another. Perplexity says what the loss says."""
-    losses = [metric for metric in metrics if metric.name.endswith("loss")]
+    losses = [metric for metric in metrics if not is_share(metric) and not naming.repeats(metric.name)]
     shares = [metric for metric in metrics if is_share(metric)]
     panels = [panel for panel in (losses, shares) if panel]
     with figures.drawing(7.2, 0.7 + 0.33 * sum(map(len, panels)) + 0.5 * len(panels)) as figure:
@@ -61,9 +61,9 @@ def here_against_elsewhere(metrics: Sequence[Metric]) -> Figure | None:
     """What was gained on held-out code over what was gained or lost elsewhere; None without a retention set."""
     by_name = {metric.name: metric for metric in metrics}
     pairs = [
-        (metric, by_name[f"retention_{metric.name}"])
+        (metric, by_name[naming.on_retention(metric.name)])
         for metric in metrics
-        if f"retention_{metric.name}" in by_name and metric.name != "perplexity"
+        if naming.on_retention(metric.name) in by_name and not naming.repeats(metric.name)
     ]
     panels = [[pair for pair in pairs if is_share(pair[0]) is share] for share in (False, True)]
     panels = [panel for panel in panels if panel]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from artifacts import naming
 from artifacts.intervals import Better
 from artifacts.schema import Breakdown, Metric, Noise, Question
 from tasks.evaluation.config import EvaluationConfig, Margins
@@ -52,7 +53,7 @@ _TITLES = {
 _OF_FILES = ("loss", "perplexity")
 DOMAINS: dict[str, tuple[Question, str, str]] = {
     "held_out": ("improved", "", "Held-out"),
-    "retention": ("retention", "retention_", "Retention"),
+    "retention": ("retention", naming.RETENTION, "Retention"),
 }
 """By domain: what is asked about it, what its metrics' names and titles begin with."""
 
@@ -60,7 +61,7 @@ DOMAINS: dict[str, tuple[Question, str, str]] = {
 _KINDS = (*_OF_FILES, *(f"{suite}_{name}" for suite, names in SCORES.items() for name in names))
 NAMES = frozenset(
     {f"{prefix}{kind}" for _, prefix, _ in DOMAINS.values() for kind in _KINDS}
-    | {f"specific_{kind}" for kind in _KINDS if kind != "perplexity"}
+    | {naming.specific(kind) for kind in _KINDS if not naming.repeats(kind)}
 )
 """Every metric but those of functional suites, which are called `<suite>_pass`."""
 
@@ -99,7 +100,7 @@ def measures(losses: Sequence[Row], scores: Sequence[Row]) -> list[Measure]:
     solved = [row for row in scores if row["score"] == PASS]
     for suite in dict.fromkeys(row["suite"] for row in solved):
         rows = [row for row in solved if row["suite"] == suite]
-        found.append(Measure(f"{suite}_{PASS}", "retention", rows, [1.0] * len(rows), title=f"{suite}: pass@1"))
+        found.append(Measure(naming.passing(suite), "retention", rows, [1.0] * len(rows), title=f"{suite}: pass@1"))
     return found
 
 
@@ -195,15 +196,15 @@ def specific(metrics: Sequence[Metric]) -> list[Metric]:
     of perplexities would say what the losses say."""
     by_name = {metric.name: metric for metric in metrics}
     pairs = [
-        (metric, by_name[f"retention_{metric.name}"])
+        (metric, by_name[naming.on_retention(metric.name)])
         for metric in metrics
-        if f"retention_{metric.name}" in by_name and metric.name != "perplexity"
+        if naming.on_retention(metric.name) in by_name and not naming.repeats(metric.name)
     ]
     found = []
     for here, elsewhere in pairs:
         between = contrast(_difference(here), _difference(elsewhere))
         metric = Metric(
-            name=f"specific_{here.name}",
+            name=naming.specific(here.name),
             title=f"Held-out against elsewhere: {_TITLES[here.name]}",
             question="specific",
             better=here.better,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from artifacts import naming
 from artifacts.escaping import code, quoted
 from artifacts.presentation import Block, Code, Section, Table, Text
 from artifacts.schema import Breakdown, Completion, EvaluationReport, Metric, Question
@@ -106,7 +107,7 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
 def _functional(handle: EvaluationReport) -> list[Section]:
     """Suite by suite: both models' pass@1, and what became of their programs."""
     metrics = {metric.name: metric for metric in handle.metrics}
-    found = [(one, metrics[f"retention_{one.suite}_pass"]) for one in handle.functional]
+    found = [(one, metrics[naming.of_suite(one.suite)]) for one in handle.functional]
     sentences = Text("\n".join(f"- {quoted(in_a_sentence(one, metric))}" for one, metric in found))
     rows = tuple(
         (
@@ -159,7 +160,7 @@ def _breakdowns(handle: EvaluationReport) -> list[Section]:
     languages = [row for row in handle.breakdowns if row.by == "language"]
     if languages:
         found.append(Section("languages", "By language", (_languages(languages, metrics),)))
-    by_repository = [row for row in handle.breakdowns if row.by == "repository" and not row.metric.endswith("_pass")]
+    by_repository = [row for row in handle.breakdowns if row.by == "repository" and not naming.is_pass(row.metric)]
     for question, key, title in (
         ("improved", "repositories", "By repository"),
         ("retention", "retention-repositories", "By repository, outside what was trained on"),

@@ -6,7 +6,7 @@ import logging
 import operator
 from collections.abc import Sequence
 
-from artifacts import digest
+from artifacts import digest, naming
 from artifacts.escaping import quoted
 from artifacts.intervals import verdict
 from artifacts.presentation import Section, Text
@@ -61,7 +61,7 @@ def compare(
     """Whether the candidate may replace the champion: whether each deciding figure is shown, on the same items, to be
     better, or not worse by the margin. Held-out figures, which have none, get a share of what the champion gained.
     Figures of how specific the gain is have no items of their own: the two that they are made of are compared."""
-    deciding = {part for one in candidate.decision.judgements if one.decides for part in _parts(one.metric)}
+    deciding = {part for one in candidate.decision.judgements if one.decides for part in naming.compared(one.metric)}
     theirs = _by_metric(results.read(registry.results(champion.candidate)))
     ours = _by_metric(results.read(registry.results(candidate)))
     reasons = []
@@ -82,12 +82,6 @@ def compare(
             ruling = "hold"
     outcome = "not worse than" if ruling == "promote" else "not shown to be as good as"
     return ruling, (f"On the same items it is {outcome} the champion, {champion.name}.", *reasons)
-
-
-def _parts(metric: str) -> tuple[str, ...]:
-    """The figures with items that it is made of."""
-    kind = metric.removeprefix("specific_")
-    return (metric,) if kind == metric else (kind, f"retention_{kind}")
 
 
 def _versus(old: dict[str, Result], new: dict[str, Result], metric: Metric, config: GateConfig) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from artifacts import naming
 from artifacts.presentation import duration
 from artifacts.schema import EvaluationReport, Metric
 from artifacts.verdicts import GateDecision
@@ -115,7 +116,7 @@ def retention(evaluation: EvaluationReport) -> Answer:
     judged = [
         one
         for one in evaluation.judged("retention")
-        if one.name == "retention_loss" or one.name.endswith("_pass") or one.verdict == "regressed"
+        if one.name == naming.on_retention("loss") or naming.is_pass(one.name) or one.verdict == "regressed"
     ]
     question = QUESTIONS["retention"]
     if not judged:
@@ -181,7 +182,7 @@ LABELS: dict[str, str] = {
 
 def compared(evaluation: EvaluationReport) -> list[KeyFigure]:
     """The key figures that compare base and tuned."""
-    return [_metric_figure(one) for one in evaluation.metrics if one.name in LABELS or one.name.endswith("_pass")]
+    return [_metric_figure(one) for one in evaluation.metrics if one.name in LABELS or naming.is_pass(one.name)]
 
 
 def key_figures(run: RunResults) -> list[KeyFigure]:
