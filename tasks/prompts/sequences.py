@@ -49,7 +49,8 @@ def choose(
     repositories = [repo for table in tables for repo in table["repo"].to_pylist()]
     rows = [(table, index) for table in tables for index in range(table.num_rows)]
     chosen: dict[int, HeldOutSequence] = {}
-    for number in spread(repositories, random.Random(f"{domain} loss {seed}")):
+    rng = random.Random(f"loss {seed}" if domain == "held_out" else f"{domain} loss {seed}")
+    for number in spread(repositories, rng):
         if len(chosen) == wanted:
             break
         table, index = rows[number]

@@ -165,7 +165,7 @@ def _written(
 
 STAGE = Stage(
     name="prompts",
-    version=2,
+    version=3,
     run=run_prompts,
     produces=PromptSet,
     sections=sections,
