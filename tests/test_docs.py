@@ -14,6 +14,7 @@ import pytest
 from flows import cli, recipes
 from flows.config import PipelineConfig, build
 from flows.recipes import text
+from tasks.families import FAMILIES
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -137,3 +138,12 @@ def test_links_and_files_exist(page: Path) -> None:
             broken.append(target)
     named = re.findall(r"`((?:artifacts|tasks|flows|tests|bench|tools|docs|models)/[\w./-]*)`", written)
     assert broken + [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_readme_lists_every_family() -> None:
+    rows = re.findall(r"^\| (.+) \| (yes|no) \| `(\w+)` \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    shown = {(name, fim == "yes", backend) for names, fim, backend in rows for name in names.split(", ")}
+    assert shown == {
+        (family.name, family.marks is not None, "fused" if family.llama_layers else "transformers")
+        for family in FAMILIES
+    }

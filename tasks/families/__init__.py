@@ -5,6 +5,16 @@ marks   an entry's marks as ids of a vocabulary, and prompts with them
 chat    the model's own chat template, cut at the question and at the answer
 """
 
-from tasks.families.table import EMBEDDINGS, FAMILIES, HEAD, LLAMA_LAYERS, Family, Marks, check_family
+from tasks.families.table import BIASED, EMBEDDINGS, FAMILIES, HEAD, LLAMA_LAYERS, WINDOWS, Family, Marks, check_family
 
-__all__ = ["EMBEDDINGS", "FAMILIES", "HEAD", "LLAMA_LAYERS", "Family", "Marks", "check_family"]
+__all__ = [
+    "BIASED",
+    "EMBEDDINGS",
+    "FAMILIES",
+    "HEAD",
+    "LLAMA_LAYERS",
+    "WINDOWS",
+    "Family",
+    "Marks",
+    "check_family",
+]

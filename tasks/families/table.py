@@ -55,6 +55,12 @@ class Family:
     SiLU. What is computed from sizes alone, and the backend `fused`, know these."""
 
 
+BIASED = {"qwen2": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")}
+"""By model type: projections of layers like Llama's that always have a bias."""
+WINDOWS = {"mistral": 4096}
+"""By model type: the tokens that transformers lets a model look back when its configuration does not say. Of the others
+only those look back so far whose configuration says `use_sliding_window`."""
+
 FAMILIES = (
     Family("Code Llama", "llama", Marks("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>", both_orders=True), True),
     Family("DeepSeek-Coder", "llama", Marks("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"), True),

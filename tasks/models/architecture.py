@@ -13,7 +13,7 @@ from typing import Any
 
 from artifacts import reading
 from artifacts.errors import InputError
-from tasks.families import LLAMA_LAYERS
+from tasks.families import BIASED, LLAMA_LAYERS
 
 FIELD = "model.name"
 REMEDY = "restore it as it was published, or name another model"
@@ -166,7 +166,7 @@ def llama_weights(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
     }
-    biased = [f"self_attn.{name}_proj" for name in "qkv"] if config["model_type"] == "qwen2" else []
+    biased = [*BIASED.get(config["model_type"], ())]
     if config["model_type"] == "llama":
         biased += [f"self_attn.{name}_proj" for name in "qkvo" if config.get("attention_bias")]
         biased += [f"mlp.{name}_proj" for name in ("gate", "up", "down") if config.get("mlp_bias")]

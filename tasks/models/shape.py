@@ -15,7 +15,7 @@ from pydantic import Field
 
 from artifacts.errors import InputError
 from artifacts.schema import Record
-from tasks.families import HEAD, LLAMA_LAYERS
+from tasks.families import BIASED, HEAD, LLAMA_LAYERS
 from tasks.models.architecture import FIELD, is_plain, read_config
 from tasks.processes import bounded
 
@@ -150,7 +150,7 @@ def llama_shape(config: dict[str, Any]) -> ModelShape:
         "mlp.down_proj": (mlp, hidden),
     }
     embeddings = vocabulary * hidden * (1 if config.get("tie_word_embeddings", False) else 2)
-    biases = (queries + 2 * keys) * layers if config["model_type"] == "qwen2" else 0
+    biases = sum(sizes[name][1] for name in BIASED.get(config["model_type"], ())) * layers
     return ModelShape(
         model_type=config["model_type"],
         hidden=hidden,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.families import LLAMA_LAYERS
+from tasks.families import LLAMA_LAYERS, WINDOWS
 
 CAPABILITY = (7, 5)
 """The oldest GPUs that the kernels were compiled for: T4."""
@@ -22,8 +22,6 @@ DEPTH = 2
 """Buffers for unpacked weights on a GPU: one in use, one for the next product. More gained nothing."""
 ALIGNED = 8
 """Rows of A are filled up to a multiple of this, so that every row of the product starts at 16 bytes."""
-MISTRAL_WINDOW = 4096
-"""Tokens that transformers lets Mistral look back when its configuration does not say."""
 
 
 def unsupported_config(config: Mapping[str, Any], length: int | None = None) -> str | None:
@@ -35,8 +33,8 @@ def unsupported_config(config: Mapping[str, Any], length: int | None = None) -> 
         return f"the MLP's activation is {config['hidden_act']}, not silu"
     if config.get("mlp_bias") or (kind == "llama" and config.get("attention_bias")):
         return "its linear layers have biases where it expects none"
-    slides = config.get("use_sliding_window", kind == "mistral")
-    window = config.get("sliding_window", MISTRAL_WINDOW) if slides else None
+    slides = config.get("use_sliding_window", kind in WINDOWS)
+    window = config.get("sliding_window", WINDOWS.get(kind)) if slides else None
     if window and (length is None or length > window):
         return f"attention is limited to a sliding window of {window} tokens"
     heads = config["num_attention_heads"]
