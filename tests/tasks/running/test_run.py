@@ -26,11 +26,12 @@ from artifacts.configuration import Config, Unkeyed
 from artifacts.errors import InputError, StageError, TransientError
 from artifacts.presentation import Section, Table, Text
 from artifacts.progress import SILENT, Progress
+from artifacts.pruning import prune
 from artifacts.schema import Handle
 from artifacts.store import Store
 from tasks.running.job import Job
 from tasks.running.run import Outcome, Run, run_stage
-from tasks.running.stage import Stage
+from tasks.running.stage import Parts, Stage
 from tests.waiting import ended_task_runs
 
 
@@ -116,6 +117,46 @@ def test_an_input_that_is_none_is_not_there(store: Store) -> None:
         return " ".join(outcome.state for outcome in run.outcomes)
 
     assert without() == "ran cached"
+
+
+class Sentence(Word):
+    words: tuple[str, ...] = ()
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        return self.words
+
+
+def put_together(config: WordConfig, *, parts: Parts, workdir: Path, progress: Progress) -> Sentence:
+    found = [parts(FIRST, WordConfig(text=text), progress) for text in config.text.split()]
+    return Sentence(text=" ".join(word.text for word in found), words=tuple(word.place for word in found), path=workdir)
+
+
+TOGETHER = Stage(name="together", version=1, run=put_together, produces=Sentence, sections=show, in_parts=True)
+
+
+def test_parts_are_kept_as_long_as_a_run_that_used_them(store: Store) -> None:
+    def say(text: str) -> None:
+        @flow(name="saying")
+        def saying() -> None:
+            with Run(store) as run:
+                run.stage(TOGETHER, WordConfig(text=text))
+
+        saying()
+
+    say("a b")
+    say("b c")
+    assert CALLS == ["a", "b", "c"]
+    for _ in range(2):  # the run that built the words, and one that was served
+        prune(store, 1)
+        say("b c")
+    prune(store, 1)
+    say("c b")  # another sentence of the same words
+    assert CALLS == ["a", "b", "c"]
+    say("a b")
+    assert CALLS == ["a", "b", "c", "a"]
+    prune(store, 0)
+    assert store.places() == []
 
 
 def test_refreshing_a_stage_that_gives_the_same_bytes_leaves_the_rest_alone(store: Store) -> None:
