@@ -58,7 +58,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     return {
         "device": plans["fused"].device,
         "steps": arguments.steps,
-        "engines_apart": worst,
+        "backends_apart": worst,
         "seeds_apart": spread,
         "agree": all(worst[name] <= spread[name] for name in worst),
         "rows": list(rows.values()),
@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         record = measure(arguments, Path(root))
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    for name in ("engines_apart", "seeds_apart", "agree"):
+    for name in ("backends_apart", "seeds_apart", "agree"):
         print(name, record[name])
 
 
