@@ -92,7 +92,7 @@ class Store:
         self.ledger = Ledger(self._root / ".runs", writes=writes)
         try:
             if writes:
-                self._root.mkdir(parents=True, exist_ok=True, mode=0o750)
+                real(self._root).mkdir(parents=True, exist_ok=True, mode=0o750)
                 for folder in (self._root, *(self._root / name for name in (".locks", ".work", ".runs"))):
                     if folder != self._root:
                         durable.closed_folder(folder)

@@ -245,3 +245,10 @@ def test_what_is_discarded_leaves_nothing_once_the_trash_is_emptied(store: Store
 def test_a_store_is_made_below_folders_that_are_not_there(tmp_path: Path) -> None:
     root = tmp_path / "a" / "b" / "store"
     assert publish(Store(root)).path.is_dir() and root.stat().st_mode & 0o027 == 0
+
+
+def test_a_store_is_made_where_a_link_leads(tmp_path: Path) -> None:
+    """As on a disk that is mounted elsewhere, before the first run."""
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "store")
+    opened = Store(tmp_path / "link")
+    assert opened.place == tmp_path / "link" and (tmp_path / "disk" / "store" / ".runs").is_dir()
