@@ -37,6 +37,8 @@ class StageRecord(Record):
     seconds: float | None = None
     resumable: bool = False
     """An unfinished attempt's work directory is worth keeping: the next attempt continues from it."""
+    part: bool = False
+    """No stage of the run, but a part of what one made."""
 
 
 class RunRecord(Record):
@@ -155,9 +157,9 @@ class Entry:
         self.before = dict(before.stages) if before else {}
         """The stages of earlier attempts of the same run."""
 
-    def uses(self, place: str, *, resumable: bool) -> None:
+    def uses(self, place: str, *, resumable: bool = False, part: bool = False) -> None:
         """Note what is about to be looked for, before it is: from now on nobody removes it."""
-        self._note(place, StageRecord(resumable=resumable))
+        self._note(place, StageRecord(resumable=resumable, part=part))
 
     def became(self, place: str, state: StageMark, seconds: float) -> None:
         """Note what became of it."""

@@ -9,7 +9,6 @@ from cyclopts import Parameter
 
 from flows.commands.options import RUNS, Json, StorePath, use_store
 from flows.output import Console
-from flows.stages import STAGES
 
 if TYPE_CHECKING:
     from artifacts.ledger import RunRecord
@@ -90,10 +89,9 @@ def _lines(row: dict[str, Any]) -> list[str]:
 def _row(store: Store, run: RunRecord) -> dict[str, Any]:
     stages = {}
     for place, stage in run.stages.items():
-        name, _, key = place.partition("/")
-        if name not in STAGES:  # a part of a stage's artifact
-            continue
-        stages[name] = {"key": key, **stage.model_dump(include={"state", "seconds"})}
+        if not stage.part:
+            name, _, key = place.partition("/")
+            stages[name] = {"key": key, **stage.model_dump(include={"state", "seconds"})}
     report = stages.get("reporting", {}).get("key")
     verdicts = [one.handle.get("verdict", "") for one in store.manifests("reporting") if one.key == report]
     return {

@@ -168,7 +168,7 @@ class Run:
         built: Built[H] = state.result()
         handle = built.handle
         for place in handle.made_of:
-            self._uses(place)
+            self._uses(place, part=True)
         self._task_runs |= dict.fromkeys(handle.known_by, state)
         if follows:
             self._renewed |= handle.known_by
@@ -183,11 +183,11 @@ class Run:
             observer.finished(outcome)
         return handle
 
-    def _uses(self, place: str, *, resumable: bool = False) -> None:
+    def _uses(self, place: str, *, resumable: bool = False, part: bool = False) -> None:
         """Note what is about to be looked for, so that nobody removes it."""
         if self._entry:
             with faults.in_words(self.store.place):
-                self._entry.uses(place, resumable=resumable)
+                self._entry.uses(place, resumable=resumable, part=part)
 
     def _build(self, job: Job[H], guard: Callable[[], object] | None, *, forced: bool) -> Built[H]:
         """Build what the store does not have, in sight of all who watch."""
@@ -197,7 +197,12 @@ class Run:
             with dashboard.progress_of(name) as shown:
                 progress = Progress(shown, *watchers)
                 built = job.build(
-                    self.store, progress, workers=self.workers, guard=guard, forced=forced, uses=self._uses
+                    self.store,
+                    progress,
+                    workers=self.workers,
+                    guard=guard,
+                    forced=forced,
+                    uses=partial(self._uses, part=True),
                 )
             dashboard.publish(name, job.stage.show(built.handle))
         return built
