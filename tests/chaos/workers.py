@@ -203,6 +203,8 @@ def finish(office: Office, store: Results, finished: set[str], run: UUID | None 
         run = run or office.submit(store)
         wait_until(f"the run is done\n{worker.words()}", lambda: office.state(run).is_final())
         assert office.state(run).is_completed(), worker.words()
+        # The server hears of them a bit later than of the flow run.
+        wait_until("every stage has ended", lambda: not {*office.task_states(run).values()} & {"Pending", "Running"})
         wrong = {
             stage: state
             for stage, state in office.task_states(run).items()
