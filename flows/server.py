@@ -47,6 +47,8 @@ USUAL = "http://127.0.0.1:4200"
 """Where a server is looked for that nobody named."""
 STARTS = 3
 """Times in a row that a server is started again which ends before it answers."""
+INTERRUPT = signal.SIGUSR1
+"""Interrupts the main thread as Ctrl-C does, whose own signal is ignored in what a script starts in the background."""
 AGAIN = "finished stages are kept and training continues at its last checkpoint: run the same command again"
 
 
@@ -232,6 +234,7 @@ class Temporary(Server):
     def ready(self, patience: float = 120.0) -> Iterator[None]:
         with super().ready(patience):
             self._answered = True
+            signal.signal(INTERRUPT, signal.default_int_handler)
             Thread(target=self._keep, name="server", daemon=True).start()
             try:
                 with insistence(lambda: self._failure is None):
@@ -262,8 +265,8 @@ class Temporary(Server):
             starts = 0 if self._answered else starts + 1
             if starts == STARTS:
                 self._failure = why_it_ended(_end_of(self._said), status, AGAIN)
-                # As Ctrl-C does, in whatever it waits; what it asks from now on fails at once.
-                signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+                # In whatever it waits; what it asks from now on fails at once.
+                signal.pthread_kill(main_thread().ident or 0, INTERRUPT)
                 return
             log.warning("the Prefect server ended with status %d; starting it again", status)
             self._answered, self._process = False, self._launch()

@@ -42,7 +42,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[serve
         assert isinstance(made, server.Temporary)
         with made.ready():
             yield made
-            tell_all()
+            if made._failure is None:  # nobody is there else, and the events insist for a minute
+                tell_all()
         made._stop()
 
 
@@ -153,9 +154,10 @@ def test_one_that_cannot_be_started_again_ends_a_pool_at_once(
     def damaged() -> subprocess.Popen[bytes]:
         until(mark.exists)
         (tmp_path / "prefect.db").write_bytes(b"no database" * 1000)
+        (tmp_path / "prefect.db-wal").unlink(missing_ok=True)  # it may hold all of the database
         return launch()
 
     monkeypatch.setattr(temporary, "_launch", damaged)
     with pytest.raises((KeyboardInterrupt, httpx.TransportError)):
         in_a_run(workers, temporary._process.pid, mark)
-    assert temporary._failure is not None and not multiprocessing.active_children()
+    assert until(lambda: temporary._failure) and not multiprocessing.active_children()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -114,14 +115,23 @@ def test_one_that_cannot_be_started_again_ends_the_work_at_once(home: Path, monk
         process = process_of(started)
         process.suspend()
         (home / "prefect.db").write_bytes(b"no database" * 1000)
+        (home / "prefect.db-wal").unlink(missing_ok=True)  # it may hold all of the database
         process.kill()
         threading.Event().wait(500)
     assert ended.value.field == "PREFECT_API_DATABASE_CONNECTION_URL"
     assert ended.value.remedy is not None and "same command" in ended.value.remedy
 
 
+@pytest.fixture
+def in_the_background() -> Iterator[None]:
+    """Ctrl-C is ignored, as in what a script starts with `&`."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_server_that_ends_before_it_answers_is_started_three_times(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch, in_the_background: None
 ) -> None:
     records.copy_to(home / "prefect.db")
     started, launched = server.start(), []
