@@ -8,7 +8,9 @@ import logging
 import pickle
 import re
 import resource
+import time
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -40,8 +42,7 @@ class Shortage:
     """A listener that from a step on lets the first process take hardly more memory than it has between two steps."""
 
     def __init__(self, step: int) -> None:
-        self._step, self._least = step, 2**62
-        self._process: psutil.Process | None = None
+        self._step, self._watched = step, False
         self.titles: list[str] = []
         self.done = 0
         """Steps that the first process reported."""
@@ -51,16 +52,19 @@ class Shortage:
         self.titles.append(tick.title)
         if first and tick.title == "training" and tick.completed:
             self.done = int(tick.completed)
-            with contextlib.suppress(psutil.Error):  # it may just have ended
-                self._limit()
+            if not self._watched:
+                self._watched = True
+                Thread(target=self._watch, args=(jobs.workers()[0],), daemon=True).start()
 
-    def _limit(self) -> None:
-        """What is seen here may be the middle of the next step already: the least so far counts."""
-        self._process = self._process or jobs.workers()[0]
-        self._least = min(self._least, self._process.memory_info().vms)
-        if self.done >= self._step:
-            limit = self._least + 4 * MIB
-            self._process.rlimit(psutil.RLIMIT_AS, (limit, limit))
+    def _watch(self, process: psutil.Process) -> None:
+        """What is seen when a step is reported may be the middle of the next one already: the least so far counts."""
+        least = 2**62
+        with contextlib.suppress(psutil.Error):  # it ends
+            while True:
+                least = min(least, process.memory_info().vms)
+                if self.done >= self._step:
+                    process.rlimit(psutil.RLIMIT_AS, (least + 4 * MIB,) * 2)
+                time.sleep(0.002)
 
 
 def figures(text: str) -> list[str]:
