@@ -57,6 +57,14 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _AGAIN = "download or copy the model again (with Git LFS: `git lfs pull`)"
 RETRY_POLICY = hub.RetryPolicy()
 """How long the hub is waited for."""
+PINNED = {
+    "Qwen/Qwen2.5-Coder-0.5B": "8123ea2e9354afb7ffcc6c8641d1b2f5ecf18301",
+    "Qwen/Qwen2.5-Coder-1.5B": "df3ce67c0e24480f20468b6ef2894622d69eb73b",
+    "Qwen/Qwen2.5-Coder-3B": "09d9bc5d376b0cfa0100a0694ea7de7232525803",
+    "Qwen/Qwen2.5-Coder-7B": "0396a76181e127dfc13e5c5ec48a8cee09938b02",
+}
+"""The commit of the hub that a model's name stands for, so that a recipe is pinned at every size of a model. To make
+one, take the 40 digits that `locate` finds for the branch `main`."""
 
 
 class ModelConfig(Config):
@@ -65,7 +73,8 @@ class ModelConfig(Config):
     name: GivenPath = "codellama/CodeLlama-7b-Instruct-hf"
     """A repository on the hub, or a folder with `config.json`, weights and tokenizer."""
     revision: Name | None = None
-    """Branch, tag or commit of a hub repository; it is resolved to a commit when the run starts. A folder has none."""
+    """Branch, tag or commit of a hub repository; it is resolved to a commit when the run starts. None: for
+    Qwen2.5-Coder of 0.5B to 7B a commit that is pinned here, for others the newest. A folder has none."""
 
 
 class ModelReference(Record):
@@ -167,18 +176,19 @@ def _locate_on_hub(config: ModelConfig) -> ModelReference:
     from huggingface_hub import constants
 
     name, names = config.name, None
+    revision = config.revision or PINNED.get(name)
     if not constants.is_offline_mode():
-        what = f"the model {name}" + (f" at {config.revision}" if config.revision else "")
+        what = f"the model {name}" + (f" at {revision}" if revision else "")
         info = hub.ask(
             what,
-            lambda: hub.api().model_info(name, revision=config.revision, timeout=30),
+            lambda: hub.api().model_info(name, revision=revision, timeout=30),
             field=_FIELD,
             policy=RETRY_POLICY,
         )
         names = [entry.rfilename for entry in info.siblings or ()]
         _check_files(name, names)
     # By the configured revision, so that the cache learns which commit it stands for and can be used offline.
-    folder = _snapshot(name, config.revision, _METADATA)
+    folder = _snapshot(name, revision, _METADATA)
     _check_config(name, folder)
     _check_metadata(folder)
     fingerprint = digest.of_json({"repository": name, "commit": folder.name})

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,17 @@ def test_locating_fetches_metadata_only_and_fetching_the_weights(served: Hub, ca
     before = served.bytes_served
     fetch(found)
     assert served.bytes_served - before < 10_000
+
+
+def test_a_name_with_a_pin_stands_for_that_commit(served: Hub, cache: Path) -> None:
+    name, commit = "Qwen/Qwen2.5-Coder-3B", base_model.PINNED["Qwen/Qwen2.5-Coder-3B"]
+    repository = replace(served.repositories["model", NAME], name=name, commit=commit)
+    served.repositories["model", name] = repository
+    assert locate(ModelConfig(name=name)).revision == commit
+    assert not served.served(f"*{name}*main*") and served.served(f"*{name}*{commit}*")
+    served.repositories["model", name] = replace(repository, commit="5" * 40)
+    assert locate(ModelConfig(name=name, revision="main")).revision == "5" * 40
+    assert len(set(base_model.PINNED.values())) == len(base_model.PINNED)
 
 
 def test_cache_serves_without_the_hub(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
