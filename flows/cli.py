@@ -24,7 +24,7 @@ from artifacts.errors import CodetuneError, redacting_secrets
 from artifacts.garbage import leave
 from artifacts.installation import PACKAGES
 from flows import environment, output, processes
-from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure
+from flows.commands.options import Budget, Changes, Json, Recipe, StorePath, check_stages, configure
 from flows.output import Console
 from flows.stages import STAGES
 
@@ -93,6 +93,7 @@ def run(
     recipe: Recipe,
     *,
     changes: Changes = None,
+    budget: Budget = None,
     refresh: Annotated[
         list[str] | None,
         Parameter(
@@ -112,7 +113,7 @@ def run(
     Stages whose inputs did not change are reused; an interrupted training continues at its last checkpoint.
     """
     started = time.monotonic()
-    config = configure(recipe, changes, store)
+    config = configure(recipe, changes, store, budget)
     check_stages(refresh or [], "--refresh")
     check_stages([] if from_stage is None else [from_stage], "--from")
     from artifacts.store import Store

@@ -220,7 +220,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
 
     checkpoint = run.stage(
         training.STAGE,
-        config.training,
+        config.training.within(cleared.prediction.budget_steps),
         guard=ready,
         model=model,
         tokens=tokens,

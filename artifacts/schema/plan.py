@@ -70,6 +70,8 @@ class Prediction(Record):
     tokens_per_second: float | None
     seconds: float | None
     """Wall time of all optimizer steps."""
+    budget_steps: int | None = None
+    """As many optimizer steps as the time budget has room for; None without a budget."""
     disk_gib: float
     """What the run writes to the store and to the hub's cache."""
 

@@ -53,6 +53,14 @@ Changes = Annotated[
         negative="",
     ),
 ]
+Budget = Annotated[
+    str | None,
+    Parameter(
+        name="--budget",
+        help="Time for all optimizer steps: 90s, 45m, 2h. As many are trained as fit, and no more than the recipe has. "
+        "The same as --set preflight.budget=2h. Default: no limit.",
+    ),
+]
 StorePath = Annotated[
     Path | None,
     Parameter(name="--store", converter=given_path, help="Where results go. Default: CODETUNE_STORE, or ./store."),
@@ -62,7 +70,7 @@ Json = Annotated[
 ]
 
 
-def configure(recipe: str, changes: list[str] | None, store: Path | None) -> PipelineConfig:
+def configure(recipe: str, changes: list[str] | None, store: Path | None, budget: str | None = None) -> PipelineConfig:
     """The configuration of a recipe with its changes.
 
     Raises:
@@ -71,7 +79,7 @@ def configure(recipe: str, changes: list[str] | None, store: Path | None) -> Pip
     use_store(store)
     from flows.config import build
 
-    return build(recipe, changes or [])
+    return build(recipe, [*(changes or []), *([] if budget is None else [f"preflight.budget={budget}"])])
 
 
 def say_what_is_looked_at(config: PipelineConfig) -> None:

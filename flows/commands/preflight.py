@@ -5,15 +5,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from flows.commands.options import Changes, Recipe, StorePath, configure, say_what_is_looked_at
+from flows.commands.options import Budget, Changes, Recipe, StorePath, configure, say_what_is_looked_at
 
 
-def preflight(recipe: Recipe, *, changes: Changes = None, store: StorePath = None) -> int:
+def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None, store: StorePath = None) -> int:
     """Say whether this machine can run a recipe, and at what cost.
 
     The plan, the time and the memory that are expected, what is too little. It runs no stage.
     """
-    config = configure(recipe, changes, store)
+    config = configure(recipe, changes, store, budget)
     from rich.markdown import Markdown
 
     from artifacts.presentation import to_markdown

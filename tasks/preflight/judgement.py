@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from artifacts.errors import PreflightRefused
+from artifacts.presentation import duration
 from artifacts.schema import Check, Plan, Prediction
 from tasks.backends.contract import QUANTIZED_BYTES, JobShape, Layout
 from tasks.exporting import forms
@@ -61,7 +62,7 @@ def judge(
     finding += f", {question.budget_gib:.1f} GiB after headroom"
     checks.append(Check(name="GPU memory" if question.gpu else "memory", verdict="ok", finding=finding))
     checks += _volatile(plan, prediction, probe)
-    checks += [_host_memory(job, shape, probe), *_disks(question, download=download)]
+    checks += [_host_memory(job, shape, probe), *_disks(question, download=download), *_time(question, prediction)]
     _refuse(checks)
     return PreflightResult(plan, prediction, tuple(checks))
 
@@ -95,12 +96,17 @@ def _refuse(checks: Iterable[Check]) -> None:
 def _predict(question: PlanningInput, plan: Plan, *, download: bool) -> Prediction:
     memory, choice = question.memory, choice_of(plan, question.shape.layers)
     step, needed = question.step_seconds(choice), memory.needed_gib(choice)
+    budget, steps = question.config.budget, question.job.max_steps
+    affordable = int(budget / step) if budget and step else None
+    if affordable is not None:
+        steps = min(steps, affordable)
     return Prediction(
         peak_gib=round(memory.peak_gib(choice), 3),
         needed_gib=round(needed, 3),
         optional_gib=round(needed - memory.needed_gib(replace(choice, resident=0)), 3),
         tokens_per_second=round(question.job.step_tokens / step, 1) if step else None,
-        seconds=round(step * question.job.max_steps, 1) if step else None,
+        seconds=round(step * steps, 1) if step else None,
+        budget_steps=affordable,
         disk_gib=round(sum(_writes(question, download=download).values()), 3),
     )
 
@@ -118,6 +124,38 @@ def _writes(question: PlanningInput, *, download: bool) -> dict[str, float]:
         store += shape.other_parameters * shape.weight_bytes
     hub = shape.weight_bytes * shape.parameters if download else 0
     return {"store": store / GIB, "hub cache": hub / GIB}
+
+
+def _time(question: PlanningInput, prediction: Prediction) -> Iterator[Check]:
+    """Whether the time budget has room for the job, or for how much of it."""
+    budget, steps, wanted = question.config.budget, prediction.budget_steps, question.job.max_steps
+    if budget is None:
+        return
+    if steps is None:
+        device = question.gpu.name if question.gpu else "machine"
+        yield Check(
+            name="time",
+            verdict="refused",
+            finding=f"how fast the {device} is cannot be predicted, so no steps can be fitted into a time",
+            remedy="leave out the budget (preflight.budget) and set training.max_steps",
+        )
+        return
+    words = duration(budget)
+    if steps < 1:
+        rate = prediction.tokens_per_second or 0
+        takes = duration(question.job.step_tokens / rate) if rate else "longer"
+        yield Check(
+            name="time",
+            verdict="refused",
+            finding=f"the budget of {words} is too small for one optimizer step, which takes about {takes} here",
+            remedy="raise the budget (--budget, preflight.budget), or lower training.effective_batch or "
+            "tokenization.max_length",
+        )
+    elif steps < wanted:
+        finding = f"{steps:,} of {wanted:,} optimizer steps fit into {words}"
+        yield Check(name="time", verdict="warning", finding=finding, remedy="raise the budget to train on all of it")
+    else:
+        yield Check(name="time", verdict="ok", finding=f"all {wanted:,} optimizer steps fit into {words}")
 
 
 # --- the device -----------------------------------------------------------------------------------------------

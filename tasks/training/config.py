@@ -98,6 +98,12 @@ class TrainingConfig(Config):
             )
         return self
 
+    def within(self, steps: int | None) -> TrainingConfig:
+        """The same in so many optimizer steps at most, which is what a time budget has room for; None: in all."""
+        if steps is None or steps >= self.max_steps:
+            return self
+        return self.model_copy(update={"max_steps": steps, "warmup_steps": min(self.warmup_steps, steps // 10)})
+
     def check(self) -> None:
         """Raises InputError where a tracker's package is not installed: it would be missed after the download."""
         for tracker in self.trackers:

@@ -30,6 +30,13 @@ def look_plan(model: dict[str, Any], *gpus: Gpu) -> Look:
     return look
 
 
+def look_time(lab: Lab, config: PipelineConfig) -> tuple[int, float | None]:
+    """How many steps would be trained on a T4, and how long that takes."""
+    shape = shape_of(lab.folder() / "model", CODE_LLAMA)
+    prediction = judge(config.preflight, config.job(), shape, machine(T4), download=False).prediction
+    return config.training.within(prediction.budget_steps).max_steps, prediction.seconds
+
+
 def models(lab: Lab) -> Hub:
     """One model, whose older commit has other weights."""
     server = Hub(models={"some/model": SMALL_MODEL}, older={"some/model": {OLDER: BASE_MODEL}})
@@ -61,5 +68,6 @@ ROWS = {
     "preflight.precision": Row("auto", "bf16", on_h200, apart=frozenset({"precision"})),
     "preflight.gpu_memory_gib": Row(None, 14.56, on_h200),
     "preflight.headroom": Row(0.04, 0.4, on_t4),
+    "preflight.budget": Row("20s", 600.0, look_time),
     "preflight.cpu_max_parameters": Row(500_000_000, 1_000_000, small_on_cpu),
 }

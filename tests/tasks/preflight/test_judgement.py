@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from artifacts.errors import InputError, PreflightRefused
 from artifacts.schema import Check
 from tasks.backends.contract import JobShape
 from tasks.machines.records import Disk, GpuProcess
 from tasks.models.shape import ModelShape
+from tasks.preflight.config import PreflightConfig
 from tasks.preflight.judgement import recheck
+from tasks.training import TrainingConfig
 from tests.tasks.preflight.machines import H200, K80, T4, V100, judged, machine, refusal
 
 
@@ -175,3 +178,50 @@ def test_recheck_sees_what_changed_since(seven: ModelShape) -> None:
     assert "preflight.gpu_memory_gib=1.0" in str(refused.value.remedy)
     with pytest.raises(PreflightRefused, match=machine().no_gpu_reason):
         recheck(judgement.plan, judgement.prediction, machine())
+
+
+# --- time ---
+
+
+def test_a_budget_takes_as_many_steps_as_fit(seven: ModelShape) -> None:
+    whole = judged(seven, machine(T4)).prediction
+    half = judged(seven, machine(T4), budget=(whole.seconds or 0) / 2)
+    assert half.prediction.budget_steps in (99, 100) and half.plan == judged(seven, machine(T4)).plan
+    assert (half.prediction.seconds or 0) <= (whole.seconds or 0) / 2
+    assert "of 200 optimizer steps fit into" in _warnings(half.checks)
+
+
+def test_a_budget_larger_than_the_job_changes_nothing(seven: ModelShape) -> None:
+    found = judged(seven, machine(T4), budget="2h")
+    assert found.prediction.seconds == judged(seven, machine(T4)).prediction.seconds
+    assert "time" in [check.name for check in found.checks if check.verdict == "ok"]
+    training = TrainingConfig()
+    assert training.within(found.prediction.budget_steps) == training == training.within(None)
+
+
+def test_fewer_steps_warm_up_in_fewer() -> None:
+    short = TrainingConfig().within(5)
+    assert (short.max_steps, short.warmup_steps) == (5, 0)
+    assert TrainingConfig(**short.model_dump()) == short  # still valid
+
+
+def test_a_budget_too_small_for_one_step_is_refused(seven: ModelShape) -> None:
+    refused = refusal(seven, machine(T4), budget=0.1)
+    assert "too small for one optimizer step, which takes about" in refused.problem and "--budget" in str(refused)
+
+
+def test_nothing_is_fitted_where_the_speed_is_unknown(seven: ModelShape) -> None:
+    other = T4.model_copy(update={"name": "Quadro Nobody", "capability": (99, 0)})
+    assert judged(seven, machine(other)).prediction.seconds is None
+    assert "Quadro Nobody" in refusal(seven, machine(other), budget=600).problem
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("2h", 7200), ("1h30m", 5400), ("45 min", 2700), ("90s", 90), (7, 7)])
+def test_times_are_read_as_people_write_them(written: str | float, seconds: float) -> None:
+    assert PreflightConfig(budget=written).budget == seconds
+
+
+@pytest.mark.parametrize("written", ["soon", "2 fortnights", "0s", "-1h", "", "99d", "1e9"])
+def test_what_is_no_time_is_refused(written: str) -> None:
+    with pytest.raises(ValidationError, match="budget"):
+        PreflightConfig(budget=written)
