@@ -232,8 +232,7 @@ class Store:
         folder = self._root / stage / key
         if not folder.exists():
             raise FileNotFoundError(folder)
-        manifest = read_manifest(folder)
-        _verify(folder, manifest)
+        manifest = verified(folder)
         try:
             return kind.model_validate({**manifest.handle, "path": folder})
         except ValidationError:
@@ -248,7 +247,7 @@ class Store:
         folder = self._root / place
         if not folder.is_dir():
             raise Damaged("it is not in the store")
-        _verify(folder, read_manifest(folder))
+        verified(folder)
         return folder
 
     def place_of(self, folder: Path) -> str | None:
@@ -351,7 +350,13 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _verify(folder: Path, manifest: Manifest) -> None:
+def verified(folder: Path) -> Manifest:
+    """The manifest in an artifact's folder, in this store or elsewhere; its files were read, and are what it says.
+
+    Raises:
+        Damaged: one is missing or altered, or so is the manifest.
+    """
+    manifest = read_manifest(folder)
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
@@ -361,6 +366,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
             raise Damaged(f"{name} has {size} bytes instead of {entry.size}")
         if digest.of_file(path) != entry.sha256:
             raise Damaged(f"the contents of {name} were altered")
+    return manifest
 
 
 def _entry(path: Path) -> FileEntry:

@@ -60,6 +60,7 @@ COMMANDS = {
         "complete": "flows.commands.complete:complete",
         "evaluate": "flows.commands.evaluate:evaluate",
         "lineage": "flows.commands.lineage:lineage",
+        "push": "flows.commands.push:push",
         "score": "flows.commands.score:score",
     },
     "Deployed runs": {

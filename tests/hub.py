@@ -69,6 +69,7 @@ class Repository:
     commit: str
     older: Mapping[str, Path] = field(default_factory=dict)
     """Folders of earlier commits."""
+    private: bool = False
 
     def at(self, revision: str) -> Repository | None:
         """The repository as it is, or was, at a branch or commit; None where it has no such revision."""
@@ -125,7 +126,12 @@ class Hub:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (self.handler(),), {"hub": self}))
+
+    @staticmethod
+    def handler() -> type[Handler]:
+        """What answers requests."""
+        return Handler
 
     @property
     def endpoint(self) -> str:
@@ -166,7 +172,9 @@ class Hub:
         return None
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers requests of clients that read."""
+
     hub: Hub
     protocol_version = "HTTP/1.1"
     # Each answer leaves in one packet: no waiting for acknowledgements between head and body.
@@ -182,12 +190,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve()
 
+    def do_PUT(self) -> None:
+        self._serve()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the base class
         pass
 
     def _serve(self) -> None:
         url = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._body = body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self._request = Request(self.command, unquote(url.path), self.headers.get("Range"))
         self._query, self._fault = parse_qs(url.query), self.hub.next_fault(self.command, unquote(url.path))
         with self.hub.lock:
@@ -195,9 +206,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self._fault and self._fault.kind == "refuse":
             self.close_connection = True
         elif self._fault and isinstance(self._fault.kind, int):
-            self._refuse(self._fault.kind, None, f"fault {self._fault.kind}", self._fault.headers)
+            self.refuse(self._fault.kind, None, f"fault {self._fault.kind}", self._fault.headers)
         elif self._fault and self._fault.kind == "gated":
-            self._refuse(403, "GatedRepo", "Access to this repository is restricted")
+            self.refuse(403, "GatedRepo", "Access to this repository is restricted")
         elif url.path.startswith("/api/"):
             self._api(url.path.removeprefix("/api/").split("/"), body)
         else:
@@ -206,21 +217,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _api(self, parts: list[str], body: bytes) -> None:
         repository = self.hub.repositories.get((parts[0].removesuffix("s"), "/".join(parts[1:3])))
         if repository is None:
-            self._refuse(401, "RepoNotFound", "Repository not found")
+            self.refuse(401, "RepoNotFound", "Repository not found")
             return
         verb, revision, path = [*parts[3:4], "info"][0], unquote([*parts[4:5], "main"][0]), unquote("/".join(parts[5:]))
         repository = repository.at(revision)
         if repository is None:
-            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif verb in ("info", "revision"):
-            self._json(_info(repository))
+            self.answer(_info(repository))
         elif verb == "tree":
             self._tree(repository, path)
         elif verb == "paths-info":
             wanted = set(json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"])
-            self._json([_entry(repository, name) for name in repository.files() if name in wanted])
+            self.answer([_entry(repository, name) for name in repository.files() if name in wanted])
         else:
-            self._refuse(404, None, "Not found")
+            self.refuse(404, None, "Not found")
 
     def _tree(self, repository: Repository, path: str) -> None:
         recursive = self._query.get("recursive", ["false"])[0].lower() in ("true", "1")
@@ -230,21 +241,21 @@ class _Handler(BaseHTTPRequestHandler):
         if start + _PAGE < len(entries):
             address = f"{self.hub.endpoint}{urlsplit(self.path).path}?recursive={recursive}&cursor={start + _PAGE}"
             more = {"Link": f'<{address}>; rel="next"'}
-        self._json(entries[start : start + _PAGE], more)
+        self.answer(entries[start : start + _PAGE], more)
 
     def _file(self, parts: list[str]) -> None:
         kind = "dataset" if parts[0] == "datasets" else "model"
         parts = parts[1:] if kind == "dataset" else parts
         repository = self.hub.repositories.get((kind, "/".join(parts[:2])))
         if repository is None or parts[2:3] != ["resolve"]:
-            self._refuse(401, "RepoNotFound", "Repository not found")
+            self.refuse(401, "RepoNotFound", "Repository not found")
             return
         revision, name = unquote(parts[3]), unquote("/".join(parts[4:]))
         repository = repository.at(revision)
         if repository is None:
-            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif name not in repository.files():
-            self._refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": repository.commit})
+            self.refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": repository.commit})
         else:
             commit = {"X-Repo-Commit": repository.commit}
             self._send_file(repository.folder / name, {**commit, "ETag": f'"{_oid(repository, name)}"'})
@@ -261,10 +272,10 @@ class _Handler(BaseHTTPRequestHandler):
             file.seek(start)
             self._send(status, file.read(end - start), {**headers, "Accept-Ranges": "bytes"})
 
-    def _json(self, value: Any, headers: dict[str, str] | None = None) -> None:
+    def answer(self, value: Any, headers: dict[str, str] | None = None) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
-    def _refuse(self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> None:
+    def refuse(self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> None:
         named = {"X-Error-Code": code} if code else {}
         self._send(status, b"", {"X-Error-Message": message, **named, **(headers or {})})
 
@@ -301,7 +312,7 @@ def _info(repository: Repository) -> dict[str, Any]:
         "_id": _commit(repository.name)[:24],
         "id": repository.name,
         "sha": repository.commit,
-        "private": False,
+        "private": repository.private,
         "gated": False,
         "disabled": False,
         "tags": [],
