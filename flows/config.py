@@ -113,6 +113,7 @@ class PipelineConfig(Config):
             processes=training.processes,
             backend=training.backend,
             max_steps=training.max_steps,
+            epochs=training.epochs,
             sample_files=self.sampling.files,
             exports=self.exporting.forms,
         )

@@ -69,7 +69,13 @@ class Prediction(Record):
     """The part of it that unpacked layers take: training does without when memory runs out."""
     tokens_per_second: float | None
     seconds: float | None
-    """Wall time of all optimizer steps."""
+    """Wall time of all optimizer steps; None also where nobody knows how many there will be."""
+    step_seconds: float | None = None
+    """Wall time of one."""
+    steps: int | None = None
+    """None where `epochs` counts."""
+    epochs: float | Literal["auto"] | None = None
+    """Passes over the training data, in place of steps."""
     budget_steps: int | None = None
     """As many optimizer steps as the time budget has room for; None without a budget."""
     disk_gib: float

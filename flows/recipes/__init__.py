@@ -10,6 +10,9 @@ from artifacts import paths, reading
 from artifacts.errors import InputError
 from flows.recipes import text
 
+RIVALS = {"max_steps": "epochs", "epochs": "max_steps"}
+"""Settings side by side of which one counts: what is set on top takes the other's place."""
+
 
 def names() -> list[str]:
     """The recipes that come with codetune."""
@@ -55,7 +58,7 @@ def load(name: str) -> dict[str, Any]:
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` on top of `base`, mappings merged at every depth; one that names its `kind` replaces the other."""
-    merged = dict(base)
+    merged = {name: value for name, value in base.items() if over.get(RIVALS.get(name, "")) is None}
     for name, value in over.items():
         below = base.get(name)
         if isinstance(below, dict) and isinstance(value, dict) and "kind" not in value:

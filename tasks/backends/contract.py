@@ -63,8 +63,10 @@ class JobShape(Record):
     """Processes that train together."""
     backend: str = "auto"
     """The name of a backend, or `auto`."""
-    max_steps: int = 200
-    """Optimizer steps."""
+    max_steps: int | None = 200
+    """Optimizer steps; None where `epochs` counts."""
+    epochs: float | Literal["auto"] | None = None
+    """Passes over the training data, which is not known yet."""
     sample_files: int = 2000
     """Source files that sampling will write to the store."""
     exports: tuple[str, ...] = ("merged",)

@@ -105,7 +105,10 @@ def _predict(question: PlanningInput, plan: Plan, *, download: bool) -> Predicti
         needed_gib=round(needed, 3),
         optional_gib=round(needed - memory.needed_gib(replace(choice, resident=0)), 3),
         tokens_per_second=round(question.job.step_tokens / step, 1) if step else None,
-        seconds=round(step * steps, 1) if step else None,
+        seconds=round(step * steps, 1) if step and steps else None,
+        step_seconds=round(step, 4) if step else None,
+        steps=question.job.max_steps,
+        epochs=question.job.epochs,
         budget_steps=affordable,
         disk_gib=round(sum(_writes(question, download=download).values()), 3),
     )
@@ -215,10 +218,11 @@ def _cost_on_cpu(question: PlanningInput) -> str:
     job, shape, probe = question.job, question.shape, question.probe
     smallest = Layout(1, shape.layers)
     peak = question.memory.peak_gib(smallest)
-    hours = (question.step_seconds(smallest) or 0) * job.max_steps / 3600
+    steps = job.max_steps or 100
+    hours = (question.step_seconds(smallest) or 0) * steps / 3600
     return (
         f"on the CPU a model of {shape.parameters / 1e9:.1f}B parameters would need {peak:.0f} of "
-        f"{probe.memory_gib:.0f} GiB memory and about {hours:.0f} h for {job.max_steps} steps"
+        f"{probe.memory_gib:.0f} GiB memory and about {hours:.0f} h for {steps} steps"
     )
 
 

@@ -39,18 +39,26 @@ def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
     return (*rows, ("GPU memory", cap)) if plan.device == "cuda" else rows
 
 
+def _time(prediction: Prediction) -> tuple[tuple[str, str], ...]:
+    seconds, step = prediction.seconds, prediction.step_seconds
+    if prediction.epochs is None:
+        return (("time for all steps", duration(seconds) if seconds else "unknown for this GPU"),)
+    epochs = "epochs by the amount of data" if prediction.epochs == "auto" else f"{prediction.epochs:g} epochs"
+    counted = f"{epochs}, counted in steps once the text is tokenized"
+    return (("steps", counted), ("time for a step", f"{step:.2g} s" if step else "unknown for this GPU"))
+
+
 def _layers(number: int) -> str:
     return f"{number} layer" if number == 1 else f"{number} layers"
 
 
 def prediction_rows(prediction: Prediction) -> tuple[tuple[str, str], ...]:
     """What the plan should cost, in words."""
-    needed = prediction.needed_gib
-    speed, seconds = prediction.tokens_per_second, prediction.seconds
+    needed, speed = prediction.needed_gib, prediction.tokens_per_second
     return (
         ("peak memory", f"{prediction.peak_gib:.1f} GiB"),
         *((("memory needed in all", f"{needed:.1f} GiB"),) if needed > prediction.peak_gib else ()),
         ("speed", f"{speed:,.0f} tokens/s" if speed else "unknown for this GPU"),
-        ("time for all steps", duration(seconds) if seconds else "unknown for this GPU"),
+        *_time(prediction),
         ("disk", f"{prediction.disk_gib:.1f} GiB" if prediction.disk_gib >= 0.05 else "less than 0.1 GiB"),
     )

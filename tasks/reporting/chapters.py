@@ -49,10 +49,11 @@ def planned_and_measured(run: RunResults) -> Section:
     """Preflight's predictions beside what training needed."""
     predicted, checkpoint = run.preflight.prediction, run.checkpoint
     seconds = checkpoint.steps * checkpoint.step_seconds
+    expected = predicted.seconds or (predicted.step_seconds or 0) * checkpoint.steps
     rows = (
         _beside("peak memory, GiB", predicted.peak_gib, checkpoint.peak_memory_gib, "{:.2f}"),
         _beside("speed, tokens/s", predicted.tokens_per_second, checkpoint.tokens_per_second, "{:,.0f}"),
-        _beside("time for all steps", predicted.seconds, seconds, None),
+        _beside("time for all steps", expected, seconds, None),
     )
     caption = "Deviation: measured against predicted. Time and speed are those of the median step."
     if run.preflight.plan.device == "cpu":

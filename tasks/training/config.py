@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
-from typing import Annotated, Literal
+from math import ceil
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +16,12 @@ from tasks.families import EMBEDDINGS
 from tasks.models.shape import ALL_LINEAR
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
+
+EPOCHS = ((1_000, 50), (5_000, 35), (15_000, 20), (30_000, 10))
+"""Epochs below so many sequences of `EPOCH_TOKENS` tokens, as Refact's trainer for code bases chooses them; with more,
+`FEWEST_EPOCHS`."""
+FEWEST_EPOCHS = 3
+EPOCH_TOKENS = 2048
 
 
 class LoraSettings(Config):
@@ -66,10 +73,14 @@ class TrainingConfig(Config):
     """What computes: a backend by its name. `auto`: preflight takes the fastest that can do the job."""
     learning_rate: Real = Field(2e-4, ge=1e-9, le=1)
     """Highest learning rate, reached after the warm-up."""
-    max_steps: Steps = 200
-    """Optimizer steps in all."""
+    max_steps: Steps | None = 200
+    """Optimizer steps in all; none where `epochs` counts."""
+    epochs: Annotated[Real, Field(gt=0, le=10_000)] | Literal["auto"] | None = None
+    """Passes over the training data, in place of `max_steps`: counted in steps once the text is tokenized. `auto`: from
+    50 with little text down to 3 with much."""
     warmup_steps: Whole = Field(10, ge=0, le=10_000_000)
-    """Optimizer steps in which the learning rate rises from zero; fewer than `max_steps`."""
+    """Optimizer steps in which the learning rate rises from zero; fewer than `max_steps`. With `epochs` at most a tenth
+    of the steps."""
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the learning rate falls after the warm-up."""
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit"] = "adamw_torch_fused"
@@ -89,18 +100,53 @@ class TrainingConfig(Config):
     grace_seconds: Real = Unkeyed(60.0, ge=0, le=86_400)
     """How long a cancelled run may take to write its checkpoint before it is killed."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_count(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("epochs") is not None and "max_steps" not in settings:
+            return {**settings, "max_steps": None}
+        return settings
+
     @model_validator(mode="after")
     def _learns(self) -> TrainingConfig:
-        if self.warmup_steps >= self.max_steps:
+        if (self.max_steps is None) == (self.epochs is None):
+            raise ValueError("one of max_steps and epochs counts: set one of them, and the other to null")
+        if self.max_steps is not None and self.warmup_steps >= self.max_steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} leaves nothing of max_steps {self.max_steps} to learn in; "
                 f"set warmup_steps to {self.max_steps // 10} or so"
             )
         return self
 
+    def keyed(self) -> dict[str, Any]:
+        """The fields that decide the bytes, without those that are not in use."""
+        return {name: value for name, value in super().keyed().items() if value is not None}
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps, once `counted` has made them known."""
+        assert self.max_steps is not None
+        return self.max_steps
+
+    def counted(self, sequences: int, tokens: int) -> TrainingConfig:
+        """The same in steps, for so many training sequences with so many tokens in all."""
+        if self.epochs is None:
+            return self
+        counted = max(1, ceil(self.passes(tokens) * sequences / self.effective_batch))
+        steps = min(counted, self.max_steps or counted)
+        return self.model_copy(
+            update={"max_steps": steps, "epochs": None, "warmup_steps": min(self.warmup_steps, steps // 10)}
+        )
+
+    def passes(self, tokens: int) -> float:
+        """The epochs that are set, or that so many training tokens are worth."""
+        if isinstance(self.epochs, float):
+            return self.epochs
+        return next((epochs for most, epochs in EPOCHS if tokens < most * EPOCH_TOKENS), FEWEST_EPOCHS)
+
     def within(self, steps: int | None) -> TrainingConfig:
         """The same in so many optimizer steps at most, which is what a time budget has room for; None: in all."""
-        if steps is None or steps >= self.max_steps:
+        if steps is None or (self.max_steps is not None and steps >= self.max_steps):
             return self
         return self.model_copy(update={"max_steps": steps, "warmup_steps": min(self.warmup_steps, steps // 10)})
 

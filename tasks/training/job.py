@@ -51,10 +51,10 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
         trainer.checkpoints.prepare()
     if start is not None:
         log.info("continuing from the checkpoint of step %d", step_of(start))
-    sender.send("phase", title="training", total=spec.config.max_steps, unit="steps")
+    sender.send("phase", title="training", total=spec.config.steps, unit="steps")
     stop.training = True
     _optimize(trainer, start)
-    if trainer.state.global_step < spec.config.max_steps:
+    if trainer.state.global_step < spec.config.steps:
         sender.send("stopped", step=trainer.state.global_step)
         return False
     if ranks.rank() > 0:
@@ -95,7 +95,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     )
     silence_peft()
     config, tokens = spec.config, spec.tokens
-    batches = Batches(Path(spec.data), size=config.effective_batch, steps=config.max_steps, seed=config.seed)
+    batches = Batches(Path(spec.data), size=config.effective_batch, steps=config.steps, seed=config.seed)
     model = load_base(Path(spec.model), config.quantization, spec.plan)
     _check_targets(model, config.lora.target_modules)
     with blamed_on(Path(spec.model, "tokenizer_config.json"), field="model.name"):
@@ -172,7 +172,7 @@ def _arguments(spec: Spec, workdir: Path, *, own_passes: bool) -> Any:
         dataloader_pin_memory=on_gpu,
         # else fetching the next step's texts waits for this one's kernels, and the GPU for what the CPU does after
         accelerator_config={"non_blocking": on_gpu},
-        max_steps=config.max_steps,
+        max_steps=config.steps,
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
         lr_scheduler_type=config.scheduler,

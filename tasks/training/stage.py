@@ -43,12 +43,14 @@ def run_training(
     """
     config.check()
     _check(config, tokens, plan)
-    most = config.max_steps * plan.effective_batch * tokens.max_length
+    if config.epochs is not None:
+        epochs, sequences = config.passes(tokens.train.tokens), tokens.train.chunks
+        config = config.counted(sequences, tokens.train.tokens)
+        log.info("%g epochs of %d sequences are %d steps (training.epochs)", epochs, sequences, config.steps)
+    most = config.steps * plan.effective_batch * tokens.max_length
     if most < tokens.train.tokens:
         share = most / tokens.train.tokens
-        log.info(
-            "%d steps see %.2g%% of the training tokens at most (training.max_steps)", config.max_steps, 100 * share
-        )
+        log.info("%d steps see %.2g%% of the training tokens at most (training.max_steps)", config.steps, 100 * share)
     folder = base.path if base else fetch(model, progress)
     spec = Spec(
         config=config,

@@ -83,6 +83,9 @@ def row(first: Any, second: Any, *least: str, backend: str = "transformers") -> 
     return Row(first, second, look_training, GIVEN | {"training.backend": backend}, least=frozenset(least))
 
 
+EPOCHS = {name: value for name, value in GIVEN.items() if name != "training.max_steps"}
+
+
 def fused(first: Any, second: Any, *least: str) -> Row:
     """For what the backend `fused` does in its own way."""
     return row(first, second, *least, backend="fused")
@@ -99,6 +102,7 @@ ROWS = {
         "effective_batch": row(4, 2, "sequences", "tokens"),
         "learning_rate": row(5e-3, 1e-3, "learning_rate", "weights"),
         "max_steps": row(3, 2, "loss"),
+        "epochs": Row(0.5, 0.75, look_training, EPOCHS, least=frozenset({"loss"})),
         "warmup_steps": row(1, 2, "learning_rate", "weights"),
         "scheduler": row("linear", "constant_with_warmup", "learning_rate", "weights"),
         "optimizer": row("adamw_torch_fused", "adamw_torch", "optimizer"),

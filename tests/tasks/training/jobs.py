@@ -98,6 +98,7 @@ def train_here(
     told: dict[str, Any] = {}
     sender: Any = SimpleNamespace(send=lambda kind, **content: told.update({kind: content}))
     going_on: Any = SimpleNamespace(requested=False, training=False)
+    config = config.counted(tokens.train.chunks, tokens.train.tokens)
     assert train(spec(tokens, config, plan, model), workdir, sender, going_on)
     resumed_from = told["result"]["handle"]["resumed_from"]
     return SimpleNamespace(metrics=metrics(workdir), adapter=adapter(workdir), resumed_from=resumed_from)

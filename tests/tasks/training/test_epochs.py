@@ -1,0 +1,67 @@
+"""Epochs in the place of steps."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.schema import TokenizedDataset
+from flows.config import build
+from tasks.models.shape import read_shape
+from tasks.preflight.judgement import judge
+from tasks.preflight.view import prediction_rows
+from tasks.training import TrainingConfig
+from tests.conftest import SMALL_MODEL
+from tests.tasks.preflight.machines import machine
+from tests.tasks.training import jobs
+
+
+def test_epochs_become_steps(workdir: Path, tokens: TokenizedDataset, caplog: pytest.LogCaptureFixture) -> None:
+    config = TrainingConfig(**{**jobs.CONFIG.model_dump(exclude={"max_steps"}), "epochs": 0.4, "quantization": "none"})
+    with caplog.at_level(logging.INFO):
+        result = jobs.run(workdir, tokens, config)
+    assert result.steps == 3 and jobs.metrics(workdir)["step"] == [1, 2, 3]
+    assert "0.4 epochs of 24 sequences are 3 steps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sequences", "epochs"), [(1, 50), (999, 50), (1_000, 35), (4_999, 35), (5_000, 20), (15_000, 10), (30_000, 3)]
+)
+def test_the_fewer_the_more_text_there_is(sequences: int, epochs: int) -> None:
+    """A sequence of the table has 2,048 tokens."""
+    config = TrainingConfig(epochs="auto", effective_batch=1)
+    assert config.counted(sequences, sequences * 2048).steps == epochs * sequences
+    assert config.counted(8 * sequences, sequences * 2048).steps == epochs * 8 * sequences
+
+
+def test_the_warmup_is_a_tenth_of_the_steps_at_most() -> None:
+    config = TrainingConfig(epochs=1, warmup_steps=10)
+    assert [config.counted(sequences, 1).warmup_steps for sequences in (1, 100, 4000)] == [0, 2, 10]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 2, "max_steps": 9}, {"max_steps": None}, {"epochs": 0}, {"epochs": 1e9}]
+)
+def test_one_of_both_counts(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        TrainingConfig.model_validate(settings)
+
+
+def test_whoever_sets_epochs_need_not_know_the_steps_of_the_recipe(tmp_path: Path) -> None:
+    training = build("demo", ["training.epochs=2"]).training
+    assert (training.epochs, training.max_steps) == (2, None)
+    (tmp_path / "mine.yaml").write_text("recipe: demo\ntraining: {epochs: auto}\n")
+    assert build(str(tmp_path / "mine.yaml")).training.epochs == "auto"
+    training = build(str(tmp_path / "mine.yaml"), ["training.max_steps=7"]).training
+    assert (training.epochs, training.max_steps) == (None, 7)
+
+
+def test_preflight_says_that_steps_are_counted_later() -> None:
+    config = build("demo", ["training.epochs=2", "preflight.device=cpu"])
+    prediction = judge(config.preflight, config.job(), read_shape(SMALL_MODEL), machine(), download=False).prediction
+    rows = dict(prediction_rows(prediction))
+    assert rows["steps"].startswith("2 epochs") and rows["time for a step"].endswith(" s")
+    assert prediction.seconds is None and prediction.step_seconds
