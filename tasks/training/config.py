@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from artifacts.configuration import Batch, Config, Real, Seed, Steps, Threads, Unkeyed, Whole
+from artifacts.configuration import NUMBER, Batch, Config, Real, Seed, Steps, Threads, Unkeyed, Whole
 from artifacts.errors import InputError
 from artifacts.schema import Quantization
 from tasks.backends import BackendName
@@ -75,7 +75,7 @@ class TrainingConfig(Config):
     """Highest learning rate, reached after the warm-up."""
     max_steps: Steps | None = 200
     """Optimizer steps in all; none where `epochs` counts."""
-    epochs: Annotated[Real, Field(gt=0, le=10_000)] | Literal["auto"] | None = None
+    epochs: Annotated[float, Field(gt=0, le=10_000), NUMBER] | Literal["auto"] | None = None
     """Passes over the training data, in place of `max_steps`: counted in steps once the text is tokenized. `auto`: from
     50 with little text down to 3 with much."""
     warmup_steps: Whole = Field(10, ge=0, le=10_000_000)
