@@ -73,7 +73,7 @@ class Prediction(Record):
     step_seconds: float | None = None
     """Wall time of one."""
     steps: int | None = None
-    """None where `epochs` counts."""
+    """At most; None where `epochs` counts."""
     epochs: float | Literal["auto"] | None = None
     """Passes over the training data, in place of steps."""
     budget_steps: int | None = None

@@ -99,15 +99,15 @@ def _predict(question: PlanningInput, plan: Plan, *, download: bool) -> Predicti
     budget, steps = question.config.budget, question.job.max_steps
     affordable = int(budget / step) if budget and step else None
     if affordable is not None:
-        steps = min(steps, affordable)
+        steps = min(steps or affordable, affordable)
     return Prediction(
         peak_gib=round(memory.peak_gib(choice), 3),
         needed_gib=round(needed, 3),
         optional_gib=round(needed - memory.needed_gib(replace(choice, resident=0)), 3),
         tokens_per_second=round(question.job.step_tokens / step, 1) if step else None,
-        seconds=round(step * steps, 1) if step and steps else None,
+        seconds=round(step * steps, 1) if step and steps is not None and question.job.epochs is None else None,
         step_seconds=round(step, 4) if step else None,
-        steps=question.job.max_steps,
+        steps=steps,
         epochs=question.job.epochs,
         budget_steps=affordable,
         disk_gib=round(sum(_writes(question, download=download).values()), 3),
@@ -154,6 +154,9 @@ def _time(question: PlanningInput, prediction: Prediction) -> Iterator[Check]:
             remedy="raise the budget (--budget, preflight.budget), or lower training.effective_batch or "
             "tokenization.max_length",
         )
+    elif wanted is None:
+        finding = f"{steps:,} optimizer steps fit into {words}; how many the epochs take is counted later"
+        yield Check(name="time", verdict="ok", finding=finding)
     elif steps < wanted:
         finding = f"{steps:,} of {wanted:,} optimizer steps fit into {words}"
         yield Check(name="time", verdict="warning", finding=finding, remedy="raise the budget to train on all of it")

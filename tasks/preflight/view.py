@@ -45,6 +45,7 @@ def _time(prediction: Prediction) -> tuple[tuple[str, str], ...]:
         return (("time for all steps", duration(seconds) if seconds else "unknown for this GPU"),)
     epochs = "epochs by the amount of data" if prediction.epochs == "auto" else f"{prediction.epochs:g} epochs"
     counted = f"{epochs}, counted in steps once the text is tokenized"
+    counted += f"; {prediction.steps:,} at most" if prediction.steps else ""
     return (("steps", counted), ("time for a step", f"{step:.2g} s" if step else "unknown for this GPU"))
 
 

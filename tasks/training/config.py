@@ -74,10 +74,10 @@ class TrainingConfig(Config):
     learning_rate: Real = Field(2e-4, ge=1e-9, le=1)
     """Highest learning rate, reached after the warm-up."""
     max_steps: Steps | None = 200
-    """Optimizer steps in all; none where `epochs` counts."""
+    """Optimizer steps in all; without any `epochs` counts."""
     epochs: Annotated[float, Field(gt=0, le=10_000), NUMBER] | Literal["auto"] | None = None
-    """Passes over the training data, in place of `max_steps`: counted in steps once the text is tokenized. `auto`: from
-    50 with little text down to 3 with much."""
+    """Passes over the training data, counted in steps once the text is tokenized. `auto`: from 50 with little text down
+    to 3 with much. Set without `max_steps` it takes its place; set with it, what is less counts."""
     warmup_steps: Whole = Field(10, ge=0, le=10_000_000)
     """Optimizer steps in which the learning rate rises from zero; fewer than `max_steps`. With `epochs` at most a tenth
     of the steps."""
@@ -109,9 +109,9 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _learns(self) -> TrainingConfig:
-        if (self.max_steps is None) == (self.epochs is None):
-            raise ValueError("one of max_steps and epochs counts: set one of them, and the other to null")
-        if self.max_steps is not None and self.warmup_steps >= self.max_steps:
+        if self.max_steps is None and self.epochs is None:
+            raise ValueError("neither max_steps nor epochs says how long to train; set one of them")
+        if self.max_steps is not None and self.epochs is None and self.warmup_steps >= self.max_steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} leaves nothing of max_steps {self.max_steps} to learn in; "
                 f"set warmup_steps to {self.max_steps // 10} or so"

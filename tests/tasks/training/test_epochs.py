@@ -42,12 +42,16 @@ def test_the_warmup_is_a_tenth_of_the_steps_at_most() -> None:
     assert [config.counted(sequences, 1).warmup_steps for sequences in (1, 100, 4000)] == [0, 2, 10]
 
 
-@pytest.mark.parametrize(
-    "settings", [{"epochs": 2, "max_steps": 9}, {"max_steps": None}, {"epochs": 0}, {"epochs": 1e9}]
-)
-def test_one_of_both_counts(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("settings", [{"max_steps": None}, {"epochs": 0}, {"epochs": 1e9}])
+def test_something_says_how_long(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         TrainingConfig.model_validate(settings)
+
+
+def test_a_budget_caps_the_epochs() -> None:
+    config = TrainingConfig(epochs=2).within(5)
+    assert [config.counted(sequences, 1).steps for sequences in (4, 400)] == [2, 5]
+    assert TrainingConfig(**config.model_dump()) == config
 
 
 def test_whoever_sets_epochs_need_not_know_the_steps_of_the_recipe(tmp_path: Path) -> None:
