@@ -1,10 +1,24 @@
-"""Contamination: evaluation items that stand in the training data, word for word or nearly. Pure functions over texts.
+"""Contamination: evaluation items that stand in the training data, word for word or nearly, and documents that nearly
+equal one another. Pure functions over texts.
 
 overlap  training documents, items → the items of which most stands in one document
+similar  documents → which are worth comparing, and how similar two are
 tables   the training side as documents, held-out files as items
 """
 
 from tasks.contamination.overlap import Contaminated, EvaluationText, TrainingText, find, judged
+from tasks.contamination.similar import bands, shingles, similarity
 from tasks.contamination.tables import documents, files
 
-__all__ = ["Contaminated", "EvaluationText", "TrainingText", "documents", "files", "find", "judged"]
+__all__ = [
+    "Contaminated",
+    "EvaluationText",
+    "TrainingText",
+    "bands",
+    "documents",
+    "files",
+    "find",
+    "judged",
+    "shingles",
+    "similarity",
+]

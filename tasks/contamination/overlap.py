@@ -6,8 +6,8 @@ its different runs of five tokens (BigCode's shingles and threshold, but of cont
 short problem inside a long file has a similarity of nearly nothing). Tokens are words and signs of code, so indentation
 and line breaks make no difference.
 
-The shares are exact. MinHash, as in datasketch, estimates them to compare a million documents with each other; here a
-few thousand items are looked for, and an index of their shingles fits in memory whatever the training data's size.
+The shares are exact: an index of the items' shingles fits in memory, whatever the training data's size. Where documents
+are compared with each other (`similar`), there is no such index, and MinHash says which pairs are worth a look.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class _Index:
                 words = tokens(text)
                 if len(words) >= FEWEST_TOKENS:
                     ids = np.array([self._vocabulary.setdefault(word, len(self._vocabulary) + 1) for word in words])
-                    hashes.append(_shingles(ids.astype(np.uint64)))
+                    hashes.append(runs(ids.astype(np.uint64)))
                     self.parts.append(_Part(place, name, ids.astype(np.uint64), len(hashes[-1])))
         if not hashes:
             return
@@ -134,20 +134,22 @@ class _Index:
         words = tokens(document.text)
         get = self._vocabulary.get
         ids = np.array([get(word, 0) for word in words], np.uint64)
-        hashes = _shingles(ids)
+        hashes = runs(ids)
         near = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
         present = near[self._hashes[near] == hashes]
         if not len(present):
             return
         held = np.concatenate([self._owners[self._starts[one] : self._ends[one]] for one in present])
-        shares = np.bincount(held, minlength=len(self.parts)) / self._shingles
-        for number in np.flatnonzero(shares >= THRESHOLD).tolist():
-            part, share = self.parts[number], float(shares[number])
+        numbers, counts = np.unique(held, return_counts=True)  # few parts share anything with a document
+        shares = counts / self._shingles[numbers]
+        enough = shares >= THRESHOLD
+        for number, share in zip(numbers[enough].tolist(), shares[enough].tolist(), strict=True):
+            part = self.parts[number]
             kind: Literal["exact", "near"] = "exact" if share == 1 and _stands_in(part.ids, ids) else "near"
             yield part.place, Contaminated(self._items[part.place].id, part.name, kind, document.id, share)
 
 
-def _shingles(ids: Ids) -> Ids:
+def runs(ids: Ids) -> Ids:
     """The different hashes of runs of `SHINGLE` tokens, sorted; runs with a token that no item has (0) left out."""
     import numpy as np
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from artifacts.schema import FunnelStep
 
-STEPS = ("source", "language", "license", "content", "quality", "duplicates", "choice", "copies")
+NEAR_DUPLICATES = "near-duplicates"
+STEPS = ("source", "language", "license", "content", "quality", "duplicates", "choice", NEAR_DUPLICATES, "copies")
 """The steps of the funnel in the order in which a file meets them."""
 
 
@@ -35,6 +36,8 @@ class SourceFile:
     content: bytes
     """UTF-8."""
     sha256: bytes
+    bands: bytes = b""
+    """What near-duplicates have in common (`tasks.contamination.bands`), where they are looked for."""
 
 
 class SourceBatch(Protocol):
@@ -109,10 +112,12 @@ class Tally:
         for step, reasons in other.dropped.items():
             self.dropped[step].update(reasons)
 
-    def funnel(self) -> tuple[FunnelStep, ...]:
-        """The steps in order, each with what went on."""
+    def funnel(self, unused: Collection[str] = ()) -> tuple[FunnelStep, ...]:
+        """The steps in order, each with what went on; without those that were not asked for."""
         steps, kept = [], self.rows
         for name in STEPS:
+            if name in unused:
+                continue
             dropped = self.dropped.get(name, Counter())
             kept -= dropped.total()
             steps.append(FunnelStep(name=name, kept=kept, dropped=dict(dropped.most_common())))

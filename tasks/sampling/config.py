@@ -190,6 +190,9 @@ class QualityFilters(Config):
     """Largest share of such data in the file."""
 
 
+Similarity = Annotated[float, Field(ge=0.5, le=1), NUMBER]
+
+
 class SamplingConfig(Config):
     """Which files of source code are learned from, and which are held out for the evaluation."""
 
@@ -204,6 +207,10 @@ class SamplingConfig(Config):
     `A AND B` both; `unknown` is a licence of its own. Local sources are never filtered."""
     quality: QualityFilters = QualityFilters()
     """What a file must be like."""
+    near_duplicates: Similarity | None = None
+    """Similarity from which on two files are near-duplicates, of which the first of the seeded order stays, on either
+    side of the split: Jaccard's, of their different runs of five tokens; BigCode drops from 0.7. None looks for none.
+    Files of fewer than 20 tokens are not compared."""
     held_out: Real = Field(0.1, ge=0.001, le=0.5)
     """Share of the files that is held out, by whole repositories."""
     seed: Seed = 0

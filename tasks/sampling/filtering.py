@@ -8,6 +8,7 @@ import string
 from collections.abc import Iterator
 
 from artifacts.lines import lines_of, without_end
+from tasks.contamination import bands
 from tasks.sampling.candidates import UNKNOWN_LANGUAGE, Row, SourceBatch, SourceFile, Tally
 from tasks.sampling.config import QualityFilters, SamplingConfig
 from tasks.sampling.licence_ids import is_allowed
@@ -52,6 +53,7 @@ class Filter:
         self._languages = frozenset(config.languages)
         self._licenses = frozenset(config.licenses) if check_licenses and config.licenses is not None else None
         self._quality = config.quality
+        self._near_duplicates = config.near_duplicates
 
     def sift(self, batch: SourceBatch, limit: int | None = None) -> tuple[list[SourceFile], Tally]:
         """The files of a batch that are kept, and why the others are not.
@@ -68,7 +70,8 @@ class Filter:
             reasons[number] = self.judge_content(content)
             row = rows[number]
             if reasons[number] is None and content is not None and row is not None:
-                kept.append(SourceFile(row, content, hashlib.sha256(content).digest()))
+                found = bands(content.decode(), self._near_duplicates) if self._near_duplicates is not None else b""
+                kept.append(SourceFile(row, content, hashlib.sha256(content).digest(), found))
                 different.add(kept[-1].sha256)
             if limit is not None and len(different) >= limit:
                 examined = number + 1

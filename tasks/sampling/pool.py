@@ -1,4 +1,4 @@
-"""The seeded choice: the files that come first in an order made of seed and content alone.
+"""The seeded choice: the files that come first in an order made of seed and content alone, of near-duplicates one.
 
 The pool lies in an SQLite file, so that memory stays flat however many files are looked at and however many are
 wanted. What it holds at the end does not depend on the order in which files were added.
@@ -9,20 +9,32 @@ from __future__ import annotations
 import errno
 import hashlib
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
+from artifacts.progress import SILENT, Progress
+from tasks.contamination import shingles, similarity
 from tasks.sampling.candidates import Row, SourceFile
+
+if TYPE_CHECKING:
+    from tasks.contamination.overlap import Ids
 
 _SCHEMA = """
 CREATE TABLE seen (sha256 BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE pool (rank BLOB PRIMARY KEY, sha256 BLOB, repo TEXT, path TEXT, license TEXT, language TEXT,
-                   revision TEXT, content BLOB);
+                   revision TEXT, content BLOB, bands BLOB);
+CREATE TABLE kept (file INTEGER PRIMARY KEY, rank BLOB);
+CREATE TABLE bands (hash INTEGER, file INTEGER, PRIMARY KEY (hash, file)) WITHOUT ROWID;
 """
 _SLACK = 512
 """Files beyond the wanted ones that are kept before the surplus is thrown out."""
+_COMPARED = 64
+"""Files with which one is compared at most, those that share most bands with it: what is similar is among them."""
 
 
 class Pool:
@@ -60,10 +72,10 @@ class Pool:
 
     def add(self, file: SourceFile) -> bool:
         """Take a file into account. False for an exact duplicate; of equal contents the first by name stands."""
-        rank = hashlib.sha256(f"{self._seed}:".encode() + file.sha256).digest()
+        rank = self._rank(file.sha256)
         row = file.row
         names = (row.repo, row.path, row.license, row.language, row.revision)
-        if not self._execute("INSERT OR IGNORE INTO seen VALUES (?)", (file.sha256,)):
+        if not self._execute("INSERT OR IGNORE INTO seen VALUES (?)", (file.sha256,)).rowcount:
             self._execute(
                 "UPDATE pool SET repo=?, path=?, license=?, language=?, revision=? "
                 "WHERE rank=? AND (repo, path, license, language, revision) > (?, ?, ?, ?, ?)",
@@ -73,7 +85,10 @@ class Pool:
         self._different += 1
         if self._bound is not None and rank > self._bound:
             return True
-        self._execute("INSERT INTO pool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (rank, file.sha256, *names, file.content))
+        self._execute(
+            "INSERT INTO pool VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (rank, file.sha256, *names, file.content, file.bands),
+        )
         self._held += 1
         if self._held >= self._files + _SLACK:
             self._trim()
@@ -101,17 +116,57 @@ class Pool:
         """Take files out of the choice, by their sha256; no others come in for them."""
         self._trim()
         for sha256 in contents:
-            self._held -= self._execute("DELETE FROM pool WHERE sha256=?", (sha256,))
+            self._held -= self._execute("DELETE FROM pool WHERE rank=?", (self._rank(sha256),)).rowcount
+
+    def thin(self, threshold: float, progress: Progress = SILENT) -> int:
+        """Take out every file that is similar to one before it in the seeded order. Returns how many.
+
+        No others come in for them. Files need the bands of this threshold (`tasks.contamination.bands`).
+        """
+        progress.begin("looking for near-duplicates", self.chosen(), "files")
+
+        @lru_cache(maxsize=32)
+        def shingles_of(file: int) -> Ids:
+            query = "SELECT content FROM pool JOIN kept USING (rank) WHERE file=?"
+            (content,) = self._execute(query, (file,)).fetchone()
+            return shingles(content.decode())
+
+        similar: list[bytes] = []
+        with closing(self._execute("SELECT rank, sha256, bands, content FROM pool ORDER BY rank")) as cursor:
+            for number, (rank, sha256, bands, content) in enumerate(cursor, 1):
+                hashes = [int.from_bytes(bands[at : at + 8], "little", signed=True) for at in range(0, len(bands), 8)]
+                if others := self._sharing(hashes):
+                    mine = shingles(content.decode())
+                    if any(similarity(mine, shingles_of(other)) >= threshold for other in others):
+                        similar.append(sha256)
+                        continue
+                self._execute("INSERT INTO kept VALUES (?, ?)", (number, rank))
+                for band in hashes:
+                    self._execute("INSERT OR IGNORE INTO bands VALUES (?, ?)", (band, number))
+                progress.update(number, dropped=len(similar))
+        self.remove(similar)
+        return len(similar)
+
+    def _sharing(self, hashes: list[int]) -> list[int]:
+        """The files before this one to compare it with."""
+        marks = ",".join("?" * len(hashes))
+        query = f"SELECT file FROM bands WHERE hash IN ({marks})"
+        shared = Counter(file for (file,) in self._execute(query, tuple(hashes)))
+        # of those with as many bands the first ones, whatever the order in which they were found
+        return sorted(shared, key=lambda file: (-shared[file], file))[:_COMPARED]
+
+    def _rank(self, sha256: bytes) -> bytes:
+        return hashlib.sha256(f"{self._seed}:".encode() + sha256).digest()
 
     def _trim(self) -> None:
         if self._held > self._files:
             query = "SELECT rank FROM pool ORDER BY rank LIMIT 1 OFFSET ?"
             (self._bound,) = self._database.execute(query, (self._files - 1,)).fetchone()
-            self._held -= self._execute("DELETE FROM pool WHERE rank > ?", (self._bound,))
+            self._held -= self._execute("DELETE FROM pool WHERE rank > ?", (self._bound,)).rowcount
 
-    def _execute(self, statement: str, values: tuple[object, ...]) -> int:
+    def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
-            return self._database.execute(statement, values).rowcount
+            return self._database.execute(statement, values)
         except sqlite3.OperationalError as error:
             # Told as the operating system would tell it, so that a full disk is reported like any other.
             code = errno.ENOSPC if "full" in str(error) else errno.EIO

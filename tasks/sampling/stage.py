@@ -16,7 +16,7 @@ from artifacts.schema import DatasetSample, RetentionSample
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.sampling import division
-from tasks.sampling.candidates import UNKNOWN_LANGUAGE, OpenSource, Tally
+from tasks.sampling.candidates import NEAR_DUPLICATES, UNKNOWN_LANGUAGE, OpenSource, Tally
 from tasks.sampling.config import GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.division import Division
 from tasks.sampling.filtering import Filter
@@ -53,7 +53,7 @@ def run_sampling(
         _check(config, source, pool, tally)
         sides = division.divide(pool, config.held_out, config.seed, progress)
         tally.drop("copies", "near-copy of a training file", len(sides.copies))
-        return _write(source, pool, sides, tally, workdir)
+        return _write(config, source, pool, sides, tally, workdir)
 
 
 @contextmanager
@@ -68,6 +68,9 @@ def _chosen(
         tally.drop("choice", "not among the first of the seeded order", pool.different - chosen)
         if 0 < chosen < config.files:
             log.warning("the sample has %d files instead of %d: %s", chosen, config.files, tally.in_words())
+        if config.near_duplicates is not None:
+            reason = f"near-duplicate, similarity {config.near_duplicates:g} or more"
+            tally.drop(NEAR_DUPLICATES, reason, pool.thin(config.near_duplicates, progress))
         yield source, pool, tally
 
 
@@ -139,6 +142,13 @@ def _check(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally)
             remedy=_remedy(config, tally),
         )
     if division.different_repositories(pool) == 1:
+        if similar := tally.dropped[NEAR_DUPLICATES].total():
+            raise InputError(
+                f"{similar} of {similar + pool.chosen()} files are near-duplicates of the others, which are all of one"
+                f" repository ({next(iter(repositories))}): nothing is left to hold out",
+                field="sampling.near_duplicates",
+                remedy="name other code besides, or set sampling.near_duplicates to null to learn from all of them",
+            )
         remedy = "add a second source path"
         if isinstance(config.source, LocalSource):
             remedy = "set sampling.source.repositories to top-level or folder, or add a second path"
@@ -152,7 +162,9 @@ def _check(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally)
         )
 
 
-def _write(source: OpenSource, pool: Pool, sides: Division, tally: Tally, workdir: Path) -> DatasetSample:
+def _write(
+    config: SamplingConfig, source: OpenSource, pool: Pool, sides: Division, tally: Tally, workdir: Path
+) -> DatasetSample:
     languages: Counter[str] = Counter()
     licenses: Counter[str] = Counter()
     with SideWriter(workdir / "train.parquet") as train, SideWriter(workdir / "held_out.parquet") as aside:
@@ -169,7 +181,7 @@ def _write(source: OpenSource, pool: Pool, sides: Division, tally: Tally, workdi
         held_out=aside.size(),
         languages=dict(sorted(languages.items())),
         licenses=dict(sorted(licenses.items())),
-        funnel=tally.funnel(),
+        funnel=tally.funnel(unused=() if config.near_duplicates is not None else (NEAR_DUPLICATES,)),
     )
 
 
@@ -200,7 +212,7 @@ def run_retention(
         pool.remove(copies)
         _check(config, source, pool, tally)
         sides = division.divide_by_repository(pool, config.held_out, config.seed)
-        return RetentionSample(**dict(_write(source, pool, sides, tally, workdir)))
+        return RetentionSample(**dict(_write(config, source, pool, sides, tally, workdir)))
 
 
 def retention_fingerprint(config: SamplingConfig) -> str:

@@ -14,6 +14,7 @@ _TITLES = {
     "quality": "past the quality filters",
     "duplicates": "without exact duplicates",
     "choice": "chosen",
+    "near-duplicates": "without near-duplicates",
     "copies": "not in the training files",
 }
 _WORDS = {"not among the first of the seeded order": "more than asked for, by lot"}

@@ -9,6 +9,7 @@ import random
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -79,6 +80,17 @@ def records(first: int = 0) -> list[dict[str, Any]]:
 
 def table(lab: Lab) -> Path:
     return write_jsonl(lab.folder() / "table.jsonl", records())
+
+
+def copied(lab: Lab) -> Path:
+    """A table of which every other file nearly equals the one before it."""
+    texts = [program(number, lines=12) for number in range(24)]
+    rows = [
+        {"content": text + end, "repo": f"r{number % 8}", "path": f"p{number}{end.strip()}.py"}
+        for number, text in enumerate(texts)
+        for end in ("", "again\n")
+    ]
+    return write_jsonl(lab.folder() / "table.jsonl", rows)
 
 
 def folder(lab: Lab) -> Path:
@@ -251,11 +263,18 @@ def rows_of(stage: str) -> dict[str, Row]:
             "quality.drop_generated": row(True, False, apart={"generated.py"}),
             "quality.max_encoded_run": row(1024, None, apart={"encoded_run.py"}),
             "quality.max_encoded_share": row(0.5, None, apart={"encoded_share.py"}),
+            "near_duplicates": Row(None, 0.7, look, partial(of_table, stage, copied)),
             "held_out": replace(row(0.1, 0.5), look=sides),
             "seed (which are taken)": row(0, 1, files=10),
             "seed (which are held out)": replace(row(0, 1), look=sides),
         }.items()
     }
+
+
+def of_table(stage: str, made: Callable[[Lab], Path], lab: Lab) -> dict[str, Any]:
+    columns = {"repo": "repo", "path": "path"}
+    source = {"kind": "table", "paths": [lab.once(made)], "columns": columns}
+    return {f"{stage}.source": source, f"{stage}.languages": ["Python"]}
 
 
 def hub_source(stage: str, lab: Lab) -> dict[str, Any]:

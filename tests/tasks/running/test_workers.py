@@ -28,7 +28,7 @@ from tasks.running.workers import started
 from tasks.sampling import SamplingConfig
 from tasks.tokenization import TokenizationConfig
 from tests.conftest import BASE_MODEL
-from tests.tasks.sampling.reading import programs
+from tests.tasks.sampling.test_division import program
 from tests.waiting import ended_task_runs, import_path, until
 
 DENY = """
@@ -96,8 +96,10 @@ def tokenized(store: Store, source: Path, config: WorkersConfig) -> tuple[str, U
         from prefect.runtime import flow_run
 
         run = Run(store, workers=config)
-        chosen = SamplingConfig.model_validate({"source": {"kind": "local", "paths": [str(source)]}, "files": 300})
+        paths = {"kind": "local", "paths": [str(source)]}
+        chosen = SamplingConfig.model_validate({"source": paths, "files": 300, "near_duplicates": 0.7})
         sample = run.stage(sampling.STAGE, chosen)
+        assert sample.train.files + sample.held_out.files == 150
         settings = TokenizationConfig(max_length=64, batch_bytes=20_000)
         model = locate(ModelConfig(name=str(BASE_MODEL)))
         return run.stage(tokenization.STAGE, settings, sample=sample, model=model).fingerprint, UUID(flow_run.id)
@@ -107,11 +109,12 @@ def tokenized(store: Store, source: Path, config: WorkersConfig) -> tuple[str, U
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files in pairs that nearly equal each other."""
     root = tmp_path_factory.mktemp("source")
-    for record in programs(300, repositories=6):
-        path = root / record["repo"] / record["path"]
+    for number in range(300):
+        path = root / f"r{number % 6}" / f"p{number}.py"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(record["content"] * 8)
+        path.write_text(program(str(number // 2)) + "again = 1\n" * (number % 2))
     return root
 
 
