@@ -81,6 +81,9 @@ class TokenizedSplit(Record):
     """UTF-8 bytes of the text that the tokens stand for."""
     dropped: dict[str, int] = Field(default_factory=dict)
     """Files that gave no chunk, by reason."""
+    made: dict[str, int] = Field(default_factory=dict)
+    """Chunks by what was made of them beyond the format: `middle along syntax: body`, and why not where it was
+    wanted."""
 
     @property
     def padding_share(self) -> float:

@@ -35,6 +35,8 @@ class Chunk(NamedTuple):
     ids: list[int]
     mask: list[int] | None = None
     """`instruct` only: 1 where the loss counts."""
+    made: tuple[str, ...] = ()
+    """What was made of it, in words that are counted."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ class TokenizationConfig(Config):
     spm_rate: Share = 0.5
     """`fim` only: the share of rearranged chunks with the suffix first (SPM), where the model's family knows both
     orders; the others have the family's own."""
+    syntax_rate: Share = 0.0
+    """`fim` only: the share of rearranged chunks whose middle is a piece of syntax (a statement, a block, a list of
+    arguments, a whole body) where the file has a grammar; the other middles are drawn by lines and at random."""
     seed: Seed = 0
     """`fim` only: decides which chunks are rearranged and where they are cut."""
     add_eos: bool = True
@@ -56,7 +59,7 @@ class TokenizationConfig(Config):
     def keyed(self) -> dict[str, Any]:
         """The fields that decide the bytes; what concerns another format does not."""
         values = super().keyed()
-        unused = () if self.format == "fim" else ("fim_rate", "spm_rate", "seed")
+        unused = () if self.format == "fim" else ("fim_rate", "spm_rate", "syntax_rate", "seed")
         return {name: value for name, value in values.items() if name not in unused}
 
 

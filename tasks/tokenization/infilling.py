@@ -8,25 +8,31 @@ The text is cut at characters and the parts are tokenized apart, without Sentenc
 in SPM prefix and middle are tokenized as one. Source: Rozière et al., “Code Llama”, https://arxiv.org/abs/2308.12950,
 section 2.3. What is drawn depends on the seed, the file's sha256 and the chunk's number, not on order or workers.
 
-Middles drawn as random spans alone teach nothing about single lines, so most are lines, ends of lines and blocks.
+Middles drawn as random spans alone teach nothing about single lines, so most are lines, ends of lines and blocks. A
+share of them is pieces of syntax (`syntax`); where a file has none, its middles are drawn by lines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 from tasks.families.marks import FimTokens
 from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode_bytes, encode
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_end, cut
+from tasks.tokenization.syntax import Kind, Piece, Unreadable, pieces
 
 Span = tuple[int, int]
 Drawing = Callable[[str, list[Span], random.Random], Span]
 
 _MARKS = 4
 _ATTEMPTS = 8
+_BY_LINES = "middle drawn by lines"
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Infilling:
     rate: float
     spm_rate: float
     seed: int
+    syntax_rate: float = 0.0
 
     def generator(self, document: TokenizedFile, number: int) -> random.Random:
         """The random numbers of one chunk."""
@@ -46,58 +53,121 @@ class Infilling:
     def chunks(self, tokenizer: CodeTokenizer, document: TokenizedFile, framing: Framing) -> Iterator[Chunk]:
         """The file in order, some chunks as they stand and some rearranged; a rearranged one carries no EOS."""
         start, number = 0, 0
+        file = _File(self, tokenizer, document, framing)
         while start < len(document.ids):
-            found = self._rearranged(tokenizer, document, framing, (start, number))
+            found = file.rearranged(start, number)
             if found is None:
                 end, closing = causal_end(tokenizer, document.ids, start, framing)
-                found = end, [*framing.begin, *document.ids[start:end], *closing]
-            yield Chunk(found[1])
+                found = end, Chunk([*framing.begin, *document.ids[start:end], *closing])
+            yield found[1]
             start, number = found[0], number + 1
 
-    def _rearranged(
-        self, tokenizer: CodeTokenizer, document: TokenizedFile, framing: Framing, position: tuple[int, int]
-    ) -> tuple[int, list[int]] | None:
-        """Where the rearranged chunk ends and its ids; None where the chunk stays as it stands."""
-        start, number = position
-        if self.generator(document, number).random() >= self.rate:
+
+@dataclass
+class _File:
+    """One file on its way into chunks."""
+
+    infilling: Infilling
+    tokenizer: CodeTokenizer
+    document: TokenizedFile
+    framing: Framing
+
+    def rearranged(self, start: int, number: int) -> tuple[int, Chunk] | None:
+        """Where the rearranged chunk ends, and the chunk; None where it stays as it stands."""
+        infilling, framing = self.infilling, self.framing
+        if infilling.generator(self.document, number).random() >= infilling.rate:
             return None
         # The parts may have a few tokens more than the chunk had: then less text is taken, and all is drawn again.
         room = framing.max_length - len(framing.begin) - _MARKS
         for _ in range(_ATTEMPTS):
             if room < 1:
                 break
-            end = cut(tokenizer, document.ids, start, room)
-            raw = decode_bytes(tokenizer, document.ids[start:end], continues=number > 0)
-            body = self._body(tokenizer, raw, number == 0, self.generator(document, number))
+            end = cut(self.tokenizer, self.document.ids, start, room)
+            body = self._body(start, end, number)
             if body is None:
                 break
-            ids = [*framing.begin, *body]
+            ids = [*framing.begin, *body.ids]
             if len(ids) <= framing.max_length:
-                return end, ids
+                return end, body._replace(ids=ids)
             room = min(room, end - start) - (len(ids) - framing.max_length)
         return None
 
-    def _body(self, tokenizer: CodeTokenizer, raw: bytes, first: bool, generator: random.Random) -> list[int] | None:
+    def _body(self, start: int, end: int, number: int) -> Chunk | None:
         """The rearranged text with its marks; None where there is nothing to rearrange."""
+        infilling, is_first = self.infilling, number == 0
+        raw = decode_bytes(self.tokenizer, self.document.ids[start:end], continues=not is_first)
+        generator = infilling.generator(self.document, number)
         generator.random()  # the one that chose the chunk
-        suffix_first = generator.random() < self.spm_rate
+        suffix_first = generator.random() < infilling.spm_rate
+        least = 1 if is_first else 0
         try:
             text = raw.decode()
-            span = draw_span(text, generator, least=1 if first else 0)
-            return None if span is None else self._assemble(tokenizer, text, span, suffix_first, first)
+            span: Span | None = None
+            made: tuple[str, ...] = ()
+            if infilling.syntax_rate:
+                made = (_BY_LINES,)
+                if generator.random() < infilling.syntax_rate:
+                    span, made = self._piece(raw, start, generator, least)
+            span = span or draw_span(text, generator, least=least)
+            return None if span is None else Chunk(self._assemble(text, span, suffix_first, is_first), made=made)
         except (UnicodeDecodeError, Unrepresentable):  # a single token that ends within a character
             return None
 
-    def _assemble(self, tokenizer: CodeTokenizer, text: str, span: Span, suffix_first: bool, first: bool) -> list[int]:
+    def _piece(
+        self, raw: bytes, start: int, generator: random.Random, least: int
+    ) -> tuple[Span | None, tuple[str, ...]]:
+        """A piece of syntax within a chunk as start and end of characters, and what is counted of it."""
+        found = self._pieces
+        if isinstance(found, str):
+            return None, (f"{_BY_LINES}: {found}",)
+        place = self._places[start]
+        whole = found[bisect_left(found, (place + least,)) : bisect_left(found, (place + len(raw),))]
+        whole = [piece for piece in whole if piece.end <= place + len(raw)]
+        if not whole:
+            return None, (f"{_BY_LINES}: no whole piece in the chunk",)
+        piece = draw_piece(whole, generator)
+        first, last = piece.start - place, piece.end - place
+        line = raw.rfind(b"\n", 0, first) + 1
+        # as with whole lines: mostly with the indentation, sometimes with the newline
+        if not raw[line:first].strip() and line >= least and generator.random() < 0.7:
+            first = line
+        if raw[last : last + 1] == b"\n" and generator.random() < 0.3:
+            last += 1
+        return (len(raw[:first].decode()), len(raw[:last].decode())), (f"middle along syntax: {piece.kind}",)
+
+    @cached_property
+    def _pieces(self) -> list[Piece] | str:
+        """Those of the file, or why there are none."""
+        document = self.document
+        try:
+            return pieces(document.language, document.path, decode_bytes(self.tokenizer, document.ids))
+        except Unreadable as error:
+            return str(error)
+
+    @cached_property
+    def _places(self) -> list[int]:
+        """Where each token begins in the file, in bytes."""
+        lengths = (len(self.tokenizer.pieces[index]) for index in self.document.ids)
+        # the space that SentencePiece puts first is no part of the file
+        return [max(0, place - self.tokenizer.leading_space) for place in accumulate(lengths, initial=0)]
+
+    def _assemble(self, text: str, span: Span, suffix_first: bool, is_first: bool) -> list[int]:
         start, end = span
-        fim = self.fim
+        tokenizer, fim = self.tokenizer, self.infilling.fim
         suffix = encode(tokenizer, text[end:], continues=True)
         if suffix_first and fim.both_orders and fim.middle is not None:
-            joined = encode(tokenizer, text[:end], continues=not first)
+            joined = encode(tokenizer, text[:end], continues=not is_first)
             return [fim.prefix, fim.suffix, *suffix, fim.middle, *joined, fim.end]
-        prefix = encode(tokenizer, text[:start], continues=not first)
+        prefix = encode(tokenizer, text[:start], continues=not is_first)
         middle = encode(tokenizer, text[start:end], continues=True)
         return [*fim.prompt(None, prefix, suffix), *middle, fim.end]
+
+
+def draw_piece(whole: list[Piece], generator: random.Random) -> Piece:
+    """One of some pieces: first which kind, then which of it. Statements are many, bodies few."""
+    kinds = [kind for kind in _KINDS if any(piece.kind == kind for piece in whole)]
+    chosen = generator.choices(kinds, [_KINDS[kind] for kind in kinds])[0]
+    return generator.choice([piece for piece in whole if piece.kind == chosen])
 
 
 def draw_span(text: str, generator: random.Random, *, least: int = 0) -> Span | None:
@@ -167,3 +237,5 @@ _DRAWINGS: tuple[tuple[Drawing, float], ...] = (
     (_anywhere, 1.0),
 )
 """Kinds of middle with the upper end of each one's share of [0, 1)."""
+_KINDS: dict[Kind, float] = {"statement": 0.4, "arguments": 0.2, "block": 0.15, "body": 0.25}
+"""Kinds of pieces with their weights."""

@@ -84,7 +84,8 @@ def _chunker(
     framing = Framing.of(tokenizer, config.max_length, add_eos=config.add_eos)
     match form:
         case "fim":
-            infilling = Infilling(FimTokens.of(tokenizer), config.fim_rate, config.spm_rate, config.seed)
+            rates = config.fim_rate, config.spm_rate, config.seed, config.syntax_rate
+            infilling = Infilling(FimTokens.of(tokenizer), *rates)
             return partial(infilling.chunks, tokenizer, framing=framing)
         case "instruct":
             assert template
@@ -104,6 +105,8 @@ class Encoded:
     """Ids and, where only some count, mask: numpy arrays of int32 and int8."""
     dropped: str = ""
     """Why there are none."""
+    made: Counter[str] = field(default_factory=Counter)
+    """Chunks by what was made of them."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +131,18 @@ def _encoded(row: dict[str, Any], ids: list[int] | None, chunker: Chunker) -> En
     origin = {name: row[name] for name in COLUMNS if name != "content"}
     if not ids:
         return Encoded(origin, 0, [], "empty" if ids is not None else INEXACT)
-    chunks = [
-        (np.array(chunk.ids, np.int32), None if chunk.mask is None else np.array(chunk.mask, np.int8))
-        for chunk in chunker(TokenizedFile(ids=ids, **origin))
-    ]
-    return Encoded(origin, len(row["content"].encode()), chunks)
+    made: Counter[str] = Counter()
+    chunks = []
+    for chunk in chunker(TokenizedFile(ids=ids, **origin)):
+        chunks.append((np.array(chunk.ids, np.int32), None if chunk.mask is None else np.array(chunk.mask, np.int8)))
+        made.update(chunk.made)
+    return Encoded(origin, len(row["content"].encode()), chunks, made=made)
 
 
 def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, progress: Progress) -> TokenizedSplit:
     sums: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
+    made: Counter[str] = Counter()
     first: dict[str, dict[str, str]] = {}
     for files in encoded:
         for file in files:
@@ -148,6 +153,7 @@ def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, p
                 continue
             tokens = sum(writer.add(file, number) for number in range(len(file.chunks)))
             sums.update(files=1, chunks=len(file.chunks), tokens=tokens, text_bytes=file.text_bytes)
+            made += file.made
         progress.update(sums["files"] + dropped.total(), tokens=sums["tokens"])
     writer.close()
     if dropped:
@@ -163,7 +169,7 @@ def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, p
         )
     counts = {name: sums[name] for name in ("files", "chunks", "tokens", "text_bytes")}
     padding = sums["chunks"] * max_length - sums["tokens"]
-    return TokenizedSplit(**counts, padding=padding, dropped=dict(dropped))
+    return TokenizedSplit(**counts, padding=padding, dropped=dict(dropped), made=dict(sorted(made.items())))
 
 
 def _batches(source: Path, size: int) -> Iterator[list[dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from artifacts import figures
-from artifacts.presentation import Figure, Section, Table
+from artifacts.presentation import Block, Figure, Section, Table
 from artifacts.schema import TokenizedDataset, TokenizedSplit
 
 FORMATS = {
@@ -18,7 +18,11 @@ def sections(handle: TokenizedDataset) -> list[Section]:
     columns = ("", "files", "left out", "chunks", "tokens", "padding", "bytes of text per token")
     rows = (_row("train", handle.train), _row("held out", handle.held_out))
     caption = f"Chunks of at most {handle.max_length} tokens, each from one file; text {FORMATS[handle.format]}."
-    return [Section("tokenization", "Tokens", (Table(columns, rows, caption), _lengths(handle)))]
+    blocks: list[Block] = [Table(columns, rows, caption)]
+    if handle.train.made:
+        made = tuple((what, f"{count:,}") for what, count in handle.train.made.items())
+        blocks.append(Table(("training chunks", ""), made, "What was made of them, and why not what was wanted."))
+    return [Section("tokenization", "Tokens", (*blocks, _lengths(handle)))]
 
 
 def _row(name: str, split: TokenizedSplit) -> tuple[str, ...]:

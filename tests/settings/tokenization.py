@@ -41,6 +41,7 @@ ROWS = {
         "max_length": Row(32, 16, look_chunks, apart=BOTH),
         "fim_rate": Row(0.2, 1.0, look_chunks, FIM, apart=TRAIN),
         "spm_rate": Row(0.0, 1.0, look_chunks, FIM, apart=TRAIN),
+        "syntax_rate": Row(0.0, 1.0, look_chunks, FIM, apart=TRAIN),
         "seed": Row(0, 1, look_chunks, FIM, apart=TRAIN),
         "add_eos": Row(True, False, look_chunks, apart=BOTH),
     }.items()

@@ -32,7 +32,9 @@ def document(tokenizer: CodeTokenizer, text: str, path: str = "src/a.py") -> Tok
 
 
 def rows(chunks: list[Chunk]) -> list[dict[str, object]]:
-    return [{"input_ids": ids, "completion_mask": mask, "chunk": number} for number, (ids, mask) in enumerate(chunks)]
+    return [
+        {"input_ids": chunk.ids, "completion_mask": chunk.mask, "chunk": number} for number, chunk in enumerate(chunks)
+    ]
 
 
 def nasty_texts(count: int) -> list[str]:
