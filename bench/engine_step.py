@@ -1,6 +1,6 @@
 """Where the time of one engine step goes: a 7B's micro-batch alone, its kernels, and the rates of the card.
 
-    python -m bench.engine_step --out step.json [--shape 7b] [--sequences 4] [--length 256] [--quantization int8]
+    python -m bench.engine_step --out step.json [--shape 7b] [--sequences 4] [--length 256] [--products int8]
 
 No Trainer: what is measured is the forward and backward pass, kernel by kernel and as one CUDA graph, beside a floor
 from the card's measured matrix and copy rates.
@@ -22,6 +22,7 @@ from artifacts.schema import Plan
 from bench.common import GIB, milliseconds, rates, write_model
 from bench.reference_job import SHAPES
 from tasks.backends.fused import ops, weights
+from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
 from tasks.backends.fused.model import FusedModel
 from tasks.models.loading import load_base, silence_peft
@@ -117,7 +118,15 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     model = load(arguments, folder)
     loaded = torch.cuda.memory_allocated() / GIB
     shape = (arguments.sequences, arguments.length)
-    fused = FusedModel(model, checkpointed=arguments.checkpointed, resident=arguments.resident, length=arguments.length)
+    fused = FusedModel(
+        model,
+        checkpointed=arguments.checkpointed,
+        resident=arguments.resident,
+        length=arguments.length,
+        products=arguments.products,
+    )
+    if arguments.products == "int8":
+        calibrate(fused)
     ids = torch.randint(3, 32000, shape, device="cuda")
     factor = torch.tensor(64.0, device="cuda")
     record: dict[str, Any] = {"card": torch.cuda.get_device_name(), "shape": shape, "loaded_gib": loaded}
@@ -133,7 +142,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     record["reserved_gib"] = torch.cuda.max_memory_reserved() / GIB
     record["used_gib"] = (torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0]) / GIB
     record["kernels"] = kernels(lambda: batch.run(ids, ids, factor))
-    record["parts"] = parts(fused, shape[0] * shape[1])
+    if arguments.products == "fp16":
+        record["parts"] = parts(fused, shape[0] * shape[1])
     if arguments.depths:
         del batch, fused
         gc.collect()
@@ -155,6 +165,7 @@ def main() -> None:
     parser.add_argument("--checkpointed", type=int, default=0)
     parser.add_argument("--resident", type=int, default=0, help="layers whose weights are kept in 16 bits")
     parser.add_argument("--quantization", choices=["int8", "nf4", "none"], default="int8")
+    parser.add_argument("--products", choices=["fp16", "int8"], default="fp16")
     parser.add_argument("--cap-gib", type=float, default=14.56)
     parser.add_argument("--depths", action="store_true", help="compare numbers of buffers")
     parser.add_argument("--model", type=Path, help="where the random model lies, or is to be written")

@@ -112,6 +112,7 @@ class PipelineConfig(Config):
             gradient_checkpointing=training.gradient_checkpointing,
             processes=training.processes,
             backend=training.backend,
+            products=training.products,
             max_steps=training.max_steps,
             epochs=training.epochs,
             sample_files=self.sampling.files,

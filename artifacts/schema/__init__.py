@@ -37,7 +37,7 @@ from artifacts.schema.evaluation import (
 )
 from artifacts.schema.generation import Executions, FileAnswers, Generations, GenerationSpeed, Protection
 from artifacts.schema.model import Checkpoint, Comparison, ExportedForm, ExportedModel, QuantizedBase, WeightGroup
-from artifacts.schema.plan import Check, Plan, Prediction, PreflightReport
+from artifacts.schema.plan import Check, Plan, Prediction, PreflightReport, Products
 from artifacts.schema.prompts import Domain, FunctionalSuite, Overlap, PromptFile, PromptSet
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "Plan",
     "Prediction",
     "PreflightReport",
+    "Products",
     "PromptFile",
     "PromptSet",
     "Protection",

@@ -7,6 +7,9 @@ from typing import ClassVar, Literal
 from artifacts import digest
 from artifacts.schema.base import Handle, Record
 
+Products = Literal["fp16", "int8"]
+"""What the frozen layers' matrix products run on: 16-bit numbers (fp32 on a CPU), or int8 tensor cores."""
+
 
 class Plan(Record):
     """How the job will run on this machine: whatever here differs makes different bits, but for what `fingerprint`
@@ -25,9 +28,12 @@ class Plan(Record):
     checkpointed_layers: int | None = None
     """How many, from the first, when not all of them."""
     resident_layers: int = 0
-    """Layers, from the first, whose frozen weights are kept in 16 bits because there is memory for it."""
+    """Layers, from the first, whose frozen weights are kept in 16 bits because there is memory for it; for products in
+    int8, whose codes are kept transposed as well."""
     backend: str
     """What computes: a name of `tasks.backends`."""
+    products: Products = "fp16"
+    """What the products of frozen layers run on."""
     gpu_memory_gib: float | None = None
     """What the process may take of the GPU, GiB; None for all of it."""
     processes: int = 1

@@ -40,12 +40,20 @@ def choose(shape: ModelShape, job: JobShape, gpu: Gpu | None) -> Backend:
         InputError: the named one cannot.
     """
     if job.backend == "auto":
-        return next((one for one in BACKENDS if one.unsupported(shape, job, gpu) is None), BACKENDS[-1])
-    backend = get(job.backend)
-    if reason := backend.unsupported(shape, job, gpu):
+        backend = next((one for one in BACKENDS if one.unsupported(shape, job, gpu) is None), BACKENDS[-1])
+    else:
+        backend = get(job.backend)
+        if reason := backend.unsupported(shape, job, gpu):
+            raise InputError(
+                f"the backend {backend.name} cannot do this job: {reason}",
+                field="training.backend",
+                remedy="set training.backend=auto, which takes one that can",
+            )
+    if job.products == "int8" and backend.products(job, on_gpu=gpu is not None) != "int8":
+        reasons = [reason for one in BACKENDS if (reason := one.unsupported(shape, job, gpu))]
         raise InputError(
-            f"the backend {backend.name} cannot do this job: {reason}",
-            field="training.backend",
-            remedy="set training.backend=auto, which takes one that can",
+            f"the backend {backend.name} has no products in int8" + "".join(f"; {reason}" for reason in reasons),
+            field="training.products",
+            remedy="set training.products=auto, which takes what can be had",
         )
     return backend

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from artifacts import digest
-from artifacts.schema import Plan, Quantization, Record
+from artifacts.schema import Plan, Products, Quantization, Record
 from tasks.machines.records import Gpu
 from tasks.models.shape import ModelShape
 
@@ -63,6 +63,8 @@ class JobShape(Record):
     """Processes that train together."""
     backend: str = "auto"
     """The name of a backend, or `auto`."""
+    products: Products | Literal["auto"] = "fp16"
+    """What the products of frozen layers are to run on."""
     max_steps: int | None = 200
     """Optimizer steps; None where `epochs` counts."""
     epochs: float | Literal["auto"] | None = None
@@ -178,6 +180,9 @@ class Backend(Protocol):
 
     def unsupported(self, shape: ModelShape, job: JobShape, gpu: Gpu | None) -> str | None:
         """Why it cannot do a job; None when it can. `gpu` is None for a CPU."""
+
+    def products(self, job: JobShape, *, on_gpu: bool) -> Products:
+        """What the products of frozen layers run on, of what the job allows."""
 
     def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:
         """What a job takes."""

@@ -34,8 +34,11 @@ def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
         ("gradient checkpointing", checkpointing),
         ("backend", plan.backend),
     )
+    if plan.products == "int8":
+        rows += (("products of frozen layers", "int8 tensor cores" if plan.device == "cuda" else "int8"),)
     if plan.resident_layers:
-        rows += (("weights kept in 16 bits", _layers(plan.resident_layers)),)
+        kept = "weights kept transposed too" if plan.products == "int8" else "weights kept in 16 bits"
+        rows += ((kept, _layers(plan.resident_layers)),)
     return (*rows, ("GPU memory", cap)) if plan.device == "cuda" else rows
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from artifacts.configuration import NUMBER, Batch, Config, Real, Seed, Steps, Threads, Unkeyed, Whole
 from artifacts.errors import InputError
-from artifacts.schema import Quantization
+from artifacts.schema import Products, Quantization
 from tasks.backends import BackendName
 from tasks.families import EMBEDDINGS
 from tasks.models.shape import ALL_LINEAR
@@ -71,6 +71,9 @@ class TrainingConfig(Config):
     share of every batch: they must divide the effective batch. `auto`: as many visible GPUs as divide it."""
     backend: BackendName = Unkeyed("auto")
     """What computes: a backend by its name. `auto`: preflight takes the fastest that can do the job."""
+    products: Products | Literal["auto"] = Unkeyed("fp16")
+    """What the products of frozen layers run on: `fp16`, or `int8` tensor cores, on which they take less time and
+    energy (backend `fused`, weights in int8). `auto`: preflight decides."""
     learning_rate: Real = Field(2e-4, ge=1e-9, le=1)
     """Highest learning rate, reached after the warm-up."""
     max_steps: Steps | None = 200

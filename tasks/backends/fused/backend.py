@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from artifacts.schema import Plan
+from artifacts.schema import Plan, Products
 from tasks.backends.contract import Inference, JobShape, Layout, Memory, Precision, Stepping
 from tasks.backends.fused.memory import FusedMemory
 from tasks.backends.fused.speed import step_seconds
-from tasks.backends.fused.support import CAPABILITY, unsupported_config
+from tasks.backends.fused.support import CAPABILITY, products_of, unsupported_config, unsupported_int8
 from tasks.machines.records import Gpu
 from tasks.models.shape import ModelShape
 
@@ -28,9 +28,14 @@ class FusedBackend:
             return reason
         if shape.adapts_other_modules(job.lora_target_modules):
             return "it trains adapters on the linear layers of attention and MLP only"
+        if job.products == "int8" and (reason := unsupported_int8(shape, job)):
+            return reason
         if gpu is not None and gpu.capability < CAPABILITY:
             return f"its kernels need compute capability 7.5, the {gpu.name} has less"
         return None
+
+    def products(self, job: JobShape, *, on_gpu: bool) -> Products:
+        return products_of(job, on_gpu=on_gpu)
 
     def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:
         return FusedMemory(shape, job, precision, on_gpu)

@@ -76,18 +76,19 @@ class DecoderLayer:
             again: the layer is recomputed; what was dropped out is dropped out again.
         """
         geometry = self.geometry
-        x, rstd_attention = ops.rms_norm(pending, self.norms[0], geometry.eps, stream)
+        x, rstd_attention = self.qkv.normed(pending, self.norms[0], geometry.eps, stream)
         qkv = self.qkv.forward(x, again=again)
+        del x
         q, k, v = self.heads(qkv)
-        turned = qkv[:, : geometry.spans[1].stop].view(len(x), -1, geometry.head_width)  # q and k, side by side
+        turned = qkv[:, : geometry.spans[1].stop].view(len(qkv), -1, geometry.head_width)  # q and k, side by side
         ops.rotate(turned, geometry.angles, shape[1])
         out, rest = ops.attention(*(one.view(*shape, *one.shape[1:]) for one in (q, k, v)))
-        attended = out.reshape(x.shape[0], -1)
+        attended = out.reshape(len(qkv), -1)
         middle = self.o.forward(attended, again=again)[:, : self.o.rows]
-        x, rstd_mlp = ops.rms_norm(middle, self.norms[1], geometry.eps, pending)
+        x, rstd_mlp = self.gate_up.normed(middle, self.norms[1], geometry.eps, pending)
         gate_up = self.gate_up.forward(x, again=again)
         del x
-        made = self.down.forward(ops.swiglu(gate_up, geometry.mlp), again=again)[:, : self.down.rows]
+        made = self.down.forward(self.down.activated(gate_up, geometry.mlp), again=again)[:, : self.down.rows]
         return made, Kept(pending, rstd_attention, qkv, attended, rest, middle, rstd_mlp, gate_up)
 
     def heads(self, qkv: Tensor) -> list[Tensor]:
@@ -125,9 +126,9 @@ class DecoderLayer:
         assert dactivation is not None
         if activation is not None:
             down.factor_gradients(wide, activation)
-        ops.swiglu_backward(dactivation, kept.gate_up)
+        quantized = gate_up.activated_backward(dactivation, kept.gate_up)
         del dactivation, activation, wide
-        dx = gate_up.backward(kept.gate_up, kept.gate_up[:, gate_up.rows :], None)
+        dx = gate_up.backward(kept.gate_up, kept.gate_up[:, gate_up.rows :], None, made=quantized)
         assert dx is not None
         again = dx if gate_up.adapted else None
         ops.rms_norm_backward(dx, kept.middle, self.norms[1], kept.rstd_mlp, grad, grad, again)

@@ -23,7 +23,7 @@ from tasks.backends.contract import (
     Precision,
     element_bytes,
 )
-from tasks.backends.fused.support import ALIGNED, DEPTH, GROUPS, HEAD_TOKENS
+from tasks.backends.fused.support import ALIGNED, APART, DEPTH, GROUPS, HEAD_TOKENS, SUMS, products_of
 from tasks.machines.records import GIB
 from tasks.models.shape import LinearKind, ModelShape
 
@@ -89,7 +89,7 @@ class FusedMemory:
         linear = self.shape.linear_parameters * QUANTIZED_BYTES[self.job.quantization]
         # bitsandbytes' largest magnitude of each row, and the engine's scale; both fp32
         rows = sum(kind.outputs * kind.count for kind in self.shape.linears)
-        return other + linear + (2 * 4 * rows if self.job.quantization == "int8" else 0)
+        return other + linear + (2 * 4 * rows if self.job.quantization == "int8" else 0) + self._apart
 
     @cached_property
     def unpacking(self) -> float:
@@ -97,7 +97,22 @@ class FusedMemory:
         if self.job.quantization == "none":
             return 0
         stored = {"int8": 1.0, "nf4": 0.5}[self.job.quantization]  # nf4's scales stay where they are
-        return self.shape.linear_parameters / self.shape.layers * (self.element - stored)
+        more = 1 if self._int8 else self.element - stored  # the codes once more, transposed, or in place of the codes
+        return self.shape.linear_parameters / self.shape.layers * more
+
+    @cached_property
+    def _int8(self) -> bool:
+        """Whether products run on int8 tensor cores."""
+        return products_of(self.job, on_gpu=self.on_gpu) == "int8"
+
+    @cached_property
+    def _apart(self) -> float:
+        """Weights of the columns that stay in 16 bits then, and which those are."""
+        if not self._int8:
+            return 0
+        outputs = sum(kind.outputs * kind.count for kind in self.shape.linears)
+        inputs = self.shape.layers * sum(self.shape.kind(members[0]).inputs for members in GROUPS.values())
+        return APART * outputs * self.element + 4 * inputs
 
     @cached_property
     def adapter(self) -> float:
@@ -112,11 +127,12 @@ class FusedMemory:
         return self.shape.lora_parameters(self.job.lora_rank, self.job.lora_target_modules)
 
     def buffers(self, choice: Layout) -> float:
-        """Where weights are unpacked to."""
+        """Where weights are unpacked to, or codes transposed."""
         if self.job.quantization == "none" or choice.resident >= self.shape.layers:
             return 0
-        largest = max(self._width(group) * self.shape.kind(members[0]).inputs for group, members in GROUPS.items())
-        return largest * self.element * (DEPTH if self.on_gpu else 1)
+        height = self._outputs if self._int8 else self._width
+        largest = max(height(group) * self.shape.kind(members[0]).inputs for group, members in GROUPS.items())
+        return largest * (1 if self._int8 else self.element) * (DEPTH if self.on_gpu else 1)
 
     # --- what grows with the tokens ---------------------------------------------------------------------------
 
@@ -164,6 +180,9 @@ class FusedMemory:
         logits = [min(tokens, HEAD_TOKENS) * self.shape.vocabulary * e] * (2 if twice else 1)
         made, middle = t * self._width("down"), t * self._width("o")
         yield (made, t * hidden, *logits, t * hidden)
+        if self._int8:
+            yield from self._int8_moments(tokens)
+            return
         dropped = [2 * t * kind.inputs for kind in self._dropping]
         expanded = [t * queries] * 2 if keys != queries else []
         yield (t * hidden, *expanded, max(dropped, default=0))  # forward: attention's inputs
@@ -181,6 +200,42 @@ class FusedMemory:
         yield (*base, t * queries, t * keys, t * keys, t * self._width("qkv"))
         yield (t * hidden, t * self._width("qkv"), t * hidden, max(dropped, default=0))  # backward: the layer's input
 
+    def _int8_moments(self, tokens: int) -> Iterator[tuple[float, ...]]:
+        """As `_moments`, of a layer whose products run on int8 tensor cores: their inputs exist in int8, their scales
+        aside, and where cuBLASLt makes them some of their sums in 32 bits."""
+        t = tokens * self.element
+        hidden, queries = self.shape.hidden, self._queries
+        keys, mlp = (self.shape.kind(name).outputs for name in ("self_attn.k_proj", "mlp.gate_proj"))
+        made, middle, apart = t * self._width("down"), t * self._width("o"), t * APART
+        dropped = max((2 * t * kind.inputs for kind in self._dropping), default=0)
+        expanded = [t * queries] * 2 if keys != queries else []
+
+        def sums(outputs: int) -> float:
+            return 4 * tokens * min(SUMS, outputs) if self.on_gpu else 4 * tokens * outputs * 2
+
+        def plain(group: str, size: int) -> list[float]:
+            return [t * size] if self._adapted(group) else []
+
+        for group in ("qkv", "gate_up"):
+            yield (tokens * hidden, apart, *plain(group, hidden), dropped, sums(self._outputs(group)))
+        yield (*expanded, tokens * queries, apart, sums(hidden))
+        yield (tokens * mlp, apart, *plain("down", mlp), made, dropped, sums(hidden))
+        wide = [made] if self._adapted("down") else []
+        base = (t * hidden, *wide, t * mlp, *plain("down", mlp))
+        yield (*base, tokens * hidden, dropped, sums(mlp))  # backward: the MLP's activation
+        yield (*base, 2 * tokens * mlp)
+        yield (t * hidden, 2 * tokens * mlp, t * hidden, sums(hidden))
+        wide = [middle] if self._adapted("o") else []
+        yield (t * hidden, *wide, tokens * hidden, t * queries, sums(queries))
+        base = (t * hidden, *wide, t * queries)
+        accumulated = 4 * tokens * queries if self.element < 4 else 0  # dq is added up in fp32
+        yield (*base, *expanded, t * queries, t * queries, t * queries, accumulated, 4 * tokens * self.shape.heads)
+        summed = [t * keys] * 2 if keys != queries else []
+        yield (*base, t * queries, t * queries, t * queries, *summed)
+        dqkv = t * self._width("qkv")
+        yield (*base, t * queries, t * keys, t * keys, dqkv)
+        yield (t * hidden, dqkv, tokens * self._outputs("qkv"), t * hidden, dropped, sums(hidden))
+
     # --- sizes of the layers ----------------------------------------------------------------------------------
 
     @cached_property
@@ -197,10 +252,12 @@ class FusedMemory:
 
     def _width(self, group: str) -> int:
         """Columns of a product: its layers' outputs, and room for the ranks of their adapters."""
-        outputs = sum(self.shape.kind(name).outputs for name in GROUPS[group])
         ranks = 0 if self.job.lora_dropout else self.job.lora_rank
         inner = ranks * sum(kind.name in GROUPS[group] for kind in self._targets)
-        return outputs + -(-inner // ALIGNED) * ALIGNED
+        return self._outputs(group) + -(-inner // ALIGNED) * ALIGNED
+
+    def _outputs(self, group: str) -> int:
+        return sum(self.shape.kind(name).outputs for name in GROUPS[group])
 
     @property
     def _queries(self) -> int:

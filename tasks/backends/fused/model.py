@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from artifacts.schema import Products
 from tasks.backends.fused import ops
 from tasks.backends.fused.adapters import Adapters
 from tasks.backends.fused.layers import DecoderLayer, Geometry, Kept
 from tasks.backends.fused.support import ALIGNED, GROUPS, HEAD_TOKENS, unsupported_config
-from tasks.backends.fused.weights import Projection, Scratch
+from tasks.backends.fused.weights import Int8Projection, Projection, Scratch
 
 Tensor = torch.Tensor
 
@@ -36,12 +37,15 @@ class FusedModel:
         resident: how many layers, from the first, give up their quantized weights for 16-bit ones: no time is spent on
             unpacking them. The modules of these layers compute nothing any more.
         length: tokens of the longest sequence.
+        products: what the layers' products run on. `int8` is for int8 weights, and wants calibrating (`calibration`).
 
     Raises:
         ValueError: `unsupported` says why.
     """
 
-    def __init__(self, model: Any, *, checkpointed: int = 0, resident: int = 0, length: int = 0) -> None:
+    def __init__(
+        self, model: Any, *, checkpointed: int = 0, resident: int = 0, length: int = 0, products: Products = "fp16"
+    ) -> None:
         reason = unsupported(model, length or None)
         if reason:
             raise ValueError(reason)
@@ -58,9 +62,11 @@ class FusedModel:
         self.adapters = Adapters(adapted, names[0] if names else "", ALIGNED, self.embedding)
         self._dropout = model.peft_config[names[0]].lora_dropout if names and model.training else 0.0
         self.geometry = _geometry(base, length)
+        self._projection = Int8Projection if products == "int8" else Projection
         self.layers = [self._layer(layer, number < resident) for number, layer in enumerate(base.model.layers)]
         projections = [one for layer in self.layers for one in (layer.qkv, layer.o, layer.gate_up, layer.down)]
-        self._scratch = Scratch(max(one.unpacked for one in projections), self.embedding)
+        like = self.embedding if products == "fp16" else self.embedding.new_empty(0, dtype=torch.int8)
+        self._scratch = Scratch(max(one.unpacked for one in projections), like)
         for projection in projections:
             projection.use(self._scratch)
         trained = [any(one.adapted for one in (layer.qkv, layer.o, layer.gate_up, layer.down)) for layer in self.layers]
@@ -72,7 +78,7 @@ class FusedModel:
             modules = [_module(layer, name) for name in names]
             bases = [getattr(module, "base_layer", module) for module in modules]
             adapters = [self.adapters.of(module) for module in modules]
-            projections[group] = Projection(bases, adapters, self.adapters, self._dropout)
+            projections[group] = self._projection(bases, adapters, self.adapters, self._dropout)
             if resident:
                 projections[group].keep(bases)
         return DecoderLayer(

@@ -32,11 +32,11 @@ TILE = (64, 128)
 
 def dequantize_int8(codes: Tensor, scales: Tensor, out: Tensor) -> None:
     """`out` (rows × columns) = `codes` (int8) × `scales` (fp32, by row; LLM.int8()'s `SCB` / 127)."""
-    if not _fused(out):
+    if not by_kernels(out):
         out.copy_(codes.float() * scales[:, None])
         return
     rows, columns = codes.shape
-    block = min(_WIDE, _power(columns))
+    block = min(_WIDE, power(columns))
     kernels = _kernels()
     kernels.dequantize_int8[(rows, _parts(columns, block))](codes, scales, out, columns, BLOCK=block, num_warps=8)
 
@@ -60,7 +60,7 @@ def int8_linear(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
         rows,
         inputs,
         splits,
-        ROWS=max(16, _power(tokens)),
+        ROWS=max(16, power(tokens)),
         COLUMNS=TILE[0],
         DEPTH=TILE[1],
         num_warps=4,
@@ -91,7 +91,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     tokens, width = x.shape
     out = torch.empty((tokens, width), dtype=x.dtype, device=x.device)
     rstd = torch.empty(tokens, dtype=torch.float32, device=x.device)
-    if not _fused(x):
+    if not by_kernels(x):
         if residual is not None:
             x += residual
         torch.rsqrt(x.float().square().mean(1) + eps, out=rstd)
@@ -110,7 +110,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
         width,
         eps,
         RESIDUAL=has,
-        BLOCK=_power(width),
+        BLOCK=power(width),
         num_warps=8,
     )
     return out, rstd
@@ -124,7 +124,7 @@ def rms_norm_backward(
     `again` receives the norm's output once more; it may be `dy` itself.
     """
     tokens, width = dy.shape
-    if not _fused(x):
+    if not by_kernels(x):
         normed = x.float() * rstd[:, None]
         weighted = dy.float() * weight.float()
         through = (weighted - normed * (weighted * normed).mean(1, keepdim=True)) * rstd[:, None]
@@ -144,7 +144,7 @@ def rms_norm_backward(
         again if again is not None else out,
         width,
         WRITE_Y=write,
-        BLOCK=_power(width),
+        BLOCK=power(width),
         num_warps=8,
     )
 
@@ -158,7 +158,7 @@ def rotate(values: Tensor, angles: tuple[Tensor, Tensor], length: int, positions
     """
     tokens, heads, width = values.shape
     cosines, sines = angles
-    if not _fused(values):
+    if not by_kernels(values):
         places = positions if positions is not None else torch.arange(tokens, device=values.device) % length
         cosine, sine = cosines[places][:, None], sines[places][:, None]
         first, second = (half.float().clone() for half in values.chunk(2, dim=-1))
@@ -173,7 +173,7 @@ def rotate(values: Tensor, angles: tuple[Tensor, Tensor], length: int, positions
         length,
         heads,
         INDEXED=positions is not None,
-        HEADS=_power(heads),
+        HEADS=power(heads),
         HALF=width // 2,
         num_warps=4,
     )
@@ -185,7 +185,7 @@ def rotate_back(grads: Sequence[Tensor], target: Tensor, angles: tuple[Tensor, T
     q, k, v = grads
     tokens, heads, width = q.shape
     cosines, sines = angles
-    if not _fused(q):
+    if not by_kernels(q):
         back = cosines, -sines
         for one in (q, k):
             rotate(one, back, length)
@@ -205,7 +205,7 @@ def rotate_back(grads: Sequence[Tensor], target: Tensor, angles: tuple[Tensor, T
         length,
         heads,
         k.shape[1],
-        HEADS=_power(heads),
+        HEADS=power(heads),
         HALF=width // 2,
         num_warps=4,
     )
@@ -215,10 +215,10 @@ def swiglu(gate_up: Tensor, width: int) -> Tensor:
     """`silu(gate) × up` (T × I) of the first 2 · I columns of `gate_up`."""
     tokens = gate_up.shape[0]
     out = torch.empty((tokens, width), dtype=gate_up.dtype, device=gate_up.device)
-    if not _fused(out):
+    if not by_kernels(out):
         gate, up = gate_up[:, :width].float(), gate_up[:, width : 2 * width].float()
         return out.copy_(functional.silu(gate) * up)
-    block = min(2048, _power(width))
+    block = min(2048, power(width))
     _kernels().swiglu[(tokens, _parts(width, block))](gate_up, gate_up.stride(0), out, width, BLOCK=block, num_warps=4)
     return out
 
@@ -226,13 +226,13 @@ def swiglu(gate_up: Tensor, width: int) -> Tensor:
 def swiglu_backward(dout: Tensor, gate_up: Tensor) -> None:
     """Write the gradients of gate and up over the first 2 · I columns of `gate_up`, from `dout` (T × I)."""
     tokens, width = dout.shape
-    if not _fused(dout):
+    if not by_kernels(dout):
         gate, up, grad = gate_up[:, :width].float(), gate_up[:, width : 2 * width].float(), dout.float()
         sigmoid = torch.sigmoid(gate)
         slope = sigmoid * (1 + gate * (1 - sigmoid))
         gate_up[:, : 2 * width] = torch.cat([grad * up * slope, grad * gate * sigmoid], dim=1)
         return
-    block = min(2048, _power(width))
+    block = min(2048, power(width))
     _kernels().swiglu_backward[(tokens, _parts(width, block))](
         dout, gate_up, gate_up.stride(0), width, BLOCK=block, num_warps=4
     )
@@ -244,7 +244,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
     Rows whose label is `IGNORED` have loss and gradient zero. `factor` is a single number on the device.
     """
     tokens, vocabulary = logits.shape
-    if not _fused(logits):
+    if not by_kernels(logits):
         wide = logits.float()
         losses = functional.cross_entropy(wide, labels, reduction="none", ignore_index=IGNORED)
         counts = labels != IGNORED
@@ -260,7 +260,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
         factor,
         vocabulary,
         IGNORED=IGNORED,
-        BLOCK=min(8192, _power(vocabulary)),
+        BLOCK=min(8192, power(vocabulary)),
         num_warps=16,
     )
     return losses
@@ -375,7 +375,7 @@ def _summed(grad: Tensor, one: Tensor) -> Tensor:
     return grad if times == 1 else grad.reshape(*one.shape[:3], times, -1).sum(3)
 
 
-def _fused(tensor: Tensor) -> bool:
+def by_kernels(tensor: Tensor) -> bool:
     """Whether the kernels serve: on a GPU, and in Triton's interpreter, which runs them anywhere."""
     return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -386,7 +386,7 @@ def _kernels() -> Any:
     return kernels
 
 
-def _power(number: int) -> int:
+def power(number: int) -> int:
     """The next power of two."""
     return 1 << (number - 1).bit_length()
 

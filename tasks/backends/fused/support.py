@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from artifacts.schema import Products
+from tasks.backends.contract import JobShape
 from tasks.families import LLAMA_LAYERS, WINDOWS
+from tasks.models.shape import ModelShape
 
 CAPABILITY = (7, 5)
 """The oldest GPUs that the kernels were compiled for: T4."""
@@ -22,6 +25,26 @@ DEPTH = 2
 """Buffers for unpacked weights on a GPU: one in use, one for the next product. More gained nothing."""
 ALIGNED = 8
 """Rows of A are filled up to a multiple of this, so that every row of the product starts at 16 bytes."""
+APART = 32
+"""Columns of an input that stay in 16 bits where products run on int8 tensor cores."""
+SUMS = 8192
+"""Columns of such a product whose 32-bit sums exist at a time, where cuBLASLt makes it."""
+WIDTH, LEAST = 8, 17
+"""What the sizes of such a product are multiples of, and its fewest rows, as cuBLASLt wants them."""
+
+
+def products_of(job: JobShape, *, on_gpu: bool) -> Products:
+    """What the products of frozen layers run on."""
+    return "int8" if job.products == "int8" else "fp16"
+
+
+def unsupported_int8(shape: ModelShape, job: JobShape) -> str | None:
+    """Why a model's products cannot run on int8 tensor cores; None when they can."""
+    if job.quantization != "int8":
+        return f"products in int8 need weights in int8, not {job.quantization}"
+    if any(size % WIDTH for kind in shape.linears for size in (kind.inputs, kind.outputs)):
+        return f"products in int8 need layers whose widths are multiples of {WIDTH}"
+    return f"products in int8 need sequences of {LEAST} tokens" if job.max_length < LEAST else None
 
 
 def unsupported_config(config: Mapping[str, Any], length: int | None = None) -> str | None:

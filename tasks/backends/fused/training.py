@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from artifacts.schema import Plan
 from tasks.backends.fused.adapters import Adapters
+from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
 from tasks.backends.fused.model import FusedModel
 from tasks.processes import ranks
@@ -25,6 +26,7 @@ class FusedSteps:
         checkpointed = layers if plan.checkpointed_layers is None else plan.checkpointed_layers
         self._checkpointed = checkpointed if plan.gradient_checkpointing else 0
         self._resident = plan.resident_layers
+        self._products = plan.products
         self._micro_batch: MicroBatch | None = None
         self._adapters: Adapters | None = None
 
@@ -53,7 +55,15 @@ class FusedSteps:
 
     def _prepare(self, model: Any, shape: tuple[int, int]) -> MicroBatch:
         model.train()  # decides about dropout
-        fused = FusedModel(model, checkpointed=self._checkpointed, resident=self._resident, length=shape[1])
+        fused = FusedModel(
+            model,
+            checkpointed=self._checkpointed,
+            resident=self._resident,
+            length=shape[1],
+            products=self._products,
+        )
+        if self._products == "int8":
+            calibrate(fused)
         self._adapters = fused.adapters
         if ranks.count() > 1:
             dist.broadcast(fused.adapters.masters, src=0)
@@ -62,5 +72,5 @@ class FusedSteps:
         micro_batch = MicroBatch(fused, shape)
         fused.adapters.clear()
         how = "as one CUDA graph" if micro_batch.captured else "kernel by kernel"
-        log.info("backend fused: %d × %d tokens %s", *shape, how)
+        log.info("backend fused: %d × %d tokens %s, products in %s", *shape, how, self._products)
         return micro_batch

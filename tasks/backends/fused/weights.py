@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from tasks.backends.fused import ops
+from tasks.backends.fused import int8, ops
 from tasks.backends.fused.adapters import Adapters, LoraFactors
+from tasks.backends.fused.int8 import Apart, Quantized
 from tasks.backends.fused.support import ALIGNED, DEPTH
 
 Tensor = torch.Tensor
+Input = Tensor | Quantized
+"""What a product reads."""
 
 
 class Weight(Protocol):
@@ -124,6 +128,7 @@ class Scratch:
 
     Args:
         numbers: of the largest matrix.
+        like: a tensor of the matrices' type, where they are to be.
     """
 
     def __init__(self, numbers: int, like: Tensor) -> None:
@@ -153,7 +158,7 @@ class Scratch:
             torch.cuda.current_stream().wait_stream(self._side)
 
     def matrix(self, projection: Projection) -> Tensor:
-        """The projection's weights, width × columns, until the next one is asked for."""
+        """The projection's weights as `Projection.unpack` writes them, until the next one is asked for."""
         place, self._place = self._place, self._place + 1
         if self._side is None or not self._known:
             self._order.append(projection)
@@ -173,8 +178,8 @@ class Scratch:
         projection.unpack(self._buffer(projection, place))
 
     def _buffer(self, projection: Projection, place: int) -> Tensor:
-        buffer = self._buffers[place % len(self._buffers)]
-        return buffer[: projection.width * projection.columns].view(projection.width, projection.columns)
+        rows, columns = projection.unpacked_shape
+        return self._buffers[place % len(self._buffers)][: rows * columns].view(rows, columns)
 
 
 @dataclass(frozen=True)
@@ -248,7 +253,12 @@ class Projection:
     @property
     def unpacked(self) -> int:
         """Numbers of scratch that the product needs."""
-        return 0 if self._storage is not None else self.width * self.columns
+        return 0 if self._storage is not None else prod(self.unpacked_shape)
+
+    @property
+    def unpacked_shape(self) -> tuple[int, int]:
+        """Of what `unpack` writes."""
+        return self.width, self.columns
 
     def use(self, scratch: Scratch) -> None:
         """Unpack into this from now on."""
@@ -267,11 +277,23 @@ class Projection:
                 _replace(module, self._storage[start : start + rows])
                 start += rows
 
-    def forward(self, x: Tensor, *, again: bool = False, adapted: bool = True) -> Tensor:
+    def normed(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> tuple[Input, Tensor]:
+        """`ops.rms_norm`, as this projection reads its output."""
+        return ops.rms_norm(x, weight, eps, residual)
+
+    def activated(self, gate_up: Tensor, width: int) -> Input:
+        """`ops.swiglu`, as this projection reads its output."""
+        return ops.swiglu(gate_up, width)
+
+    def activated_backward(self, dout: Tensor, gate_up: Tensor) -> Quantized | None:
+        """`ops.swiglu_backward`, for this projection to go on from. What is returned, `backward` takes as `made`."""
+        ops.swiglu_backward(dout, gate_up)
+        return None
+
+    def forward(self, x: Input, *, again: bool = False, adapted: bool = True) -> Tensor:
         """x: T × columns. `again`: drop out what the last forward pass did. Without `adapted` the layers alone:
         T × `rows`."""
-        matrix = self._matrix()
-        y = x @ (matrix if adapted else matrix[: self.rows]).T
+        y, x = self._product(x, adapted)
         if self.bias is not None:
             y[:, : self.rows] += self.bias
         for one, drop in zip(self.adapted, self._drops, strict=True) if adapted else ():
@@ -280,19 +302,28 @@ class Projection:
             torch.addmm(out, inner, one.adapter.b.T, alpha=one.adapter.scale, out=out)
         return y
 
-    def backward(self, dy: Tensor, xa: Tensor | None, x: Tensor | None, *, wants_input: bool = True) -> Tensor | None:
+    def backward(
+        self,
+        dy: Tensor,
+        xa: Tensor | None,
+        x: Tensor | None,
+        *,
+        wants_input: bool = True,
+        made: Quantized | None = None,
+    ) -> Tensor | None:
         """The gradient of x, from `dy` (T × width, of which the last columns are filled in here).
 
         Args:
             xa: the last columns of the forward product, T × (width − rows); None to compute them again from `x`.
             x: the input; needed when `xa` is None.
+            made: `dy` as `activated_backward` has made it.
         """
         if self.adapted and not self.dropout:
             if xa is None:
                 assert x is not None
                 xa = x @ self.inner_factors().T
             self._fill_in(dy, xa)
-        dx = dy @ self._matrix() if wants_input else None
+        dx = self._product_backward(dy, made) if wants_input else None
         if self.dropout:
             for one, drop in zip(self.adapted, self._drops, strict=True):
                 drop.backward(dy[:, one.outputs], one.adapter, dx)
@@ -330,6 +361,16 @@ class Projection:
         if self.adapted:
             matrix[self.rows :] = self.inner_factors()
 
+    def _product(self, x: Input, adapted: bool) -> tuple[Tensor, Tensor]:
+        """The product, and its input in 16 bits for the adapters."""
+        assert isinstance(x, Tensor)
+        matrix = self._matrix()
+        return x @ (matrix if adapted else matrix[: self.rows]).T, x
+
+    def _product_backward(self, dy: Tensor, made: Quantized | None) -> Tensor:
+        assert made is None
+        return dy @ self._matrix()
+
     def _matrix(self) -> Tensor:
         if self._storage is None:
             assert self._scratch is not None
@@ -352,6 +393,70 @@ class Projection:
             module.weight.data = part
             start += part.shape[0]
         return storage
+
+
+class Int8Projection(Projection):
+    """A projection whose products run on int8 tensor cores (`int8`). Scratch, and what is kept of resident layers, are
+    the codes transposed, for the backward pass; the forward pass reads them as they are stored."""
+
+    def __init__(
+        self, modules: Sequence[nn.Module], adapters: Sequence[LoraFactors | None], flat: Adapters, dropout: float = 0.0
+    ) -> None:
+        super().__init__(modules, adapters, flat, dropout)
+        (weight,) = self.weights
+        assert isinstance(weight, Int8Weight)
+        self._weight = weight
+        self.calibrate(torch.zeros((1, self.columns), dtype=flat.copies.dtype, device=flat.copies.device))
+
+    @property
+    def unpacked_shape(self) -> tuple[int, int]:
+        return self.columns, self.rows
+
+    def calibrate(self, x: Tensor) -> None:
+        """Keep the columns apart that are largest in `x` (T × columns)."""
+        self._apart = Apart.largest(x)
+        columns = self._apart.columns.clamp(min=0).long()
+        values = self._weight.codes[:, columns].float() * self._weight.scales[:, None]
+        self._apart_weight = values.T.to(x.dtype).contiguous()
+
+    def keep(self, modules: Sequence[nn.Module]) -> None:
+        """Transpose the codes once and for all, beside their usual form."""
+        self._storage = torch.empty(self.unpacked_shape, dtype=torch.int8, device=self._weight.codes.device)
+        self.unpack(self._storage)
+
+    def normed(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> tuple[Input, Tensor]:
+        return int8.rms_norm(x, weight, eps, residual, self._apart, plain=bool(self.adapted))
+
+    def activated(self, gate_up: Tensor, width: int) -> Input:
+        return int8.swiglu(gate_up, width, self._apart, plain=bool(self.adapted))
+
+    def activated_backward(self, dout: Tensor, gate_up: Tensor) -> Quantized | None:
+        return int8.swiglu_backward(dout, gate_up, self._weight.scales, plain=bool(self.adapted))
+
+    def unpack(self, matrix: Tensor) -> None:
+        """Write the codes transposed to `matrix` (columns × rows)."""
+        int8.transpose(self._weight.codes, matrix)
+
+    def _product(self, x: Input, adapted: bool) -> tuple[Tensor, Tensor]:
+        read = int8.quantize(x, self._apart.factors, self._apart, x) if isinstance(x, Tensor) else x
+        width = self.width if adapted else self.rows
+        y = self._flat.copies.new_empty((len(read.codes), width))
+        int8.product(read, self._weight.codes, self._weight.scales, y[:, : self.rows], read.apart, self._apart_weight)
+        if width > self.rows:
+            assert read.plain is not None
+            y[:, self.rows :] = read.plain @ self.inner_factors().T
+        return y, y if read.plain is None else read.plain  # nothing reads it where there is no adapter
+
+    def _product_backward(self, dy: Tensor, made: Quantized | None) -> Tensor:
+        gradient = int8.quantize(dy, self._weight.scales) if made is None else made
+        transposed = self._storage
+        if transposed is None:
+            assert self._scratch is not None
+            transposed = self._scratch.matrix(self)
+        dx = dy.new_empty((len(dy), self.columns))
+        low = (dy[:, self.rows :], self.inner_factors()) if self.width > self.rows else (None, None)
+        int8.product(gradient, transposed, None, dx, *low)
+        return dx
 
 
 def _replace(module: Any, matrix: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from artifacts.schema import Plan
+from artifacts.schema import Plan, Products
 from tasks.backends.contract import Inference, JobShape, Layout, Memory, Precision
 from tasks.backends.transformers.memory import TransformersMemory
 from tasks.backends.transformers.speed import step_seconds
@@ -21,6 +21,9 @@ class TransformersBackend:
 
     def unsupported(self, shape: ModelShape, job: JobShape, gpu: Gpu | None) -> str | None:
         return None
+
+    def products(self, job: JobShape, *, on_gpu: bool) -> Products:
+        return "fp16"  # those of LLM.int8() are bitsandbytes' own
 
     def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:
         return TransformersMemory(shape, job, precision, on_gpu)

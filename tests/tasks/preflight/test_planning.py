@@ -147,3 +147,32 @@ def test_out_of_memory_in_several_processes_keeps_them() -> None:
     smaller = next_plan(plan)
     assert smaller and (smaller.micro_batch, smaller.accumulation, smaller.effective_batch) == (1, 2, 4)
     assert in_words(smaller) == "1 × 2 in 2 processes"
+
+
+def test_what_products_run_on_is_planned(seven: ModelShape) -> None:
+    plain, fast = _plan(seven), _plan(seven, products="int8")
+    assert (plain.products, fast.products) == ("fp16", "int8") and plain.fingerprint != fast.fingerprint
+    rows = dict(plan_rows(fast))
+    assert rows["products of frozen layers"] == "int8 tensor cores" and "weights kept transposed too" in rows
+    assert next_plan(fast).products == "int8"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        ({"backend": "transformers"}, "transformers has no products in int8"),
+        ({"quantization": "nf4"}, "need weights in int8, not nf4"),
+        ({"max_length": 16}, "sequences of 17 tokens"),
+    ],
+)
+def test_products_in_int8_that_cannot_be_had(seven: ModelShape, job: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason) as refused:
+        _plan(seven, products="int8", **job)
+    assert refused.value.field == "training.products" and "training.products=auto" in str(refused.value.remedy)
+    assert _plan(seven, products="auto", **job).products == "fp16"
+
+
+def test_odd_widths_have_no_products_in_int8(tmp_path: Path) -> None:
+    shape = shape_of(tmp_path / "model", TINY | {"intermediate_size": 684})
+    with pytest.raises(InputError, match="multiples of 8"):
+        _plan(shape, products="int8")

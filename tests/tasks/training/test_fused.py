@@ -63,15 +63,27 @@ class StopAfter:
         return self._left <= 0
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_stopped_and_resumed_gives_the_same_bits(dropout: float, tmp_path: Path, tokens: TokenizedDataset) -> None:
+def test_products_in_int8_learn_nearly_the_same(tmp_path: Path, tokens: TokenizedDataset) -> None:
+    plain, fast = (
+        jobs.train_here(tmp_path / plan.products, tokens, plan=plan)
+        for plan in (TOGETHER, TOGETHER.model_copy(update={"products": "int8"}))
+    )
+    assert fast.metrics["loss"] != plain.metrics["loss"]
+    assert fast.metrics["loss"] == pytest.approx(plain.metrics["loss"], rel=0.01)
+
+
+@pytest.mark.parametrize(("dropout", "products"), [(0.0, "fp16"), (0.2, "fp16"), (0.0, "int8")])
+def test_stopped_and_resumed_gives_the_same_bits(
+    dropout: float, products: str, tmp_path: Path, tokens: TokenizedDataset
+) -> None:
     from tasks.training.job import train
 
     config = jobs.CONFIG.model_copy(update={"lora": LoraSettings(dropout=dropout)})
-    whole = jobs.train_here(tmp_path / "whole", tokens, config, TOGETHER)
+    plan = TOGETHER.model_copy(update={"products": products})
+    whole = jobs.train_here(tmp_path / "whole", tokens, config, plan)
     workdir = tmp_path / "stopped"
     workdir.mkdir()
-    spec = jobs.spec(tokens, config, TOGETHER)
+    spec = jobs.spec(tokens, config, plan)
     nobody = Sender(os.open(os.devnull, os.O_WRONLY))
     assert not train(spec, workdir, nobody, StopAfter(3))  # type: ignore[arg-type]
     assert train(spec, workdir, nobody, SimpleNamespace(requested=False, training=False))  # type: ignore[arg-type]

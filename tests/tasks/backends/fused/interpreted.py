@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from tasks.backends.fused import ops
+from tasks.backends.fused import int8, ops
 
 
 def results() -> dict[str, torch.Tensor]:
@@ -43,6 +43,43 @@ def results() -> dict[str, torch.Tensor]:
     logits, labels = torch.randn(5, 9000), torch.tensor([1, 8999, ops.IGNORED, 0, 5])
     found["losses"] = ops.cross_entropy(logits, labels, torch.tensor(2.0))
     found["logit gradient"] = logits
+    return found | int8_results()
+
+
+def int8_results() -> dict[str, torch.Tensor]:
+    """Codes as fp32: a number between two codes may be rounded either way where a kernel's sums differ in a bit."""
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, made: int8.Quantized) -> None:
+        for part in ("codes", "scales", "apart", "plain"):
+            if (tensor := getattr(made, part)) is not None:
+                found[f"{name}: {part}"] = tensor.float()
+
+    wide = torch.randn(20, 80) * torch.rand(20, 1)
+    wide[3] = 0
+    apart = int8.Apart.largest(wide[:, :70])
+    keep("quantized", int8.quantize(wide, apart.factors, apart))
+    keep("a gradient", int8.quantize(wide, torch.rand(70) / 100))
+    normed, _ = int8.rms_norm(
+        wide[:, :70], torch.rand(70), 1e-5, torch.randn(20, 76)[:, :70], int8.Apart.largest(wide[:, :70]), plain=True
+    )
+    keep("normed", normed)
+    gate_up = torch.randn(20, 2 * 48 + 4)
+    activation = int8.swiglu(gate_up, 48, int8.Apart.largest(gate_up[:, :48]), plain=True)
+    keep("activation", activation)
+    keep("activation gradient", int8.swiglu_backward(torch.randn(20, 48), gate_up, torch.rand(96), plain=True))
+    found["activation gradient: plain"] = gate_up
+    w = torch.randint(-127, 128, (40, 48), dtype=torch.int8)
+    turned = torch.empty((48, 40), dtype=torch.int8)
+    int8.transpose(w, turned)
+    found["transposed"] = turned.float()
+    made = torch.zeros(20, 44)
+    assert activation.apart is not None
+    int8.product(activation, w, torch.rand(40), made[:, :40], activation.apart, torch.randn(32, 40))
+    found["product"] = made
+    plain = torch.empty(20, 40)
+    int8.product(activation, w, None, plain)
+    found["plain product"] = plain
     return found
 
 

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.backends.fused import ops
+from tasks.backends.fused import int8, ops
+from tasks.backends.fused.support import APART
 from tests.tasks.backends.fused import interpreted
 
 triton = pytest.importorskip("triton", reason="needs Triton (Linux on x86-64)")
 
 T4 = 75
-SHARED_BYTES = 64 * 1024
-"""Shared memory of a block on a T4."""
-F16, F32, I8, I64, INT = "*fp16", "*fp32", "*i8", "*i64", "i32"
+SHARED_BYTES = {75: 64 * 1024, 80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}
+"""Shared memory that a block may have, by compute capability."""
+F16, F32, I8, I32, I64, INT = "*fp16", "*fp32", "*i8", "*i32", "*i64", "i32"
+QUANTIZED = {"factors": F32, "apart_columns": I32, "apart": F16, "codes": I8, "scales": F32}
 STRIDES = ("q_token", "q_head", "k_token", "k_head", "v_token", "v_head")
 CASES: dict[str, tuple[dict[str, str], dict[str, Any], int]] = {
     "dequantize_int8": ({"codes": I8, "scales": F32, "out": F16}, {"BLOCK": 4096}, 8),
@@ -61,31 +63,71 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Any], int]] = {
         {"GROUP": 1, "WIDTH": 128, "KEYS": 32},
         4,
     ),
+    "quantize": (QUANTIZED | {"x": F16}, {"APART": APART, "BLOCK": 32768}, 16),
+    "rms_norm_int8": (
+        QUANTIZED | {"x": F16, "residual": F16, "weight": F16, "out": F16, "rstd_out": F32, "eps": "fp32"},
+        {"RESIDUAL": True, "PLAIN": True, "APART": APART, "BLOCK": 8192},
+        8,
+    ),
+    "swiglu_int8": (QUANTIZED | {"gate_up": F16, "out": F16}, {"PLAIN": True, "APART": APART, "BLOCK": 16384}, 16),
+    "swiglu_backward_int8": (QUANTIZED | {"dout": F16, "gate_up": F16}, {"PLAIN": True, "BLOCK": 16384}, 16),
+    "transpose": ({"codes": I8, "out": I8}, {"ROWS": 128, "COLUMNS": 64}, 4),
+    "scale_sums": (
+        {"sums": I32, "row_scales": F32, "column_scales": F32, "out": F16},
+        {"SCALED": True, "ADD": True, "BLOCK": 2048},
+        4,
+    ),
+    "int8_product": (
+        {"x": I8, "w": I8, "row_scales": F32, "column_scales": F32, "left": F16, "right": F16, "out": F16},
+        {"SCALED": True, "RANK": 32, "EVEN": True, "GROUP": 8}
+        | dict(zip(("ROWS", "COLUMNS", "DEPTH"), int8.TILE, strict=True)),
+        8,
+    ),
 }
 """Types of the arguments that are no plain integers, constants, and warps, of the largest form in use."""
 
 
 def test_every_kernel_is_covered() -> None:
-    from tasks.backends.fused import kernels
-
-    assert {name for name, one in vars(kernels).items() if isinstance(one, triton.JITFunction)} == CASES.keys()
+    assert found().keys() == CASES.keys()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_compiles_for_a_t4(name: str) -> None:
+def found() -> dict[str, Any]:
+    """All kernels that are launched, not those that others call."""
+    from tasks.backends.fused import int8_kernels, kernels
+
+    both = {**vars(kernels), **vars(int8_kernels)}
+    return {name: one for name, one in both.items() if isinstance(one, triton.JITFunction) and name[0] != "_"}
+
+
+def compiled(name: str, capability: int, stages: int) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from tasks.backends.fused import kernels
-
     types, constants, warps = CASES[name]
-    kernel = getattr(kernels, name)
+    kernel = found()[name]
     signature = {arg: "constexpr" if arg in constants else types.get(arg, INT) for arg in kernel.arg_names}
-    source = ASTSource(kernel, signature, constants)
-    compiled = triton.compile(source, target=GPUTarget("cuda", T4, 32), options={"num_warps": warps})
-    assert compiled.metadata.shared <= SHARED_BYTES
-    assert "cubin" in compiled.asm and ".target sm_75" in compiled.asm["ptx"]
-    assert "bf16" not in compiled.asm["ptx"]
+    # as at a launch, where Triton sees that addresses and sizes are multiples of 16
+    attributes = {(place,): [["tt.divisibility", 16]] for place, arg in enumerate(kernel.arg_names) if arg in types}
+    source = ASTSource(kernel, signature, constants, attributes if name == "int8_product" else None)
+    options = {"num_warps": warps, "num_stages": stages}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "int8_product"])
+def test_compiles_for_a_t4(name: str) -> None:
+    made = compiled(name, T4, 3)
+    assert made.metadata.shared <= SHARED_BYTES[T4]
+    assert "cubin" in made.asm and ".target sm_75" in made.asm["ptx"]
+    assert "bf16" not in made.asm["ptx"]
+
+
+@pytest.mark.parametrize("capability", [80, 86, 89, 90])
+def test_the_product_in_int8_compiles_for_tensor_cores(capability: int) -> None:
+    """A T4 never runs it (`int8.uses_triton`): cuBLASLt makes the product there."""
+    made = compiled("int8_product", capability, 3)
+    assert made.metadata.shared <= SHARED_BYTES[capability]
+    assert ("wgmma.mma_async" if capability == 90 else "mma.sync") in made.asm["ptx"]
+    assert "s32.s8.s8.s32" in made.asm["ptx"] or "s32.s8.s8" in made.asm["ptx"]
 
 
 def test_kernels_compute_what_plain_torch_does(tmp_path: Path) -> None:

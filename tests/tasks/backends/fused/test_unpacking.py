@@ -69,7 +69,7 @@ class Machine:
         def unpack(matrix: torch.Tensor) -> None:
             self.writes.append(Work(self.current.name, self.current.work(), matrix.data_ptr(), name))
 
-        return SimpleNamespace(name=name, width=rows, columns=4, unpack=unpack)
+        return SimpleNamespace(name=name, unpacked_shape=(rows, 4), unpack=unpack)
 
     def step(self, scratch: Scratch, order: list[Any]) -> None:
         """Each product, and something else after it."""

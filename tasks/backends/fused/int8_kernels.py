@@ -1,0 +1,267 @@
+"""Triton kernels of products on int8 tensor cores: quantizing by row where a number is made, and the product itself.
+
+As `kernels`: every number is read and written once, computed in fp32, and fits a T4. Only `int8_product` does not run
+there: before sm_80 Triton uses no tensor cores, and cuBLASLt makes the product, with `scale_sums` behind it.
+
+A row's scale is its largest magnitude / 127. Largest magnitudes are compared as bits, so that a NaN is the largest of
+all: a gradient that has overflowed must stay visible to the gradient scaler.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _largest(values):
+    """The largest magnitude of a row; NaN where there is one."""
+    bits = values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    return tl.max(bits, axis=0).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _codes(values, largest):
+    """Of one row, rounded to the nearest."""
+    scaled = values * (127.0 / tl.where(largest == 0.0, 1.0, largest))
+    return tl.where(scaled >= 0, tl.floor(scaled + 0.5), tl.ceil(scaled - 0.5)).to(tl.int8)
+
+
+@triton.jit
+def quantize(
+    x, x_stride, factors, apart_columns, apart, codes, scales, columns, APART: tl.constexpr, BLOCK: tl.constexpr
+):
+    """`codes · scales = x · factors` by row; the columns named in `apart_columns` (−1: none) as they are to `apart`."""
+    row = tl.program_id(0).to(tl.int64)
+    places = tl.arange(0, BLOCK)
+    inside = places < columns
+    values = tl.load(x + row * x_stride + places, mask=inside, other=0.0).to(tl.float32)
+    values *= tl.load(factors + places, mask=inside, other=0.0)
+    if APART:
+        slots = tl.arange(0, APART)
+        chosen = tl.load(apart_columns + slots)
+        tl.store(apart + row * APART + slots, tl.load(x + row * x_stride + chosen, mask=chosen >= 0, other=0.0))
+    largest = _largest(values)
+    tl.store(codes + row * columns + places, _codes(values, largest), mask=inside)
+    tl.store(scales + row, largest / 127.0)
+
+
+@triton.jit
+def rms_norm_int8(
+    x,
+    x_stride,
+    residual,
+    residual_stride,
+    weight,
+    out,
+    rstd_out,
+    factors,
+    apart_columns,
+    apart,
+    codes,
+    scales,
+    columns,
+    eps,
+    RESIDUAL: tl.constexpr,
+    PLAIN: tl.constexpr,
+    APART: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """`kernels.rms_norm`, and `quantize` of what it makes, which is written itself only with `PLAIN`."""
+    row = tl.program_id(0).to(tl.int64)
+    slots = tl.arange(0, APART)
+    chosen = tl.load(apart_columns + slots)
+    some = tl.load(x + row * x_stride + chosen, mask=chosen >= 0, other=0.0)
+    if RESIDUAL:
+        some_added = tl.load(residual + row * residual_stride + chosen, mask=chosen >= 0, other=0.0)
+        some = (some.to(tl.float32) + some_added.to(tl.float32)).to(x.dtype.element_ty)
+        tl.debug_barrier()  # every thread has read these before they are overwritten
+    places = tl.arange(0, BLOCK)
+    inside = places < columns
+    values = tl.load(x + row * x_stride + places, mask=inside, other=0.0)
+    if RESIDUAL:
+        added = tl.load(residual + row * residual_stride + places, mask=inside, other=0.0)
+        values = (values.to(tl.float32) + added.to(tl.float32)).to(x.dtype.element_ty)
+        tl.store(x + row * x_stride + places, values, mask=inside)
+    wide = values.to(tl.float32)
+    rstd = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / columns + eps)
+    tl.store(rstd_out + row, rstd)
+    made = wide * rstd * tl.load(weight + places, mask=inside, other=0.0).to(tl.float32)
+    made = made.to(x.dtype.element_ty)
+    if PLAIN:
+        tl.store(out + row * columns + places, made, mask=inside)
+    some_made = some.to(tl.float32) * rstd * tl.load(weight + chosen, mask=chosen >= 0, other=0.0).to(tl.float32)
+    tl.store(apart + row * APART + slots, some_made.to(x.dtype.element_ty))
+    kept = made.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
+    largest = _largest(kept)
+    tl.store(codes + row * columns + places, _codes(kept, largest), mask=inside)
+    tl.store(scales + row, largest / 127.0)
+
+
+@triton.jit
+def swiglu_int8(
+    gate_up,
+    stride,
+    out,
+    factors,
+    apart_columns,
+    apart,
+    codes,
+    scales,
+    columns,
+    PLAIN: tl.constexpr,
+    APART: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """`kernels.swiglu`, and `quantize` of what it makes, which is written itself only with `PLAIN`."""
+    row = tl.program_id(0).to(tl.int64)
+    places = tl.arange(0, BLOCK)
+    inside = places < columns
+    gates = gate_up + row * stride
+    gate = tl.load(gates + places, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gates + columns + places, mask=inside, other=0.0).to(tl.float32)
+    made = (gate * tl.sigmoid(gate) * up).to(gate_up.dtype.element_ty)
+    if PLAIN:
+        tl.store(out + row * columns + places, made, mask=inside)
+    slots = tl.arange(0, APART)
+    chosen = tl.load(apart_columns + slots)
+    some_gate = tl.load(gates + chosen, mask=chosen >= 0, other=0.0).to(tl.float32)
+    some_up = tl.load(gates + columns + chosen, mask=chosen >= 0, other=0.0).to(tl.float32)
+    some = some_gate * tl.sigmoid(some_gate) * some_up
+    tl.store(apart + row * APART + slots, some.to(gate_up.dtype.element_ty))
+    kept = made.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
+    largest = _largest(kept)
+    tl.store(codes + row * columns + places, _codes(kept, largest), mask=inside)
+    tl.store(scales + row, largest / 127.0)
+
+
+@triton.jit
+def swiglu_backward_int8(
+    dout, gate_up, stride, factors, codes, scales, columns, PLAIN: tl.constexpr, BLOCK: tl.constexpr
+):
+    """`kernels.swiglu_backward`, and `quantize` of both gradients as one row; written over gate and up only with
+    `PLAIN`."""
+    row = tl.program_id(0).to(tl.int64)
+    places = tl.arange(0, BLOCK)
+    inside = places < columns
+    gates, ups = gate_up + row * stride + places, gate_up + row * stride + columns + places
+    gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(ups, mask=inside, other=0.0).to(tl.float32)
+    grad = tl.load(dout + row * columns + places, mask=inside, other=0.0).to(tl.float32)
+    sigmoid = tl.sigmoid(gate)
+    of_gate = (grad * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))).to(gate_up.dtype.element_ty)
+    of_up = (grad * gate * sigmoid).to(gate_up.dtype.element_ty)
+    if PLAIN:
+        tl.store(gates, of_gate, mask=inside)
+        tl.store(ups, of_up, mask=inside)
+    first = of_gate.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
+    second = of_up.to(tl.float32) * tl.load(factors + columns + places, mask=inside, other=0.0)
+    # as bits again: `tl.maximum` of two floats drops a NaN
+    one, other = (_largest(first).to(tl.int32, bitcast=True), _largest(second).to(tl.int32, bitcast=True))
+    largest = tl.maximum(one, other).to(tl.float32, bitcast=True)
+    target = codes + row * 2 * columns + places
+    tl.store(target, _codes(first, largest), mask=inside)
+    tl.store(target + columns, _codes(second, largest), mask=inside)
+    tl.store(scales + row, largest / 127.0)
+
+
+@triton.jit
+def transpose(codes, out, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """`out = codes.T`; codes: rows × columns, bytes."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    values = tl.load(codes + row[:, None] * columns + column[None, :], mask=inside, eviction_policy="evict_first")
+    turned = (column[:, None] < columns) & (row[None, :] < rows)
+    tl.store(out + column[:, None] * rows + row[None, :], tl.trans(values), mask=turned)
+
+
+@triton.jit
+def int8_product(
+    x,
+    w,
+    row_scales,
+    column_scales,
+    left,
+    left_stride,
+    right,
+    right_stride,
+    out,
+    out_stride,
+    rows,
+    columns,
+    inputs,
+    rank,
+    SCALED: tl.constexpr,
+    RANK: tl.constexpr,
+    EVEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """`out = (x @ w.T) × row_scales × column_scales + left @ right`, a tile a program, rounded once.
+
+    x: rows × inputs and w: columns × inputs, int8. left: rows × rank and right: rank × columns, 16 bits; `RANK` 0:
+    none. Without `SCALED` the columns have no scales. `EVEN`: all sizes are multiples of the tile's.
+    """
+    program = tl.program_id(0)
+    down, across = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
+    first = (program // (GROUP * across)) * GROUP  # tiles that share their inputs run at the same time
+    height = tl.minimum(down - first, GROUP)
+    row = (first + (program % (GROUP * across)) % height) * ROWS + tl.arange(0, ROWS)
+    column = ((program % (GROUP * across)) // height) * COLUMNS + tl.arange(0, COLUMNS)
+    depth = tl.arange(0, DEPTH)
+    here, there = row, column
+    if not EVEN:
+        here, there = tl.where(row < rows, row, 0), tl.where(column < columns, column, 0)
+    xs = x + here[:, None] * inputs + depth[None, :]
+    ws = w + there[None, :].to(tl.int64) * inputs + depth[:, None]
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32)
+    for start in range(0, inputs, DEPTH):
+        if EVEN:
+            total = tl.dot(tl.load(xs), tl.load(ws), total, out_dtype=tl.int32)
+        else:
+            inside = start + depth < inputs
+            a = tl.load(xs, mask=inside[None, :], other=0)
+            total = tl.dot(a, tl.load(ws, mask=inside[:, None], other=0), total, out_dtype=tl.int32)
+        xs += DEPTH
+        ws += DEPTH
+    made = total.to(tl.float32) * tl.load(row_scales + here)[:, None]
+    if SCALED:
+        made *= tl.load(column_scales + there)[None, :]
+    if RANK:
+        one = tl.arange(0, RANK)
+        a = tl.load(left + here[:, None] * left_stride + one[None, :], mask=one[None, :] < rank, other=0.0)
+        b = tl.load(right + one[:, None] * right_stride + there[None, :], mask=one[:, None] < rank, other=0.0)
+        made = tl.dot(a, b, made)
+    target = out + row[:, None].to(tl.int64) * out_stride + column[None, :]
+    if EVEN:
+        tl.store(target, made.to(out.dtype.element_ty))
+    else:
+        tl.store(target, made.to(out.dtype.element_ty), mask=(row[:, None] < rows) & (column[None, :] < columns))
+
+
+@triton.jit
+def scale_sums(
+    sums,
+    row_scales,
+    column_scales,
+    out,
+    out_stride,
+    columns,
+    SCALED: tl.constexpr,
+    ADD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """`out = sums × row_scales × column_scales`, with `ADD` plus what is in `out`; a program per row and `BLOCK`."""
+    row = tl.program_id(0).to(tl.int64)
+    places = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = places < columns
+    made = tl.load(sums + row * columns + places, mask=inside, other=0).to(tl.float32) * tl.load(row_scales + row)
+    if SCALED:
+        made *= tl.load(column_scales + places, mask=inside, other=0.0)
+    target = out + row * out_stride + places
+    if ADD:
+        made += tl.load(target, mask=inside, other=0.0).to(tl.float32)
+    tl.store(target, made.to(out.dtype.element_ty), mask=inside)
