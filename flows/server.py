@@ -49,6 +49,8 @@ STARTS = 3
 """Times in a row that a server is started again which ends before it answers."""
 INTERRUPT = signal.SIGUSR1
 """Interrupts the main thread as Ctrl-C does, whose own signal is ignored in what a script starts in the background."""
+PATIENCE = 120.0
+"""Seconds that a server may take until it answers: starting takes a minute on a machine that is full."""
 AGAIN = "finished stages are kept and training continues at its last checkpoint: run the same command again"
 
 
@@ -167,7 +169,7 @@ class Server:
         return answers(self.address) and (self._key is None or access.has_key(self.address, self._key))
 
     @contextmanager
-    def ready(self, patience: float = 120.0) -> Iterator[None]:
+    def ready(self, patience: float = PATIENCE) -> Iterator[None]:
         """Wait at most `patience` seconds until it answers, and let Prefect talk to it within the block.
 
         Raises:
@@ -231,7 +233,7 @@ class Temporary(Server):
         atexit.register(self._stop)
 
     @contextmanager
-    def ready(self, patience: float = 120.0) -> Iterator[None]:
+    def ready(self, patience: float = PATIENCE) -> Iterator[None]:
         with super().ready(patience):
             self._answered = True
             signal.signal(INTERRUPT, signal.default_int_handler)
@@ -270,7 +272,10 @@ class Temporary(Server):
                 return
             log.warning("the Prefect server ended with status %d; starting it again", status)
             self._answered, self._process = False, self._launch()
+            deadline = time.monotonic() + PATIENCE
             while self._process.poll() is None and not self._answered:
+                if time.monotonic() > deadline:  # it hangs: that counts as an end
+                    self._process.kill()
                 time.sleep(0.2)
                 self._answered = self.answers()
 

@@ -130,18 +130,20 @@ def in_the_background() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_server_that_ends_before_it_answers_is_started_three_times(
-    home: Path, monkeypatch: pytest.MonkeyPatch, in_the_background: None
+@pytest.mark.parametrize("program", ["raise SystemExit(3)", "import time; time.sleep(1000)"], ids=["ends", "hangs"])
+def test_a_server_that_does_not_come_up_again_is_started_three_times(
+    home: Path, monkeypatch: pytest.MonkeyPatch, in_the_background: None, program: str
 ) -> None:
     records.copy_to(home / "prefect.db")
     started, launched = server.start(), []
 
     def ending() -> subprocess.Popen[bytes]:
-        launched.append(subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]))
+        launched.append(subprocess.Popen([sys.executable, "-c", program]))
         return launched[-1]
 
     with pytest.raises(CodetuneError), started.ready():
         monkeypatch.setattr(started, "_launch", ending)
+        monkeypatch.setattr(server, "PATIENCE", 1.0)
         process_of(started).kill()
         threading.Event().wait(100)
     assert len(launched) == server.STARTS == 3
