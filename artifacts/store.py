@@ -350,14 +350,19 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def verified(folder: Path) -> Manifest:
+def verified(folder: Path, below: str = "") -> Manifest:
     """The manifest in an artifact's folder, in this store or elsewhere; its files were read, and are what it says.
+
+    Args:
+        below: what the names of the files that are read begin with.
 
     Raises:
         Damaged: one is missing or altered, or so is the manifest.
     """
     manifest = read_manifest(folder)
     for name, entry in manifest.files.items():
+        if not name.startswith(below):
+            continue
         path = folder / name
         if not path.is_file():
             raise Damaged(f"{name} is missing")

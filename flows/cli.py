@@ -58,6 +58,7 @@ COMMANDS = {
         "promote": "flows.commands.models:promote",
         "rollback": "flows.commands.models:rollback",
         "complete": "flows.commands.complete:complete",
+        "serve": "flows.commands.serve:serve",
         "evaluate": "flows.commands.evaluate:evaluate",
         "lineage": "flows.commands.lineage:lineage",
         "push": "flows.commands.push:push",

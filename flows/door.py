@@ -73,17 +73,20 @@ document.querySelector("form").onsubmit = event => {{
 </script>"""
 
 
-class Door:
-    """An application that hands on to another what may come in.
+class Entrance:
+    """An application that hands on to another what may come in: what is asked of this server by a name that it has, and
+    by no page of another site.
 
     Args:
-        application: Prefect's.
-        key: the auth string; without one everybody on this machine may ask anything.
-        addresses: where it listens and what it is called; other names are this machine's own.
+        application: the other.
+        addresses: where this one listens and what it is called; other names are this machine's own.
     """
 
-    def __init__(self, application: Application, key: str | None, addresses: Iterable[str]) -> None:
-        self._application, self._key = application, key
+    remedy = ""
+    """How it gets another name."""
+
+    def __init__(self, application: Application, addresses: Iterable[str]) -> None:
+        self._application = application
         parts = [urlsplit(address) for address in addresses]
         self._origins = {f"{part.scheme}://{part.netloc}" for part in parts}
         self._names = {*LOOPBACK, socket.gethostname().lower(), *(part.hostname for part in parts)}
@@ -95,12 +98,13 @@ class Door:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._is_own(host, scope):
-            return await _refuse(421, f"this server is not called {host!r}; {_NAMED}", scope, receive, send)
+            return await _refuse(421, f"this server is not called {host!r}{self.remedy}", scope, receive, send)
         if origin is not None and not self._is_ours(origin, host):
             return await _refuse(403, "pages of other sites have no business here", scope, receive, send)
-        if scope["type"] == "http" and scope["method"] == "GET" and (answer := await self._own(scope, headers)):
-            return await answer(scope, receive, send)
-        return await self._application(scope, receive, send)
+        return await self._admit(scope, receive, send, headers)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        await self._application(scope, receive, send)
 
     def _is_own(self, host: str, scope: Scope) -> bool:
         try:
@@ -109,6 +113,30 @@ class Door:
         except ValueError:
             return False
         return name in self._names or name == (scope.get("server") or ("",))[0]
+
+    def _is_ours(self, origin: str, host: str) -> bool:
+        return origin in {f"http://{host}", f"https://{host}", *self._origins}
+
+
+class Door(Entrance):
+    """The entrance of Prefect's server.
+
+    Args:
+        application: Prefect's.
+        key: the auth string; without one everybody on this machine may ask anything.
+        addresses: see `Entrance`.
+    """
+
+    remedy = "; `codetune up --public-address` or PREFECT_UI_URL says what it is called"
+
+    def __init__(self, application: Application, key: str | None, addresses: Iterable[str]) -> None:
+        super().__init__(application, addresses)
+        self._key = key
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET" and (answer := await self._own(scope, headers)):
+            return await answer(scope, receive, send)
+        return await self._application(scope, receive, send)
 
     async def _own(self, scope: Scope, headers: Headers) -> Response | None:
         """What is answered here, or by Prefect with something changed."""
@@ -137,9 +165,6 @@ class Door:
             return Response(body, status, headers=kept)
         return None
 
-    def _is_ours(self, origin: str, host: str) -> bool:
-        return origin in {f"http://{host}", f"https://{host}", *self._origins}
-
     async def _ask(self, scope: Scope) -> tuple[int, Headers, bytes]:
         """Prefect's answer as a whole: neither packed nor left out because the browser knows it."""
         left_out = {b"accept-encoding", b"if-none-match", b"if-modified-since", b"range"}
@@ -159,9 +184,6 @@ class Door:
         start = next(one for one in messages if one["type"] == "http.response.start")
         body = b"".join(one.get("body", b"") for one in messages if one["type"] == "http.response.body")
         return start["status"], Headers(raw=start["headers"]), body
-
-
-_NAMED = "`codetune up --public-address` or PREFECT_UI_URL says what it is called"
 
 
 async def _refuse(status: int, reason: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,15 +10,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from artifacts import paths
 from artifacts.errors import InputError
 from artifacts.lineage import LINEAGE
 from artifacts.registry import Registry
-from artifacts.store import Damaged, Store
+from artifacts.schema import ExportedModel
+from artifacts.store import Damaged, Manifest, Store, read_manifest, verified
 from flows import recipes
 
 if TYPE_CHECKING:
     from flows.config import PipelineConfig
+
+REMEDY = "repeat the `codetune run` that made it, which builds it again"
 
 
 def is_recipe(name: str) -> bool:
@@ -79,8 +84,42 @@ def folder_of(name: str, store: Store, *, verify: bool = True) -> Path:
         raise InputError(
             f"{place} cannot be used: {damage}",
             field="MODEL",
-            remedy="repeat the `codetune run` that made it, which builds it again",
+            remedy=REMEDY,
         ) from damage
+
+
+def exported(name: str, store: Store) -> tuple[ExportedModel, Manifest]:
+    """An export, wherever that is, and its manifest. Its files are not read yet: see `check_intact`.
+
+    Raises:
+        InputError: there is none, or it is no export any more.
+    """
+    folder = folder_of(name, store, verify=False)
+    try:
+        manifest = read_manifest(folder)
+        if manifest.stage != "exporting":
+            raise Damaged(f"it was made by {manifest.stage}")
+        return ExportedModel.model_validate({**manifest.handle, "path": folder}), manifest
+    except Damaged as damage:
+        problem = f"{folder} is no exported model that can be used: "
+        problem += str(damage) if folder.is_dir() else "it was removed from the store"
+        raise InputError(problem, field="MODEL", remedy=REMEDY) from damage
+    except ValidationError as error:
+        raise InputError(
+            f"{folder} was exported by another version of codetune", field="MODEL", remedy=REMEDY
+        ) from error
+
+
+def check_intact(export: ExportedModel, below: str = "") -> None:
+    """Read an export's files, those whose names begin with `below`.
+
+    Raises:
+        InputError: one is missing or altered.
+    """
+    try:
+        verified(export.path, below)
+    except Damaged as damage:
+        raise InputError(f"{export.path} cannot be used: {damage}", field="MODEL", remedy=REMEDY) from damage
 
 
 def _is_folder(path: Path) -> bool:

@@ -85,7 +85,11 @@ def test_the_module_has_the_options(arguments: list[str]) -> None:
 def settings() -> set[str]:
     """Every dotted name that a page shows and whose first part is a section of the configuration."""
     found = {
-        name for page in PAGES for code in codes(page) for name in re.findall(r"(?<![/\w.])[a-z_]+(?:\.[a-z_]+)+", code)
+        name
+        for page in PAGES
+        for code in codes(page)
+        if not code.startswith("[")  # a heading in another program's file
+        for name in re.findall(r"(?<![/\w.])[a-z_]+(?:\.[a-z_]+)+", code)
     }
     return {
         name for name in found if name.partition(".")[0] in PipelineConfig.model_fields and not name.endswith(".py")

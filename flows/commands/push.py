@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from artifacts.errors import InputError
 from flows.commands.options import Json, Model, StorePath, use_store
 from flows.commands.store import in_words
 from flows.output import Console
@@ -39,25 +38,14 @@ def push(
     """
     use_store(store)
     from artifacts.progress import Progress, Tick
-    from artifacts.schema import ExportedModel
-    from artifacts.store import Damaged, Store, verified
+    from artifacts.store import Store
     from flows import naming
     from tasks import pushing
 
     pushing.check_name(repository)
     opened = Store.to_read()
-    folder = naming.folder_of(model, opened, verify=False)
-    try:
-        manifest = verified(folder)
-        if manifest.stage != "exporting":
-            raise Damaged(f"it was made by {manifest.stage}")
-    except Damaged as damage:
-        raise InputError(
-            f"{folder} is no export that can be sent: {damage}",
-            field="MODEL",
-            remedy="repeat the `codetune run` that made it, which builds it again",
-        ) from damage
-    export = ExportedModel.model_validate({**manifest.handle, "path": folder})
+    export, manifest = naming.exported(model, opened)
+    naming.check_intact(export)
     files = pushing.uploads(export, manifest, form or [], _cards(f"exporting/{manifest.key}", opened))
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if dry_run:

@@ -1,0 +1,225 @@
+"""llama.cpp's own server for editors on this machine, behind an entrance.
+
+The package `xllamacpp` has the server as a library. Here it listens on a socket in a folder that only its user opens.
+Requests over the network come to the entrance first (`flows.door.Entrance`). It lets in no page of another site, which
+llama.cpp would, only requests that a completion needs, and no endless ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import Any
+
+import httpx
+
+from artifacts.errors import InputError, StageError
+from flows.door import Entrance, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+PORT = 8012
+"""Where llama.vim and llama.vscode look."""
+BATCH = 1024
+"""Tokens of prefix and suffix that `/infill` takes; what is left of the context is for other files."""
+REUSED = 256
+"""Tokens in a row from which what is computed of another file is used again, wherever it stands now."""
+LARGEST = 8 << 20
+"""Bytes of a request."""
+AT_ONCE = 64
+"""Connections."""
+ROUTES = {
+    *(("GET", path) for path in ("/health", "/v1/health", "/models", "/v1/models", "/props")),
+    *(("POST", path) for path in ("/infill", "/completion", "/completions", "/v1/completions")),
+    *(("POST", path) for path in ("/chat/completions", "/v1/chat/completions", "/apply-template")),
+    *(("POST", path) for path in ("/tokenize", "/detokenize")),
+}
+"""What may be asked."""
+LONGEST = 64
+"""Characters of a folder in which a socket may be: its whole name has 107 at most."""
+_QUIET = 1  # llama.cpp's errors and nothing else
+_KEPT = (b"content-type", b"authorization", b"accept")
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served, and how."""
+
+    file: Path
+    """GGUF."""
+    name: str
+    """How programs see it in `/v1/models`."""
+    context: int
+    """Tokens, at most; the model's own context where that is shorter."""
+    threads: int | None = None
+    """None for as many as llama.cpp takes."""
+
+
+def check_installed() -> None:
+    """Whether the server is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    if find_spec("xllamacpp") is None:
+        raise InputError(
+            "llama.cpp's server comes with the package xllamacpp, which is not installed",
+            remedy="pip install 'codetune[serve]'",
+        )
+
+
+def listening(port: int) -> socket.socket:
+    """A socket that listens on the loopback interface.
+
+    Raises:
+        InputError: the port is taken.
+    """
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((HOST, port))
+        found.listen(AT_ONCE)
+    except OSError as error:
+        found.close()
+        raise InputError(
+            f"cannot listen at {HOST}:{port}: {(error.strerror or str(error)).lower()}",
+            field="--port",
+            remedy="end the program that listens there, or take another port with --port",
+        ) from error
+    return found
+
+
+@contextmanager
+def loaded(served: Served) -> Iterator[Path]:
+    """llama.cpp's server with the model in it: the socket that it listens on.
+
+    Raises:
+        StageError: llama.cpp cannot load the file.
+    """
+    import xllamacpp
+
+    long = len(gettempdir()) > LONGEST
+    with TemporaryDirectory(prefix="codetune-", dir="/tmp" if long else None) as folder:
+        place = Path(folder) / "llama.sock"
+        params = xllamacpp.CommonParams()
+        params.model.path = str(served.file)
+        params.model_alias = {served.name}
+        params.hostnames = [str(place)]
+        params.n_ctx, params.n_parallel = served.context, 1
+        params.n_batch = params.n_ubatch = min(BATCH, served.context // 2)
+        params.n_cache_reuse = REUSED
+        params.ui = params.endpoint_slots = params.endpoint_metrics = False
+        params.verbosity = _QUIET
+        if served.threads is not None:
+            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = served.threads
+        try:
+            server = xllamacpp.Server(params)
+        except Exception as error:
+            raise StageError(
+                f"llama.cpp cannot load {served.file}: {error}",
+                remedy="take another form with --form, or less memory with --context",
+            ) from error
+        try:
+            yield place
+        finally:
+            del server
+
+
+def client(place: Path) -> httpx.Client:
+    """To ask the server itself."""
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), base_url="http://llama", timeout=60)
+
+
+def run(place: Path, port: socket.socket) -> None:
+    """Answer requests until a signal ends it."""
+    import uvicorn
+
+    relay = Relay(place)
+    settings = uvicorn.Config(
+        Entrance(relay, []),
+        log_level=logging.WARNING,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=AT_ONCE,
+        timeout_graceful_shutdown=2,
+    )
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(settings).run(sockets=[port])
+
+
+class Relay:
+    """An application that hands requests on to a server on a socket, and its answer back as it comes. A client that
+    hangs up ends the work on its answer, as llama.cpp does it itself: editors ask anew with every key.
+
+    Args:
+        place: the socket.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._client: httpx.AsyncClient | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        if (scope["method"], scope["path"]) not in ROUTES:
+            return await _say(send, 404, "there is nothing here")
+        body = await _body(receive)
+        if body is None:
+            return await _say(send, 413, f"a request has at most {LARGEST:,} bytes")
+        working = asyncio.create_task(self._answer(scope, body, send))
+        leaving = asyncio.create_task(_left(receive))
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, leaving):
+            task.cancel()
+        for outcome in await asyncio.gather(working, leaving, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.warning("an answer broke off: %s", outcome)
+        return None
+
+    async def _answer(self, scope: Scope, body: bytes, send: Send) -> None:
+        if self._client is None:
+            transport = httpx.AsyncHTTPTransport(uds=str(self._place))
+            self._client = httpx.AsyncClient(transport=transport, base_url="http://llama", timeout=None)
+        headers = [(name, value) for name, value in scope["headers"] if name in _KEPT]
+        async with self._client.stream(scope["method"], scope["path"], headers=headers, content=body) as answer:
+            kind = answer.headers.get("content-type", "application/json").encode()
+            start: Message = {"type": "http.response.start", "status": answer.status_code}
+            await send({**start, "headers": [(b"content-type", kind)]})
+            async for part in answer.aiter_bytes():
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """What was sent; None where it is too much."""
+    body = b""
+    while True:
+        message: Any = await receive()
+        if message["type"] != "http.request":
+            return body
+        body += bytes(message.get("body", b""))
+        if len(body) > LARGEST:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
+async def _left(receive: Receive) -> None:
+    """Returns when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _say(send: Send, status: int, reason: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{reason}\n".encode(), "more_body": False})
