@@ -85,7 +85,11 @@ def _file(export: ExportedModel, manifest: Manifest, form: str | None) -> tuple[
     Raises:
         InputError: it has none.
     """
-    there = {one.name: one.bytes for one in export.forms if f"{one.name}/{_named(one.name)}" in manifest.files}
+    there = {
+        one.name: one.bytes
+        for one in export.forms
+        if one.name.startswith(FORMS) and f"{one.name}/{_named(one.name)}" in manifest.files
+    }
     if not there:
         raise InputError(
             "this export has no GGUF file, which llama.cpp reads",
