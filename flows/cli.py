@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shlex
 import sys
 import time
 from importlib.metadata import version
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from flows.finetune import RunSummary
     from flows.server import Server
 
+WIDEST = 80
+"""Characters of a line of code that is shown."""
 LAST_WORDS = 60.0
 """Seconds for what is left to be told to a server when a command is done."""
 
@@ -146,7 +149,7 @@ def run(
             )
         )
     else:
-        _say_where(summary, seconds, watched)
+        _say_where(summary, seconds, watched, [recipe, *(f"--set={change}" for change in changes or ())])
     return 0
 
 
@@ -210,7 +213,7 @@ def _run_flow(config: PipelineConfig, again: dict[str, Any], server: Server) -> 
         return done[0], ""
 
 
-def _say_where(summary: RunSummary, seconds: float, server: Server) -> None:
+def _say_where(summary: RunSummary, seconds: float, server: Server, again: list[str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n[bold]done in {seconds:.0f} s[/]")
     console.print(f"  report     {summary.report}", markup=False)
@@ -219,6 +222,21 @@ def _say_where(summary: RunSummary, seconds: float, server: Server) -> None:
     console.print(f"  verdict    {summary.verdict}{version}: {' '.join(summary.reasons)}", markup=False)
     command = os.path.relpath(Path(sys.executable).with_name("codetune"))
     console.print(f"  dashboard  {f'{command} up' if server.temporary else server.page('/runs')}", markup=False)
+    if example := summary.example:
+        texts = {"before": example.base, "now": example.tuned, "the file": example.truth}
+        console.print(f"  learned    in {example.path}, after `{_line(example.prompt, -1)}`", markup=False)
+        for name, text in texts.items():
+            console.print(f"             {name:<9} {_line(text, 0)}", markup=False)
+    served = [f"{command} serve" if summary.verdict == "promote" else f"{command} serve {summary.model}"]
+    if not any(form.startswith("gguf-") for form in summary.forms):
+        served.insert(0, f"{command} run {shlex.join([*again, '--set=exporting.forms=[merged, gguf]'])}")
+    console.print("  serve      " + "\n             ".join(served), markup=False)
+
+
+def _line(text: str, place: int) -> str:
+    """The first or last line of a text that is not blank."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    return lines[place] if len(lines[place]) <= WIDEST else lines[place][: WIDEST - 1] + "…"
 
 
 def _say_error(problem: str) -> None:

@@ -16,6 +16,7 @@ from artifacts.intervals import Verdict
 from artifacts.presentation import Section, Table, Text
 from artifacts.registry import Registry
 from artifacts.schema import (
+    Completion,
     DatasetSample,
     EvaluationReport,
     ExportedModel,
@@ -89,6 +90,10 @@ class RunSummary(Record):
     """Of the verdict, in sentences."""
     verdicts: dict[str, Verdict]
     """Of the figures that decide, by metric."""
+    forms: tuple[str, ...] = ()
+    """Of the export."""
+    example: Completion | None = None
+    """The gap in held-out code that the tuned model gained most on, where it gained on one."""
 
 
 @task(
@@ -168,11 +173,17 @@ def _through(
         version=event.version,
         reasons=event.reasons,
         verdicts={one.metric: one.verdict for one in results.decided.judgements if one.decides},
+        forms=tuple(form.name for form in results.exported.forms),
+        example=next(filter(_is_gained, results.evaluated.samples), None),
     )
     DONE.get().append(summary)
     dashboard.publish("run", [_overview(run.outcomes, results.report, event)])
     dashboard.publish_report((results.report.path / "report.md").read_text(encoding="utf-8"))
     return summary
+
+
+def _is_gained(sample: Completion) -> bool:
+    return sample.chosen == "best" and sample.domain == "held_out" and not sample.tuned_reason
 
 
 def _overview(outcomes: list[Outcome], report: RunReport, event: Event) -> Section:

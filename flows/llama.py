@@ -8,6 +8,7 @@ llama.cpp would, only requests that a completion needs, and no endless ones.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 from collections.abc import Iterator
@@ -21,13 +22,17 @@ from typing import Any
 import httpx
 
 from artifacts.errors import InputError, StageError
+from artifacts.schema import ExportedModel
+from artifacts.store import Manifest
 from flows.door import Entrance, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-PORT = 8012
-"""Where llama.vim and llama.vscode look."""
+FORMS = "gguf-"
+"""What the names of the forms begin with that it reads."""
+CONTEXT = 8192
+"""Tokens that a model sees, unless it is told otherwise or has a shorter context."""
 BATCH = 1024
 """Tokens of prefix and suffix that `/infill` takes; what is left of the context is for other files."""
 REUSED = 256
@@ -97,6 +102,34 @@ def listening(port: int) -> socket.socket:
     return found
 
 
+def file_of(export: ExportedModel, manifest: Manifest, form: str | None) -> tuple[str, Path]:
+    """The form of an export that is served, and its file.
+
+    Raises:
+        InputError: it has none.
+    """
+    there = {
+        one.name: one.bytes
+        for one in export.forms
+        if one.name.startswith(FORMS) and f"{one.name}/{_named(one.name)}" in manifest.files
+    }
+    if not there:
+        raise InputError(
+            "this export has no GGUF file, which llama.cpp reads",
+            field="MODEL",
+            remedy="run the recipe again with --set 'exporting.forms=[merged, gguf]'",
+        )
+    if form is not None and form not in there:
+        raise InputError(f"this export has no form “{form}”", field="--form", remedy=f"use one of {', '.join(there)}")
+    name = form or min(there, key=lambda one: there[one])
+    return name, export.path / name / _named(name)
+
+
+def _named(form: str) -> str:
+    """The file of a form with the whole model, as `tasks.exporting.forms` calls it."""
+    return f"model-{form.removeprefix(FORMS)}.gguf"
+
+
 @contextmanager
 def loaded(served: Served) -> Iterator[Path]:
     """llama.cpp's server with the model in it: the socket that it listens on.
@@ -136,6 +169,30 @@ def loaded(served: Served) -> Iterator[Path]:
 def client(place: Path) -> httpx.Client:
     """To ask the server itself."""
     return httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), base_url="http://llama", timeout=60)
+
+
+def answer(place: Path, before: str, after: str | None, asked: dict[str, Any]) -> Iterator[str]:
+    """The text in a gap, or after a text, as it is made.
+
+    Args:
+        asked: what llama.cpp's server takes besides.
+
+    Raises:
+        InputError: it refuses: the model has no marks to fill in with, or the text is too long.
+    """
+    text = {"prompt": before} if after is None else {"input_prefix": before, "input_suffix": after}
+    path = "/completion" if after is None else "/infill"
+    with client(place) as asking, asking.stream("POST", path, json={**text, **asked, "stream": True}) as told:
+        if told.status_code != 200:
+            told.read()
+            raise InputError(
+                f"llama.cpp refuses the prompt: {told.json()['error']['message']}",
+                field="--prompt",
+                remedy="give less text, or leave out what follows the gap",
+            )
+        for line in told.iter_lines():
+            if line.startswith("data: {"):
+                yield json.loads(line.removeprefix("data: ")).get("content", "")
 
 
 def run(place: Path, port: socket.socket) -> None:

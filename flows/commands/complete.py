@@ -35,12 +35,21 @@ def complete(
     quantization: Annotated[
         Literal["int8", "nf4", "none"], Parameter(help="What the base weights are quantized to.")
     ] = "none",
+    form: Annotated[
+        str | None,
+        Parameter(
+            help="Ask this GGUF form of the tuned model with llama.cpp, as an editor does, and show the answer as it "
+            "comes. Default: base and tuned, with transformers."
+        ),
+    ] = None,
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
     """Let base and tuned go on with a text, or fill in a line of a file."""
     use_store(store)
     question, truth = _question(prompt, suffix, file, line)
+    if form is not None:
+        return _as_served(model, form, question, truth, new_tokens, as_json)
     from artifacts.store import Store
     from flows import naming
     from tasks.generation import completing
@@ -53,6 +62,34 @@ def complete(
         print(json.dumps({"base": answers.base, "tuned": answers.tuned, "truth": truth, "left_out": left_out}))
     else:
         _show(question, answers, truth)
+    return 0
+
+
+def _as_served(
+    model: str, form: str, question: CompletionRequest, truth: str | None, new_tokens: int, as_json: bool
+) -> int:
+    """What an editor gets from `codetune serve`, on the screen piece by piece."""
+    from artifacts.store import Store
+    from flows import llama, naming
+    from flows.output import Console
+
+    llama.check_installed()
+    export, manifest = naming.exported(model, Store.to_read())
+    name, file = llama.file_of(export, manifest, form)
+    naming.check_intact(export, f"{name}/")
+    asked = {"n_predict": new_tokens, "temperature": 0, "stop": ["\n"] if question.single_line else []}
+    console, pieces = Console(highlight=False, markup=False, soft_wrap=True), []
+    with llama.loaded(llama.Served(file, name, llama.CONTEXT)) as place:
+        for piece in llama.answer(place, question.before, question.after, asked):
+            pieces.append(piece)
+            if not as_json:
+                console.print(piece, end="")
+    if as_json:
+        print(json.dumps({"tuned": "".join(pieces), "truth": truth, "form": name}))
+        return 0
+    console.print()
+    if truth is not None:
+        console.print(f"in the file: {truth}")
     return 0
 
 

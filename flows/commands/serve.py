@@ -9,20 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from artifacts.errors import InputError
 from flows.commands.options import PORTS, THREADS, TOKENS, Json, Model, StorePath, use_store
 from flows.commands.store import in_words
 from flows.output import Console
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from artifacts.schema import ExportedModel
-    from artifacts.store import Manifest
     from flows.editors import Snippet
 
-FORMS = "gguf-"
-"""What the names of the forms begin with that llama.cpp reads."""
 
 NAME = "codetune"
 """What programs call the model: the same for every version, so that no editor has to be told of a new one."""
@@ -55,7 +48,7 @@ def serve(
 
     llama.check_installed()
     export, manifest = naming.exported(model, Store.to_read())
-    name, file = _file(export, manifest, form)
+    name, file = llama.file_of(export, manifest, form)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), llama.listening(port) as listening:
         naming.check_intact(export, f"{name}/")
@@ -77,34 +70,6 @@ def serve(
                 _say(f"serving {model} ({name}, {in_words(file.stat().st_size)}, context {seen:,}) at {address}", shown)
             llama.run(place, listening)
     return 0
-
-
-def _file(export: ExportedModel, manifest: Manifest, form: str | None) -> tuple[str, Path]:
-    """The form of an export that is served, and its file.
-
-    Raises:
-        InputError: it has none.
-    """
-    there = {
-        one.name: one.bytes
-        for one in export.forms
-        if one.name.startswith(FORMS) and f"{one.name}/{_named(one.name)}" in manifest.files
-    }
-    if not there:
-        raise InputError(
-            "this export has no GGUF file, which llama.cpp reads",
-            field="MODEL",
-            remedy="run the recipe again with --set 'exporting.forms=[merged, gguf]'",
-        )
-    if form is not None and form not in there:
-        raise InputError(f"this export has no form “{form}”", field="--form", remedy=f"use one of {', '.join(there)}")
-    name = form or min(there, key=lambda one: there[one])
-    return name, export.path / name / _named(name)
-
-
-def _named(form: str) -> str:
-    """The file of a form with the whole model, as `tasks.exporting.forms` calls it."""
-    return f"model-{form.removeprefix(FORMS)}.gguf"
 
 
 def _say(head: str, shown: list[Snippet]) -> None:

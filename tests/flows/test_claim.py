@@ -127,7 +127,7 @@ class Judged:
     def _at_the_end(self) -> None:
         told = {"report": "r", "model": "m", "version": 1, "verdict": self.event.kind, "reasons": self.event.reasons}
         server: Any = SimpleNamespace(temporary=True)
-        cli._say_where(RunSummary(stages={}, verdicts={}, **told), 1.0, server)
+        cli._say_where(RunSummary(stages={}, verdicts={}, **told), 1.0, server, ["demo"])
 
     def _among_models(self) -> None:
         deciding = [one for one in self.decision.judgements if one.decides]

@@ -147,6 +147,19 @@ def test_requests_are_bounded(serving: tuple[dict[str, Any], httpx.Client]) -> N
     assert client.post("/infill", json={"input_prefix": 1}).status_code >= 400
 
 
+def test_complete_shows_what_an_editor_gets(serving: tuple[dict[str, Any], httpx.Client], capsys: Capture) -> None:
+    facts, client = serving
+    asked = ["complete", str(Path(facts["file"]).parents[1]), "--form", "gguf-f16", "--new-tokens", "12"]
+    gap = ["--prompt", BEFORE, "--suffix", AFTER]
+    assert cli.guarded([*asked, *gap, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"tuned": infill(client)["content"], "truth": None, "form": "gguf-f16"}
+    assert cli.guarded([*asked, *gap]) == 0
+    assert capsys.readouterr().out == told["tuned"] + "\n"
+    assert cli.guarded([*asked, "--prompt", "x = 1\n" * 3000]) == 2
+    assert "llama.cpp refuses the prompt" in capsys.readouterr().err
+
+
 def serve(store: Store, model: str, *arguments: str) -> int:
     return cli.guarded(["serve", model, "--store", str(store.place), *arguments])
 

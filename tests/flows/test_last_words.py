@@ -1,0 +1,53 @@
+"""The last lines of `codetune run`: what was learned, and how to use it."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from artifacts.schema import Completion
+from flows import cli
+from flows.finetune import RunSummary, _is_gained
+
+Capture = pytest.CaptureFixture[str]
+SAMPLE = Completion(
+    kind="line",
+    repo="r",
+    path="lang/fr.py",
+    prompt='info = {\n    "monday": [\n\n',
+    suffix="",
+    truth='        "lundi",\n',
+    base="\n    ]\x1b[2J",
+    tuned='        "lundi",',
+    chosen="best",
+)
+
+
+def said(capsys: Capture, **told: Any) -> str:
+    known = {"report": "r", "model": "store/exporting/m", "version": 1, "verdict": "promote", "reasons": ("Good.",)}
+    summary = RunSummary(stages={}, verdicts={}, **{**known, **told})
+    cli._say_where(summary, 1.0, SimpleNamespace(temporary=True), ["demo", "--set=sampling.seed=2"])  # type: ignore[arg-type]
+    return capsys.readouterr().out
+
+
+def test_what_was_learned_is_shown_before_and_now(capsys: Capture) -> None:
+    shown = said(capsys, example=SAMPLE)
+    assert re.search(r'learned +in lang/fr.py, after `"monday": \[`\n +before +]\\x1b\[2J\n +now +"lundi",\n', shown)
+    assert "learned" not in said(capsys)
+
+
+def test_two_commands_lead_to_the_server(capsys: Capture) -> None:
+    lines = said(capsys).splitlines()[-2:]
+    assert "codetune run demo --set=sampling.seed=2 '--set=exporting.forms=[merged, gguf]'" in lines[0]
+    assert lines[1].endswith("codetune serve")
+    lines = said(capsys, forms=("adapter", "gguf-q8_0"), verdict="hold").splitlines()[-2:]
+    assert lines[1].endswith("codetune serve store/exporting/m") and "codetune run" not in lines[0]
+
+
+def test_only_a_gain_on_held_out_code_is_an_example() -> None:
+    assert _is_gained(SAMPLE)
+    for change in ({"chosen": "worst"}, {"domain": "retention"}, {"tuned_reason": "passed"}):
+        assert not _is_gained(SAMPLE.model_copy(update=change))
