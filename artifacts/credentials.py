@@ -32,8 +32,18 @@ class Found(NamedTuple):
 
 def find(text: str) -> Iterator[Found]:
     """Everything that looks like a secret; stretches may overlap."""
+    yield from find_tokens(text)
+    yield from find_places(text)
+
+
+def find_tokens(text: str) -> Iterator[Found]:
+    """What is known by its own form."""
     for match in _tokens().finditer(text):
         yield Found(*match.span(), _KINDS[match.lastgroup or ""])
+
+
+def find_places(text: str) -> Iterator[Found]:
+    """What is known by where it stands: as told by people, who also write `password: none` there."""
     flat = text.encode("ascii", "replace").lower()  # as long as the text, and quick to search
     for place in _PLACES:
         for anchor in place.anchors:
@@ -192,16 +202,18 @@ _NAME = (
     r"(?:[_-]?[A-Za-z0-9]{1,12})?\\{0,2}[\"'`]?\]?"
 )
 _ANNOTATED = r"[ \t]{0,3}:[ \t]{0,3}[A-Za-z_][\w.\[\] |]{0,40}?[ \t]{0,3}=(?!=)"
+_NO_CHOICE = rf"(?!(?:keep|replace|drop){_ENDS})"
+"""What may become of secrets, as in `secrets=replace`."""
 _ASSIGNED = (
     # password="…", {'password': b'…'}, password: str = "…", ("password", "…"), --password "…"
     rf"{_NAME}(?:{_ANNOTATED}|\s{{0,4}}(?:=>|:=|[=!]==?|[:=,]|%3[aAdD]|(?<=[\"'\w]) ))\s{{0,4}}{_QUOTE}"
-    rf"(?P<secret>{_IN_QUOTES}{{2,500}})(?=\\{{0,2}}(?P=quote))",
+    rf"(?P<secret>{_NO_CHOICE}{_IN_QUOTES}{{2,500}})(?=\\{{0,2}}(?P=quote))",
     # password=…, PASSWORD=…, password%3D…
-    rf"{_NAME}(?:=>|:=|=(?!=)|%3[dD])(?P<secret>{_VALUE}{{3,500}}+){_CALL}",
+    rf"{_NAME}(?:=>|:=|=(?!=)|%3[dD])(?P<secret>{_NO_CHOICE}{_VALUE}{{3,500}}+){_CALL}",
     # password: …, password = …: what might be a word of a sentence is none, unless the line ends there
     rf"{_NAME}[ \t]{{0,8}}(?::|=>|:=|=(?!=)|%3[aA])[ \t]{{0,8}}"
     r"(?=[A-Za-z._]{0,100}+[^\sA-Za-z._,;:(\[{)\]}\"'\\]|(?<=[ \t])[A-Za-z._]{3,100}+[ \t]*(?:[\r\n]|\Z|[ \t]#))"
-    rf"(?P<secret>{_VALUE}{{3,500}}+){_CALL}",
+    rf"(?P<secret>{_NO_CHOICE}{_VALUE}{{3,500}}+){_CALL}",
     # <password>…</password>
     r"[a-zA-Z]{3,24}+>(?P<secret>[^<>\s][^<>\r\n]{2,300})</",
 )
@@ -369,7 +381,7 @@ _PLACES = (
         "password passwd passwort passphrase passcode pwd secret",
         r"(?<!\w)",
         *_SPOKEN,
-        holds=lambda found: _is_no_word(found["secret"]),
+        holds=lambda found: is_no_word(found["secret"]),
     ),
     *_places("secret by its name", "password passwd passwort passphrase passcode pwd secret", r"(?<!\w)", _QUOTED),
     *_places("secret by its name", "password passwd passwort passphrase passcode pwd", r"(?<!\w)", _PHRASE, _NUMBER),
@@ -398,7 +410,7 @@ _PLACES = (
         "key",
         _KEYS,
         *_SPOKEN,
-        holds=lambda found: _is_no_word(found["secret"]),
+        holds=lambda found: is_no_word(found["secret"]),
     ),
     *_places("secret by its name", "key", _KEYS, _QUOTED),
     # of the lengths that keys have, and digests that are called keys have not: those of stages are sha256
@@ -413,7 +425,7 @@ _PLACES = (
         "token",
         r"(?<![a-z])",
         *_SPOKEN,
-        holds=lambda found: len(found["secret"]) >= 12 and _is_no_word(found["secret"]),
+        holds=lambda found: len(found["secret"]) >= 12 and is_no_word(found["secret"]),
     ),
     *_places(
         "Kaggle key",
@@ -499,7 +511,7 @@ _CAPITALS = re.compile(r"[a-z]?(?:[A-Z]{1,2}[a-z]{1,2}){4}")
 _SIGN = re.compile(r"[A-Za-z]{1,40}[!#%^&][A-Za-z]")
 
 
-def _is_no_word(secret: str) -> bool:
+def is_no_word(secret: str) -> bool:
     """Whether it is of letters and digits, or of letters with capitals and signs among them, as no word is."""
     if _TERM.match(secret) or "://" in secret or not re.match(r"[\w!@#$%^&*]", secret, re.ASCII):
         return False

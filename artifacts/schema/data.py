@@ -29,7 +29,7 @@ class FunnelStep(Record):
 
 class DatasetSample(Handle):
     """`train.parquet` and `held_out.parquet`, a row per source file: `repo, path, language, license, size` (bytes),
-    `sha256` (of the content), `revision` (of the source), `content` (text). No repository is on both sides."""
+    `sha256` (of this content), `revision` (of the source), `content` (text). No repository is on both sides."""
 
     source: str
     """The source in words, for people: `github-code@b5661e6b (3 shards)`."""
@@ -39,6 +39,8 @@ class DatasetSample(Handle):
     """Files by language, both sides."""
     licenses: dict[str, int]
     """Files by licence, both sides; `unknown` where the source says nothing."""
+    secrets: dict[str, int] = Field(default_factory=dict)
+    """Secrets that a placeholder stands for, by kind, both sides."""
     funnel: tuple[FunnelStep, ...]
 
     @property

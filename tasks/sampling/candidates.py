@@ -9,8 +9,19 @@ from typing import Protocol
 
 from artifacts.schema import FunnelStep
 
-NEAR_DUPLICATES = "near-duplicates"
-STEPS = ("source", "language", "license", "content", "quality", "duplicates", "choice", NEAR_DUPLICATES, "copies")
+SECRETS, NEAR_DUPLICATES = "secrets", "near-duplicates"
+STEPS = (
+    "source",
+    "language",
+    "license",
+    "content",
+    "quality",
+    SECRETS,
+    "duplicates",
+    "choice",
+    NEAR_DUPLICATES,
+    "copies",
+)
 """The steps of the funnel in the order in which a file meets them."""
 
 
@@ -38,6 +49,8 @@ class SourceFile:
     sha256: bytes
     bands: bytes = b""
     """What near-duplicates have in common (`tasks.contamination.bands`), where they are looked for."""
+    secrets: tuple[str, ...] = ()
+    """Kinds of the secrets that were replaced in it, one for each."""
 
 
 class SourceBatch(Protocol):

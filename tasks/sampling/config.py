@@ -207,6 +207,9 @@ class SamplingConfig(Config):
     `A AND B` both; `unknown` is a licence of its own. Local sources are never filtered."""
     quality: QualityFilters = QualityFilters()
     """What a file must be like."""
+    secrets: Literal["keep", "replace", "drop"] = "keep"
+    """What becomes of passwords, tokens and keys in files. `replace`: a placeholder stands for each, and a file that is
+    little else is dropped. `drop`: files with any are dropped. They are counted by kind, and shown nowhere."""
     near_duplicates: Similarity | None = None
     """Similarity from which on two files are near-duplicates, of which the first of the seeded order stays, on either
     side of the split: Jaccard's, of their different runs of five tokens; BigCode drops from 0.7. None looks for none.

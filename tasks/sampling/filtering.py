@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 from artifacts.lines import lines_of, without_end
 from tasks.contamination import bands
-from tasks.sampling.candidates import UNKNOWN_LANGUAGE, Row, SourceBatch, SourceFile, Tally
+from tasks.sampling.candidates import SECRETS, UNKNOWN_LANGUAGE, Row, SourceBatch, SourceFile, Tally
 from tasks.sampling.config import QualityFilters, SamplingConfig
 from tasks.sampling.licence_ids import is_allowed
+from tasks.sampling.secrets import cleaned
 
 _GENERATED = (
     "auto-generated",
@@ -53,7 +54,7 @@ class Filter:
         self._languages = frozenset(config.languages)
         self._licenses = frozenset(config.licenses) if check_licenses and config.licenses is not None else None
         self._quality = config.quality
-        self._near_duplicates = config.near_duplicates
+        self._secrets, self._near_duplicates = config.secrets, config.near_duplicates
 
     def sift(self, batch: SourceBatch, limit: int | None = None) -> tuple[list[SourceFile], Tally]:
         """The files of a batch that are kept, and why the others are not.
@@ -67,12 +68,12 @@ class Filter:
         different: set[bytes] = set()
         examined = len(rows)
         for number, content in zip(wanted, batch.contents(wanted), strict=True):
-            reasons[number] = self.judge_content(content)
-            row = rows[number]
-            if reasons[number] is None and content is not None and row is not None:
-                found = bands(content.decode(), self._near_duplicates) if self._near_duplicates is not None else b""
-                kept.append(SourceFile(row, content, hashlib.sha256(content).digest(), found))
-                different.add(kept[-1].sha256)
+            judged = self._judged(rows[number], content)
+            if isinstance(judged, SourceFile):
+                kept.append(judged)
+                different.add(judged.sha256)
+            else:
+                reasons[number] = judged
             if limit is not None and len(different) >= limit:
                 examined = number + 1
                 break
@@ -81,6 +82,20 @@ class Filter:
             if reason:
                 tally.drop(*reason)
         return kept, tally
+
+    def _judged(self, row: Row | None, content: bytes | None) -> SourceFile | Reason:
+        """A file as it is learned from, or why it is dropped for what is in it."""
+        reason = self.judge_content(content)
+        if reason or row is None or content is None:
+            return reason or ("content", "cannot be read")
+        text, kinds = content.decode(), tuple[str, ...]()
+        if self._secrets != "keep":
+            text, kinds, mostly = cleaned(text)
+            if kinds and (mostly or self._secrets == "drop"):
+                return SECRETS, kinds[0] if self._secrets == "drop" else "a secret and little else"
+            content = text.encode()
+        found = bands(text, self._near_duplicates) if self._near_duplicates is not None else b""
+        return SourceFile(row, content, hashlib.sha256(content).digest(), found, kinds)
 
     def wants(self, row: Row | None) -> bool:
         """Whether a file's contents decide about it."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SCHEMA = """
 CREATE TABLE seen (sha256 BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE pool (rank BLOB PRIMARY KEY, sha256 BLOB, repo TEXT, path TEXT, license TEXT, language TEXT,
-                   revision TEXT, content BLOB, bands BLOB);
+                   revision TEXT, secrets TEXT, content BLOB, bands BLOB);
 CREATE TABLE kept (file INTEGER PRIMARY KEY, rank BLOB);
 CREATE TABLE bands (hash INTEGER, file INTEGER, PRIMARY KEY (hash, file)) WITHOUT ROWID;
 """
@@ -74,11 +74,11 @@ class Pool:
         """Take a file into account. False for an exact duplicate; of equal contents the first by name stands."""
         rank = self._rank(file.sha256)
         row = file.row
-        names = (row.repo, row.path, row.license, row.language, row.revision)
+        names = (row.repo, row.path, row.license, row.language, row.revision, "\n".join(file.secrets))
         if not self._execute("INSERT OR IGNORE INTO seen VALUES (?)", (file.sha256,)).rowcount:
             self._execute(
-                "UPDATE pool SET repo=?, path=?, license=?, language=?, revision=? "
-                "WHERE rank=? AND (repo, path, license, language, revision) > (?, ?, ?, ?, ?)",
+                "UPDATE pool SET repo=?, path=?, license=?, language=?, revision=?, secrets=? "
+                "WHERE rank=? AND (repo, path, license, language, revision, secrets) > (?, ?, ?, ?, ?, ?)",
                 (*names, rank, *names),
             )
             return False
@@ -86,7 +86,7 @@ class Pool:
         if self._bound is not None and rank > self._bound:
             return True
         self._execute(
-            "INSERT INTO pool VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO pool VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (rank, file.sha256, *names, file.content, file.bands),
         )
         self._held += 1
@@ -107,10 +107,11 @@ class Pool:
     def files(self) -> Iterator[SourceFile]:
         """The chosen files in seeded order."""
         self._trim()
-        query = "SELECT repo, path, license, language, revision, content, sha256 FROM pool ORDER BY rank"
+        query = "SELECT repo, path, license, language, revision, content, sha256, secrets FROM pool ORDER BY rank"
         with closing(self._database.execute(query)) as cursor:
-            for repo, path, license_, language, revision, content, sha256 in cursor:
-                yield SourceFile(Row(repo, path, license_, language, revision, len(content)), content, sha256)
+            for repo, path, license_, language, revision, content, sha256, secrets in cursor:
+                row = Row(repo, path, license_, language, revision, len(content))
+                yield SourceFile(row, content, sha256, secrets=tuple(secrets.splitlines()))
 
     def remove(self, contents: Collection[bytes]) -> None:
         """Take files out of the choice, by their sha256; no others come in for them."""

@@ -16,7 +16,7 @@ from artifacts.schema import DatasetSample, RetentionSample
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.sampling import division
-from tasks.sampling.candidates import NEAR_DUPLICATES, UNKNOWN_LANGUAGE, OpenSource, Tally
+from tasks.sampling.candidates import NEAR_DUPLICATES, SECRETS, UNKNOWN_LANGUAGE, OpenSource, Tally
 from tasks.sampling.config import GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.division import Division
 from tasks.sampling.filtering import Filter
@@ -167,6 +167,7 @@ def _write(
 ) -> DatasetSample:
     languages: Counter[str] = Counter()
     licenses: Counter[str] = Counter()
+    secrets: Counter[str] = Counter()
     with SideWriter(workdir / "train.parquet") as train, SideWriter(workdir / "held_out.parquet") as aside:
         for file in pool.files():
             if file.sha256 in sides.copies:
@@ -174,6 +175,9 @@ def _write(
             (aside if file.row.repo in sides.held_out else train).write(file)
             languages[file.row.language or "unknown"] += 1
             licenses[file.row.license] += 1
+            secrets.update(file.secrets)
+    used = {SECRETS: config.secrets != "keep", NEAR_DUPLICATES: config.near_duplicates is not None}
+    unused = [step for step, was_used in used.items() if not was_used]
     return DatasetSample(
         path=workdir,
         source=source.describe(),
@@ -181,7 +185,8 @@ def _write(
         held_out=aside.size(),
         languages=dict(sorted(languages.items())),
         licenses=dict(sorted(licenses.items())),
-        funnel=tally.funnel(unused=() if config.near_duplicates is not None else (NEAR_DUPLICATES,)),
+        secrets=dict(secrets.most_common()),
+        funnel=tally.funnel(unused),
     )
 
 

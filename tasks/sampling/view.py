@@ -12,6 +12,7 @@ _TITLES = {
     "license": "under an allowed licence",
     "content": "readable text",
     "quality": "past the quality filters",
+    "secrets": "without files dropped for secrets",
     "duplicates": "without exact duplicates",
     "choice": "chosen",
     "near-duplicates": "without near-duplicates",
@@ -35,12 +36,14 @@ def sections(sample: DatasetSample) -> list[Section]:
         rows.append((_TITLES.get(step.name, step.name), f"{step.kept:,}", dropped, ", ".join(shown)))
     caption = "Every file that was read, and where it left."
     funnel = Table(("Step", "Files left", "Dropped", "Why"), tuple(rows), caption)
+    secrets = (_counts("Secret that a placeholder stands for", sample.secrets, "Times"),) if sample.secrets else ()
     blocks = (
         Text(f"Source: **{quoted(sample.source)}**"),
         funnel,
         _sides(sample),
         _counts("Language", sample.languages),
         _counts("Licence", sample.licenses),
+        *secrets,
     )
     return [Section("sampling", "What went in", blocks)]
 
@@ -59,6 +62,6 @@ def _side(name: str, size: SplitSize) -> tuple[str, ...]:
     return name, f"{size.files:,}", f"{size.repositories:,}", f"{size.bytes / 1e6:.1f} MB"
 
 
-def _counts(head: str, counts: dict[str, int]) -> Table:
+def _counts(head: str, counts: dict[str, int], of: str = "Files") -> Table:
     rows = sorted(counts.items(), key=lambda item: -item[1])
-    return Table((head, "Files"), tuple((name, f"{count:,}") for name, count in rows))
+    return Table((head, of), tuple((name, f"{count:,}") for name, count in rows))

@@ -93,6 +93,16 @@ def copied(lab: Lab) -> Path:
     return write_jsonl(lab.folder() / "table.jsonl", rows)
 
 
+def leaking(lab: Lab) -> Path:
+    """A table in which some files have a password."""
+    lines = ["", f'password = "{random.Random(0).randbytes(8).hex()}"\n']
+    rows = [
+        {"content": program(number) + lines[number % 2], "repo": f"r{number % 8}", "path": f"p{number}.py"}
+        for number in range(24)
+    ]
+    return write_jsonl(lab.folder() / "table.jsonl", rows)
+
+
 def folder(lab: Lab) -> Path:
     """A git working tree with a file that is not tracked. Most files are below one of its folders if Go counts."""
     root = lab.folder()
@@ -263,6 +273,11 @@ def rows_of(stage: str) -> dict[str, Row]:
             "quality.drop_generated": row(True, False, apart={"generated.py"}),
             "quality.max_encoded_run": row(1024, None, apart={"encoded_run.py"}),
             "quality.max_encoded_share": row(0.5, None, apart={"encoded_share.py"}),
+            "secrets": replace(
+                Row("keep", "replace", look, partial(of_table, stage, leaking)),
+                apart=frozenset(f"p{number}.py" for number in range(1, 24, 2)),
+            ),
+            "secrets (dropped)": Row("replace", "drop", look, partial(of_table, stage, leaking)),
             "near_duplicates": Row(None, 0.7, look, partial(of_table, stage, copied)),
             "held_out": replace(row(0.1, 0.5), look=sides),
             "seed (which are taken)": row(0, 1, files=10),
