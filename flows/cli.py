@@ -224,7 +224,7 @@ def _say_where(summary: RunSummary, seconds: float, server: Server, again: list[
     console.print(f"  dashboard  {f'{command} up' if server.temporary else server.page('/runs')}", markup=False)
     if example := summary.example:
         texts = {"before": example.base, "now": example.tuned, "the file": example.truth}
-        console.print(f"  learned    in {example.path}, after `{_line(example.prompt, -1)}`", markup=False)
+        console.print(f"  example    in {example.path}, after `{_line(example.prompt, -1)}`", markup=False)
         for name, text in texts.items():
             console.print(f"             {name:<9} {_line(text, 0)}", markup=False)
     served = [f"{command} serve" if summary.verdict == "promote" else f"{command} serve {summary.model}"]

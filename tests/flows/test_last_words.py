@@ -1,4 +1,4 @@
-"""The last lines of `codetune run`: what was learned, and how to use it."""
+"""The last lines of `codetune run`: an example, and how to use it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def said(capsys: Capture, **told: Any) -> str:
     return capsys.readouterr().out
 
 
-def test_what_was_learned_is_shown_before_and_now(capsys: Capture) -> None:
+def test_an_example_is_shown_before_and_now(capsys: Capture) -> None:
     shown = said(capsys, example=SAMPLE)
-    assert re.search(r'learned +in lang/fr.py, after `"monday": \[`\n +before +]\\x1b\[2J\n +now +"lundi",\n', shown)
-    assert "learned" not in said(capsys)
+    assert re.search(r'example +in lang/fr.py, after `"monday": \[`\n +before +]\\x1b\[2J\n +now +"lundi",\n', shown)
+    assert "example" not in said(capsys)
 
 
 def test_two_commands_lead_to_the_server(capsys: Capture) -> None:
