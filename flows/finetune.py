@@ -159,6 +159,7 @@ def _through(
     store: Store, config: PipelineConfig, refresh: list[StageName] | None, from_stage: StageName | None
 ) -> RunSummary:
     config.training.check()
+    config.exporting.check()
     retrying(partial(prompts.suites_fingerprint, config.prompts))  # a broken one is said now
     gpu = GpuLock(None if config.preflight.device == "cpu" else gpu_name())
     with Run(store, refresh or (), config.workers, from_stage=from_stage, recipe=config.recipe or "", gpu=gpu) as run:

@@ -60,7 +60,7 @@ def test_it_has_its_licence(installed: Path) -> None:
     ask = "from importlib.metadata import distribution; one = distribution('codetune');"
     ask += "print(one.metadata['License-Expression']); print(one.read_text('licenses/LICENSE'))"
     said = subprocess.check_output([installed / "python", "-P", "-c", ask], text=True)
-    assert said == f"Apache-2.0\n{(ROOT / 'LICENSE').read_text()}\n"
+    assert said == f"Apache-2.0 AND MIT\n{(ROOT / 'LICENSE').read_text()}\n"
 
 
 def test_the_demo_runs_from_an_empty_folder(installed: Path, elsewhere: dict[str, str], tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ class Comparison(Record):
     """What was allowed."""
     positions: int
     """Token positions compared."""
+    exact: bool = True
+    """Whether both have the same weights but for rounding to 16 bits."""
 
 
 class ExportedForm(Record):
@@ -133,5 +135,5 @@ class ExportedModel(Handle):
     @property
     def summary(self) -> str:
         sizes = ", ".join(f"{form.name} {form.bytes / 1e6:,.1f} MB" for form in self.forms)
-        furthest = max(form.comparison.largest_difference for form in self.forms)
+        furthest = max(form.comparison.largest_difference for form in self.forms if form.comparison.exact)
         return f"{sizes}; reloaded, logits within {furthest:.1e}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?")
+_CACHED = re.compile(r"/models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})/?$")
 _UNMERGEABLE = ("use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save", "trainable_token_indices")
 SETS = ("target_modules", "exclude_modules", "modules_to_save")
 _REMEDY = "train again with `codetune run … --refresh training`, or export the adapter only: exporting.forms=[]"
@@ -98,5 +99,13 @@ class Adapter:
 
 
 def found_at(model: ModelReference, base: Path) -> tuple[str, str | None]:
-    """The base model as it is loaded, and its revision: by name from the hub, or from the folder `base`."""
+    """The base model as it is loaded here, and its revision: by name from the hub, or from the folder `base`."""
     return (model.name, model.revision) if model.revision is not None else (str(base.resolve()), None)
+
+
+def public_name(model: ModelReference) -> tuple[str, str | None]:
+    """The base model as others find it, and its revision: its repository and commit, also where it was read from a
+    hub's cache. Another folder is called as it was configured, which tells less of this machine than its whole path."""
+    if model.revision is None and (found := _CACHED.search(str(model.metadata))):
+        return f"{found['owner']}/{found['name']}", found["commit"]
+    return model.name, model.revision

@@ -23,13 +23,13 @@ _FORMATS = {
 
 def write_card(made: Ingredients, form: Export, folder: Path) -> None:
     """Write `README.md`, with equal bytes for equal ingredients: no times, no speeds."""
-    title = quoted(made.model.name.rstrip("/").rsplit("/", 1)[-1])
+    title = quoted(made.base_name.rstrip("/").rsplit("/", 1)[-1])
     parts = [
         _front_matter(made, form),
         f"# {title}{form.heading}",
         form.introduction(made),
         "## How to load it",
-        fenced(form.loading_lines(made.base_name, made.model.revision, "."), "python"),
+        fenced(form.loading_lines(made.base_name, made.base_revision, "."), "python"),
         "## Data",
         _data(made.sample, made.tokens),
         "## Training",
@@ -46,8 +46,8 @@ def _front_matter(made: Ingredients, form: Export) -> str:
 
     told: dict[str, Any] = {"library_name": form.library}
     told["pipeline_tag"] = "text-generation"
-    if made.model.revision:
-        told["base_model"] = visible(made.model.name)
+    if made.base_revision:
+        told["base_model"] = visible(made.base_name)
     told |= {**_license(made.base), "tags": ["code", "lora", "codetune"]}
     return f"---\n{yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=1000)}---"
 

@@ -18,6 +18,7 @@ from tasks.exporting.contract import Chunks
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,51 @@ def logits(model: Any, chunks: Chunks) -> torch.Tensor:
     return torch.cat(rows)
 
 
+def trained_logits(
+    base: Path, adapter: Path, chunks: Chunks, plan: Plan, kept: Path | None = None
+) -> tuple[torch.Tensor, float]:
+    """Of the trained model as it would be without quantization, and the largest difference that the adapter makes.
+
+    Args:
+        base, adapter: folders.
+        kept: a folder where they are looked for, and put for the next who asks.
+    """
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
+
+    file = kept / "trained.safetensors" if kept else None
+    if file is None or not file.exists():
+        # From the folder that is here; the one that the export names is the same, or the hub's copy of it.
+        reference = PeftModel.from_pretrained(load_plain(base, plan), adapter).eval()
+        expected = logits(reference, chunks)
+        with reference.disable_adapter():
+            effect = (logits(reference, chunks) - expected).abs().max()
+        del reference
+        release_memory(plan)
+        if file is None:
+            return expected, float(effect)
+        save_file({"logits": expected, "effect": effect}, file)
+    found = load_file(file)
+    return found["logits"], float(found["effect"])
+
+
+def load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
+    """A model by transformers alone: in fp32 on a CPU, where it costs nothing, in fp16 on a GPU."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = torch.float32 if plan.device == "cpu" else torch.float16
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        device_map={"": plan.device},
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    return model.eval()
+
+
 def release_memory(plan: Plan) -> None:
     """Give back what models that nobody holds any more occupy on the GPU."""
     import torch
@@ -55,7 +101,7 @@ def release_memory(plan: Plan) -> None:
         torch.cuda.empty_cache()
 
 
-def judge(against: str, found: torch.Tensor, expected: torch.Tensor, bound: float) -> Comparison:
+def judge(against: str, found: torch.Tensor, expected: torch.Tensor, bound: float, *, exact: bool = True) -> Comparison:
     """How far logits are from those of the trained model.
 
     Raises:
@@ -71,7 +117,9 @@ def judge(against: str, found: torch.Tensor, expected: torch.Tensor, bound: floa
             remedy="look at the loss curve; if the model is sound, `codetune run … --refresh training` trains it again",
         )
     log.info("%s: logits differ by at most %.3g (allowed %.3g)", against, difference, bound)
-    return Comparison(against=against, largest_difference=difference, bound=bound, positions=int(expected.shape[0]))
+    return Comparison(
+        against=against, largest_difference=difference, bound=bound, positions=int(expected.shape[0]), exact=exact
+    )
 
 
 def literal(text: str) -> str:

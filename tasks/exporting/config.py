@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from artifacts.configuration import Config, Real, Tokens
 from artifacts.schema import Quantization
@@ -21,11 +21,23 @@ def _known(name: str) -> str:
 FormName = Annotated[str, AfterValidator(_known)]
 
 
+def _expanded(names: Any) -> Any:
+    """`gguf` is short for the types that most people want."""
+    if not isinstance(names, list | tuple):
+        return names
+    return [one for name in names for one in (GGUF if name == "gguf" else (name,))]
+
+
+GGUF = ("gguf-f16", "gguf-q8_0", "gguf-q4_k_m")
+
+
 class ExportingConfig(Config):
     """In which forms the trained model is handed over, and how closely they must agree with it."""
 
-    forms: tuple[FormName, ...] = ("merged",)
-    """What is written beside the adapter: `merged`, the whole model in fp16. `[]`: the adapter alone."""
+    forms: Annotated[tuple[FormName, ...], BeforeValidator(_expanded)] = ("merged",)
+    """What is written beside the adapter: `merged`, the whole model in fp16; `gguf-q4_k_m` and the like, the whole
+    model as a GGUF file of that type. `gguf` stands for `gguf-f16`, `gguf-q8_0` and `gguf-q4_k_m`. `[]`: the adapter
+    alone."""
     quantization: Quantization = "int8"
     """What the base weights were quantized to in training: the adapter is compared on the same."""
     max_shard_gb: Real = Field(2.0, ge=1e-6, le=1e6)
@@ -38,3 +50,13 @@ class ExportingConfig(Config):
     """How far a logit of the merged model may be from that of unquantized base and adapter, as a share of the largest
     logit; on a GPU five times as far. Rounding a weight to fp16 once changes it by up to 0.0005 of its value, and
     errors add up over the layers."""
+    gguf_tolerance: Real = Field(0.01, ge=0, le=1)
+    """The same for a GGUF file of 16 bits in llama.cpp, which also rounds what it multiplies the weights with. A file
+    of fewer bits is held to a bound that only a damaged one exceeds: what it costs is measured, not bounded."""
+
+    def check(self) -> None:
+        """Raises InputError where what makes a form is not installed: it would be missed after the training."""
+        from tasks.exporting.forms import with_needs
+
+        for form in with_needs(self.forms):
+            form.check_ready()

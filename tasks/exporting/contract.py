@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, Comparison, DatasetSample, Plan, Quantization, Record, TokenizedDataset
-from tasks.exporting.adapter import Adapter
+from tasks.exporting.adapter import Adapter, public_name
 from tasks.models.base_model import ModelReference
 from tasks.models.shape import ModelShape
 
@@ -34,11 +34,20 @@ class Ingredients(Record):
     quantization: Quantization
     adapter: Adapter
     """As it was trained."""
+    folders: Mapping[str, Path] = {}
+    """Of the forms that are there already, by name; those that others are made from are kept until the stage ends."""
+    scratch: Path = Path()
+    """A folder that goes when the stage ends."""
 
     @property
     def base_name(self) -> str:
         """How others find the base model."""
-        return self.model.name if self.model.revision else str(self.base.resolve())
+        return public_name(self.model)[0]
+
+    @property
+    def base_revision(self) -> str | None:
+        """On the hub: a commit."""
+        return public_name(self.model)[1]
 
 
 class Export(Protocol):
@@ -52,6 +61,15 @@ class Export(Protocol):
     """Of the model card, after the base model's name."""
     library: str
     """What loads it, as the hub calls it."""
+    needs: tuple[str, ...]
+    """Forms that it is made from. They are made as well, and kept only where they were asked for."""
+
+    def check_ready(self) -> None:
+        """Whether what makes it is installed.
+
+        Raises:
+            InputError: it is not.
+        """
 
     def stored_bytes(self, shape: ModelShape) -> float:
         """What it takes on the disk."""

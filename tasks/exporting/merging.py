@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.errors import StageError
 from artifacts.progress import SILENT, Progress
 from tasks.exporting.adapter import Adapter
+from tasks.exporting.others import with_older_rope
 from tasks.models.files import (
     CONFIG,
     GENERATION,
@@ -196,4 +197,4 @@ def _write_config(base: Path, folder: Path) -> None:
     settings["dtype"] = "float16"
     if "torch_dtype" in settings:  # the name of the same before transformers 5; other programs read it still
         settings["torch_dtype"] = "float16"
-    write_json(folder / CONFIG, settings)
+    write_json(folder / CONFIG, with_older_rope(settings))

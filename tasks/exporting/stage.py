@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from artifacts.errors import StageError
 from artifacts.progress import SILENT, Progress
@@ -23,7 +24,7 @@ from tasks.exporting.card import write_card
 from tasks.exporting.comparing import read_chunks, release_memory
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Ingredients
-from tasks.exporting.forms import FORMS
+from tasks.exporting.forms import FORMS, with_needs
 from tasks.exporting.merging import check_fit, read_entries
 from tasks.exporting.view import sections
 from tasks.models.base_model import ModelReference, fetch
@@ -69,25 +70,37 @@ def run_exporting(
         quantization=config.quantization,
         adapter=adapter,
     )
-    forms = [form for form in FORMS if form is FORMS[0] or form.name in config.forms]
-    for form in forms:
-        folder = workdir / form.name
-        form.write(ingredients, config, folder, progress)
-        copy_files(original, folder, PAPERS)
-        write_card(ingredients, form, folder)
-    chunks = read_chunks(tokens.path / "held_out.parquet", config.positions)
-    chunks = chunks or read_chunks(tokens.path / "train.parquet", config.positions)
+    with TemporaryDirectory(dir=workdir, prefix=".") as scratch:
+        exported = _export(ingredients, config, Path(scratch), workdir, progress)
+    name, revision = found_at(model, original)
+    return ExportedModel(path=workdir, base_model=name, base_revision=revision, forms=exported)
+
+
+def _export(
+    made: Ingredients, config: ExportingConfig, scratch: Path, workdir: Path, progress: Progress
+) -> tuple[ExportedForm, ...]:
+    """Write the forms that were asked for, those that they are made from into `scratch`, and compare the former."""
+    wanted = (FORMS[0].name, *config.forms)
+    for form in with_needs(wanted):
+        folder = (workdir if form.name in wanted else scratch) / form.name
+        form.write(made, config, folder, progress)
+        made = made.model_copy(update={"folders": {**made.folders, form.name: folder}, "scratch": scratch})
+        if form.name in wanted:
+            copy_files(made.base, folder, PAPERS)
+            write_card(made, form, folder)
+    chunks = read_chunks(made.tokens.path / "held_out.parquet", config.positions)
+    chunks = chunks or read_chunks(made.tokens.path / "train.parquet", config.positions)
+    forms = [form for form in FORMS if form.name in wanted]
     progress.begin("comparing with the trained model", len(forms), "exports")
     exported = []
     for form in forms:
         with _explaining_memory():
-            comparison = form.check(ingredients, config, workdir / form.name, chunks)
-            release_memory(plan)
+            comparison = form.check(made, config, workdir / form.name, chunks)
+            release_memory(made.plan)
         size = sum(path.stat().st_size for path in (workdir / form.name).rglob("*") if path.is_file())
         exported.append(ExportedForm(name=form.name, bytes=size, comparison=comparison))
         progress.advance()
-    name, revision = found_at(model, original)
-    return ExportedModel(path=workdir, base_model=name, base_revision=revision, forms=tuple(exported))
+    return tuple(exported)
 
 
 @contextmanager
@@ -104,4 +117,4 @@ def _explaining_memory() -> Iterator[None]:
         ) from error
 
 
-STAGE = Stage(name="exporting", version=7, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)
+STAGE = Stage(name="exporting", version=8, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)

@@ -43,7 +43,7 @@ _FIELD = "model.name"
 _REMEDY = "get the model's tokenizer files again"
 MISSING = "put the model's tokenizer.json beside its config.json"
 """The remedy where a tokenizer cannot be made of other files."""
-_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class Unrepresentable(Exception):  # noqa: N818 - a finding about a text
@@ -472,7 +472,7 @@ def _pieces(
 
 
 def _spell_sentencepiece(piece: str) -> bytes:
-    if match := _BYTE_PIECE.fullmatch(piece):
+    if match := BYTE_PIECE.fullmatch(piece):
         return bytes([int(match[1], 16)])
     return piece.replace(SPACE, " ").encode()
 

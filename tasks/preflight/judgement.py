@@ -118,7 +118,8 @@ def _writes(question: PlanningInput, *, download: bool) -> dict[str, float]:
     """GiB that the run adds, by purpose of the disk."""
     job, shape = question.job, question.shape
     lora = shape.lora_parameters(job.lora_rank, job.lora_target_modules)
-    exported = sum(forms.get(name).stored_bytes(shape) for name in job.exports)
+    # with what forms are made from, which is there for a while
+    exported = sum(form.stored_bytes(shape) for form in forms.with_needs(job.exports))
     # a checkpoint holds adapter and optimizer (three fp32 numbers); the adapter is kept and exported besides
     adapters = lora * (12 * CHECKPOINTS_KEPT + 8)
     store = exported + adapters + job.sample_files * FILE_BYTES

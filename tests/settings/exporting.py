@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from flows.config import PipelineConfig
 from tasks.exporting import STAGE
 from tests.conftest import SMALL_MODEL
 from tests.settings.table import Lab, Row
 from tests.tasks.exporting.pieces import Pieces, make, tiny_llama
+from tests.tasks.gguf.extra import INSTALLED
 
 
 def pieces(lab: Lab) -> Pieces:
@@ -21,6 +24,7 @@ def look_exported(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     made = STAGE.run(config.exporting, **lab.once(pieces).inputs(), workdir=lab.folder())
     adapter, merged = made.forms[0], made.form("merged")
     files = {path.relative_to(made.path).as_posix() for path in made.path.rglob("*.safetensors")}
+    gguf = made.form("gguf-f16")
     return {
         "files": files,
         "card": (made.path / "adapter" / "README.md").read_text(),
@@ -30,7 +34,14 @@ def look_exported(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
         "merged": merged and merged.comparison.against,
         "merged bound": merged and merged.comparison.bound,
         "merged positions": merged and merged.comparison.positions,
+        "gguf bound": gguf and gguf.comparison.bound,
     }
+
+
+def look_at_gguf(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
+    if not INSTALLED:
+        pytest.skip("needs the extra codetune[gguf]: llama-cpp-python")
+    return look_exported(lab, config)
 
 
 GIVEN = {"exporting.quantization": "none", "exporting.positions": 40}
@@ -50,4 +61,12 @@ ROWS = {
         "adapter_bound": row(1e-4, 1e-3, "adapter bound"),
         "merged_tolerance": row(0.004, 0.008, "merged bound"),
     }.items()
+} | {
+    "exporting.gguf_tolerance": Row(
+        0.01,
+        0.02,
+        look_at_gguf,
+        {**GIVEN, "exporting.forms": ["gguf-f16"]},
+        apart=frozenset({"gguf bound"}),
+    )
 }

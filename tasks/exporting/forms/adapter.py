@@ -10,12 +10,13 @@ import logging
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from artifacts.errors import StageError
 from artifacts.escaping import code, quoted
 from artifacts.progress import Progress
 from artifacts.schema import Comparison, Plan, Quantization
-from tasks.exporting.adapter import CONFIG, SETS, WEIGHTS, Adapter, found_at
+from tasks.exporting.adapter import CONFIG, SETS, WEIGHTS, Adapter, public_name
 from tasks.exporting.comparing import judge, literal, logits
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
@@ -26,6 +27,9 @@ from tasks.models.shape import ModelShape
 
 log = logging.getLogger(__name__)
 
+_READ_BY_ALL = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias")
+"""What loaders of adapters look for, whatever its value."""
+
 
 class AdapterExport:
     """See `tasks.exporting.contract.Export`."""
@@ -34,21 +38,25 @@ class AdapterExport:
     title = "LoRA adapter"
     heading = ", adapted (LoRA adapter)"
     library = "peft"
+    needs: tuple[str, ...] = ()
+
+    def check_ready(self) -> None:
+        return None
 
     def stored_bytes(self, shape: ModelShape) -> float:
         return 0.0  # counted with the checkpoints, of which it is one
 
     def write(self, made: Ingredients, config: ExportingConfig, folder: Path, progress: Progress) -> None:
-        write_adapter(made.adapter, made.model, made.base, folder)
+        write_adapter(made.adapter, made.model, folder)
 
     def check(self, made: Ingredients, config: ExportingConfig, folder: Path, chunks: Chunks) -> Comparison:
         bounded = config.quantization, config.adapter_bound
         return compare_adapter(made.trained_on, made.adapter.folder, folder, chunks, made.plan, *bounded)
 
     def introduction(self, made: Ingredients) -> str:
-        revision = f" at revision {code(made.model.revision)}" if made.model.revision else ""
+        revision = f" at revision {code(made.base_revision)}" if made.base_revision else ""
         return (
-            f"A LoRA adapter for {code(made.model.name)}{revision}, adapted to {quoted(made.sample.source)}. "
+            f"A LoRA adapter for {code(made.base_name)}{revision}, adapted to {quoted(made.sample.source)}. "
             "Loaded again and compared with the trained model on the same base on held-out text before it was "
             "published."
         )
@@ -68,7 +76,7 @@ class AdapterExport:
 FORM: Export = AdapterExport()
 
 
-def write_adapter(adapter: Adapter, model: ModelReference, base: Path, folder: Path) -> None:
+def write_adapter(adapter: Adapter, model: ModelReference, folder: Path) -> None:
     """Write the adapter so that `peft` finds its base by itself, with equal bytes for equal adapters.
 
     No tokenizer goes with it: it is the base model's, unchanged, and `AutoPeftModelForCausalLM` would enlarge the
@@ -76,13 +84,28 @@ def write_adapter(adapter: Adapter, model: ModelReference, base: Path, folder: P
     """
     folder.mkdir(parents=True)
     shutil.copyfile(adapter.folder / WEIGHTS, folder / WEIGHTS)
-    settings = {**adapter.settings, "inference_mode": True}
+    name, revision = public_name(model)
+    settings = {
+        **_lean(adapter.settings),
+        "base_model_name_or_path": name,
+        "revision": revision,
+        "inference_mode": True,
+    }
     for name in SETS:  # sets in PEFT, saved in the order of their hashes
         if isinstance(settings.get(name), list):
             settings[name] = sorted(settings[name])
-    name, revision = found_at(model, base)
-    settings.update(base_model_name_or_path=name, revision=revision)
     write_json(folder / CONFIG, settings)
+
+
+def _lean(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what says nothing: PEFT takes its default for a field that is not there, and refuses one that it does not
+    know, as each version does with fields of a later one."""
+    from peft import LoraConfig
+
+    defaults = LoraConfig().to_dict()
+    return {
+        name: value for name, value in settings.items() if name in _READ_BY_ALL or value != defaults.get(name, value)
+    }
 
 
 def compare_adapter(

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from artifacts.escaping import code, quoted
 from artifacts.progress import Progress
 from artifacts.schema import Comparison, Plan
-from tasks.exporting.comparing import judge, literal, logits, release_memory
+from tasks.exporting.comparing import judge, literal, load_plain, logits, release_memory, trained_logits
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.exporting.merging import merge
+from tasks.exporting.others import end_middles, write_tokenizer_model
 from tasks.models.shape import ModelShape
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from tasks.models.vocabulary import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +35,29 @@ class MergedExport:
     title = "merged, fp16"
     heading = ", adapted"
     library = "transformers"
+    needs: tuple[str, ...] = ()
+
+    def check_ready(self) -> None:
+        return None
 
     def stored_bytes(self, shape: ModelShape) -> float:
         return 2.0 * shape.parameters
 
     def write(self, made: Ingredients, config: ExportingConfig, folder: Path, progress: Progress) -> None:
         merge(made.base, made.adapter, folder, round(config.max_shard_gb * 1e9), progress)
+        tokenizer = load_tokenizer(made.model.metadata)
+        write_tokenizer_model(tokenizer, made.sample, folder)
+        if made.tokens.format == "fim":
+            end_middles(tokenizer, folder)
 
     def check(self, made: Ingredients, config: ExportingConfig, folder: Path, chunks: Chunks) -> Comparison:
-        return compare_merged(
-            made.base, made.adapter.folder, folder, chunks, made.plan, tolerance=config.merged_tolerance
-        )
+        where = made.base, made.adapter.folder, folder
+        return compare_merged(*where, chunks, made.plan, config.merged_tolerance, made.scratch)
 
     def introduction(self, made: Ingredients) -> str:
-        revision = f" at revision {code(made.model.revision)}" if made.model.revision else ""
+        revision = f" at revision {code(made.base_revision)}" if made.base_revision else ""
         return (
-            f"The fp16 weights, adapter merged in, of {code(made.model.name)}{revision}, adapted to "
+            f"The fp16 weights, adapter merged in, of {code(made.base_name)}{revision}, adapted to "
             f"{quoted(made.sample.source)}. Loaded again and compared with the unquantized base with the adapter on "
             "held-out text before it was published."
         )
@@ -68,23 +73,17 @@ class MergedExport:
 FORM: Export = MergedExport()
 
 
-def compare_merged(base: Path, adapter: Path, merged: Path, chunks: Chunks, plan: Plan, tolerance: float) -> Comparison:
+def compare_merged(
+    base: Path, adapter: Path, merged: Path, chunks: Chunks, plan: Plan, tolerance: float, kept: Path | None = None
+) -> Comparison:
     """The merged model against unquantized base and adapter.
 
     Raises:
         StageError: a logit is further off than `tolerance` × the largest logit (on a GPU `HALF_PRECISION` times that),
             or not finite.
     """
-    from peft import PeftModel
-
-    # From the folder that is here; the one that the export names is the same, or the hub's copy of it.
-    reference = PeftModel.from_pretrained(_load_plain(base, plan), adapter).eval()
-    expected = logits(reference, chunks)
-    with reference.disable_adapter():
-        effect = float((logits(reference, chunks) - expected).abs().max())
-    del reference
-    release_memory(plan)
-    found = logits(_load_plain(merged, plan), chunks)
+    expected, effect = trained_logits(base, adapter, chunks, plan, kept)
+    found = logits(load_plain(merged, plan), chunks)
     release_memory(plan)
     against = "merged model loaded with transformers against unquantized base and adapter"
     share = tolerance * (HALF_PRECISION if plan.device == "cuda" else 1)
@@ -92,19 +91,3 @@ def compare_merged(base: Path, adapter: Path, merged: Path, chunks: Chunks, plan
     if effect < 2 * comparison.largest_difference:
         log.warning("the adapter changes logits by %.2g at most, hardly more than rounding to fp16 does", effect)
     return comparison
-
-
-def _load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    dtype = torch.float32 if plan.device == "cpu" else torch.float16
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        device_map={"": plan.device},
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-    return model.eval()

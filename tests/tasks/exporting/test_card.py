@@ -50,7 +50,7 @@ def test_card_names_repository_commit_and_licence(made: Ingredients, tmp_path: P
 
 def test_adapter_names_repository_and_commit(made: Ingredients, tmp_path: Path) -> None:
     adapter = Adapter.read(made.checkpoint.path / "adapter")
-    write_adapter(adapter, made.model, made.base, tmp_path / "adapter")
+    write_adapter(adapter, made.model, tmp_path / "adapter")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (settings["base_model_name_or_path"], settings["revision"]) == (NAME, COMMIT)
     assert settings["target_modules"] == ["q_proj", "v_proj"]

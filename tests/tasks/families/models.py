@@ -95,9 +95,6 @@ TOYS = {
 
 def write(folder: Path, family: Family) -> Path:
     """Model and tokenizer in a folder."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     toy, marks = TOYS[family.name], family.marks
     names = toy.names
     if marks:
@@ -110,12 +107,20 @@ def write(folder: Path, family: Family) -> Path:
     if toy.chat:
         (folder / "chat_template.jinja").write_text(toy.chat)
     size = max(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"].values()) + 64
-    torch.manual_seed(2)
-    settings = {**SHAPE, "vocab_size": size, "tie_word_embeddings": False, "initializer_range": 0.1, **toy.config}
-    ids = dict.fromkeys(("bos_token_id", "eos_token_id"))
-    config = AutoConfig.for_model(family.model_type, **{**settings, **ids})
-    AutoModelForCausalLM.from_config(config).to(torch.float16).save_pretrained(folder)
+    weights(folder, family.model_type, size, **toy.config)
     return folder
+
+
+def weights(folder: Path, model_type: str, size: int, **shape: Any) -> None:
+    """Random ones for a vocabulary of this size, and `config.json`."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(2)
+    settings = {**SHAPE, "vocab_size": size, "tie_word_embeddings": False, "initializer_range": 0.1, **shape}
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id"))
+    config = AutoConfig.for_model(model_type, **{**settings, **ids})
+    AutoModelForCausalLM.from_config(config).to(torch.float16).save_pretrained(folder)
 
 
 def named(name: str) -> Family:

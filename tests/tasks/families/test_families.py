@@ -183,7 +183,7 @@ def test_the_docs_have_the_table() -> None:
             _fim(family),
             "yes" if models.TOYS[family.name].chat else "no template",
             "yes" if family.llama_layers else "no",
-            "adapter, merged",
+            "adapter, merged, GGUF",
         ]
         for family in FAMILIES
     }

@@ -1,0 +1,131 @@
+"""The whole model as one GGUF file, for llama.cpp and what is built on it.
+
+Loaded by llama.cpp itself before it counts: it has to give every file of the sample the ids that training had, to know
+the marks and ends of the model's vocabulary, and to compute what the trained model computes. The bound of 16 bits is a
+share of the largest logit. Measured with the built-in model and random ones on a CPU: 0.001 to 0.004, since llama.cpp
+rounds to fp16 what it multiplies with weights of fp16.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from artifacts.errors import StageError
+from artifacts.escaping import code, quoted
+from artifacts.progress import Progress
+from artifacts.schema import Comparison, DatasetSample
+from tasks.exporting.comparing import judge, literal, trained_logits
+from tasks.exporting.config import ExportingConfig
+from tasks.exporting.contract import Chunks, Export, Ingredients
+from tasks.exporting.others import texts_of
+from tasks.gguf import library
+from tasks.gguf.converter import convert
+from tasks.gguf.loaded import GgufModel
+from tasks.gguf.vocabulary import problems
+from tasks.models.files import CONFIG, read_json
+from tasks.models.shape import ModelShape
+from tasks.models.vocabulary import SPACE, CodeTokenizer, encode_batch, load_tokenizer
+
+log = logging.getLogger(__name__)
+
+DAMAGED = 0.5
+"""How far a logit of fewer than 16 bits may be off, as a share of the largest: further only by damage."""
+
+
+class GgufExport:
+    """See `tasks.exporting.contract.Export`."""
+
+    library = "llama.cpp"
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.name = f"gguf-{kind}"
+        self.title = f"GGUF, {kind}"
+        self.heading = f", adapted (GGUF, {kind})"
+        self.needs: tuple[str, ...] = ("merged",) if kind == library.F16 else ("merged", f"gguf-{library.F16}")
+        self.file = f"model-{kind}.gguf"
+
+    def check_ready(self) -> None:
+        library.check_installed("exporting.forms")
+
+    def stored_bytes(self, shape: ModelShape) -> float:
+        return library.TYPES[self.kind] / 8 * shape.parameters
+
+    def write(self, made: Ingredients, config: ExportingConfig, folder: Path, progress: Progress) -> None:
+        import torch
+
+        folder.mkdir(parents=True)
+        progress.begin(f"writing {self.file}")
+        if self.kind == library.F16:
+            name, infills = made.base_name.rstrip("/").rsplit("/", 1)[-1], made.tokens.format == "fim"
+            tokenizer = load_tokenizer(made.model.metadata)
+            convert(made.folders["merged"], folder / self.file, tokenizer, name=f"{name}, adapted", infills=infills)
+        else:
+            source = made.folders[f"gguf-{library.F16}"] / f"model-{library.F16}.gguf"
+            library.quantize(source, folder / self.file, self.kind, torch.get_num_threads())
+
+    def check(self, made: Ingredients, config: ExportingConfig, folder: Path, chunks: Chunks) -> Comparison:
+        import torch
+
+        tokenizer, infills = load_tokenizer(made.model.metadata), made.tokens.format == "fim"
+        with GgufModel(folder / self.file) as model:
+            found = problems(model, tokenizer, read_json(made.base / CONFIG), infills=infills)
+            if found:
+                raise StageError(
+                    f"{self.file} does not say of the model what it has to say: {found[0]}",
+                    field="exporting.forms",
+                    remedy="export other forms than GGUF; llama.cpp would use this one wrong",
+                )
+            files = check_ids(model, tokenizer, made.sample, infills=infills)
+            expected, _ = trained_logits(made.base, made.adapter.folder, chunks, made.plan, made.scratch)
+            with model.computing(max(map(len, chunks)), 1, torch.get_num_threads()) as computing:
+                logits = torch.cat([computing.logits(ids) for ids in chunks])
+        against = (
+            f"{self.file} in llama.cpp against unquantized base and adapter, after equal token ids of {files:,} files"
+        )
+        exact = library.TYPES[self.kind] == library.TYPES[library.F16]
+        share = config.gguf_tolerance if exact else DAMAGED
+        return judge(against, logits, expected, share * float(expected.abs().max()), exact=exact)
+
+    def introduction(self, made: Ingredients) -> str:
+        revision = f" at revision {code(made.base_revision)}" if made.base_revision else ""
+        return (
+            f"The whole model as one GGUF file of type {code(self.kind)}, adapter merged in: {code(made.base_name)}"
+            f"{revision}, adapted to {quoted(made.sample.source)}. Loaded with llama.cpp before it was published: "
+            "token ids compared with training's on every file, logits with the trained model's on held-out text."
+        )
+
+    def loading_lines(self, base: str, revision: str | None, folder: str) -> str:
+        return (
+            "from pathlib import Path\n\nfrom llama_cpp import Llama\n\n"
+            f"model = Llama(str(Path({literal(folder)}) / {literal(self.file)}))"
+        )
+
+
+FORMS: tuple[Export, ...] = tuple(GgufExport(kind) for kind in library.TYPES)
+
+
+def check_ids(model: GgufModel, tokenizer: CodeTokenizer, sample: DatasetSample, *, infills: bool) -> int:
+    """Compare the ids of every file of the sample with training's; how many there are.
+
+    llama.cpp cannot write SentencePiece's sign for a space: it is left out of both. Where it puts no space before a
+    text, the text is given as training has it, with the space.
+
+    Raises:
+        StageError: some have others.
+    """
+    count, other = 0, 0
+    lead = " " if tokenizer.leading_space and infills else ""
+    for texts in texts_of(sample):
+        given = [text.replace(SPACE, "_") for text in texts] if tokenizer.space_bytes else texts
+        for text, ids in zip(given, encode_batch(tokenizer, given), strict=True):
+            count += ids is not None
+            other += ids is not None and model.tokenize(lead + text) != ids
+    if other:
+        raise StageError(
+            f"llama.cpp gives other token ids than training for {other:,} of {count:,} files",
+            field="exporting.forms",
+            remedy="export other forms than GGUF: this file would answer worse, and nobody would be told",
+        )
+    return count

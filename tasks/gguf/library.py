@@ -1,0 +1,75 @@
+"""llama.cpp's library, as the package `llama-cpp-python` brings it."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import InputError, StageError
+
+log = logging.getLogger(__name__)
+
+F16 = "f16"
+TYPES = {
+    **{"f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q6_k": 6.57, "q5_k_m": 5.7, "q5_k_s": 5.55, "q5_1": 6.0, "q5_0": 5.6},
+    **{"q4_k_m": 4.9, "q4_k_s": 4.6, "q4_1": 5.1, "q4_0": 4.7, "iq4_nl": 4.7, "iq4_xs": 4.5},
+    **{"q3_k_l": 4.3, "q3_k_m": 3.9, "q3_k_s": 3.5, "q2_k": 3.2},
+}
+"""Types of files by name, and about how many bits a weight takes, of those that need no importance matrix."""
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+
+
+def check_installed(field: str) -> None:
+    """Whether everything is there that GGUF needs.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    missing = [name for name in ("llama_cpp", "sentencepiece") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"GGUF needs the package {missing[0]}, which is not installed",
+            field=field,
+            remedy="pip install 'codetune[gguf]', which compiles llama.cpp in some minutes, or ask for other forms",
+        )
+
+
+@cache
+def llama() -> Any:
+    """The module of llama.cpp's C functions, which from now on says what it has to say in the log."""
+    import llama_cpp.llama_cpp as functions
+
+    said: list[str] = []
+
+    @functions.llama_log_callback  # type: ignore[untyped-decorator]
+    def tell(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+        said.append(text.decode(errors="replace"))
+        if text.endswith(b"\n"):
+            log.log(logging.WARNING if level == _ERROR else logging.DEBUG, "%s", "".join(said).rstrip())
+            said.clear()
+
+    functions.llama_log_set(tell, ctypes.c_void_p(0))
+    functions.told = tell  # or it would be collected
+    return functions
+
+
+def quantize(source: Path, target: Path, kind: str, threads: int) -> None:
+    """Write a GGUF file of f16 anew as another type.
+
+    Raises:
+        StageError: llama.cpp cannot.
+    """
+    functions = llama()
+    params = functions.llama_model_quantize_default_params()
+    params.ftype = getattr(functions, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
+    params.nthread = threads
+    if functions.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) != 0:
+        raise StageError(
+            f"llama.cpp cannot write {source.name} as {kind}; the log says why",
+            field="exporting.forms",
+            remedy="see that there is room on the disk, or ask for another type",
+        )

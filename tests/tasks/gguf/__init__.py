@@ -1,0 +1,1 @@
+"""GGUF: conversion, quantizing, and what llama.cpp makes of the files."""
