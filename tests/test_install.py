@@ -49,6 +49,21 @@ def test_whatever_is_fetched_is_checked_against_a_hash(
     assert project[-2:] == ["--editable", str(ROOT)]
 
 
+def test_what_comes_as_sources_is_built_with_what_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: Sequence[object], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append([str(word) for word in command])
+        return subprocess.CompletedProcess(commands[-1], 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    install.install(tmp_path / "env", dev=True)
+    (building,) = (command for command in commands if "--no-build-isolation" in command and "--editable" not in command)
+    assert "--require-hashes" in building and commands.index(building) == len(commands) - 2
+    packages = install.locked(ROOT / "requirements-dev.txt")
+    assert {install.COMPILED, "cmake", "ninja", "scikit-build-core"} < packages.keys()
+
+
 def test_without_a_driver_nothing_of_the_cuda_build_is_installed() -> None:
     packages = install.locked(ROOT / "requirements-dev.txt")
     kept = install.without_gpu(packages, dev=False)

@@ -23,6 +23,8 @@ SUPPORTED = ((3, 11), (3, 14))
 GPU_LIBRARIES = re.compile(r"(nvidia-(?!ml-py)|cuda-|triton)")
 """Names of what only the CUDA build of torch needs."""
 HARNESS = "lm-eval"
+COMPILED = "llama-cpp-python"
+"""Comes as sources. It is built with what is installed by then: what pip would fetch for that has no hash."""
 CPU_TORCH, UV = ROOT / "tools" / "torch-cpu.txt", ROOT / "tools" / "uv.txt"
 CHECKED = ("--require-hashes", "--no-deps", "--requirement")
 """Takes a list that is complete: what is not in it has no hash."""
@@ -54,11 +56,18 @@ def install(place: Path, *, dev: bool, lowest: bool = False) -> None:
     if not _has_driver() and _cpu_torch(python):
         packages = without_gpu(packages, dev=dev)
     _say(f"installing {len(packages)} packages into {place.name}")
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join(packages.values()))
-        file.flush()
-        _pip(python, *CHECKED, file.name)
+    _install(python, [text for name, text in packages.items() if name != COMPILED])
+    if COMPILED in packages:
+        _say(f"compiling {COMPILED}, which takes some minutes")
+        _install(python, [packages[COMPILED]], "--no-build-isolation")
     _pip(python, "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+
+
+def _install(python: Path, requirements: list[str], *options: str) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(requirements))
+        file.flush()
+        _pip(python, *options, *CHECKED, file.name)
 
 
 def _environment(place: Path) -> Path:
