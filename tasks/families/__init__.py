@@ -2,6 +2,7 @@
 
 table   the entries: names of architectures, layers, fill-in-the-middle marks
 marks   an entry's marks as ids of a vocabulary, and prompts with them
+context other files of a repository in front of a gap
 chat    the model's own chat template, cut at the question and at the answer
 """
 

@@ -24,6 +24,8 @@ class FimTokens:
     end: int
     suffix_first: bool = False
     both_orders: bool = False
+    repository: int | None = None
+    file: int | None = None
     """See `tasks.families.table.Marks`."""
 
     @classmethod
@@ -63,7 +65,8 @@ class FimTokens:
         if end is None:
             return None
         prefix, suffix = tokenizer.ids[marks.prefix], tokenizer.ids[marks.suffix]
-        return cls(prefix, suffix, middle, end, marks.suffix_first, marks.both_orders)
+        repository, file = (tokenizer.ids.get(name) if name else None for name in (marks.repository, marks.file))
+        return cls(prefix, suffix, middle, end, marks.suffix_first, marks.both_orders, repository, file)
 
     def prompt(self, bos: int | None, prefix: Sequence[int], suffix: Sequence[int]) -> list[int]:
         """What the model continues with the middle and the end, in the family's order.

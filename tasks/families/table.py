@@ -8,7 +8,8 @@ Sources of the marks: the model cards and technical reports of the families; for
 https://arxiv.org/abs/2308.12950 (section 2.3), for StarCoder2 https://arxiv.org/abs/2402.19173, for Qwen2.5-Coder
 https://arxiv.org/abs/2409.12186 (table 1), for DeepSeek-Coder https://arxiv.org/abs/2401.14196, for Granite Code
 https://arxiv.org/abs/2405.04324, for CodeGemma https://arxiv.org/abs/2406.11409, for Seed-Coder
-https://arxiv.org/abs/2506.03524, for Codestral `encode_fim` of mistral-common.
+https://arxiv.org/abs/2506.03524, for Codestral `encode_fim` of mistral-common; for the marks of repositories and files
+`llama-vocab.cpp` of llama.cpp, which finds them by these names.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ class Marks:
     """Whether the suffix stands before the prefix: `<suffix> … <prefix> … <middle>`."""
     both_orders: bool = False
     """Whether the family was also trained on `<prefix> <suffix> … <middle> prefix and middle`."""
+    repository: str | None = None
+    """What stands before a repository's name where other files of it precede a gap; as llama.cpp has it, and None
+    where its server writes none, whatever the family was trained with: what the server sends is what counts."""
+    file: str | None = None
+    """What stands before each file there. `tasks.families.context` is where they are used."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,15 @@ WINDOWS = {"mistral": 4096}
 """By model type: the tokens that transformers lets a model look back when its configuration does not say. Of the others
 only those look back so far whose configuration says `use_sliding_window`."""
 
+_QWEN = Marks(
+    "<|fim_prefix|>",
+    "<|fim_suffix|>",
+    "<|fim_middle|>",
+    "<|endoftext|>",
+    repository="<|repo_name|>",
+    file="<|file_sep|>",
+)
+
 FAMILIES = (
     Family("Code Llama", "llama", Marks("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>", both_orders=True), True),
     Family("DeepSeek-Coder", "llama", Marks("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"), True),
@@ -68,15 +83,15 @@ FAMILIES = (
     Family(
         "Granite Code",
         "llama",
-        Marks("<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<|endoftext|>", both_orders=True),
+        Marks(
+            "<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<|endoftext|>", both_orders=True, repository="<reponame>"
+        ),
         True,
     ),
     Family("Llama", "llama", None, True),
-    Family(
-        "Qwen2.5-Coder", "qwen2", Marks("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>"), True
-    ),
+    Family("Qwen2.5-Coder", "qwen2", _QWEN, True),
     Family("Qwen2", "qwen2", None, True),
-    Family("Qwen3", "qwen3", Marks("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>")),
+    Family("Qwen3", "qwen3", _QWEN),
     Family("Codestral", "mistral", Marks("[PREFIX]", "[SUFFIX]", None, suffix_first=True), True),
     Family("Mistral", "mistral", None, True),
     Family(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from tasks.families.chat import ChatTemplate, join_marks, split_marks
 from tasks.families.marks import FimTokens
 from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode_bytes
+from tasks.related import RelatedFile
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class TokenizedFile:
     sha256: str
     language: str
     ids: list[int]
+    related: Sequence[RelatedFile] = ()
+    """Other files of its repository, where they are wanted; the most related first."""
 
 
 class Chunk(NamedTuple):
@@ -34,7 +37,7 @@ class Chunk(NamedTuple):
 
     ids: list[int]
     mask: list[int] | None = None
-    """`instruct` only: 1 where the loss counts."""
+    """1 where the loss counts; None where it counts everywhere."""
     made: tuple[str, ...] = ()
     """What was made of it, in words that are counted."""
 

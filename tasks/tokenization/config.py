@@ -20,6 +20,19 @@ INSTRUCT_LENGTH = 64
 """Tokens below which an instruction leaves no room for an answer."""
 
 
+class ContextConfig(Config):
+    """Sequences that begin with other files of the repository, as editors send them through llama.cpp's server."""
+
+    share: Share = 0.5
+    """The share of rearranged chunks that get such a beginning, where the repository has related files."""
+    max_tokens: Tokens = Field(256, ge=32)
+    """Its longest, in tokens of the sequence, of which it never takes more than half. So much less of the file has room
+    in it."""
+    names: Literal["infill", "own"] = "infill"
+    """What repository and file are called. `infill`: `myproject` and `filename`, which llama.cpp's server writes for
+    all. `own`: their own name and path, for a consumer that writes these. Related files have their own paths always."""
+
+
 class TokenizationConfig(Config):
     """How text becomes sequences of tokens."""
 
@@ -38,6 +51,8 @@ class TokenizationConfig(Config):
     syntax_rate: Share = 0.0
     """`fim` only: the share of rearranged chunks whose middle is a piece of syntax (a statement, a block, a list of
     arguments, a whole body) where the file has a grammar; the other middles are drawn by lines and at random."""
+    context: ContextConfig | None = None
+    """`fim` only: rearranged chunks behind other files of their repository, imported ones first. None: no chunk is."""
     seed: Seed = 0
     """`fim` only: decides which chunks are rearranged and where they are cut."""
     add_eos: bool = True
@@ -59,7 +74,7 @@ class TokenizationConfig(Config):
     def keyed(self) -> dict[str, Any]:
         """The fields that decide the bytes; what concerns another format does not."""
         values = super().keyed()
-        unused = () if self.format == "fim" else ("fim_rate", "spm_rate", "syntax_rate", "seed")
+        unused = () if self.format == "fim" else ("fim_rate", "spm_rate", "syntax_rate", "context", "seed")
         return {name: value for name, value in values.items() if name not in unused}
 
 

@@ -4,6 +4,8 @@
     SPM  BOS <PRE> <SUF> suffix <MID> prefix middle <EOT>      a share of them, for families that know this order, too
          BOS <SUF> suffix <PRE> prefix <MID> middle <EOT>      families that have the suffix first always
 
+A share of them stands behind other files of the repository (`tasks.families.context`), which have no part in the loss.
+
 The text is cut at characters and the parts are tokenized apart, without SentencePiece's space before suffix and middle;
 in SPM prefix and middle are tokenized as one. Source: Rozière et al., “Code Llama”, https://arxiv.org/abs/2308.12950,
 section 2.3. What is drawn depends on the seed, the file's sha256 and the chunk's number, not on order or workers.
@@ -22,9 +24,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from tasks.families.context import Names, repository_context
 from tasks.families.marks import FimTokens
 from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode_bytes, encode
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_end, cut
+from tasks.tokenization.config import ContextConfig
 from tasks.tokenization.syntax import Kind, Piece, Unreadable, pieces
 
 Span = tuple[int, int]
@@ -33,6 +37,8 @@ Drawing = Callable[[str, list[Span], random.Random], Span]
 _MARKS = 4
 _ATTEMPTS = 8
 _BY_LINES = "middle drawn by lines"
+_BEHIND = "behind files of its repository"
+_ALONE = f"not {_BEHIND}: none is related"
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,11 @@ class Infilling:
     spm_rate: float
     seed: int
     syntax_rate: float = 0.0
+    context: ContextConfig | None = None
 
-    def generator(self, document: TokenizedFile, number: int) -> random.Random:
+    def generator(self, document: TokenizedFile, number: int, purpose: str = "") -> random.Random:
         """The random numbers of one chunk."""
-        name = f"{self.seed}:{document.sha256}:{number}".encode()
+        name = f"{self.seed}:{document.sha256}:{number}{purpose}".encode()
         return random.Random(int.from_bytes(hashlib.sha256(name).digest()[:8]))
 
     def chunks(self, tokenizer: CodeTokenizer, document: TokenizedFile, framing: Framing) -> Iterator[Chunk]:
@@ -77,8 +84,10 @@ class _File:
         infilling, framing = self.infilling, self.framing
         if infilling.generator(self.document, number).random() >= infilling.rate:
             return None
+        before, made = self._before(number)
+        most = framing.max_length - len(before)
         # The parts may have a few tokens more than the chunk had: then less text is taken, and all is drawn again.
-        room = framing.max_length - len(framing.begin) - _MARKS
+        room = most - len(framing.begin) - _MARKS
         for _ in range(_ATTEMPTS):
             if room < 1:
                 break
@@ -87,10 +96,24 @@ class _File:
             if body is None:
                 break
             ids = [*framing.begin, *body.ids]
-            if len(ids) <= framing.max_length:
-                return end, body._replace(ids=ids)
-            room = min(room, end - start) - (len(ids) - framing.max_length)
+            if len(ids) <= most:
+                mask = [0] * len(before) + [1] * len(ids) if before else None
+                return end, Chunk([*before, *ids], mask, (*body.made, *made))
+            room = min(room, end - start) - (len(ids) - most)
         return None
+
+    def _before(self, number: int) -> tuple[list[int], tuple[str, ...]]:
+        """What of its repository stands before a chunk, without a part in the loss, and what is counted of it."""
+        infilling, document, context = self.infilling, self.document, self.infilling.context
+        if not context or infilling.generator(document, number, ":context").random() >= context.share:
+            return [], ()
+        names = Names(document.repo, document.path) if context.names == "own" else Names()
+        try:
+            room = min(context.max_tokens, self.framing.max_length // 2)
+            ids = repository_context(self.tokenizer, infilling.fim, document.related, names, room)
+        except Unrepresentable:
+            ids = []
+        return ids, (_BEHIND if ids else _ALONE,)
 
     def _body(self, start: int, end: int, number: int) -> Chunk | None:
         """The rearranged text with its marks; None where there is nothing to rearrange."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,10 @@ from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, RetentionSample, TokenizedDataset, TokenizedSplit
 from tasks.families.chat import ChatTemplate, find_template
 from tasks.families.marks import FimTokens
+from tasks.families.prompting import CHARACTERS_PER_TOKEN
 from tasks.models.base_model import ModelReference
 from tasks.models.vocabulary import CodeTokenizer, encode_batch, load_tokenizer
+from tasks.related import Repositories
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, instruct_chunks
@@ -65,10 +68,17 @@ def run_tokenization(
     for split, form in (("train", config.format), ("held_out", "causal")):
         encoder = Encoder(config, form, tokenizer, template)
         progress.begin(f"tokenizing {split.replace('_', ' ')}", getattr(sample, split).files, "files")
-        writer = _Writer(workdir / f"{split}.parquet", masked=form == "instruct")
+        context = config.context if form == "fim" else None
+        writer = _Writer(workdir / f"{split}.parquet", masked=form == "instruct" or context is not None)
         source = sample.path / f"{split}.parquet"
-        encoded = mapper.map("tokenizing part", encoder, _batches(source, config.batch_bytes))
-        sizes[split] = _write(encoded, writer, config.max_length, progress)
+        with ExitStack() as stack:
+            batches = _batches(source, config.batch_bytes)
+            if context:
+                length = context.max_tokens * CHARACTERS_PER_TOKEN
+                repositories = stack.enter_context(Repositories(_rows(source), workdir, length))
+                batches = _with_related(batches, repositories)
+            encoded = mapper.map("tokenizing part", encoder, batches)
+            sizes[split] = _write(encoded, writer, config.max_length, progress)
     if not sizes["train"].chunks:
         raise InputError(
             f"no file of the sample gave any tokens ({_reasons(sizes['train'].dropped)})",
@@ -85,7 +95,7 @@ def _chunker(
     match form:
         case "fim":
             rates = config.fim_rate, config.spm_rate, config.seed, config.syntax_rate
-            infilling = Infilling(FimTokens.of(tokenizer), *rates)
+            infilling = Infilling(FimTokens.of(tokenizer), *rates, config.context)
             return partial(infilling.chunks, tokenizer, framing=framing)
         case "instruct":
             assert template
@@ -128,12 +138,12 @@ class Encoder:
 def _encoded(row: dict[str, Any], ids: list[int] | None, chunker: Chunker) -> Encoded:
     import numpy as np
 
-    origin = {name: row[name] for name in COLUMNS if name != "content"}
+    origin: dict[str, str] = {name: row[name] for name in COLUMNS if name != "content"}
     if not ids:
         return Encoded(origin, 0, [], "empty" if ids is not None else INEXACT)
     made: Counter[str] = Counter()
     chunks = []
-    for chunk in chunker(TokenizedFile(ids=ids, **origin)):
+    for chunk in chunker(TokenizedFile(ids=ids, **origin, related=row.get("related", ()))):
         chunks.append((np.array(chunk.ids, np.int32), None if chunk.mask is None else np.array(chunk.mask, np.int8)))
         made.update(chunk.made)
     return Encoded(origin, len(row["content"].encode()), chunks, made=made)
@@ -174,20 +184,32 @@ def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, p
 
 def _batches(source: Path, size: int) -> Iterator[list[dict[str, Any]]]:
     """Rows of a Parquet file in order, together about `size` characters; little more is in memory."""
-    import pyarrow.parquet as pq
-
     batch: list[dict[str, Any]] = []
     total = 0
-    with pq.ParquetFile(source) as file:
-        for rows in file.iter_batches(batch_size=16, columns=list(COLUMNS)):
-            for row in rows.to_pylist():
-                batch.append(row)
-                total += len(row["content"])
-                if total >= size:
-                    yield batch
-                    batch, total = [], 0
+    for row in _rows(source):
+        batch.append(row)
+        total += len(row["content"])
+        if total >= size:
+            yield batch
+            batch, total = [], 0
     if batch:
         yield batch
+
+
+def _rows(source: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source) as file:
+        for rows in file.iter_batches(batch_size=16, columns=list(COLUMNS)):
+            yield from rows.to_pylist()
+
+
+def _with_related(
+    batches: Iterator[list[dict[str, Any]]], repositories: Repositories
+) -> Iterator[list[dict[str, Any]]]:
+    """The same rows, each with the files that it may stand behind: of this side of the split alone."""
+    for batch in batches:
+        yield [{**row, "related": repositories.related(row)} for row in batch]
 
 
 @dataclass
@@ -205,7 +227,7 @@ class _Writer:
         ids, mask = file.chunks[number]
         row = {"input_ids": ids, **file.origin, "chunk": number}
         if self.masked:
-            row["completion_mask"] = mask
+            row["completion_mask"] = [1] * len(ids) if mask is None else mask
         self._rows.append(row)
         self._tokens += len(ids)
         if len(self._rows) >= GROUP_ROWS or self._tokens >= GROUP_TOKENS:

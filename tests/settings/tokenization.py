@@ -23,14 +23,33 @@ def sample(lab: Lab) -> DatasetSample:
     return write_sample(lab.folder(), toys.CORPUS * 3, toys.CORPUS[:1])
 
 
+def qwen(lab: Lab) -> ModelReference:
+    return reference(toys.byte_level(lab.folder(), names=toys.QWEN))
+
+
 def look_chunks(lab: Lab, config: PipelineConfig) -> dict[str, list[Any]]:
     """Ids and masks of both sides."""
-    made = STAGE.run(config.tokenization, sample=lab.once(sample), model=lab.once(model), workdir=lab.folder())
+    return chunks(lab, config, lab.once(model))
+
+
+def look_chunks_of_qwen(lab: Lab, config: PipelineConfig) -> dict[str, list[Any]]:
+    """The same for a vocabulary that has marks for repositories and files."""
+    return chunks(lab, config, lab.once(qwen))
+
+
+def chunks(lab: Lab, config: PipelineConfig, model: ModelReference) -> dict[str, list[Any]]:
+    made = STAGE.run(config.tokenization, sample=lab.once(sample), model=model, workdir=lab.folder())
     sides = {side: pq.read_table(made.path / f"{side}.parquet").to_pylist() for side in ("train", "held_out")}
     return {side: [(row["input_ids"], row.get("completion_mask")) for row in rows] for side, rows in sides.items()}
 
 
 FIM = {"tokenization.format": "fim", "tokenization.max_length": 64}
+WITH_CONTEXT = {
+    "tokenization.format": "fim",
+    "tokenization.fim_rate": 1.0,
+    "tokenization.max_length": 320,
+    "tokenization.context": {"share": 0.9, "max_tokens": 160},
+}
 TRAIN = frozenset({"train"})
 BOTH = frozenset({"train", "held_out"})
 
@@ -42,6 +61,10 @@ ROWS = {
         "fim_rate": Row(0.2, 1.0, look_chunks, FIM, apart=TRAIN),
         "spm_rate": Row(0.0, 1.0, look_chunks, FIM, apart=TRAIN),
         "syntax_rate": Row(0.0, 1.0, look_chunks, FIM, apart=TRAIN),
+        "context": Row(None, {"max_tokens": 160}, look_chunks, FIM | {"tokenization.max_length": 320}, apart=TRAIN),
+        "context.share": Row(0.1, 1.0, look_chunks, WITH_CONTEXT, apart=TRAIN),
+        "context.max_tokens": Row(160, 120, look_chunks, WITH_CONTEXT, apart=TRAIN),
+        "context.names": Row("infill", "own", look_chunks_of_qwen, WITH_CONTEXT, apart=TRAIN),
         "seed": Row(0, 1, look_chunks, FIM, apart=TRAIN),
         "add_eos": Row(True, False, look_chunks, apart=BOTH),
     }.items()

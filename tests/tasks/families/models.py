@@ -98,7 +98,9 @@ def write(folder: Path, family: Family) -> Path:
     toy, marks = TOYS[family.name], family.marks
     names = toy.names
     if marks:
-        names += tuple(filter(None, (marks.prefix, marks.suffix, marks.middle, marks.end)))
+        names += tuple(
+            filter(None, (marks.prefix, marks.suffix, marks.middle, marks.end, marks.repository, marks.file))
+        )
     names = tuple(name for name in dict.fromkeys(names) if name not in (toy.bos, toy.eos))
     if toy.sentencepiece:
         toys.sentencepiece(folder, bos=toy.bos or "", eos=toy.eos, names=names)

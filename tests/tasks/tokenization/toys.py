@@ -16,6 +16,9 @@ CORPUS = [
 FIM = ("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>")
 
 
+QWEN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>", "<|file_sep|>")
+
+
 def code_llama(folder: Path, *, fim: bool = True, size: int = 32016) -> Path:
     """A SentencePiece-style BPE with Code Llama's ids: `<unk> <s> </s>`, bytes, pieces, FIM tokens from 32007 on."""
     marks = FIM if fim else tuple(f"<other{n}>" for n in range(4))
