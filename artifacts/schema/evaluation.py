@@ -86,7 +86,7 @@ class Completion(Record):
     """One prompt with the truth and what both models made of it."""
 
     kind: str
-    """The suite: `line`, `fim`, `block`, or a functional suite's name."""
+    """The suite: `line`, `fim`, `block`, `context`, or a functional suite's name."""
     domain: Domain = "held_out"
     repo: str
     path: str

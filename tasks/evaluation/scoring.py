@@ -39,6 +39,7 @@ SCORES: dict[str, dict[str, Callable[[str, str], float]]] = {
     "line": {"exact_match": exact_match, "edit_similarity": edit_similarity},
     "fim": {"exact_match": exact_match},
     "block": {"exact_match": exact_match},
+    "context": {"exact_match": exact_match},
 }
 """What is scored, by suite; the metric is called `<suite>_<score>`."""
 
@@ -49,6 +50,7 @@ _TITLES = {
     "line_edit_similarity": "next line, edit similarity",
     "fim_exact_match": "fill in a line, exact match",
     "block_exact_match": "fill in a block, exact match",
+    "context_exact_match": "fill in a line behind other files, exact match",
 }
 _OF_FILES = ("loss", "perplexity")
 DOMAINS: dict[str, tuple[Question, str, str]] = {

@@ -10,7 +10,12 @@ QUESTIONS: dict[Question, str] = {
     "retention": "Did it keep what it could do?",
 }
 
-_SUITES = {"line": "next line", "fim": "fill in a line", "block": "fill in a block"}
+_SUITES = {
+    "line": "next line",
+    "fim": "fill in a line",
+    "block": "fill in a block",
+    "context": "fill in a line behind other files",
+}
 
 
 def suite_in_words(suite: str) -> str:

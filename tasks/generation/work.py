@@ -22,7 +22,14 @@ from tasks.generation.models import SIDES, Pair
 from tasks.models.healing import beginning_with
 from tasks.models.vocabulary import CodeTokenizer, decode_bytes, line_breaks
 
-TITLES = {"line": "completing lines", "fim": "filling in lines", "block": "filling in blocks"}
+TITLES = {
+    "line": "completing lines",
+    "fim": "filling in lines",
+    "block": "filling in blocks",
+    "context": "filling in lines behind other files",
+}
+_LINES = ("line", "fim", "context")
+"""Suites whose answers are one line."""
 
 
 class Work(ABC):
@@ -117,7 +124,7 @@ class Answering(Work):
     def _decoding(self, starts: Sequence[bytes]) -> Decoding:
         """Lines end with a token that holds a line break; everything ends with the middle or the text."""
         tokenizer, fim = self.tokenizer, FimTokens.find(self.tokenizer)
-        breaks = line_breaks(tokenizer) if self.suite in ("line", "fim") else set()
+        breaks = line_breaks(tokenizer) if self.suite in _LINES else set()
         ends = {index for index in (tokenizer.eos, fim.end if fim else None) if index is not None}
         first = [beginning_with(tokenizer, one) for one in starts]
         decoding = Decoding(self.batch_size, self.limit, frozenset(breaks | ends), first=first)
@@ -130,7 +137,7 @@ class Answering(Work):
         text = self._decode(answer, row["start"])
         if self.programs:
             return self.programs.stopped(text, row["path"])
-        return first_line(text) if self.suite in ("line", "fim") else text
+        return first_line(text) if self.suite in _LINES else text
 
     def _decode(self, answer: list[int], start: bytes) -> str:
         return decode_bytes(self.tokenizer, answer, continues=True)[len(start) :].decode(errors="replace")

@@ -21,6 +21,9 @@ class PromptsConfig(Config):
     """Lines to fill in between the text before and after them; 0 leaves the suite out."""
     block_prompts: Items = Field(100, ge=0)
     """Blocks of two to four lines to fill in; 0 leaves the suite out."""
+    context_tokens: Tokens = Field(0, ge=0)
+    """Tokens of other files of the repository, put before the prompts of `fim_prompts` as llama.cpp's server does it:
+    the same gaps once more, as the suite `context`; 0 leaves it out."""
     prompt_tokens: Tokens = Field(256, ge=16)
     """Longest prompt in tokens, special ones included; what lies farthest from the gap is cut off."""
     max_new_tokens: Tokens = Field(48, ge=4)

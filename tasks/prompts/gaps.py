@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import random
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from artifacts.errors import InputError
 from artifacts.schema import Domain
+from tasks.families.context import Names, repository_context
 from tasks.families.marks import FimTokens
-from tasks.families.prompting import Prompt, gap_prompt, text_before
+from tasks.families.prompting import CHARACTERS_PER_TOKEN, Prompt, gap_prompt, text_before
 from tasks.models.healing import healed
 from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, encode
 from tasks.prompts.config import PromptsConfig
+from tasks.related import Repositories
 
-SuiteName = Literal["line", "fim", "block"]
+SuiteName = Literal["line", "fim", "block", "context"]
 
 LETTERS = 6
 """Fewest letters and digits of a line worth asking for: `else:` and `)` say little about a model."""
@@ -159,6 +162,29 @@ def fim_items(
     return _items(suite, files, tokenizer, config, prompt)
 
 
+def context_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: PromptsConfig) -> list[Item]:
+    """The gaps of `fim_items`, behind other files of their repository, where it has any that are related. None at all
+    where no repository has. Raises as `fim_items`."""
+    fim, behind = FimTokens.of(tokenizer), 0
+    rows = map(asdict, files)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Repositories(rows, Path(folder), config.context_tokens * CHARACTERS_PER_TOKEN) as repositories,
+    ):
+
+        def prompt(gap: _Gap) -> Prompt:
+            nonlocal behind
+            after = _next_line(gap.file.content, gap.end)
+            made = gap_prompt(gap.file.content, gap.start, after, tokenizer, fim, config.prompt_tokens)
+            related = repositories.related(asdict(gap.file))
+            before = repository_context(tokenizer, fim, related, Names(), config.context_tokens)
+            behind += bool(before)
+            return replace(made, ids=[*before, *made.ids])
+
+        items = _items("context", files, tokenizer, config, prompt)
+    return items if behind else []
+
+
 def spread(clusters: Sequence[str], rng: random.Random) -> Iterator[int]:
     """Every index once, in seeded order, taking one of each cluster in turn.
 
@@ -187,7 +213,8 @@ def _items(
 ) -> list[Item]:
     wanted = wanted_of(suite, config)
     items: list[Item] = []
-    for gap in _gaps(files, wanted, random.Random(f"{suite} {config.seed}"), blocks=suite == "block"):
+    drawn = "fim" if suite == "context" else suite  # the same gaps
+    for gap in _gaps(files, wanted, random.Random(f"{drawn} {config.seed}"), blocks=suite == "block"):
         if len(items) == wanted:
             break
         file, truth = gap.file, gap.file.content[gap.start : gap.end]
@@ -220,7 +247,9 @@ def _items(
 
 def wanted_of(suite: SuiteName, config: PromptsConfig) -> int:
     """Prompts asked for."""
-    return {"line": config.line_prompts, "fim": config.fim_prompts, "block": config.block_prompts}[suite]
+    context = config.fim_prompts if config.context_tokens else 0
+    wanted = {"line": config.line_prompts, "fim": config.fim_prompts, "block": config.block_prompts, "context": context}
+    return wanted[suite]
 
 
 def answer_tokens(suite: SuiteName, config: PromptsConfig) -> int:

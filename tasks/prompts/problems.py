@@ -24,7 +24,7 @@ from tasks.prompts.gaps import Item
 
 FIELD = "prompts.functional"
 _INSTRUCT = "-instruct"
-_TAKEN = ("line", "fim", "block")
+_TAKEN = ("line", "fim", "block", "context")
 """Names of the suites that need no tests."""
 
 

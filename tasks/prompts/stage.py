@@ -39,8 +39,18 @@ ITEM_COLUMNS = {
     "new_tokens": "int32",
 }
 Choosing = Callable[[Sequence[gaps.HeldOutFile], CodeTokenizer, PromptsConfig], list[gaps.Item]]
-SUITES: dict[SuiteName, Choosing] = {"line": gaps.line_items, "fim": gaps.fim_items, "block": gaps.block_items}
-_TITLES = {"line": "Completing lines", "fim": "Filling in lines", "block": "Filling in blocks"}
+SUITES: dict[SuiteName, Choosing] = {
+    "line": gaps.line_items,
+    "fim": gaps.fim_items,
+    "block": gaps.block_items,
+    "context": gaps.context_items,
+}
+_TITLES = {
+    "line": "Completing lines",
+    "fim": "Filling in lines",
+    "block": "Filling in blocks",
+    "context": "Filling in lines behind other files",
+}
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +93,8 @@ def run_prompts(
     losses = _written("losses", "losses.parquet", map(asdict, chunks), workdir, SEQUENCE_COLUMNS)
     suites, notes = [], []
     for suite in SUITES:
+        if suite == "context" and not (config.context_tokens and config.fim_prompts):
+            continue
         items, why = _chosen(suite, screened, tokenizer, config)
         notes += why
         if items:
@@ -118,7 +130,8 @@ def _chosen(
     else:
         try:
             items = SUITES[suite](screened.held_out, tokenizer, config)
-            reason = "" if items else "no line of the files is worth asking for"
+            none = "no file has related files" if suite == "context" else "no line of the files is worth asking for"
+            reason = "" if items else none
             items += SUITES[suite](screened.retention, tokenizer, config)
         except InputError as error:
             reason = error.problem
@@ -135,7 +148,8 @@ def check_context(config: PromptsConfig, model: ModelReference) -> None:
         InputError: prompts and answers do not fit the model's context.
     """
     context = context_length(model)
-    needed = config.prompt_tokens + gaps.answer_tokens("block" if config.block_prompts else "line", config)
+    longest = config.prompt_tokens + (config.context_tokens if config.fim_prompts else 0)
+    needed = longest + gaps.answer_tokens("block" if config.block_prompts else "line", config)
     if context is not None and needed > context:
         raise InputError(
             f"prompts and answers of {needed} tokens do not fit the context of {model.name}, which is {context}",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from artifacts.rows import read_rows
 from artifacts.schema import PromptSet
 from flows.config import PipelineConfig
@@ -37,6 +40,20 @@ def given(lab: Lab) -> dict[str, Any]:
 def asked(lab: Lab) -> PromptSet:
     """Of the settings as they are given."""
     return lab.once(place).ask(lab.folder(), **GIVEN, functional=[str(lab.once(suite))])
+
+
+def look_behind(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
+    """What is asked where all held-out files are in one repository."""
+    here, folder = lab.once(place), lab.folder()
+    for side in ("train", "held_out"):
+        table = pq.read_table(here.sample.path / f"{side}.parquet")
+        names = [f"{repo}.py" for repo in table["repo"].to_pylist()]
+        repo = pa.array(["one"] * table.num_rows)
+        table = table.set_column(table.schema.get_field_index("path"), "path", pa.array(names))
+        pq.write_table(table.set_column(table.schema.get_field_index("repo"), "repo", repo), folder / f"{side}.parquet")
+    sample = here.sample.model_copy(update={"path": folder})
+    made = STAGE.run(config.prompts, model=here.model, sample=sample, tokens=here.tokens, workdir=lab.folder())
+    return {file.name: read_rows(made.path / file.file) for file in made.suites}
 
 
 def look_asked(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
@@ -74,6 +91,7 @@ ROWS = {
         "line_prompts": row(2, 1, "line"),
         "fim_prompts": row(1, 0, "fim"),
         "block_prompts": row(1, 0, "block"),
+        "context_tokens": Row(0, 120, look_behind, given, apart=frozenset({"context"})),
         "prompt_tokens": row(48, 24, "line", "fim", "block"),
         "max_new_tokens": row(16, 8, "line", "fim", "block"),
         "functional_tokens": row(24, 16, "small"),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from artifacts.errors import InputError
+from tasks.families.context import Names, repository_context
 from tasks.families.marks import FimTokens
 from tasks.models.vocabulary import CodeTokenizer, decode, encode, load_tokenizer
 from tasks.prompts import PromptsConfig
-from tasks.prompts.gaps import HeldOutFile, block_items, fim_items, line_items, read_files, spread
+from tasks.prompts.gaps import HeldOutFile, block_items, context_items, fim_items, line_items, read_files, spread
+from tasks.related import Repositories
 from tests.conftest import BASE_MODEL
 from tests.tasks.generation.world import NAMES, build, source
 from tests.tasks.tokenization import toys
@@ -59,6 +63,25 @@ def test_a_block_is_whole_lines_with_their_indentation(tokenizer: CodeTokenizer)
         assert 2 <= len(lines) <= 4 and lines[-1].strip()
         assert source(item.repo).split("\n")[item.line - 1 :][: len(lines)] == lines
         assert item.prompt + item.truth + "\n" + item.suffix in source(item.repo)
+
+
+def test_the_same_gaps_are_asked_behind_other_files(tokenizer: CodeTokenizer) -> None:
+    files = [HeldOutFile("one", f"{name}.py", "Python", source(name)) for name in NAMES]
+    config = CONFIG.model_copy(update={"context_tokens": 100})
+    alone, behind = fim_items(files, tokenizer, config), context_items(files, tokenizer, config)
+    fim = FimTokens.of(tokenizer)
+    rows = [asdict(file) for file in files]
+    with tempfile.TemporaryDirectory() as folder, Repositories(rows, Path(folder), 1600) as repositories:
+        for one, other in zip(alone, behind, strict=True):
+            assert (one.path, one.line, one.truth, one.prompt) == (other.path, other.line, other.truth, other.prompt)
+            related = repositories.related(next(row for row in rows if row["path"] == one.path))
+            before = repository_context(tokenizer, fim, related, Names(), 100)
+            assert other.prompt_ids == (*before, *one.prompt_ids) and 50 < len(before) <= 100
+            assert other.suite == "context" and other.new_tokens == one.new_tokens
+
+
+def test_nothing_is_asked_behind_other_files_where_there_are_none(tokenizer: CodeTokenizer) -> None:
+    assert context_items(FILES, tokenizer, CONFIG.model_copy(update={"context_tokens": 100})) == []
 
 
 @pytest.mark.parametrize("suite", [line_items, fim_items])
