@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from pydantic import Field
 
 from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, Comparison, DatasetSample, Plan, Quantization, Record, TokenizedDataset
@@ -34,7 +36,7 @@ class Ingredients(Record):
     quantization: Quantization
     adapter: Adapter
     """As it was trained."""
-    folders: Mapping[str, Path] = {}
+    folders: dict[str, Path] = Field(default_factory=dict)
     """Of the forms that are there already, by name; those that others are made from are kept until the stage ends."""
     scratch: Path = Path()
     """A folder that goes when the stage ends."""
