@@ -30,6 +30,7 @@ from artifacts.schema import (
     TokenizedDataset,
 )
 from artifacts.store import Store
+from artifacts.units import UNITS, HeldOutBy
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling
 from flows import forms
 from flows.commands.options import check_stages
@@ -94,6 +95,10 @@ class RunSummary(Record):
     """Of the export."""
     example: Completion | None = None
     """The gap in held-out code that the tuned model gained most on, where it gained on one."""
+    held_out_by: HeldOutBy = "repository"
+    """What told what was held out."""
+    proves: str = ""
+    """What a gain on that proves, in a sentence."""
 
 
 @task(
@@ -176,6 +181,8 @@ def _through(
         verdicts={one.metric: one.verdict for one in results.decided.judgements if one.decides},
         forms=tuple(form.name for form in results.exported.forms),
         example=next(filter(_is_gained, results.evaluated.samples), None),
+        held_out_by=results.evaluated.held_out_by,
+        proves=UNITS[results.evaluated.held_out_by].proves,
     )
     DONE.get().append(summary)
     dashboard.publish("run", [_overview(run.outcomes, results.report, event)])

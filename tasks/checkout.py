@@ -19,10 +19,11 @@ import re
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from artifacts.errors import InputError
@@ -55,6 +56,9 @@ _SETTINGS = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "gc.auto=0"),
 )
+
+
+T = TypeVar("T")
 
 
 class Refused(Exception):  # noqa: N818 - what git said
@@ -101,19 +105,104 @@ def read(top: Path) -> Checkout | None:
     Raises:
         Refused: git cannot read it, or its index names what is not in it.
     """
+    return _asked(top, lambda git: _read(top, git))
+
+
+class Commit(NamedTuple):
+    """A commit of the line that a branch itself has gone: of a merge, the first parent is on it and the others not."""
+
+    seconds: int
+    """When it was committed, since 1970; at least as late as those before it, whatever their dates say."""
+    id: str
+
+
+def commits(top: Path) -> list[Commit]:
+    """The commits that led to what is checked out, the oldest first, as far as the clone has them.
+
+    Raises:
+        Refused: git cannot read the repository.
+    """
+
+    def ask(git: _Git) -> list[Commit]:
+        _configure(git, _settings(git))
+        if not (head := git.ask("rev-parse", "--verify", "--quiet", "HEAD", fine=(0, 1)).strip().decode()):
+            return []
+        found, latest = list[Commit](), 0
+        for line in reversed(git.ask("rev-list", "--first-parent", "--timestamp", head).decode().splitlines()):
+            seconds, _, identifier = line.partition(" ")
+            latest = max(latest, int(seconds))
+            found.append(Commit(latest, identifier))
+        return found
+
+    return _asked(top, ask)
+
+
+class EarlierFile(NamedTuple):
+    """A regular file of a commit."""
+
+    name: str
+    """Below the top."""
+    blob: str
+    size: int
+
+
+def files_of(top: Path, commit: str) -> list[EarlierFile]:
+    """The regular files of a commit.
+
+    Raises:
+        Refused: git cannot read the repository, or the clone lacks contents of the commit.
+    """
+
+    def ask(git: _Git) -> list[EarlierFile]:
+        _configure(git, _settings(git))
+        found = []
+        for line in git.ask("ls-tree", "-r", "-z", "-l", "--full-tree", commit).split(b"\0")[:-1]:
+            facts, name = line.split(b"\t", 1)
+            mode, _, identifier, size = facts.split()
+            _check_name(name, name.split(b"/"), "a commit")
+            if mode.startswith(b"100"):
+                if not size.isdigit():
+                    raise Refused("it lacks the contents of earlier commits, as a partial clone does")
+                found.append(EarlierFile(os.fsdecode(name), identifier.decode(), int(size)))
+        return found
+
+    return _asked(top, ask)
+
+
+def contents_of(top: Path, blobs: Sequence[str]) -> list[bytes]:
+    """What files of earlier commits held, by their blobs.
+
+    Raises:
+        Refused: git cannot read the repository, or the clone lacks one of them.
+    """
+
+    def ask(git: _Git) -> list[bytes]:
+        _configure(git, _settings(git))
+        said = git.ask("cat-file", "--batch", told="".join(f"{blob}\n" for blob in blobs).encode())
+        found, place = [], 0
+        for _ in blobs:
+            end = said.index(b"\n", place)
+            _, kind, *size = said[place:end].split()
+            if kind != b"blob":
+                raise Refused("it lacks the contents of earlier commits, as a partial clone does")
+            place = end + 1 + int(size[0]) + 1
+            found.append(said[end + 1 : place - 1])
+        return found
+
+    return _asked(top, ask) if blobs else []
+
+
+def _asked(top: Path, question: Callable[[_Git], T]) -> T:
+    """The answer of a repository, asked in a git directory of our own."""
     with temporary_folder(PREFIX) as place:
-        return _read_in(place, top)
-
-
-def _read_in(place: Path, top: Path) -> Checkout | None:
-    try:
-        return _read(top, _asking(place, top))
-    except Refused as refusal:
-        raise Refused(f"the git repository {top} cannot be read: {refusal}") from refusal
-    except InputError as error:  # of a file that is no file
-        raise Refused(f"the git repository {top} cannot be read: {error.problem}") from error
-    except (OSError, ValueError) as error:
-        raise Refused(f"the git repository {top} cannot be read: {error}") from error
+        try:
+            return question(_asking(place, top))
+        except Refused as refusal:
+            raise Refused(f"the git repository {top} cannot be read: {refusal}") from refusal
+        except InputError as error:  # of a file that is no file
+            raise Refused(f"the git repository {top} cannot be read: {error.problem}") from error
+        except (OSError, ValueError) as error:
+            raise Refused(f"the git repository {top} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -134,8 +223,8 @@ class _Git:
         index = self.place / "index"
         return ("--sparse",) if index.exists() and b"sdir\0\0\0\0" in index.read_bytes() else ()
 
-    def ask(self, *arguments: str, fine: tuple[int, ...] = (0,)) -> bytes:
-        """What a command prints.
+    def ask(self, *arguments: str, fine: tuple[int, ...] = (0,), told: bytes = b"") -> bytes:
+        """What a command prints that is `told` this.
 
         Raises:
             Refused: the status is another than the `fine` ones.
@@ -164,14 +253,14 @@ class _Git:
             [program, *_SETTINGS, *arguments],
             cwd=self.top,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if told else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
             try:
                 with suppress(ProcessLookupError):  # it has ended already
                     resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-                said, complaints = process.communicate(timeout=_SECONDS)
+                said, complaints = process.communicate(told or None, timeout=_SECONDS)
             except subprocess.TimeoutExpired:
                 raise Refused(f"git {arguments[0]} took more than {_SECONDS} s") from None
             finally:
@@ -315,11 +404,14 @@ def _entries(git: _Git) -> list[_Entry]:
         facts, name = line.split(b"\t", 1)
         mode, identifier, stage = facts.split()
         # git looks at names when it puts them into an index, not when it reads one
-        parts = (name.removesuffix(b"/") if mode == _FOLDER else name).split(b"/")
-        if not all(parts) or any(part in (b".", b"..") or part.lower() == b".git" for part in parts):
-            raise Refused(f"its index names {os.fsdecode(name)!r}, which is no file of a working tree")
+        _check_name(name, (name.removesuffix(b"/") if mode == _FOLDER else name).split(b"/"), "its index")
         entries.append(_Entry(mode, identifier, stage == b"0", name))
     return entries
+
+
+def _check_name(name: bytes, parts: Sequence[bytes], where: str) -> None:
+    if not all(parts) or any(part in (b".", b"..") or part.lower() == b".git" for part in parts):
+        raise Refused(f"{where} names {os.fsdecode(name)!r}, which is no file of a working tree")
 
 
 def _settings(git: _Git) -> dict[str, str]:

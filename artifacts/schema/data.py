@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from artifacts.schema.base import Handle, Record
+from artifacts.units import HeldOutBy
 
 
 class SplitSize(Record):
@@ -29,7 +30,9 @@ class FunnelStep(Record):
 
 class DatasetSample(Handle):
     """`train.parquet` and `held_out.parquet`, a row per source file: `repo, path, language, license, size` (bytes),
-    `sha256` (of this content), `revision` (of the source), `content` (text). No repository is on both sides."""
+    `sha256` (of this content), `revision` (of the source), `content` (text). No repository, or no folder, is on both
+    sides. Where lines are held out, `held_out.parquet` has the files as they are later, and `added`: which of their
+    characters are asked for, `start` and `end`, and of which `unit` they are."""
 
     source: str
     """The source in words, for people: `github-code@b5661e6b (3 shards)`."""
@@ -42,10 +45,26 @@ class DatasetSample(Handle):
     secrets: dict[str, int] = Field(default_factory=dict)
     """Secrets that a placeholder stands for, by kind, both sides."""
     funnel: tuple[FunnelStep, ...]
+    held_out_by: HeldOutBy = "repository"
+    """What tells what is held out."""
+    units: int | None = None
+    """Of these, how many are held out: an interval needs six. None where an older version did not count."""
+    added_lines: int = 0
+    """Lines that are asked for, where not whole files are."""
 
     @property
     def summary(self) -> str:
         train, held_out = self.train, self.held_out
+        if self.added_lines:
+            return (
+                f"{train.files:,} files of {train.repositories:,} repositories to learn from, "
+                f"{self.added_lines:,} lines added later to {held_out.files:,} files held out"
+            )
+        if self.held_out_by == "folder":
+            return (
+                f"{train.files:,} files of {train.repositories:,} folders to learn from, "
+                f"{held_out.files:,} of {held_out.repositories:,} held out"
+            )
         return (
             f"{train.files:,} files of {train.repositories:,} repositories to learn from, "
             f"{held_out.files:,} of {held_out.repositories:,} held out"

@@ -11,6 +11,7 @@ from artifacts.intervals import Better, Verdict, cannot_lose, improvement, verdi
 from artifacts.schema.base import Handle, Quantization, Record
 from artifacts.schema.generation import GenerationSpeed
 from artifacts.schema.prompts import Domain
+from artifacts.units import UNITS, HeldOutBy
 
 Question = Literal["improved", "specific", "retention"]
 """What a figure is asked about: is the model better on this code, more so than on code from elsewhere, and did it keep
@@ -44,17 +45,24 @@ class Metric(Record):
     """The loss of quality that is put up with, fixed before the run, in the figure's unit; None for none."""
     items: int
     clusters: int
-    """Repositories, or parent problems, that the interval's draws took or left out; of `specific_` figures, as `items`,
-    those of both sides together."""
+    """Repositories, or what else is held out, or parent problems, that the interval's draws took or left out; of
+    `specific_` figures, as `items`, those of both sides together."""
     bound: float | None = None
     """The most that may have been lost, beyond the interval's end on the side of worse; `non-inferior` is judged by it.
     """
+    held_out_by: HeldOutBy = "repository"
+    """What told what is held out, and so what the clusters are; of a `specific_` figure those on held-out code."""
+
+    @property
+    def drawn(self) -> str:
+        """The clusters in words: `44 files`."""
+        return UNITS[self.held_out_by].count(self.clusters)
 
     @property
     def interval(self) -> str:
         """The 95 % interval in brackets."""
         if self.low is None or self.high is None:
-            return "(too few repositories for an interval)"
+            return f"(too few {UNITS[self.held_out_by].many} for an interval)"
         return f"[{self.low:+.4f}, {self.high:+.4f}]"
 
     @property
@@ -175,6 +183,8 @@ class EvaluationReport(Handle):
     functional: tuple[FunctionalResult, ...] = ()
     protection: str = ""
     """What held model-written programs in check, in words; empty when none was run."""
+    held_out_by: HeldOutBy = "repository"
+    """What told what is held out, and so what a gain on it proves."""
 
     def metric(self, name: str) -> Metric:
         return next(metric for metric in self.metrics if metric.name == name)
@@ -196,7 +206,8 @@ class EvaluationReport(Handle):
         counts = Counter(one.verdict for one in retention)
         words = ", ".join(f"{counts[word]} {word}" for word in get_args(Verdict) if counts[word])
         judged = f"; elsewhere {words}" if retention else ""
-        change = f"difference {loss.difference:+.4f} {loss.interval}"
+        over = "" if self.held_out_by == "repository" else f" over {loss.drawn}"
+        change = f"difference {loss.difference:+.4f} {loss.interval}{over}"
         return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{specific}{judged}"
 
 

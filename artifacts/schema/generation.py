@@ -8,6 +8,7 @@ from pydantic import Field
 
 from artifacts.schema.base import Handle, Place, Quantization, Record
 from artifacts.schema.prompts import FunctionalSuite
+from artifacts.units import HeldOutBy
 
 
 class GenerationSpeed(Record):
@@ -60,6 +61,8 @@ class Generations(Handle):
     """None when nothing was generated."""
     parts: tuple[Place, ...] = ()
     """What it was put together from: a `FileAnswers` for each file of the prompts."""
+    held_out_by: HeldOutBy = "repository"
+    """What tells what is held out; `repo` names its units."""
 
     @property
     def made_of(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from artifacts.schema.base import Handle, Record
+from artifacts.units import HeldOutBy
 
 Domain = Literal["held_out", "retention"]
 """Where an item is from: the run's own held-out repositories, or code from outside what was trained on."""
@@ -67,6 +68,8 @@ class PromptSet(Handle):
     """What stands in the training data and is therefore not asked."""
     looked_at: dict[str, int] = Field(default_factory=dict)
     """Files or problems that were looked for there, by domain."""
+    held_out_by: HeldOutBy = "repository"
+    """What tells what is held out; `repo` names its units."""
 
     @property
     def summary(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from artifacts import naming
 from artifacts.intervals import Better
 from artifacts.schema import Breakdown, Metric, Noise, Question
+from artifacts.units import HeldOutBy
 from tasks.evaluation.config import EvaluationConfig, Margins
 from tasks.evaluation.functional import PASS
 from tasks.statistics import Difference, contrast, paired_difference
@@ -86,19 +87,19 @@ def score(completions: Iterable[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def measures(losses: Sequence[Row], scores: Sequence[Row]) -> list[Measure]:
+def measures(losses: Sequence[Row], scores: Sequence[Row], held_out_by: HeldOutBy = "repository") -> list[Measure]:
     """Everything that was measured, in the order of the report."""
     found = []
     for domain in DOMAINS:
         chunks = [row for row in losses if row["domain"] == domain]
         if chunks:
             weights = [float(row["tokens"]) for row in chunks]
-            found += [Measure(name, domain, chunks, weights) for name in ("loss", "perplexity")]
+            found += [Measure(name, domain, chunks, weights, held_out_by) for name in ("loss", "perplexity")]
         for suite, names in SCORES.items():
             for name in names:
                 rows = [row for row in scores if (row["domain"], row["suite"], row["score"]) == (domain, suite, name)]
                 if rows:
-                    found.append(Measure(f"{suite}_{name}", domain, rows, [1.0] * len(rows)))
+                    found.append(Measure(f"{suite}_{name}", domain, rows, [1.0] * len(rows), held_out_by))
     solved = [row for row in scores if row["score"] == PASS]
     for suite in dict.fromkeys(row["suite"] for row in solved):
         rows = [row for row in solved if row["suite"] == suite]
@@ -113,12 +114,20 @@ class Measure:
         kind: the name without its domain.
         rows: with `repo` (what the bootstrap draws), `language`, and a sum for each side.
         weights: what the sums are divided by.
+        held_out_by: what told what is held out: what `repo` names.
         title: of a functional suite; others have their own.
     """
 
     def __init__(
-        self, kind: str, domain: str, rows: Sequence[Row], weights: Sequence[float], title: str | None = None
+        self,
+        kind: str,
+        domain: str,
+        rows: Sequence[Row],
+        weights: Sequence[float],
+        held_out_by: HeldOutBy = "repository",
+        title: str | None = None,
     ) -> None:
+        self.held_out_by: HeldOutBy = held_out_by if domain == "held_out" else "repository"
         self.kind, self.domain, self.rows, self.weights = kind, domain, rows, weights
         self.question, prefix, called = DOMAINS[domain]
         self.name = prefix + kind
@@ -151,6 +160,7 @@ class Measure:
             items=found.items,
             clusters=found.clusters,
             bound=found.bound,
+            held_out_by=self.held_out_by,
         )
 
     def noise(self) -> Noise | None:
@@ -218,6 +228,7 @@ def specific(metrics: Sequence[Metric]) -> list[Metric]:
             smallest_detectable=between.smallest_detectable,
             items=between.items,
             clusters=between.clusters,
+            held_out_by=here.held_out_by,
         )
         found.append(metric)
     return found

@@ -40,7 +40,7 @@ def run_evaluation(
     solved = functional.scores(completions, verdicts)
     scores = [*scoring.score(completions), *solved]
     write_rows(scores, workdir / "scores.parquet", SCORE_COLUMNS)
-    measures = scoring.measures(losses, scores)
+    measures = scoring.measures(losses, scores, generations.held_out_by)
     progress.begin("drawing intervals", len(measures), "figures")
     metrics = []
     for measure in measures:
@@ -60,9 +60,10 @@ def run_evaluation(
         protection=executions.protection.summary if executions else "",
         quantization=generations.quantization,
         generation=generations.speed,
+        held_out_by=generations.held_out_by,
     )
 
 
 STAGE = Stage(
-    name="evaluation", version=10, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_gpu=False
+    name="evaluation", version=11, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_gpu=False
 )

@@ -8,6 +8,7 @@ from artifacts import naming
 from artifacts.escaping import code, quoted
 from artifacts.presentation import Block, Code, Section, Table, Text
 from artifacts.schema import Breakdown, Completion, EvaluationReport, Metric, Question
+from artifacts.units import UNITS
 from tasks.evaluation import plots
 from tasks.evaluation.words import (
     QUESTIONS,
@@ -92,12 +93,15 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
             " nothing of this code. `improved`: held-out code gained more, and the whole interval says so. It follows"
             " from the intervals of the two changes, taken as independent. Items: of both sides."
         )
+    unit = UNITS[handle.held_out_by]
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
     caption = (
         f"Same items, batches and {weights} base weights for both models. Differences are tuned − base; intervals from"
-        " paired random halves of the repositories (“items”: of how many). Greedy answers; edit similarity is"
+        f" paired random halves of the {unit.many} (“items”: of how many). Greedy answers; edit similarity is"
         " rapidfuzz's `ratio`."
     )
+    if handle.held_out_by != "repository":
+        caption += f" {unit.proves}"
     if handle.generation:
         made = handle.generation
         caption += f" Answers were made by the backend {made.backend} at {made.summary}."
@@ -162,7 +166,7 @@ def _breakdowns(handle: EvaluationReport) -> list[Section]:
         found.append(Section("languages", "By language", (_languages(languages, metrics),)))
     by_repository = [row for row in handle.breakdowns if row.by == "repository" and not naming.is_pass(row.metric)]
     for question, key, title in (
-        ("improved", "repositories", "By repository"),
+        ("improved", "repositories", f"By {UNITS[handle.held_out_by].one}"),
         ("retention", "retention-repositories", "By repository, outside what was trained on"),
     ):
         if rows := [row for row in by_repository if metrics[row.metric].question == question]:
@@ -195,7 +199,8 @@ def _repositories(rows: Sequence[Breakdown], metrics: Mapping[str, Metric]) -> T
         for row in shown
     )
     called = (metrics[name].title.partition(": ")[2] for name in others)
-    columns = ("repository", "chunks", "loss, base", "tuned", "difference", *called)
+    one = UNITS[metrics[first].held_out_by].one
+    columns = (one, "chunks", "loss, base", "tuned", "difference", *called)
     return Table(columns, table, f"{note} “base → tuned”; “–” where nothing was asked.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from artifacts.schema import FunctionalResult, Metric, Question, Share
+from artifacts.units import UNITS
 
 QUESTIONS: dict[Question, str] = {
     "improved": "Is it better on this code?",
@@ -43,7 +44,7 @@ def change(metric: Metric, value: float) -> str:
 
 def interval(metric: Metric) -> str:
     if metric.low is None or metric.high is None:
-        return "too few repositories"
+        return f"too few {UNITS[metric.held_out_by].many}"
     low, high = (change(metric, end) for end in (metric.low, metric.high))
     return f"{low.removesuffix(' pp')} to {high}"
 

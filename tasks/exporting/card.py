@@ -9,6 +9,7 @@ from typing import Any
 
 from artifacts.escaping import fenced, quoted, visible
 from artifacts.schema import DatasetSample, TokenizedDataset
+from artifacts.units import UNITS
 from tasks.exporting.contract import Export, Ingredients
 
 EVALUATION = "## Evaluation"
@@ -86,13 +87,22 @@ def _data(sample: DatasetSample, tokens: TokenizedDataset) -> str:
     rows = [
         ("Source", sample.source),
         ("Training files", f"{sample.train.files:,} of {sample.train.repositories:,} repositories"),
-        ("Held-out files", f"{sample.held_out.files:,} of {sample.held_out.repositories:,} other repositories"),
+        _held_out(sample),
         ("Languages", _counts(sample.languages)),
         ("Licences", _counts(sample.licenses)),
         ("Format", f"{_FORMATS[tokens.format]}, sequences of {tokens.max_length} tokens"),
         ("Training tokens at hand", f"{tokens.train.tokens:,} in {tokens.train.chunks:,} sequences"),
     ]
     return _table(rows)
+
+
+def _held_out(sample: DatasetSample) -> tuple[str, str]:
+    unit, size = UNITS[sample.held_out_by], sample.held_out
+    if sample.added_lines:
+        said = f"{sample.added_lines:,} lines, added later to {unit.count(sample.units or 0)}. {unit.proves}"
+        return "Held-out lines", said
+    proves = "" if sample.held_out_by == "repository" else f". {unit.proves}"
+    return "Held-out files", f"{size.files:,} of {size.repositories:,} other {unit.many}{proves}"
 
 
 def _training(made: Ingredients) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import EvaluationReport, Generations, Metric, Question, has_learned
+from artifacts.units import UNITS
 from artifacts.verdicts import GateDecision, Judgement, Ruling
 from tasks.gate import results
 from tasks.gate.config import ASKED, GateConfig
@@ -32,6 +33,8 @@ def run_gate(
     results.write(found, workdir / "results.parquet")
     judgements = tuple(judge(metric, config, found) for metric in evaluation.metrics)
     ruling, reasons = decide(judgements, config)
+    if ruling == "promote" and evaluation.held_out_by != "repository":
+        reasons = (*reasons, UNITS[evaluation.held_out_by].proves)
     decision = GateDecision(path=workdir, ruling=ruling, reasons=reasons, judgements=judgements)
     (workdir / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
     # some count against the champion only: with others, a model that was judged is judged again

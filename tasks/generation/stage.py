@@ -117,6 +117,7 @@ def run_generation(
         functional=prompts.functional,
         speed=_speed(made.values()),
         parts=tuple(one.place for one in made.values() if one.place),
+        held_out_by=prompts.held_out_by,
     )
 
 

@@ -66,6 +66,17 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
+class AddedLines:
+    """Lines of a file that are asked for, where the others are not."""
+
+    start: int
+    """First character."""
+    end: int
+    unit: str
+    """What they are drawn with for an interval."""
+
+
+@dataclass(frozen=True)
 class HeldOutFile:
     """A held-out file."""
 
@@ -74,6 +85,21 @@ class HeldOutFile:
     language: str
     content: str
     domain: Domain = "held_out"
+    added: tuple[AddedLines, ...] | None = None
+    """None where all of it is asked for."""
+
+    @property
+    def asked(self) -> str:
+        """The text that is asked for."""
+        if self.added is None:
+            return self.content
+        return "".join(self.content[one.start : one.end] for one in self.added)
+
+    def unit_of(self, start: int, end: int) -> str | None:
+        """What the characters from `start` to `end` are drawn with; None where they are not asked for."""
+        if self.added is None:
+            return self.repo
+        return next((one.unit for one in self.added if one.start <= start and end <= one.end), None)
 
 
 @dataclass(frozen=True)
@@ -105,6 +131,8 @@ class _Gap:
     file: HeldOutFile
     start: int
     end: int
+    unit: str = ""
+    """What it is drawn with."""
 
 
 def read_files(path: Path, domain: Domain = "held_out") -> list[HeldOutFile]:
@@ -116,7 +144,12 @@ def read_files(path: Path, domain: Domain = "held_out") -> list[HeldOutFile]:
     import pyarrow.parquet as pq
 
     columns = ["repo", "path", "language", "content"]
-    files = [HeldOutFile(**row, domain=domain) for row in pq.read_table(path, columns=columns).to_pylist()]
+    columns += [name for name in pq.read_schema(path).names if name == "added"]
+    files = [
+        HeldOutFile(**{**row, "added": lines and tuple(AddedLines(**one) for one in lines)}, domain=domain)
+        for row in pq.read_table(path, columns=columns).to_pylist()
+        for lines in (row.get("added"),)
+    ]
     if not files:
         raise InputError(
             "no file is held out, so nothing can be evaluated",
@@ -229,7 +262,7 @@ def _items(
         items.append(
             Item(
                 suite,
-                file.repo,
+                gap.unit,
                 file.path,
                 file.language,
                 line,
@@ -258,12 +291,14 @@ def answer_tokens(suite: SuiteName, config: PromptsConfig) -> int:
 
 
 def _gaps(files: Sequence[HeldOutFile], wanted: int, rng: random.Random, *, blocks: bool = False) -> Iterator[_Gap]:
-    """Lines worth asking for, or blocks that begin with one, one of each repository in turn."""
+    """Lines worth asking for, or blocks that begin with one, one of each repository in turn; of files with lines that
+    were added, of each of their units."""
     order = list(spread([file.repo for file in files], rng))[: FILES_PER_ITEM * wanted]
     gaps = [_Gap(files[index], start, end) for index in order for start, end in _lines(files[index])]
     if blocks:
         gaps = [block for gap in gaps if (block := _block(gap, rng.randint(*BLOCK_LINES)))]
-    return (gaps[index] for index in spread([gap.file.repo for gap in gaps], rng))
+    gaps = [replace(gap, unit=unit) for gap in gaps if (unit := gap.file.unit_of(gap.start, gap.end)) is not None]
+    return (gaps[index] for index in spread([gap.unit for gap in gaps], rng))
 
 
 def _lines(file: HeldOutFile) -> Iterator[tuple[int, int]]:

@@ -60,7 +60,7 @@ def screen(sample: DatasetSample, retention: DatasetSample | None, suites: Seque
             for side in ("held_out", "train")
             for file in read_files(retention.path / f"{side}.parquet", "retention")
         ]
-    looked = [_Looked(file.domain, f"{file.repo}/{file.path}", {"file": file.content}) for file in files]
+    looked = [_Looked(file.domain, f"{file.repo}/{file.path}", {"file": file.asked}) for file in files]
     looked += [_Looked(suite.name, one.task_id, _parts(one)) for suite in suites for one in suite.problems]
     items = [EvaluationText(str(number), one.parts) for number, one in enumerate(looked)]
     found = {int(one.item): one for one in find(documents(sample.path / "train.parquet"), items)}

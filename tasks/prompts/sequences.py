@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
+from artifacts.rows import Row
 from artifacts.schema import Domain
-from tasks.prompts.gaps import spread
+from tasks.models.vocabulary import CodeTokenizer, decode_bytes
+from tasks.prompts.gaps import HeldOutFile, spread
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,46 @@ def choose(
         if chunk.tokens:
             chosen[number] = chunk
     return [chosen[number] for number in sorted(chosen)]
+
+
+def choose_added(
+    chunks: Path, files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, wanted: int, seed: int
+) -> list[HeldOutSequence]:
+    """As `choose`, of files of which only some lines are asked for: the prediction of tokens that begin in those lines
+    counts. A chunk with lines of several units is there once for each. `chunks`: all of the files, in order."""
+    import pyarrow.parquet as pq
+
+    by_name = {(file.repo, file.path): file for file in files}
+    found: list[HeldOutSequence] = []
+    for name, rows in groupby(pq.read_table(chunks).to_pylist(), key=lambda row: (row["repo"], row["path"])):
+        if name in by_name:
+            found += _parts(list(rows), by_name[name], tokenizer)
+    order = list(spread([one.repo for one in found], random.Random(f"loss {seed}")))[:wanted]
+    return [found[number] for number in sorted(order)]
+
+
+def _parts(rows: Sequence[Row], file: HeldOutFile, tokenizer: CodeTokenizer) -> list[HeldOutSequence]:
+    """The chunks of a file, each once for each unit that it has lines of."""
+    spans = [
+        (*(len(file.content[:place].encode()) for place in (one.start, one.end)), one.unit) for one in file.added or ()
+    ]
+    found = []
+    place = 0  # the byte of the file at which a token begins
+    for row in rows:
+        ids = row["input_ids"]
+        lengths = [len(tokenizer.pieces[index]) if index < len(tokenizer.pieces) else 0 for index in ids]
+        # a space that SentencePiece puts before a text is none of the file's
+        place -= sum(lengths) - len(decode_bytes(tokenizer, ids, continues=row["chunk"] > 0))
+        counts: dict[str, list[bool]] = {}
+        for number, length in enumerate(lengths):
+            start = max(place, 0)
+            index = bisect_right(spans, start, key=lambda span: span[0]) - 1
+            if number and length and index >= 0 and start < spans[index][1]:
+                counts.setdefault(spans[index][2], [False] * len(ids))[number] = True
+            place += length
+        language = row.get("language") or "unknown"
+        found += [
+            HeldOutSequence(unit, file.path, row["chunk"], tuple(ids), tuple(flags), language)
+            for unit, flags in counts.items()
+        ]
+    return found

@@ -80,7 +80,11 @@ def run_prompts(
     tokenizer = load_tokenizer(model.metadata)
     screened = overlaps.screen(sample, retention, problems.suites(config.functional))
     progress.begin("choosing what is asked")
-    chunks = sequences.choose([tokens.path / "held_out.parquet"], config.max_chunks, config.seed, screened.dropped)
+    held_out = tokens.path / "held_out.parquet"
+    if sample.added_lines:
+        chunks = sequences.choose_added(held_out, screened.held_out, tokenizer, config.max_chunks, config.seed)
+    else:
+        chunks = sequences.choose([held_out], config.max_chunks, config.seed, screened.dropped)
     if not chunks:
         raise InputError(
             "no held-out text is left to measure the loss on",
@@ -115,6 +119,7 @@ def run_prompts(
         notes=(*notes, *screened.notes, *unasked),
         contaminated=screened.found,
         looked_at=screened.looked_at,
+        held_out_by=sample.held_out_by,
     )
 
 

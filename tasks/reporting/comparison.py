@@ -56,7 +56,9 @@ def compare(sample: Completion) -> SideBySide:
     if after and not program:
         after = ["\n", *after]  # it begins with the line after the gap, which is a whole line
     return SideBySide(
-        where=" / ".join(dict.fromkeys((sample.repo, sample.path))),
+        where=sample.repo  # a file, where lines of files are held out
+        if sample.repo.endswith(f"/{sample.path}")
+        else " / ".join(dict.fromkeys((sample.repo, sample.path))),
         kind=suite_in_words(sample.kind) + (", from elsewhere" if sample.domain == "retention" and not program else ""),
         chosen=sample.chosen,
         before="".join(lines_of(sample.prompt)[-CONTEXT_LINES:]),

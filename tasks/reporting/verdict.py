@@ -8,6 +8,7 @@ from typing import Literal
 from artifacts import naming
 from artifacts.presentation import duration
 from artifacts.schema import EvaluationReport, Metric
+from artifacts.units import UNITS
 from artifacts.verdicts import GateDecision
 from tasks.evaluation.words import QUESTIONS, is_share
 from tasks.reporting.inputs import RunResults
@@ -55,11 +56,13 @@ def answers_of(evaluation: EvaluationReport) -> list[Answer]:
 
 
 def better(evaluation: EvaluationReport) -> Answer:
-    """Judged by the loss on held-out repositories."""
+    """Judged by the loss on held-out code; with what that proves, where it is no repositories."""
     loss = evaluation.metric("loss")
     lost = [one for one in evaluation.judged("improved") if one.verdict == "regressed" and one is not loss]
     but = "; ".join(f"{one.title} {signed(one)} {interval(one)}" for one in lost)
     sentence = _better(loss, evaluation.learned) + (f" But it regressed elsewhere on this code: {but}." if but else "")
+    if loss.gain and evaluation.held_out_by != "repository":
+        sentence += f" {UNITS[evaluation.held_out_by].proves}"
     return Answer(QUESTIONS["improved"], sentence, "bad" if lost else TONES[loss.verdict])
 
 
@@ -98,7 +101,9 @@ def specific(evaluation: EvaluationReport) -> Answer:
     )
     if not found.gain:
         return Answer(
-            question, f"Whether it is cannot be said: {changes}, of too few repositories for an interval.", "neutral"
+            question,
+            f"Whether it is cannot be said: {changes}, of too few {UNITS[found.held_out_by].many} for an interval.",
+            "neutral",
         )
     between = f"a difference of {signed(found)} {interval(found)}"
     if found.verdict == "inconclusive":
@@ -168,7 +173,8 @@ def _direction(metric: Metric) -> str:
 
 
 def _repositories(metric: Metric) -> str:
-    return "1 held-out repository" if metric.clusters == 1 else f"{metric.clusters:,} held-out repositories"
+    unit = UNITS[metric.held_out_by]
+    return f"{metric.clusters:,} held-out {unit.one if metric.clusters == 1 else unit.many}"
 
 
 LABELS: dict[str, str] = {

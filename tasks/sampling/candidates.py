@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from artifacts.errors import InputError
 from artifacts.schema import FunnelStep
 
 SECRETS, NEAR_DUPLICATES = "secrets", "near-duplicates"
@@ -23,6 +24,10 @@ STEPS = (
     "copies",
 )
 """The steps of the funnel in the order in which a file meets them."""
+
+
+class TooLittle(InputError):  # noqa: N818 - a finding; it is an error where there is no other way
+    """What would be held out gives no interval."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from artifacts.configuration import (
     NUMBER,
@@ -22,6 +22,7 @@ from artifacts.configuration import (
     Unkeyed,
     Whole,
 )
+from artifacts.units import HeldOutBy
 from tasks.sampling.languages import LANGUAGES, known
 
 PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT", "Unlicense")
@@ -193,8 +194,8 @@ class QualityFilters(Config):
 Similarity = Annotated[float, Field(ge=0.5, le=1), NUMBER]
 
 
-class SamplingConfig(Config):
-    """Which files of source code are learned from, and which are held out for the evaluation."""
+class ChoiceConfig(Config):
+    """Which files of source code are taken."""
 
     source: Source = GithubCodeSource()
     """Where the code comes from."""
@@ -230,7 +231,32 @@ class SamplingConfig(Config):
         return None if names is None else tuple(sorted(set(map(_licence, names))))
 
 
-class RetentionConfig(SamplingConfig):
+class SamplingConfig(ChoiceConfig):
+    """Which files of source code are learned from, and which are held out for the evaluation."""
+
+    held_out_by: HeldOutBy | Literal["auto"] = "repository"
+    """What is held out. `repository`: whole repositories. For a `local` source also `folder`: whole folders of the
+    same repositories; `release`: of folders such as `name-1.2` and `name-1.3` an older one is learned from, and the
+    lines that the newest added are asked for; `commit-date`: in git repositories files are learned from as they were
+    before the newest commits (`held_out` is their share), and the lines that those added are asked for. `auto` takes
+    releases where there are some, else the first of repository, commit date and folder that gives enough for an
+    interval. All but `repository` end the run where there is too little for one."""
+
+    @model_validator(mode="after")
+    def _has_history(self) -> SamplingConfig:
+        if self.held_out_by not in ("repository", "auto") and not isinstance(self.source, LocalSource):
+            raise ValueError(f"held_out_by: {self.held_out_by} needs a source of kind local; set repository or auto")
+        return self
+
+    def keyed(self) -> dict[str, Any]:
+        """The fields that decide the bytes; without the way to hold out where it is the usual one."""
+        values = super().keyed()
+        if self.held_out_by == "repository":
+            del values["held_out_by"]
+        return values
+
+
+class RetentionConfig(ChoiceConfig):
     """Code from outside what is trained on, which shows what was forgotten. Both sides of the split are used."""
 
     files: Items = Field(200, ge=2)

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifacts.errors import InputError
 from artifacts.progress import SILENT, Progress
 from tasks.contamination import EvaluationText, TrainingText, documents, find
+from tasks.sampling.candidates import TooLittle
 from tasks.sampling.pool import Pool
 from tasks.sampling.split import held_out, same_repository
 
@@ -36,18 +36,19 @@ class Division:
     """Files of theirs that belong to neither side, by their sha256: they stand in a training file."""
 
 
-def divide(pool: Pool, share: float, seed: int, progress: Progress = SILENT) -> Division:
-    """Hold out about `share` of the files, none of which stands in a training file.
+def divide(pool: Pool, share: float, seed: int, progress: Progress = SILENT, fewest: int = 1) -> Division:
+    """Hold out about `share` of the files, none of which stands in a training file; of `fewest` repositories, if those
+    are small enough.
 
     Raises:
-        InputError: whatever is held out, all of it does.
+        TooLittle: whatever is held out, all of it does.
     """
     repositories = pool.repositories()
     sizes = _sizes(repositories)
     tied: set[str] = set()
     """Repositories that were tried, and go with the training data."""
     best, most = None, 0
-    while chosen := held_out(sizes, share, seed, tied):
+    while chosen := held_out(sizes, share, seed, tied, fewest):
         if tied and 2 * sum(sizes[name] for name in chosen) > sum(sizes.values()):
             break  # what is left to hold out is what the others are copies of
         sides = Division(frozenset(repo for repo in repositories if same_repository(repo) in chosen))
@@ -62,7 +63,7 @@ def divide(pool: Pool, share: float, seed: int, progress: Progress = SILENT) -> 
         log.info("%s: copies of what is trained on, so not held out", ", ".join(sorted(copied_mostly)))
         tied |= copied_mostly
     if best is None:
-        raise InputError(
+        raise TooLittle(
             "whichever repository is held out, all its files stand in files of others, word for word or nearly",
             field="sampling.source",
             remedy="name other code besides, or leave out copies of the same code",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from artifacts.lines import lines_of, without_end
 from tasks.contamination import bands
 from tasks.sampling.candidates import SECRETS, UNKNOWN_LANGUAGE, Row, SourceBatch, SourceFile, Tally
-from tasks.sampling.config import QualityFilters, SamplingConfig
+from tasks.sampling.config import ChoiceConfig, QualityFilters
 from tasks.sampling.licence_ids import is_allowed
 from tasks.sampling.secrets import cleaned
 
@@ -50,7 +50,7 @@ Reason = tuple[str, str]
 class Filter:
     """The filters of a configuration, applied to what a source hands over."""
 
-    def __init__(self, config: SamplingConfig, *, check_licenses: bool) -> None:
+    def __init__(self, config: ChoiceConfig, *, check_licenses: bool) -> None:
         self._languages = frozenset(config.languages)
         self._licenses = frozenset(config.licenses) if check_licenses and config.licenses is not None else None
         self._quality = config.quality

@@ -23,7 +23,7 @@ from artifacts.errors import InputError
 from artifacts.reading import blamed_on
 from tasks import hub
 from tasks.sampling.candidates import Row, SourceBatch
-from tasks.sampling.config import HubSource, SamplingConfig
+from tasks.sampling.config import ChoiceConfig, HubSource
 from tasks.sampling.json_lines import ENDINGS, json_lines
 from tasks.sampling.parquet_rows import REMEDY, batches, check_schema, options
 from tasks.sampling.tables import TableShape, as_bytes, cells_of, record_batch
@@ -51,7 +51,7 @@ class OpenHubSource:
 
     samples = True
 
-    def __init__(self, config: SamplingConfig, source: HubSource) -> None:
+    def __init__(self, config: ChoiceConfig, source: HubSource) -> None:
         self._source, self._seed = source, config.seed
         self._policy = hub.RetryPolicy(attempts=source.attempts)
         self._opened: list[str] = []

@@ -8,16 +8,20 @@ import platform
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from artifacts import digest
 from artifacts.errors import InputError
 from artifacts.paths import real, shown
 from artifacts.reading import blamed_on
-from tasks.sampling.candidates import Carried, Row
+from artifacts.units import HeldOutBy
+from tasks import checkout
+from tasks.sampling import history
+from tasks.sampling.candidates import Carried, Row, TooLittle
 from tasks.sampling.config import PACKAGE, STANDARD_LIBRARY, LocalSource
 from tasks.sampling.excluding import Excluded
 from tasks.sampling.languages import language_of
@@ -27,8 +31,12 @@ from tasks.sampling.worktree import Finder, FoundFile, is_installed, opened
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _FIELD = "sampling.source.paths"
 _BATCH = 64
+_MANIFESTS = ("pyproject.toml", "setup.py", "PKG-INFO", "package.json", "Cargo.toml", "go.mod", "pom.xml")
+"""What a folder has that is a project; what lies in it are its parts."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +63,41 @@ class _Item:
     """Its path below the root; the file's name when the root is that file."""
 
 
+@dataclass(frozen=True)
+class Blob:
+    """A file of an earlier commit."""
+
+    top: Path
+    id: str
+
+
+Entry = tuple[Row, Path | Blob]
+
+
 class OpenLocalSource:
-    """The files below the configured paths, in the order of their names.
+    """The files below the configured paths, in the order of their names. Of a history (`held_out_by` is `release` or
+    `commit-date`) those are files as they were, and what became of them is `later`.
 
     Args:
         languages: files in these count when repositories are told apart and when contents are compared.
         max_bytes: longer files are not read.
+        share: of the commits that are later.
 
     Raises:
-        InputError: a path does not exist, or there is no file below any.
+        InputError: a path does not exist, or there is no file below any, or no history.
     """
 
     states_licenses = False
     samples = False
 
-    def __init__(self, source: LocalSource, languages: tuple[str, ...], max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        source: LocalSource,
+        languages: tuple[str, ...],
+        max_bytes: int | None = None,
+        held_out_by: HeldOutBy = "repository",
+        share: float = 0.1,
+    ) -> None:
         self._source, self._languages, self._max_bytes = source, frozenset(languages), max_bytes
         self._licences = Licences()
         items, self._left_out = _items(_roots(source.paths), source)
@@ -79,13 +107,19 @@ class OpenLocalSource:
                 field=_FIELD,
                 remedy="name folders with code; in git repositories only tracked files count; check `exclude`",
             )
-        rule, repository = self._tell_apart(items)
-        self._files = sorted(
-            ((self._row(item, repository(item)), item.found.path) for item in items),
-            key=lambda file: (file[0].repo, file[0].path),
-        )
+        self._items = items
+        self.later: list[Entry] = []
+        """Files in the configured languages as they are later than those that are learned from."""
+        if held_out_by == "release":
+            self._rule, files = self._releases(items)
+        elif held_out_by == "commit-date":
+            self._rule, files = self._commits(items, share)
+        else:
+            self._rule, repository = self._tell_apart(items, held_out_by)
+            files = [(self._row(item, repository(item)), item.found.path) for item in items]
+        self._files: list[Entry] = sorted(files, key=lambda file: (file[0].repo, file[0].path))
+        self.later.sort(key=lambda file: (file[0].repo, file[0].path))
         self._counted = [(row, path) for row, path in self._files if row.language in self._languages]
-        self._rule = rule
 
     def describe(self) -> str:
         names = ", ".join(_printable(_called(name)) for name in self._source.paths)
@@ -101,16 +135,44 @@ class OpenLocalSource:
         """Over names, licences, revisions and contents of the files in the configured languages, and over what a sample
         says of the source besides: a sample that is reused says what is true now. No absolute paths."""
         facts = [
-            [row.repo, row.path, row.license, row.revision, self._digest(row, path)] for row, path in self._counted
+            [row.repo, row.path, row.license, row.revision, self._digest(row, path)]
+            for row, path in (*self._counted, *self.later)
         ]
         others = Counter(row.language or "" for row, _ in self._files if row.language not in self._languages)
         return digest.of_json([facts, sorted(others.items()), self.describe()])
 
     def batches(self) -> Iterator[_Files]:
-        for start in range(0, len(self._files), _BATCH):
-            yield _Files(self._files[start : start + _BATCH], self._max_bytes)
+        return self._in_batches(self._files)
 
-    def _digest(self, row: Row, path: Path) -> str:
+    @property
+    def tells_repositories(self) -> bool:
+        """Whether what counts as a repository is one, as far as can be told, and no folder of one."""
+        tracked = any(item.found.top for item in self._items)
+        roots = {item.root.path for item in self._items}
+        plain = not tracked and not any((root / name).is_file() for root in roots for name in _MANIFESTS)
+        return self._rule in ("git", "path") or (self._rule == "top-level" and plain)
+
+    def later_batches(self) -> Iterator[_Files]:
+        """The files of `later`."""
+        return self._in_batches(self.later)
+
+    def before(self) -> dict[tuple[str, str], Entry]:
+        """The files that are learned from and that there is something later of, by repository and path. Those that are
+        gone later are among them."""
+        repositories = {row.repo for row, _ in self.later}
+        return {(row.repo, row.path): (row, place) for row, place in self._counted if row.repo in repositories}
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[bytes | None]:
+        """Their contents; None for what cannot be read."""
+        return _Files(entries, self._max_bytes).contents(range(len(entries)))
+
+    def _in_batches(self, files: list[Entry]) -> Iterator[_Files]:
+        for start in range(0, len(files), _BATCH):
+            yield _Files(files[start : start + _BATCH], self._max_bytes)
+
+    def _digest(self, row: Row, path: Path | Blob) -> str:
+        if isinstance(path, Blob):
+            return path.id
         if self._max_bytes is not None and row.size is not None and row.size > self._max_bytes:
             return "too large"  # it is not read, whatever it holds
         try:
@@ -119,10 +181,109 @@ class OpenLocalSource:
         except OSError:
             return "unreadable"
 
-    def _tell_apart(self, items: list[_Item]) -> tuple[str, Callable[[_Item], str]]:
+    def _releases(self, items: list[_Item]) -> tuple[str, list[Entry]]:
+        """The files of the newest older release of each project, and all that are of none; `later` gets the newest's.
+
+        Raises:
+            TooLittle: of no project there are two releases.
+        """
+        projects: dict[str, dict[history.Release, list[_Item]]] = {}
+        others, entries, told = [], list[Entry](), []
+        for item in items:
+            release = history.release_of(item.found.path, item.root.path)
+            if release:
+                projects.setdefault(release.project, {}).setdefault(release, []).append(item)
+            else:
+                others.append(item)
+        _, repository = self._tell_apart(items)
+        for project, releases in sorted(projects.items()):
+            *older, newest = sorted(releases, key=lambda release: (release.version, release.folder))
+            learned = next((one for one in reversed(older) if one.version < newest.version), newest)
+            entries += (self._of_release(item, learned) for item in releases[learned])
+            if learned != newest:
+                self.later += (
+                    entry
+                    for item in releases[newest]
+                    if (entry := self._of_release(item, newest))[0].language in self._languages
+                )
+                told.append(f"{project} {learned.called} → {newest.called}")
+            left = sum(len(files) for release, files in releases.items() if release not in (learned, newest))
+            if left:
+                self._left_out["files of other releases"] += left
+        if not told:
+            raise TooLittle(
+                "no project has two releases among the source's paths",
+                field="sampling.held_out_by",
+                remedy="name the folders of at least two releases, called as in name-1.2 and name-1.3, or hold out by"
+                " commit-date, folder or repository",
+            )
+        rows = ((self._row(item, repository(item)), item.found.path) for item in others)
+        return f"release; {', '.join(told)}", [*entries, *rows]
+
+    def _of_release(self, item: _Item, release: history.Release) -> Entry:
+        path = item.found.path.relative_to(release.folder).as_posix()
+        row = self._row(item, release.project)
+        return replace(row, path=_printable(path), revision=release.called), item.found.path
+
+    def _commits(self, items: list[_Item], share: float) -> tuple[str, list[Entry]]:
+        """The files as they were before the newest commits, and those that git does not track; `later` gets what the
+        working trees hold of repositories that have such commits.
+
+        Raises:
+            TooLittle: there is no git repository, or none with two commits.
+        InputError: git cannot read one.
+        """
+        checkouts = _checkouts(items)
+        firsts = sorted(set(checkouts.values()))
+        histories = {top: _by_git(checkout.commits, top) for top in firsts}
+        if max(map(len, histories.values()), default=0) < 2:
+            what = "no git repository of the source has two commits" if firsts else "no source path is a git repository"
+            raise TooLittle(
+                f"{what}, so nothing is known of what was added later",
+                field="sampling.held_out_by",
+                remedy="fetch the history of a shallow clone (`git fetch --unshallow`), or hold out by release, folder"
+                " or repository",
+            )
+        taken = history.newest(histories, share)
+        repository = _rules(items, checkouts)["git"]
+        entries = list[Entry]()
+        for item in items:
+            top = item.found.top
+            if top and checkouts[top] != top:
+                self._left_out["files of other checkouts"] += 1
+            elif top and taken[top]:
+                row = self._row(item, repository(item))
+                if row.language in self._languages:
+                    self.later.append((row, item.found.path))
+            else:
+                entries.append((self._row(item, repository(item)), item.found.path))
+        roots = list(dict.fromkeys(item.root for item in items))
+        excluded = Excluded(self._source.exclude)
+        found = {item.found.top: item.found.checkout for item in items}
+        for top in firsts:
+            before = histories[top][: len(histories[top]) - taken[top]]
+            if not taken[top] or not before:
+                continue
+            commit = before[-1].id
+            for file in _by_git(partial(checkout.files_of, commit=commit), top):
+                path = top / file.name
+                root = next((one for one in roots if path == one.path or one.path in path.parents), None)
+                if root and not _excluded(root, excluded, path):
+                    item = _Item(root, FoundFile(path, found[top]), root.below(path))
+                    row = replace(self._row(item, repository(item)), revision=commit, size=file.size)
+                    entries.append((row, Blob(top, file.blob)))
+        newest, all_ = sum(taken.values()), sum(map(len, histories.values()))
+        return f"git; later: the newest {newest:,} of {all_:,} commits", entries
+
+    def _tell_apart(
+        self, items: list[_Item], held_out_by: HeldOutBy = "repository"
+    ) -> tuple[str, Callable[[_Item], str]]:
         """The rule that says what a repository is, by name and as a function."""
         checkouts = _checkouts(items)
         rules = {name: _joined(rule, items, checkouts) for name, rule in _rules(items, checkouts).items()}
+        if held_out_by == "folder":
+            folder = rules["folder"]  # with a slash behind it: a folder never counts as the repository of its name
+            return "folder", lambda item: f"{folder(item)}/"
         if self._source.repositories != "auto":
             return self._source.repositories, rules[self._source.repositories]
         counted = [item for item in items if language_of(item.below.name) in self._languages]
@@ -155,15 +316,27 @@ class OpenLocalSource:
 class _Files:
     """Some files, read one at a time."""
 
-    files: Sequence[tuple[Row, Path]]
+    files: Sequence[Entry]
     max_bytes: int | None = None
 
     def rows(self) -> Sequence[Row]:
         return [row for row, _ in self.files]
 
     def contents(self, wanted: Sequence[int]) -> Iterator[bytes | None]:
+        blobs: dict[Path, list[str]] = {}
+        for number in wanted:
+            if isinstance(place := self.files[number][1], Blob):
+                blobs.setdefault(place.top, []).append(place.id)
+        earlier = {
+            Blob(top, blob): content
+            for top, ids in blobs.items()
+            for blob, content in zip(ids, _by_git(partial(checkout.contents_of, blobs=ids), top), strict=True)
+        }
         for number in wanted:
             path = self.files[number][1]
+            if isinstance(path, Blob):
+                yield earlier[path]
+                continue
             try:
                 # One byte more than may be tells that a file has grown; it may also have become something else.
                 with opened(path) as file:
@@ -177,6 +350,22 @@ class _Files:
         rows = self.rows()
         numbers = [number for number, row in enumerate(rows) if wanted(row)]
         return Carried(rows, dict(zip(numbers, self.contents(numbers), strict=True)))
+
+
+def _by_git(question: Callable[[Path], T], top: Path) -> T:
+    """What git knows of a repository's history.
+
+    Raises:
+        InputError: it cannot read it.
+    """
+    try:
+        return question(top)
+    except checkout.Refused as refusal:
+        raise InputError(
+            str(refusal),
+            field=_FIELD,
+            remedy="clone it in full, leave it out, or hold out by repository, folder or release",
+        ) from refusal
 
 
 def _roots(paths: Iterable[str]) -> list[_Root]:

@@ -10,6 +10,9 @@ from tasks import checkout
 _OVERSHOOT = 1.5
 """A repository that would bring the held-out side to more than this many times its share goes to training."""
 
+_MOST = 0.25
+"""Share of the files that may be held out for the sake of an interval."""
+
 
 class Groups:
     """Names that belong together, directly or through others."""
@@ -35,7 +38,7 @@ def same_repository(name: str) -> str:
 
 
 def held_out(
-    repositories: Mapping[str, int], share: float, seed: int, passed_over: Collection[str] = ()
+    repositories: Mapping[str, int], share: float, seed: int, passed_over: Collection[str] = (), fewest: int = 1
 ) -> frozenset[str]:
     """The repositories to hold out: in seeded order until they hold `share` of the files.
 
@@ -46,6 +49,7 @@ def held_out(
         repositories: files by repository, at least two.
         share: above 0, at most 0.5.
         passed_over: repositories that may not be held out; when that is all of them, none is.
+        fewest: as many are held out if that takes no more than a quarter of the files: the smallest beside the others.
     """
     assert len(repositories) >= 2
     wanted = share * sum(repositories.values())
@@ -57,6 +61,15 @@ def held_out(
         if size >= wanted:
             break
         if size + repositories[repo] <= _OVERSHOOT * wanted:
+            taken.append(repo)
+            size += repositories[repo]
+    others = (
+        sorted((repo for repo in order if repo not in taken), key=repositories.__getitem__)
+        if len(taken) < fewest
+        else []
+    )
+    for repo in others[: fewest - len(taken)]:
+        if size + repositories[repo] <= _MOST * sum(repositories.values()):
             taken.append(repo)
             size += repositories[repo]
     return frozenset(taken or sorted(order, key=lambda repo: repositories[repo])[:1])

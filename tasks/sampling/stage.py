@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+from artifacts import digest
 from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import DatasetSample, RetentionSample
+from artifacts.units import FEWEST, UNITS, HeldOutBy
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.sampling import division
-from tasks.sampling.candidates import NEAR_DUPLICATES, SECRETS, UNKNOWN_LANGUAGE, OpenSource, Tally
-from tasks.sampling.config import GithubCodeSource, LocalSource, SamplingConfig, TableSource
+from tasks.sampling.candidates import NEAR_DUPLICATES, SECRETS, UNKNOWN_LANGUAGE, OpenSource, Tally, TooLittle
+from tasks.sampling.config import ChoiceConfig, GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.division import Division
 from tasks.sampling.filtering import Filter
 from tasks.sampling.pool import Pool
 from tasks.sampling.view import sections
 from tasks.sampling.writing import SideWriter
 
+if TYPE_CHECKING:
+    from tasks.sampling.later import LaterFile
+    from tasks.sampling.local_source import OpenLocalSource
+
 log = logging.getLogger(__name__)
+
+_MOST_COMMITS = 0.5
+"""Share of the commits that is held out at most."""
+
+AUTO: tuple[HeldOutBy, ...] = ("release", "repository", "commit-date", "folder")
+"""Releases first: taken for repositories, two of one project would be on both sides."""
 
 
 def source_fingerprint(config: SamplingConfig) -> str:
@@ -34,34 +47,123 @@ def source_fingerprint(config: SamplingConfig) -> str:
         InputError: the source does not exist or may not be read.
         TransientError: the hub does not answer.
     """
-    return open_source(config).fingerprint()
+    if config.held_out_by != "auto":
+        return open_source(config, config.held_out_by, config.held_out).fingerprint()
+    found = []
+    for way in _ways(config):
+        try:
+            found.append(open_source(config, way, config.held_out).fingerprint())
+        except TooLittle as reason:
+            found.append(reason.problem)
+    return digest.of_json(found)
 
 
 def run_sampling(
     config: SamplingConfig, *, workdir: Path, progress: Progress = SILENT, mapper: Mapper = HERE
 ) -> DatasetSample:
-    """Choose files, split them by repository and write `train.parquet` and `held_out.parquet`.
+    """Choose files, decide what is held out and write `train.parquet` and `held_out.parquet`.
 
     `mapper` sifts the batches of the source. Files of this machine go to it as bytes, batches of the hub as what to
     fetch from there.
 
     Raises:
-        InputError: the source does not exist, or too little of it survives the filters for two sides.
+        InputError: the source does not exist, or too little of it survives the filters for two sides, or for an
+            interval where one was asked for.
         TransientError: the hub does not deliver.
     """
-    with _chosen(config, workdir, progress, mapper) as (source, pool, tally):
+    refused: dict[HeldOutBy, TooLittle] = {}
+    for way in _ways(config):
+        # too few commits may have been asked for: a test on older ones as well beats none
+        shares = [config.held_out * factor for factor in (1, 2, 4, 8)] if way == "commit-date" else [config.held_out]
+        for share in [one for one in shares if one <= _MOST_COMMITS] or shares[:1]:
+            try:
+                sample = _sample(config, way, share, workdir, progress, mapper)
+            except TooLittle as reason:
+                refused[way] = reason
+                continue
+            for other, why in refused.items():
+                log.info("not held out by %s: %s", other, why.problem)
+            return sample
+    if config.held_out_by != "auto":
+        raise refused[config.held_out_by]
+    raise InputError(
+        f"nothing that could be held out gives an interval, and so no verdict: {_listed(refused)}",
+        field="sampling.held_out_by",
+        remedy="add a path with code of others or an older release (folders such as name-1.2 and name-1.3), clone with"
+        " the history (`git fetch --unshallow`), or train without a verdict: sampling.held_out_by=repository",
+    )
+
+
+def _ways(config: SamplingConfig) -> tuple[HeldOutBy, ...]:
+    """What may tell what is held out, the preferred first."""
+    if config.held_out_by != "auto":
+        return (config.held_out_by,)
+    return AUTO if isinstance(config.source, LocalSource) else ("repository",)
+
+
+def _listed(refused: dict[HeldOutBy, TooLittle]) -> str:
+    return "; ".join(f"by {way}, {reason.problem}" for way, reason in refused.items())
+
+
+def _sample(
+    config: SamplingConfig, way: HeldOutBy, share: float, workdir: Path, progress: Progress, mapper: Mapper
+) -> DatasetSample:
+    """The sample with what is held out told by one of the ways.
+
+    Raises:
+        TooLittle: that gives no interval, though one is needed.
+    """
+    with _chosen(config, workdir, progress, mapper, way, share) as (source, pool, tally):
         _check(config, source, pool, tally)
-        sides = division.divide(pool, config.held_out, config.seed, progress)
-        tally.drop("copies", "near-copy of a training file", len(sides.copies))
-        return _write(config, source, pool, sides, tally, workdir)
+        if way in ("release", "commit-date"):
+            from tasks.sampling.later import later_files
+
+            later = later_files(config, cast("OpenLocalSource", source), pool, tally, progress)
+            sample = _write(config, source, pool, Division(frozenset()), tally, workdir, way, later)
+        else:
+            _check_several(config, pool, way)
+            if config.held_out_by == "auto" and way == "repository" and isinstance(config.source, LocalSource):
+                _check_repositories(cast("OpenLocalSource", source))
+            fewest = 1 if config.held_out_by == "repository" else FEWEST
+            sides = division.divide(pool, share, config.seed, progress, fewest)
+            tally.drop("copies", "near-copy of a training file", len(sides.copies))
+            sample = _write(config, source, pool, sides, tally, workdir, way)
+    return _with_enough(sample, needed=config.held_out_by != "repository")
+
+
+def _with_enough(sample: DatasetSample, *, needed: bool) -> DatasetSample:
+    """The sample, if an interval is possible on what it holds out, or where none is needed.
+
+    Raises:
+        TooLittle: else.
+    """
+    unit, units = UNITS[sample.held_out_by], sample.units or 0
+    if units >= FEWEST:
+        return sample
+    if sample.held_out_by in ("release", "commit-date"):
+        problem = f"lines were added later to {unit.count(units)}, and an interval needs {FEWEST}"
+        remedy = "take an older release or more commits (sampling.held_out), or more projects"
+    else:
+        problem = f"{unit.count(units)} can be held out, and an interval needs {FEWEST}"
+        remedy = "hold out lines that were added later (sampling.held_out_by: auto), or add code: about thirty"
+        remedy += " repositories or folders, of which a fifth is held out"
+    if needed:
+        raise TooLittle(problem, field="sampling.held_out_by", remedy=remedy)
+    log.warning("the run will end without a verdict: %s. To change that: %s", problem, remedy)
+    return sample
 
 
 @contextmanager
 def _chosen(
-    config: SamplingConfig, workdir: Path, progress: Progress, mapper: Mapper
+    config: ChoiceConfig,
+    workdir: Path,
+    progress: Progress,
+    mapper: Mapper,
+    way: HeldOutBy = "repository",
+    share: float = 0.1,
 ) -> Iterator[tuple[OpenSource, Pool, Tally]]:
     """The files that the seeded order chooses."""
-    source = open_source(config)
+    source = open_source(config, way, share)
     with Pool(workdir / ".pool.sqlite", config.files, config.seed) as pool:
         tally = _gather(config, source, pool, progress, mapper)
         chosen = pool.chosen()
@@ -74,13 +176,14 @@ def _chosen(
         yield source, pool, tally
 
 
-def open_source(config: SamplingConfig) -> OpenSource:
-    """The configured source, ready to be read. What a source needs is imported only when it is used."""
+def open_source(config: ChoiceConfig, way: HeldOutBy = "repository", share: float = 0.1) -> OpenSource:
+    """The configured source, ready to be read for what is held out so. What it needs is imported only when it is
+    used."""
     source = config.source
     if isinstance(source, LocalSource):
         from tasks.sampling.local_source import OpenLocalSource
 
-        return OpenLocalSource(source, config.languages, config.quality.max_bytes)
+        return OpenLocalSource(source, config.languages, config.quality.max_bytes, way, share)
     if isinstance(source, TableSource):
         from tasks.sampling.table_source import OpenTableSource
 
@@ -90,7 +193,7 @@ def open_source(config: SamplingConfig) -> OpenSource:
     return OpenHubSource(config, source.as_hub() if isinstance(source, GithubCodeSource) else source)
 
 
-def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Progress, mapper: Mapper) -> Tally:
+def _gather(config: ChoiceConfig, source: OpenSource, pool: Pool, progress: Progress, mapper: Mapper) -> Tally:
     """Fill the pool: with everything, or from a source in seeded order until there is enough."""
     filter_ = Filter(config, check_licenses=source.states_licenses)
     limit = config.files if source.samples else None
@@ -117,7 +220,7 @@ def _gather(config: SamplingConfig, source: OpenSource, pool: Pool, progress: Pr
     return tally
 
 
-def _remedy(config: SamplingConfig, tally: Tally) -> str:
+def _remedy(config: ChoiceConfig, tally: Tally) -> str:
     """What to do where nothing is left."""
     (drops_most, _), *_ = tally.dropped["language"].most_common(1) or [("", 0)]
     if drops_most != UNKNOWN_LANGUAGE:
@@ -127,7 +230,7 @@ def _remedy(config: SamplingConfig, tally: Tally) -> str:
     return "set sampling.source.language, or sampling.source.columns.language or .path to the column that tells it"
 
 
-def _check(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally) -> None:
+def _check(config: ChoiceConfig, source: OpenSource, pool: Pool, tally: Tally) -> None:
     repositories = pool.repositories()
     if not tally.rows:
         raise InputError(
@@ -141,9 +244,13 @@ def _check(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally)
             field="sampling",
             remedy=_remedy(config, tally),
         )
+
+
+def _check_several(config: ChoiceConfig, pool: Pool, way: HeldOutBy = "repository") -> None:
+    repositories = pool.repositories()
     if division.different_repositories(pool) == 1:
         if similar := tally.dropped[NEAR_DUPLICATES].total():
-            raise InputError(
+            raise TooLittle(
                 f"{similar} of {similar + pool.chosen()} files are near-duplicates of the others, which are all of one"
                 f" repository ({next(iter(repositories))}): nothing is left to hold out",
                 field="sampling.near_duplicates",
@@ -152,23 +259,38 @@ def _check(config: SamplingConfig, source: OpenSource, pool: Pool, tally: Tally)
         remedy = "add a second source path"
         if isinstance(config.source, LocalSource):
             remedy = "set sampling.source.repositories to top-level or folder, or add a second path"
+            if way == "folder":
+                remedy = "hold out by commit-date or release, or add a second path"
         elif not isinstance(config.source, GithubCodeSource) and config.source.columns.repo:
             remedy = "map sampling.source.columns.repo to a column that tells repositories apart"
-        raise InputError(
-            f"all {pool.chosen()} files are of one repository ({next(iter(repositories))}), and it cannot"
+        raise TooLittle(
+            f"all {pool.chosen()} files are of one {UNITS[way].one} ({next(iter(repositories))}), and it cannot"
             " be divided into files to learn from and files held out",
             field="sampling.source",
             remedy=remedy,
         )
 
 
+def _check_repositories(source: OpenLocalSource) -> None:
+    if not source.tells_repositories:
+        raise TooLittle("the source paths are one repository", field="sampling.source", remedy="add a second path")
+
+
 def _write(
-    config: SamplingConfig, source: OpenSource, pool: Pool, sides: Division, tally: Tally, workdir: Path
+    config: ChoiceConfig,
+    source: OpenSource,
+    pool: Pool,
+    sides: Division,
+    tally: Tally,
+    workdir: Path,
+    way: HeldOutBy = "repository",
+    later: Sequence[LaterFile] = (),
 ) -> DatasetSample:
     languages: Counter[str] = Counter()
     licenses: Counter[str] = Counter()
     secrets: Counter[str] = Counter()
-    with SideWriter(workdir / "train.parquet") as train, SideWriter(workdir / "held_out.parquet") as aside:
+    held_out = SideWriter(workdir / "held_out.parquet", lines=way in ("release", "commit-date"))
+    with SideWriter(workdir / "train.parquet") as train, held_out as aside:
         for file in pool.files():
             if file.sha256 in sides.copies:
                 continue
@@ -176,6 +298,11 @@ def _write(
             languages[file.row.language or "unknown"] += 1
             licenses[file.row.license] += 1
             secrets.update(file.secrets)
+        for one in later:
+            aside.write(one.file, one.added, one.unit)
+            languages[one.file.row.language or "unknown"] += 1
+            licenses[one.file.row.license] += 1
+            secrets.update(one.file.secrets)
     used = {SECRETS: config.secrets != "keep", NEAR_DUPLICATES: config.near_duplicates is not None}
     unused = [step for step, was_used in used.items() if not was_used]
     return DatasetSample(
@@ -187,6 +314,9 @@ def _write(
         licenses=dict(sorted(licenses.items())),
         secrets=dict(secrets.most_common()),
         funnel=tally.funnel(unused),
+        held_out_by=way,
+        units=len({one.unit for one in later}) if later else aside.size().repositories,
+        added_lines=sum(one.lines for one in later),
     )
 
 
@@ -203,7 +333,7 @@ STAGE = Stage(
 
 
 def run_retention(
-    config: SamplingConfig,
+    config: ChoiceConfig,
     *,
     sample: DatasetSample,
     workdir: Path,
@@ -216,14 +346,24 @@ def run_retention(
         tally.drop("copies", "near-copy of a training file", len(copies))
         pool.remove(copies)
         _check(config, source, pool, tally)
+        _check_several(config, pool)
         sides = division.divide_by_repository(pool, config.held_out, config.seed)
-        return RetentionSample(**dict(_write(config, source, pool, sides, tally, workdir)))
+        written = RetentionSample(**dict(_write(config, source, pool, sides, tally, workdir)))
+        found = RetentionSample(**{**dict(written), "units": written.size.repositories})
+        if (found.units or 0) < FEWEST:
+            log.warning(
+                "code from elsewhere is of %s, and an interval needs %d: whether the model keeps what it could do will"
+                " not be known. To change that, add paths to retention.source",
+                UNITS["repository"].count(found.units or 0),
+                FEWEST,
+            )
+        return found
 
 
-def retention_fingerprint(config: SamplingConfig) -> str:
+def retention_fingerprint(config: ChoiceConfig) -> str:
     """As `source_fingerprint`."""
     with _settings_of_retention():
-        return source_fingerprint(config)
+        return open_source(config).fingerprint()
 
 
 @contextmanager

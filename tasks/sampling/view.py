@@ -5,6 +5,7 @@ from __future__ import annotations
 from artifacts.escaping import quoted
 from artifacts.presentation import Section, Table, Text
 from artifacts.schema import DatasetSample, RetentionSample, SplitSize
+from artifacts.units import FEWEST, UNITS
 
 _TITLES = {
     "source": "read from the source",
@@ -51,11 +52,17 @@ def sections(sample: DatasetSample) -> list[Section]:
 def _sides(sample: DatasetSample) -> Table:
     if isinstance(sample, RetentionSample):
         return Table(("", "Files", "Repositories", "Text"), (_side("judged by", sample.size),))
-    return Table(
-        ("Side", "Files", "Repositories", "Text"),
-        (_side("trained on", sample.train), _side("held out", sample.held_out)),
-        "Divided by repository: none is on both sides.",
-    )
+    unit, columns = UNITS[sample.held_out_by], ("Side", "Files", "Repositories", "Text")
+    if sample.held_out_by == "folder":
+        columns = ("Side", "Files", "Folders", "Text")
+    caption = unit.whole
+    if sample.added_lines:
+        caption += f" {sample.added_lines:,} lines of {unit.count(sample.units or 0)} are asked for."
+    if sample.held_out_by != "repository":
+        caption += f" {unit.proves}"
+    elif sample.units is not None and sample.units < FEWEST:
+        caption += f" An interval needs {FEWEST} held-out repositories: there will be no verdict."
+    return Table(columns, (_side("trained on", sample.train), _side("held out", sample.held_out)), caption)
 
 
 def _side(name: str, size: SplitSize) -> tuple[str, ...]:

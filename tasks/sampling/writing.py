@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from artifacts.schema import SplitSize
 from tasks.sampling.candidates import SourceFile
+from tasks.sampling.history import Span
 
 _ROWS = 256
 """Rows of a row group, and so what is in memory at once."""
 
 
 class SideWriter:
-    """Writes files in the order given, and counts them."""
+    """Writes files in the order given, and counts them; with `lines` also which of their lines are asked for."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lines: bool = False) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        span = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("unit", pa.string())])
         text = ("repo", "path", "language", "license")
         self._schema = pa.schema(
             [
@@ -28,6 +31,7 @@ class SideWriter:
                 ("sha256", pa.string()),
                 ("revision", pa.string()),
                 ("content", pa.large_string()),
+                *([("added", pa.list_(span))] if lines else []),
             ]
         )
         # Everything that could depend on defaults of the installed version and matters is set.
@@ -52,7 +56,7 @@ class SideWriter:
             self._flush()
         self._writer.close()
 
-    def write(self, file: SourceFile) -> None:
+    def write(self, file: SourceFile, added: Iterable[Span] = (), unit: str = "") -> None:
         row = file.row
         self._rows.append(
             {
@@ -64,6 +68,7 @@ class SideWriter:
                 "sha256": file.sha256.hex(),
                 "revision": row.revision,
                 "content": file.content.decode("utf-8"),
+                "added": [{"start": span.start, "end": span.end, "unit": unit} for span in added],
             }
         )
         self._files += 1

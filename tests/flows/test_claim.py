@@ -16,6 +16,7 @@ import pytest
 from artifacts.presentation import Figure, Section, to_markdown
 from artifacts.progress import Progress
 from artifacts.schema import EvaluationReport, Generations, Metric, Question, RunReport
+from artifacts.units import UNITS, HeldOutBy
 from artifacts.verdicts import Event, GateDecision
 from flows import cli
 from flows.commands import evaluate, models
@@ -35,7 +36,9 @@ ALL = GateConfig().requires
 CLAIM = "learned this code"
 
 
-def generations(folder: Path, own: float, elsewhere: float | None, repositories: int = 12) -> Generations:
+def generations(
+    folder: Path, own: float, elsewhere: float | None, repositories: int = 12, held_out_by: HeldOutBy = "repository"
+) -> Generations:
     """Every chunk of 100 tokens gains so many nats on held-out code and elsewhere, give or take five; every line of
     held-out code is told by the tuned model alone where it gains."""
     gains = {"held_out": own} if elsewhere is None else {"held_out": own, "retention": elsewhere}
@@ -58,7 +61,8 @@ def generations(folder: Path, own: float, elsewhere: float | None, repositories:
     folder.mkdir()
     for name, rows in (("losses", losses), ("completions", answers)):
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
-    return Generations(path=folder, quantization="none", losses=len(losses), completions=len(answers))
+    counts = {"losses": len(losses), "completions": len(answers)}
+    return Generations(path=folder, quantization="none", held_out_by=held_out_by, **counts)
 
 
 class Judged:
@@ -189,6 +193,29 @@ def test_it_is_said_only_where_it_is_shown(run: str, requires: tuple[Question, .
     assert {name: text.lower().count("learned") for name, text in views.items()} == {
         name: text.count(CLAIM) for name, text in views.items()
     }
+
+
+@pytest.mark.parametrize("held_out_by", UNITS)
+def test_with_it_stands_what_it_proves(held_out_by: HeldOutBy, tmp_path: Path) -> None:
+    judged = Judged(generations(tmp_path / "made", *RUNS["specific"], held_out_by), tmp_path, ALL)
+    views = {name: " ".join(text.split()) for name, text in judged.views().items()}
+    limited = {name for name, text in views.items() if "It says nothing of a repository never seen." in text}
+    claiming = {name for name, text in views.items() if CLAIM in text}
+    if held_out_by == "repository":
+        assert not limited
+    else:
+        assert claiming <= limited == claiming | {"dashboard, evaluation"}
+    unit = UNITS[held_out_by]
+    assert f"12 held-out {unit.many}" in views["report.html"] and f"halves of the {unit.many}" in views["report.html"]
+
+
+@pytest.mark.parametrize("held_out_by", UNITS)
+def test_without_an_interval_it_is_said_of_what_there_are_too_few(held_out_by: HeldOutBy, tmp_path: Path) -> None:
+    made = generations(tmp_path / "made", *RUNS["too few repositories"], held_out_by)
+    judged = Judged(made, tmp_path, ALL)
+    many = UNITS[held_out_by].many
+    assert f"5 held-out {many} cannot give an interval" in judged.page.verdict
+    assert f"(too few {many} for an interval)" in judged.report.summary
 
 
 @pytest.mark.parametrize(

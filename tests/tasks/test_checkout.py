@@ -74,6 +74,10 @@ def test_no_program_that_a_repository_names_is_run(tmp_path: Path, repository: P
     touch(repository)
     before = everything_in(repository)
     found = read(repository)
+    (only,) = checkout.commits(repository)
+    files = checkout.files_of(repository, only.id)
+    texts = checkout.contents_of(repository, [file.blob for file in files])
+    assert dict(zip([file.name for file in files], texts, strict=True)) == {n: t.encode() for n, t in FILES.items()}
     assert not target.exists() and everything_in(repository) == before
     assert set(FILES) == set(found.tracked) and found.commit == git(tmp_path, "-C", "mine/.git", "rev-parse", "HEAD")
 
@@ -337,3 +341,54 @@ def test_a_bare_repository_is_no_code_but_worktrees_beside_one_are(tmp_path: Pat
     assert checkout.read(tmp_path / "hub") is None and set(read(tmp_path / "hub" / "main").tracked) == set(FILES)
     with pytest.raises(checkout.Refused, match="no code"):
         checkout.top_of(tmp_path / "hub" / ".bare" / "hooks")
+
+
+def test_earlier_commits_are_read_as_they_were(repository: Path) -> None:
+    commit(repository, {"a.py": "a = 2\n", "new file\n.py": "n = 1\n"})
+    git(repository, "update-index", "--add", "--cacheinfo", f"120000,{git(repository, 'hash-object', 'a.py')},s.py")
+    git(repository, "commit", "-q", "-m", "link")
+    first, *_, last = checkout.commits(repository)
+    assert last.id == git(repository, "rev-parse", "HEAD") and first.seconds <= last.seconds
+    assert {file.name: file.size for file in checkout.files_of(repository, first.id)} == {"a.py": 6, "pkg/b.py": 6}
+    later = {file.name: file.blob for file in checkout.files_of(repository, last.id)}
+    assert set(later) == {"a.py", "pkg/b.py", "new file\n.py"}, "a link is no file"
+    assert checkout.contents_of(repository, [later["a.py"], later["new file\n.py"]]) == [b"a = 2\n", b"n = 1\n"]
+    assert checkout.contents_of(repository, []) == []
+
+
+def test_a_merge_is_one_commit_of_its_branch(repository: Path) -> None:
+    git(repository, "switch", "-q", "-c", "side")
+    commit(repository, {"a.py": "a = 2\n"})
+    git(repository, "switch", "-q", "main")
+    commit(repository, {"pkg/b.py": "b = 2\n"})
+    git(repository, "merge", "-q", "--no-ff", "--no-edit", "side")
+    assert len(checkout.commits(repository)) == 3
+
+
+def test_a_commit_may_name_no_file_outside(repository: Path) -> None:
+    blob = git(repository, "hash-object", "-w", "a.py")
+    tree = git(repository, "mktree", text=f"100644 blob {blob}\tx\n")
+    for name in ("..", ".git"):
+        above = sha1_of_tree(repository, name, tree)
+        with pytest.raises(checkout.Refused, match="which is no file of a working tree"):
+            checkout.files_of(repository, above)
+    with pytest.raises(checkout.Refused):
+        checkout.files_of(repository, "0" * 40)
+    with pytest.raises(checkout.Refused, match="lacks the contents"):
+        checkout.contents_of(repository, ["0" * 40])
+
+
+def sha1_of_tree(repository: Path, name: str, below: str) -> str:
+    """A tree that git itself would not write, with a folder of that name."""
+    body = b"40000 " + name.encode() + b"\0" + bytes.fromhex(below)
+    data = b"tree %d\0" % len(body) + body
+    digits = sha1(data).hexdigest()
+    place = repository / ".git" / "objects" / digits[:2] / digits[2:]
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(compress(data))
+    return digits
+
+
+def test_a_repository_without_a_commit_has_no_history(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "empty")
+    assert checkout.commits(tmp_path / "empty") == []

@@ -1,0 +1,123 @@
+"""The lines that are asked for: what files have later and had not when they were learned from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from artifacts.lines import lines_of
+from artifacts.progress import Progress
+from tasks.contamination import EvaluationText, TrainingText, find
+from tasks.sampling.candidates import SourceFile, Tally
+from tasks.sampling.config import SamplingConfig
+from tasks.sampling.filtering import Filter
+from tasks.sampling.history import Gone, Span, added
+from tasks.sampling.local_source import Entry, OpenLocalSource
+from tasks.sampling.pool import Pool
+
+
+@dataclass(frozen=True)
+class LaterFile:
+    """A file as it is later."""
+
+    file: SourceFile
+    added: tuple[Span, ...]
+
+    @property
+    def unit(self) -> str:
+        """What its lines are drawn with for an interval."""
+        repo, path = self.file.row.repo, self.file.row.path
+        return path if path.startswith(f"{repo}/") else f"{repo}/{path}"
+
+    @property
+    def texts(self) -> list[str]:
+        """What was added, span by span."""
+        content = self.file.content.decode()
+        return [content[span.start : span.end] for span in self.added]
+
+    @property
+    def lines(self) -> int:
+        """Lines that were added, empty ones left out."""
+        return sum(bool(line.strip()) for text in self.texts for line in lines_of(text))
+
+
+def later_files(
+    config: SamplingConfig, source: OpenLocalSource, pool: Pool, tally: Tally, progress: Progress
+) -> list[LaterFile]:
+    """The files with lines that were added, at most as many as are learned from at most; in seeded order. What was only
+    moved there, and stands in a training file, does not count as added."""
+    progress.begin("looking for added lines", len(source.later), "files")
+    filter_ = Filter(config, check_licenses=source.states_licenses)
+    before = _Before(source, config.quality.max_bytes)
+    found: list[tuple[bytes, LaterFile]] = []
+    for batch in source.later_batches():
+        files, counts = filter_.sift(batch)
+        tally.add(counts)
+        for file, text in zip(files, before.texts(files), strict=True):
+            spans = added(text, file.content.decode())
+            if spans:
+                rank = hashlib.sha256(f"{config.seed}:later:".encode() + file.sha256).digest()
+                found.append((rank, LaterFile(file, tuple(spans))))
+            else:
+                tally.drop("choice", "nothing was added later")
+        progress.advance(len(batch.rows()))
+    found.sort(key=lambda one: (one[0], one[1].unit))
+    tally.drop("choice", "not among the first of the seeded order", max(0, len(found) - config.files))
+    chosen = [file for _, file in found[: config.files]]
+    copies = _copies(pool, chosen)
+    left = [
+        replace(file, added=tuple(span for part, span in enumerate(file.added) if (number, part) not in copies))
+        for number, file in enumerate(chosen)
+    ]
+    tally.drop("copies", "near-copy of a training file", sum(not file.added for file in left))
+    return [file for file in left if file.added]
+
+
+class _Before:
+    """What files were when they were learned from, under their names or under others."""
+
+    def __init__(self, source: OpenLocalSource, max_bytes: int | None) -> None:
+        self._source, self._max_bytes = source, max_bytes
+        self._before = source.before()
+        names = {(row.repo, row.path) for row, _ in source.later}
+        self._gone: dict[tuple[str, str | None], list[Entry]] = {}
+        for name, entry in self._before.items():
+            if name not in names:
+                self._gone.setdefault((entry[0].repo, entry[0].language), []).append(entry)
+        self._read: dict[tuple[str, str | None], Gone] = {}
+
+    def texts(self, files: list[SourceFile]) -> Iterator[str]:
+        """Of each file; empty for one that was not there."""
+        entries = [self._before.get((file.row.repo, file.row.path)) for file in files]
+        known = iter(self._contents([entry for entry in entries if entry]))
+        for file, entry in zip(files, entries, strict=True):
+            yield next(known) if entry else self._renamed(file)
+
+    def _renamed(self, file: SourceFile) -> str:
+        place = (file.row.repo, file.row.language)
+        if place not in self._read:
+            self._read[place] = Gone(self._contents(self._gone.get(place, [])))
+        return self._read[place].renamed(file.content.decode()) or ""
+
+    def _contents(self, entries: list[Entry]) -> list[str]:
+        """As text; what is too large is not looked into."""
+        small = [self._max_bytes is None or (row.size or 0) <= self._max_bytes for row, _ in entries]
+        read = iter(self._source.read([entry for entry, fits in zip(entries, small, strict=True) if fits]))
+        return [((next(read) if fits else None) or b"").decode("utf-8", "replace") for fits in small]
+
+
+def _copies(pool: Pool, files: list[LaterFile]) -> set[tuple[int, int]]:
+    """The spans, by numbers of file and span, that stand in a training file."""
+
+    def training() -> Iterator[TrainingText]:
+        for file in pool.files():
+            yield TrainingText(file.sha256.hex(), file.content.decode())
+
+    items = (
+        EvaluationText(f"{number}:{part}", {"file": text})
+        for number, file in enumerate(files)
+        for part, text in enumerate(file.texts)
+    )
+    places = (found.item.split(":") for found in find(training(), items))
+    return {(int(number), int(part)) for number, part in places}

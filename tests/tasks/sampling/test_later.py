@@ -1,0 +1,268 @@
+"""Held out by history: releases, commits, and the way that is taken where there is a choice."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from artifacts.errors import InputError
+from artifacts.schema import DatasetSample
+from tasks.sampling import SamplingConfig, source_fingerprint
+from tests.repositories import commit, everything_in, git
+from tests.tasks.sampling.conftest import Sample
+from tests.tasks.sampling.reading import bytes_of, dropped, everything, rows
+
+WORDS = "amber birch cedar delta ember fjord grove heron islet jetty knoll larch maple north ocean pearl quartz reef"
+
+
+def program(number: int, functions: int = 6) -> str:
+    """A file like no other."""
+    chosen = random.Random(number).choices(WORDS.split(), k=3 * functions)
+    parts = [
+        f"def {a}_{b}_{number}({c}):\n    return {c} + {number}\n" for a, b, c in zip(*[iter(chosen)] * 3, strict=True)
+    ]
+    return "\n".join(parts)
+
+
+def grown(number: int) -> str:
+    """The same file later."""
+    return program(number) + f"\ndef later_{number}(value):\n    return value * {number} - {number + 7}\n"
+
+
+BEFORE = {f"pkg/m{number}.py": program(number) for number in range(8)}
+AFTER = {**BEFORE, **{f"pkg/m{number}.py": grown(number) for number in range(7)}}
+"""Seven of the files have two lines more, and one is as it was."""
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def history(folder: Path) -> Path:
+    """A repository with ten commits: files, eight notes, and files that have grown."""
+    commit(folder, BEFORE)
+    for number in range(8):
+        commit(folder, {"notes.md": f"{number}\n"})
+    return commit(folder, AFTER)
+
+
+def local(*paths: Path, **settings: Any) -> dict[str, Any]:
+    return {"kind": "local", "paths": [str(path) for path in paths], **settings}
+
+
+def asked(sample: DatasetSample) -> dict[str, list[str]]:
+    """The texts that are asked for, by unit."""
+    found: dict[str, list[str]] = {}
+    for row in rows(sample, "held_out"):
+        for one in row["added"]:
+            found.setdefault(one["unit"], []).append(row["content"][one["start"] : one["end"]])
+    return found
+
+
+EXPECTED = {
+    f"mine/pkg/m{number}.py": [f"def later_{number}(value):\n    return value * {number} - {number + 7}\n"]
+    for number in range(7)
+}
+
+
+def test_files_are_learned_as_they_were_and_what_commits_added_is_asked_for(tmp_path: Path, sample: Sample) -> None:
+    folder = history(tmp_path / "mine")
+    before = everything_in(folder)
+    found = sample(source=local(folder), held_out_by="commit-date")
+    assert everything_in(folder) == before
+    assert {row["path"]: row["content"] for row in rows(found, "train")} == BEFORE
+    cut = git(folder, "rev-parse", "HEAD~1")
+    assert {row["revision"] for row in rows(found, "train")} == {cut}
+    assert asked(found) == EXPECTED
+    assert (found.held_out_by, found.units, found.added_lines) == ("commit-date", 7, 14)
+    assert "the newest 1 of 10 commits" in found.source and "14 lines added later to 7 files" in found.summary
+    assert dropped(found, "choice") == {"nothing was added later": 1}
+
+
+def test_the_same_is_said_again_and_something_else_of_another_cut(tmp_path: Path, sample: Sample) -> None:
+    folder = history(tmp_path / "mine")
+    settings = {"source": local(folder), "held_out_by": "commit-date"}
+    first, again = sample(**settings), sample(**settings)
+    assert bytes_of(first) == bytes_of(again)
+    prints = [
+        source_fingerprint(SamplingConfig.model_validate({**settings, **more})) for more in ({}, {"held_out": 0.5})
+    ]
+    assert prints[0] != prints[1] and source_fingerprint(SamplingConfig.model_validate(settings)) == prints[0]
+    (folder / "pkg" / "m7.py").write_text(grown(7))
+    assert asked(sample(**settings)).keys() - EXPECTED.keys() == {"mine/pkg/m7.py"}, "uncommitted lines are the newest"
+
+
+def test_releases_stand_for_history(tmp_path: Path, sample: Sample) -> None:
+    """The same files give the same lines; older releases than the last are left out."""
+    write(tmp_path / "all" / "mine-1.9", {name: text + "# older\n" for name, text in BEFORE.items()})
+    write(tmp_path / "all" / "mine-1.10", BEFORE)
+    write(tmp_path / "all" / "mine-2.0rc1", AFTER)
+    write(tmp_path / "all" / "other", {"x.py": program(90)})
+    found = sample(source=local(tmp_path / "all"), held_out_by="release")
+    assert asked(found) == EXPECTED
+    learned = {(row["repo"], row["path"], row["revision"]) for row in rows(found, "train")}
+    assert learned == {("mine", name, "1.10") for name in BEFORE} | {("all/other", "other/x.py", "")}
+    assert "mine 1.10 → 2.0rc1" in found.source and "files of other releases 8" in found.source
+    apart = sample(
+        source=local(*(tmp_path / "all" / name for name in ("mine-1.10", "mine-2.0rc1"))), held_out_by="auto"
+    )
+    assert asked(apart) == EXPECTED and apart.held_out_by == "release"
+
+
+def test_moved_files_and_moved_blocks_are_not_new(tmp_path: Path, sample: Sample) -> None:
+    folder = history(tmp_path / "mine")
+    git(folder, "mv", "pkg", "src")
+    extra = "def extra():\n    return 'only this line is new'\n"
+    moved = {f"src/m{number}.py": grown(number) + f"\n{extra}# {number}\n" for number in range(6)}
+    # its second file holds what stands in the first: it was moved there
+    commit(folder, {**moved, "src/m6.py": "import os\n" + program(3)})
+    found = asked(sample(source=local(folder), held_out_by="commit-date"))
+    assert {unit: texts for unit, texts in found.items() if unit != "mine/src/m6.py"} == {
+        f"mine/src/m{number}.py": [f"{extra}# {number}\n"] for number in range(6)
+    }
+    assert not any("amber" in text or "return" in text for text in found.get("mine/src/m6.py", []))
+
+
+def test_a_merge_counts_when_it_was_merged(tmp_path: Path, sample: Sample) -> None:
+    folder = commit(tmp_path / "mine", BEFORE)
+    git(folder, "switch", "-q", "-c", "side")
+    commit(folder, AFTER)  # older than all that follow
+    git(folder, "switch", "-q", "main")
+    for number in range(8):
+        commit(folder, {"notes.md": f"{number}\n"})
+    git(folder, "merge", "-q", "--no-ff", "--no-edit", "side")
+    found = sample(source=local(folder), held_out_by="commit-date")
+    assert asked(found) == EXPECTED and "the newest 1 of 10 commits" in found.source
+
+
+def test_dates_that_run_backwards_do_not_matter(
+    tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = history(tmp_path / "mine")
+    tree = git(folder, "rev-parse", "HEAD^{tree}")
+    parent = git(folder, "rev-parse", "HEAD~1")
+    text = f"tree {tree}\nparent {parent}\nauthor t <t@x> 1 +0000\ncommitter t <t@x> 1 +0000\n\nlong ago\n"
+    git(folder, "reset", "-q", "--hard", git(folder, "hash-object", "-t", "commit", "-w", "--stdin", text=text))
+    assert asked(sample(source=local(folder), held_out_by="commit-date")) == EXPECTED
+
+
+def test_a_shallow_clone_has_the_commits_that_it_has(tmp_path: Path, sample: Sample) -> None:
+    history(tmp_path / "origin")
+    for depth in (1, 3):
+        git(tmp_path, "clone", "-q", f"--depth={depth}", f"file://{tmp_path}/origin", f"{depth}/mine")
+    assert asked(sample(source=local(tmp_path / "3" / "mine"), held_out_by="commit-date")) == EXPECTED
+    with pytest.raises(InputError) as refused:
+        sample(source=local(tmp_path / "1" / "mine"), held_out_by="commit-date")
+    assert "no git repository of the source has two commits" in refused.value.problem
+    assert "--unshallow" in str(refused.value.remedy)
+
+
+def test_a_partial_clone_is_refused(tmp_path: Path, sample: Sample) -> None:
+    git(history(tmp_path / "origin"), "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{tmp_path}/origin", "mine")
+    with pytest.raises(InputError, match=r"partial clone|cannot be read") as refused:
+        sample(source=local(tmp_path / "mine"), held_out_by="commit-date")
+    assert refused.value.field == "sampling.source.paths" and "in full" in str(refused.value.remedy)
+
+
+def test_more_commits_are_taken_where_the_newest_say_too_little(tmp_path: Path, sample: Sample) -> None:
+    folder = history(tmp_path / "mine")
+    commit(folder, {"pkg/m7.py": grown(7)})
+    found = sample(source=local(folder), held_out_by="commit-date")
+    assert "the newest 2 of 11 commits" in found.source and found.units == 8
+
+
+def test_nothing_newer_is_refused_before_anything_is_trained(tmp_path: Path, sample: Sample) -> None:
+    folder = commit(tmp_path / "mine", BEFORE)
+    for number in range(8):
+        commit(folder, {"notes.md": f"{number}\n"})
+    with pytest.raises(InputError) as refused:
+        sample(source=local(folder), held_out_by="commit-date")
+    assert refused.value.problem == "lines were added later to 0 files, and an interval needs 6"
+    assert refused.value.field == "sampling.held_out_by" and "more commits" in str(refused.value.remedy)
+
+
+def test_of_two_checkouts_one_is_taken(tmp_path: Path, sample: Sample) -> None:
+    folder = history(tmp_path / "mine")
+    git(folder, "worktree", "add", "-q", "../other", "HEAD~1")
+    found = sample(source=local(tmp_path), held_out_by="commit-date")
+    assert asked(found) == EXPECTED and "files of other checkouts 9" in found.source
+
+
+def test_what_is_left_out_is_left_out_of_both_sides(tmp_path: Path, sample: Sample) -> None:
+    folder = history(tmp_path / "mine")
+    commit(folder, {"notes.md": "last\n"})
+    found = sample(source=local(folder, exclude=["m7.py"]), held_out_by="commit-date", held_out=0.2)
+    assert "pkg/m7.py" not in {row["path"] for row in everything(found)} and found.units == 7
+    below = sample(source=local(folder / "pkg"), held_out_by="commit-date", held_out=0.2)
+    assert {row["path"] for row in rows(below, "train")} == {name.removeprefix("pkg/") for name in BEFORE}
+
+
+def test_auto_takes_what_gives_an_interval(tmp_path: Path, sample: Sample) -> None:
+    for number in range(30):
+        write(tmp_path / "many" / f"p{number}", {"m.py": program(number)})
+        write(tmp_path / "one" / f"part{number}", {"a.py": program(number), "b.py": program(100 + number)})
+    write(tmp_path / "one", {"pyproject.toml": ""})
+    history(tmp_path / "mine")
+    chosen = {
+        name: sample(source=local(tmp_path / name), held_out_by="auto", held_out=0.2)
+        for name in ("many", "one", "mine")
+    }
+    assert {name: one.held_out_by for name, one in chosen.items()} == {
+        "many": "repository",
+        "one": "folder",
+        "mine": "commit-date",
+    }
+    folders = chosen["one"]
+    assert folders.units and folders.units >= 6 and "folders" in folders.summary
+    assert all(row["repo"].endswith("/") for row in everything(folders))
+    assert not {row["repo"] for row in rows(folders, "train")} & {row["repo"] for row in rows(folders, "held_out")}
+
+
+def test_folders_are_held_out_until_an_interval_is_possible(tmp_path: Path, sample: Sample) -> None:
+    for number in range(24):
+        write(tmp_path / f"part{number}", {"a.py": program(number), "b.py": program(100 + number)})
+    found = sample(source=local(tmp_path), held_out_by="folder", held_out=0.05)
+    assert found.units == 6 and found.held_out.files == 12
+
+
+def test_auto_says_of_every_way_why_not(tmp_path: Path, sample: Sample) -> None:
+    folder = commit(tmp_path / "mine", {f"p{number}/m.py": program(number) for number in range(4)})
+    with pytest.raises(InputError) as refused:
+        sample(source=local(folder), held_out_by="auto")
+    said = refused.value.problem
+    assert "by release, no project has two releases" in said and "by repository, the source paths are one" in said
+    assert "by commit-date, no git repository of the source has two commits" in said
+    assert "by folder, " in said and "older release" in str(refused.value.remedy)
+
+
+def test_a_run_without_a_verdict_is_told_so_at_once(
+    tmp_path: Path, sample: Sample, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        write(tmp_path / f"p{number}", {"m.py": program(number)})
+    with caplog.at_level(logging.WARNING):
+        found = sample(source=local(tmp_path))
+    assert found.units == 1 and "the run will end without a verdict" in caplog.text and "held_out_by" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["folder", "release", "commit-date"])
+def test_other_sources_have_no_history(way: str) -> None:
+    with pytest.raises(ValidationError, match="needs a source of kind local"):
+        SamplingConfig.model_validate({"held_out_by": way})
+
+
+def test_no_git_is_said(tmp_path: Path, sample: Sample) -> None:
+    write(tmp_path / "plain", BEFORE)
+    with pytest.raises(InputError, match="no source path is a git repository"):
+        sample(source=local(tmp_path / "plain"), held_out_by="commit-date")
+    shutil.rmtree(tmp_path / "plain")
