@@ -296,4 +296,15 @@ def hub_source(stage: str, lab: Lab) -> dict[str, Any]:
     return {f"{stage}.source": source("hub")(lab)}
 
 
-ROWS = rows_of("sampling") | rows_of("retention")
+def many_folders(lab: Lab) -> dict[str, Any]:
+    """Settings for a folder with thirty folders of two files each in it, two in each of fifteen."""
+    root = lab.folder()
+    for number in range(60):
+        place = root / f"top{number // 4}" / f"below{number // 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"m{number}.py").write_text(program(600 + number))
+    return {"sampling.source": {"kind": "local", "paths": [str(root)]}}
+
+
+HELD_OUT_BY = Row("repository", "folder", look_sides, lambda lab: lab.once(many_folders))
+ROWS = rows_of("sampling") | rows_of("retention") | {"sampling.held_out_by": HELD_OUT_BY}
