@@ -15,6 +15,7 @@ from tasks.sampling.filtering import Filter
 from tasks.sampling.history import Gone, Span, added
 from tasks.sampling.local_source import Entry, OpenLocalSource
 from tasks.sampling.pool import Pool
+from tasks.sampling.secrets import cleaned
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ def later_files(
     """The files with lines that were added, at most as many as are learned from at most; in seeded order. What was only
     moved there, and stands in a training file, does not count as added."""
     progress.begin("looking for added lines", len(source.later), "files")
-    filter_ = Filter(config, check_licenses=source.states_licenses)
-    before = _Before(source, config.quality.max_bytes)
+    # they are near-duplicates of what they were
+    compared_with_none = config.model_copy(update={"near_duplicates": None})
+    filter_ = Filter(compared_with_none, check_licenses=source.states_licenses)
+    before = _Before(source, config)
     found: list[tuple[bytes, LaterFile]] = []
     for batch in source.later_batches():
         files, counts = filter_.sift(batch)
@@ -77,8 +80,9 @@ def later_files(
 class _Before:
     """What files were when they were learned from, under their names or under others."""
 
-    def __init__(self, source: OpenLocalSource, max_bytes: int | None) -> None:
-        self._source, self._max_bytes = source, max_bytes
+    def __init__(self, source: OpenLocalSource, config: SamplingConfig) -> None:
+        self._source, self._max_bytes = source, config.quality.max_bytes
+        self._without_secrets = config.secrets != "keep"
         self._before = source.before()
         names = {(row.repo, row.path) for row, _ in source.later}
         self._gone: dict[tuple[str, str | None], list[Entry]] = {}
@@ -104,7 +108,8 @@ class _Before:
         """As text; what is too large is not looked into."""
         small = [self._max_bytes is None or (row.size or 0) <= self._max_bytes for row, _ in entries]
         read = iter(self._source.read([entry for entry, fits in zip(entries, small, strict=True) if fits]))
-        return [((next(read) if fits else None) or b"").decode("utf-8", "replace") for fits in small]
+        texts = [((next(read) if fits else None) or b"").decode("utf-8", "replace") for fits in small]
+        return [cleaned(text).text for text in texts] if self._without_secrets else texts
 
 
 def _copies(pool: Pool, files: list[LaterFile]) -> set[tuple[int, int]]:

@@ -121,7 +121,7 @@ def _sample(
             later = later_files(config, cast("OpenLocalSource", source), pool, tally, progress)
             sample = _write(config, source, pool, Division(frozenset()), tally, workdir, way, later)
         else:
-            _check_several(config, pool, way)
+            _check_several(config, pool, tally, way)
             if config.held_out_by == "auto" and way == "repository" and isinstance(config.source, LocalSource):
                 _check_repositories(cast("OpenLocalSource", source))
             fewest = 1 if config.held_out_by == "repository" else FEWEST
@@ -246,7 +246,7 @@ def _check(config: ChoiceConfig, source: OpenSource, pool: Pool, tally: Tally) -
         )
 
 
-def _check_several(config: ChoiceConfig, pool: Pool, way: HeldOutBy = "repository") -> None:
+def _check_several(config: ChoiceConfig, pool: Pool, tally: Tally, way: HeldOutBy = "repository") -> None:
     repositories = pool.repositories()
     if division.different_repositories(pool) == 1:
         if similar := tally.dropped[NEAR_DUPLICATES].total():
@@ -346,7 +346,7 @@ def run_retention(
         tally.drop("copies", "near-copy of a training file", len(copies))
         pool.remove(copies)
         _check(config, source, pool, tally)
-        _check_several(config, pool)
+        _check_several(config, pool, tally)
         sides = division.divide_by_repository(pool, config.held_out, config.seed)
         written = RetentionSample(**dict(_write(config, source, pool, sides, tally, workdir)))
         found = RetentionSample(**{**dict(written), "units": written.size.repositories})

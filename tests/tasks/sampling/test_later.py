@@ -207,6 +207,15 @@ def test_what_is_left_out_is_left_out_of_both_sides(tmp_path: Path, sample: Samp
     assert {row["path"] for row in rows(below, "train")} == {name.removeprefix("pkg/") for name in BEFORE}
 
 
+def test_a_secret_that_was_there_before_is_no_addition(tmp_path: Path, sample: Sample) -> None:
+    """It is replaced on both sides."""
+    secret = 'token = "ghp_' + "a1B2" * 9 + '"\n'
+    for version, files in (("1.0", BEFORE), ("1.1", AFTER)):
+        write(tmp_path / f"mine-{version}", {name: secret + text for name, text in files.items()})
+    found = sample(source=local(tmp_path), held_out_by="release", secrets="replace", near_duplicates=0.7)
+    assert asked(found) == EXPECTED and "ghp_" not in str(everything(found))
+
+
 def test_auto_takes_what_gives_an_interval(tmp_path: Path, sample: Sample) -> None:
     for number in range(30):
         write(tmp_path / "many" / f"p{number}", {"m.py": program(number)})
