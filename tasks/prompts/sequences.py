@@ -12,7 +12,7 @@ from pathlib import Path
 from artifacts.rows import Row
 from artifacts.schema import Domain
 from tasks.models.vocabulary import CodeTokenizer, decode_bytes
-from tasks.prompts.gaps import HeldOutFile, spread
+from tasks.prompts.gaps import AddedLines, HeldOutFile, spread
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,9 @@ def choose_added(
 def _parts(rows: Sequence[Row], file: HeldOutFile, tokenizer: CodeTokenizer) -> list[HeldOutSequence]:
     """The chunks of a file, each once for each unit that it has lines of."""
     spans = [
-        (*(len(file.content[:place].encode()) for place in (one.start, one.end)), one.unit) for one in file.added or ()
-    ]
+        AddedLines(len(file.content[: one.start].encode()), len(file.content[: one.end].encode()), one.unit)
+        for one in file.added or ()
+    ]  # in bytes
     found = []
     place = 0  # the byte of the file at which a token begins
     for row in rows:
@@ -102,9 +103,9 @@ def _parts(rows: Sequence[Row], file: HeldOutFile, tokenizer: CodeTokenizer) -> 
         counts: dict[str, list[bool]] = {}
         for number, length in enumerate(lengths):
             start = max(place, 0)
-            index = bisect_right(spans, start, key=lambda span: span[0]) - 1
-            if number and length and index >= 0 and start < spans[index][1]:
-                counts.setdefault(spans[index][2], [False] * len(ids))[number] = True
+            index = bisect_right(spans, start, key=lambda span: span.start) - 1
+            if number and length and index >= 0 and start < spans[index].end:
+                counts.setdefault(spans[index].unit, [False] * len(ids))[number] = True
             place += length
         language = row.get("language") or "unknown"
         found += [
