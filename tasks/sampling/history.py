@@ -105,7 +105,7 @@ def added(before: str, after: str) -> list[Span]:
     return spans
 
 
-class Gone:
+class RemovedFiles:
     """Files that are not there any more under their names, for finding them under others."""
 
     def __init__(self, texts: Sequence[str]) -> None:

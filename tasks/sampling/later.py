@@ -12,7 +12,7 @@ from tasks.contamination import EvaluationText, TrainingText, find
 from tasks.sampling.candidates import SourceFile, Tally
 from tasks.sampling.config import SamplingConfig
 from tasks.sampling.filtering import Filter
-from tasks.sampling.history import Gone, Span, added
+from tasks.sampling.history import RemovedFiles, Span, added
 from tasks.sampling.local_source import Entry, OpenLocalSource
 from tasks.sampling.pool import Pool
 from tasks.sampling.secrets import cleaned
@@ -89,7 +89,7 @@ class _Before:
         for name, entry in self._before.items():
             if name not in names:
                 self._gone.setdefault((entry[0].repo, entry[0].language), []).append(entry)
-        self._read: dict[tuple[str, str | None], Gone] = {}
+        self._read: dict[tuple[str, str | None], RemovedFiles] = {}
 
     def texts(self, files: list[SourceFile]) -> Iterator[str]:
         """Of each file; empty for one that was not there."""
@@ -101,7 +101,7 @@ class _Before:
     def _renamed(self, file: SourceFile) -> str:
         place = (file.row.repo, file.row.language)
         if place not in self._read:
-            self._read[place] = Gone(self._contents(self._gone.get(place, [])))
+            self._read[place] = RemovedFiles(self._contents(self._gone.get(place, [])))
         return self._read[place].renamed(file.content.decode()) or ""
 
     def _contents(self, entries: list[Entry]) -> list[str]:

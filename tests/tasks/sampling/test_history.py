@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.checkout import Commit
-from tasks.sampling.history import Gone, added, newest, release_of
+from tasks.sampling.history import RemovedFiles, added, newest, release_of
 
 
 def lines(before: str, after: str) -> list[str]:
@@ -66,10 +66,10 @@ def test_what_was_removed_is_not_asked_for() -> None:
 
 def test_a_file_is_found_under_another_name() -> None:
     old = [f"line_number_{n} = {n}\n" for n in range(20)]
-    gone = Gone(["something = else\n" * 9, "".join(old)])
+    gone = RemovedFiles(["something = else\n" * 9, "".join(old)])
     assert gone.renamed("".join([*old[:15], "fresh_line = 1\n"])) == "".join(old)
     assert gone.renamed("".join([*old[:5], *(f"other_line_{n} = 1\n" for n in range(15))])) is None
-    assert Gone([]).renamed("x = 1\n") is None
+    assert RemovedFiles([]).renamed("x = 1\n") is None
 
 
 def commits(*seconds: int) -> list[Commit]:
