@@ -36,8 +36,8 @@ class ExportingConfig(Config):
 
     forms: Annotated[tuple[FormName, ...], BeforeValidator(_expanded)] = ("merged",)
     """What is written beside the adapter: `merged`, the whole model in fp16; `gguf-q4_k_m` and the like, the whole
-    model as a GGUF file of that type. `gguf` stands for `gguf-f16`, `gguf-q8_0` and `gguf-q4_k_m`. `[]`: the adapter
-    alone."""
+    model as a GGUF file of that type; `adapter-gguf`, the adapter as one. `gguf` stands for `gguf-f16`, `gguf-q8_0` and
+    `gguf-q4_k_m`. `[]`: the adapter alone."""
     quantization: Quantization = "int8"
     """What the base weights were quantized to in training: the adapter is compared on the same."""
     max_shard_gb: Real = Field(2.0, ge=1e-6, le=1e6)

@@ -115,9 +115,10 @@ class GgufModel:
 
     def _put_on(self, context: Any, adapter: Path) -> None:
         """The adapter stays until the model is freed."""
-        loaded = self._functions.llama_adapter_lora_init(self.pointer, str(adapter).encode())
-        adapters, scales = (ctypes.c_void_p * 1)(loaded), (ctypes.c_float * 1)(1.0)
-        if not loaded or self._functions.llama_set_adapters_lora(context, adapters, 1, scales) != 0:
+        functions = self._functions
+        loaded = functions.llama_adapter_lora_init(self.pointer, str(adapter).encode())
+        adapters, scales = (functions.llama_adapter_lora_p_ctypes * 1)(loaded), (ctypes.c_float * 1)(1.0)
+        if not loaded or functions.llama_set_adapters_lora(context, adapters, 1, scales) != 0:
             raise StageError(
                 f"llama.cpp cannot put {adapter.name} on its base; the log says why",
                 field="exporting.forms",

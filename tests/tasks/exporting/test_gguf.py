@@ -14,12 +14,14 @@ from artifacts import digest
 from artifacts.errors import StageError
 from artifacts.schema import ExportedModel
 from tasks.exporting import ExportingConfig, run_exporting
+from tasks.exporting.contract import Ingredients
 from tasks.exporting.forms import get, with_needs
+from tasks.exporting.forms.adapter_gguf import AdapterGgufExport
 from tasks.exporting.forms.gguf import check_ids
 from tasks.gguf.loaded import GgufModel
 from tasks.models.vocabulary import load_tokenizer
 from tests.conftest import BASE_MODEL, SMALL_MODEL
-from tests.tasks.exporting.pieces import Pieces, make
+from tests.tasks.exporting.pieces import Pieces, make, make_checkpoint
 from tests.tasks.gguf.extra import WITH_EXTRA
 
 pytestmark = WITH_EXTRA
@@ -110,3 +112,35 @@ def test_the_lines_of_the_card_load_the_file(exported: ExportedModel, monkeypatc
     names: dict[str, Any] = {}
     exec(lines.replace('.gguf"))', '.gguf"), verbose=False)'), names)
     assert names["model"].n_ctx() == 512
+
+
+def test_the_adapter_on_the_base_computes_what_the_trained_model_does(pieces: Pieces, tmp_path: Path) -> None:
+    config = ExportingConfig(quantization="none", forms=["adapter-gguf"])
+    found = run_exporting(config, **pieces.inputs(), workdir=tmp_path).form("adapter-gguf")
+    assert found is not None and 0 < found.comparison.largest_difference < 0.5 * found.comparison.bound
+    assert [path.name for path in (tmp_path / "adapter-gguf").glob("*.gguf")] == ["adapter-f32.gguf"]
+    assert not list(tmp_path.rglob("base*"))
+
+
+def test_an_adapter_of_another_strength_is_noticed(pieces: Pieces, tmp_path: Path) -> None:
+    written = AdapterGgufExport.write
+
+    def weaker(self: AdapterGgufExport, made: Ingredients, config: Any, folder: Path, progress: Any) -> None:
+        path = made.folders["adapter"] / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 8}))
+        written(self, made, config, folder, progress)
+
+    config = ExportingConfig(quantization="none", forms=["adapter-gguf"], adapter_bound=1000, positions=40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AdapterGgufExport, "write", weaker)
+        with pytest.raises(StageError, match=r"^exporting: adapter-f32\.gguf in llama\.cpp .* differ "):
+            run_exporting(config, **pieces.inputs(), workdir=tmp_path)
+
+
+def test_an_adapter_that_the_file_has_no_place_for_is_refused(pieces: Pieces, tmp_path: Path) -> None:
+    made = make_checkpoint(tmp_path / "other", SMALL_MODEL, use_rslora=True)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StageError, match="use_rslora cannot be written as GGUF") as refused:
+        config = ExportingConfig(quantization="none", forms=["adapter-gguf"])
+        run_exporting(config, **replace(pieces, checkpoint=made).inputs(), workdir=tmp_path / "out")
+    assert refused.value.field == "exporting.forms"
