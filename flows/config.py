@@ -115,6 +115,7 @@ class PipelineConfig(Config):
             products=training.products,
             max_steps=training.max_steps,
             epochs=training.epochs,
+            keeps_best=training.validation is not None and training.validation.keep == "best",
             sample_files=self.sampling.files,
             exports=self.exporting.forms,
         )

@@ -36,7 +36,16 @@ from artifacts.schema.evaluation import (
     has_learned,
 )
 from artifacts.schema.generation import Executions, FileAnswers, Generations, GenerationSpeed, Protection
-from artifacts.schema.model import Checkpoint, Comparison, ExportedForm, ExportedModel, QuantizedBase, WeightGroup
+from artifacts.schema.model import (
+    Checkpoint,
+    Comparison,
+    ExportedForm,
+    ExportedModel,
+    QuantizedBase,
+    ScaledLoss,
+    ValidationResult,
+    WeightGroup,
+)
 from artifacts.schema.plan import Check, Plan, Prediction, PreflightReport, Products
 from artifacts.schema.prompts import Domain, FunctionalSuite, Overlap, PromptFile, PromptSet
 
@@ -76,10 +85,12 @@ __all__ = [
     "Record",
     "RetentionSample",
     "RunReport",
+    "ScaledLoss",
     "Share",
     "SplitSize",
     "TokenizedDataset",
     "TokenizedSplit",
+    "ValidationResult",
     "WeightGroup",
     "has_learned",
 ]

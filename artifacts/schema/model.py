@@ -41,10 +41,40 @@ class QuantizedBase(Handle):
         return f"{self.linear.tensors} linear layers in {self.quantization}, weights {sizes}"
 
 
+class ScaledLoss(Record):
+    """The loss on validation text with the adapter's effect multiplied."""
+
+    scale: float
+    """1 is the adapter as it was trained."""
+    loss: float
+    """Nats per token."""
+
+
+class ValidationResult(Record):
+    """The loss on training text that was set aside, nats per token, and what was decided by it."""
+
+    sequences: int
+    tokens: int
+    """Those that are predicted."""
+    unit: Literal["repositories", "files"]
+    units: int
+    """How many of those were set aside."""
+    loss_before: float | None
+    """Of the base, before the first step."""
+    kept_step: int
+    """After which the weights were as they are handed over."""
+    kept_loss: float
+    last_step: int
+    last_loss: float
+    scaled: tuple[ScaledLoss, ...]
+    """For what is handed over, by weight of the adapter."""
+
+
 class Checkpoint(Handle):
     """`adapter/`: the trained LoRA adapter in PEFT's form (safetensors, fp32); `metrics.parquet`: a row per optimizer
-    step: `step, loss, learning_rate, grad_norm, tokens, seconds, tokens_per_second, memory_gib`, and on a GPU
-    `gpu_temperature_c, gpu_power_w, gpu_utilization`; `tensorboard/`: the same as event files."""
+    step: `step, loss, learning_rate, grad_norm, tokens, seconds, tokens_per_second, memory_gib`, on a GPU
+    `gpu_temperature_c, gpu_power_w, gpu_utilization`, and with validation `validation_loss`, null where it was not
+    measured; `tensorboard/`: the same as event files."""
 
     measurements: ClassVar[tuple[str, ...]] = ("metrics.parquet", "tensorboard/*", "tensorboard/*/*")
 
@@ -67,6 +97,10 @@ class Checkpoint(Handle):
     """Median over the steps, padding not counted."""
     resumed_from: int | None = None
     """The step of the checkpoint that the last process started from; None when it started from the beginning."""
+    validation: ValidationResult | None = None
+    """None without."""
+    stopped_early: bool = False
+    """Whether the loss on validation text ended it before its last step."""
     fallbacks: tuple[str, ...] = ()
     """Where memory ran out and with what training continued: `out of memory at step 37 with 4 × 1: continued with
     2 × 2`."""
@@ -84,8 +118,10 @@ class Checkpoint(Handle):
     @property
     def summary(self) -> str:
         seen = f" over {self.share_seen}" if self.share_seen else ""
+        found = self.validation
+        validated = f"validation {found.kept_loss:.3f} at step {found.kept_step}, " if found else ""
         return (
-            f"{self.steps} steps{seen}, loss {self.first_loss:.3f} → {self.last_loss:.3f}, "
+            f"{self.steps} steps{seen}, loss {self.first_loss:.3f} → {self.last_loss:.3f}, {validated}"
             f"{self.tokens_per_second:,.0f} tokens/s, peak {self.peak_memory_gib:.1f} GiB"
         ) + (f"; {self.fallbacks[-1]}" if self.fallbacks else "")
 

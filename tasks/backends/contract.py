@@ -69,6 +69,8 @@ class JobShape(Record):
     """Optimizer steps; None where `epochs` counts."""
     epochs: float | Literal["auto"] | None = None
     """Passes over the training data, which is not known yet."""
+    keeps_best: bool = False
+    """Whether checkpoints hold the best weights beside the last."""
     sample_files: int = 2000
     """Source files that sampling will write to the store."""
     exports: tuple[str, ...] = ("merged",)
@@ -167,6 +169,14 @@ class Stepping(Protocol):
             items: tokens that count in the whole optimizer step.
             scaler: accelerate's gradient scaler; None where fp16 is not computed in.
             last: the micro-batch is the last of its optimizer step.
+        """
+
+    def loss(self, model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The summed loss of the labels that count, in nats. Nothing is learned, nothing is dropped out, and no random
+        number is drawn.
+
+        Args:
+            ids: sequences × tokens, as long as a micro-batch's; how many sequences does not matter.
         """
 
 

@@ -121,7 +121,7 @@ def _writes(question: PlanningInput, *, download: bool) -> dict[str, float]:
     # with what forms are made from, which is there for a while
     exported = sum(form.stored_bytes(shape) for form in forms.with_needs(job.exports))
     # a checkpoint holds adapter and optimizer (three fp32 numbers); the adapter is kept and exported besides
-    adapters = lora * (12 * CHECKPOINTS_KEPT + 8)
+    adapters = lora * ((16 if job.keeps_best else 12) * CHECKPOINTS_KEPT + 8)
     store = exported + adapters + job.sample_files * FILE_BYTES
     if job.quantization != "none":  # int8, or nf4 with an fp32 scale for 64 weights; all else as published
         store += shape.linear_parameters * QUANTIZED_BYTES[job.quantization]

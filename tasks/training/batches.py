@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.training.aside import TrainingRows, set_aside
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -31,18 +33,19 @@ class Batches:
         file: `train.parquet` of the tokenization stage.
         size: sequences in one optimizer step.
         steps: optimizer steps of the run.
+        rows: which are learned from and which set aside; by default all are learned from.
     """
 
-    def __init__(self, file: Path, *, size: int, steps: int, seed: int) -> None:
+    def __init__(self, file: Path, *, size: int, steps: int, seed: int, rows: TrainingRows | None = None) -> None:
         self._file, self._size = file, size
-        chunks, count = pq.read_metadata(file).num_rows, size * steps
+        self.rows = rows or set_aside(file, None, seed)
+        learned, count = self.rows.learned, size * steps
         # RandomState is numpy's frozen generator (NEP 19): the same numbers in every version.
         random = np.random.RandomState(seed)
-        passes = [random.permutation(chunks) for _ in range(-(-count // chunks))]
-        self._rows = np.concatenate(passes)[:count].astype(np.int64)
-        used, self._places = np.unique(self._rows, return_inverse=True)
-        names = [name for name in ("input_ids", "completion_mask") if name in pq.read_schema(file).names]
-        self._table = _take(file, used, names)
+        passes = [learned[random.permutation(len(learned))] for _ in range(-(-count // len(learned)))]
+        self._order = np.concatenate(passes)[:count]
+        used, self._places = np.unique(self._order, return_inverse=True)
+        self._table = self._labelled(used)
         self._lengths = pc.list_value_length(self._table["input_ids"]).to_numpy()[self._places]
 
     def tokens(self, step: int) -> int:
@@ -53,18 +56,28 @@ class Batches:
         """What TRL trains on: `input_ids`, and `labels` where not every token counts. In memory; nothing is cached."""
         from datasets import Dataset
 
-        table = self._table
-        if "completion_mask" in table.column_names:
+        # Given fingerprints keep `datasets` from hashing the data to name a cache that is never written.
+        whole = Dataset(self._table, fingerprint="chunks")
+        return whole.select(self._places, keep_in_memory=True, new_fingerprint="run")
+
+    def aside(self) -> list[dict[str, list[int]]]:
+        """What is set aside, in the same form."""
+        rows: list[dict[str, list[int]]] = self._labelled(self.rows.aside).to_pylist()
+        return rows
+
+    def _labelled(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
+        """Chunks with `input_ids`, and `labels` where not every token counts."""
+        names = [name for name in ("input_ids", "completion_mask") if name in pq.read_schema(self._file).names]
+        table = _take(self._file, rows, names)
+        if "completion_mask" in names:
             labels = _masked(table["input_ids"].combine_chunks(), table["completion_mask"].combine_chunks())
             table = table.drop_columns(["completion_mask"]).append_column("labels", labels)
-        # Given fingerprints keep `datasets` from hashing the data to name a cache that is never written.
-        whole = Dataset(table, fingerprint="chunks")
-        return whole.select(self._places, keep_in_memory=True, new_fingerprint="run")
+        return table
 
     def describe(self, step: int, first: int, count: int) -> str:
         """Where `count` sequences of a step come from, for people: `repo path #chunk`, a line each."""
         start = (step - 1) * self._size + first
-        rows = self._rows[start : start + count]
+        rows = self._order[start : start + count]
         distinct, places = np.unique(rows, return_inverse=True)
         table = _take(self._file, distinct, ["repo", "path", "chunk"]).take(places)
         return "\n".join(f"  {row['repo']} {row['path']} #{row['chunk']}" for row in table.to_pylist())

@@ -52,6 +52,22 @@ class LoraSettings(Config):
         return tuple(sorted(set(names)))
 
 
+class ValidationSettings(Config):
+    """Training text that is set aside, and what the loss on it decides."""
+
+    share: Annotated[float, Field(gt=0, le=0.5), NUMBER] = 0.05
+    """Share of the training chunks that is set aside at most: whole repositories where there are 20, else whole
+    files."""
+    sequences: Batch = 64
+    """Most chunks that are set aside: what each measurement computes."""
+    steps: Steps = 50
+    """Optimizer steps between two measurements. The last step is followed by one, too."""
+    patience: Annotated[int, Field(ge=1, le=10_000), NUMBER] | None = None
+    """Training ends when so many measurements in a row were no better than the best. None: it goes on."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights are handed over: those with the lowest loss measured, or the last."""
+
+
 class TrainingConfig(Config):
     """How the adapter is trained."""
 
@@ -62,13 +78,13 @@ class TrainingConfig(Config):
     effective_batch: Batch = 4
     """Sequences in one optimizer step."""
     micro_batch: Annotated[Batch, Field(strict=True)] | Literal["auto"] = Unkeyed("auto")
-    """Sequences in one forward pass; it must divide the effective batch. `auto`: preflight decides. When memory runs
+    """Sequences in one forward pass; it must set_aside the effective batch. `auto`: preflight decides. When memory runs
     out all the same, training continues with fewer."""
     gradient_checkpointing: bool | Literal["auto"] = Unkeyed("auto")
     """Compute activations twice to save memory. `auto`: preflight decides."""
     processes: Annotated[Threads, Field(strict=True)] | Literal["auto"] = Unkeyed(1)
     """Processes that train together, each on a GPU of its own (on a CPU, with `cpu_threads` threads each) and on its
-    share of every batch: they must divide the effective batch. `auto`: as many visible GPUs as divide it."""
+    share of every batch: they must set_aside the effective batch. `auto`: as many visible GPUs as set_aside it."""
     backend: BackendName = Unkeyed("auto")
     """What computes: a backend by its name. `auto`: preflight takes the fastest that can do the job."""
     products: Products | Literal["auto"] = Unkeyed("fp16")
@@ -92,6 +108,8 @@ class TrainingConfig(Config):
     """Weight decay of the adapter's weights."""
     max_grad_norm: Real = Field(1.0, ge=1e-3, le=1e6)
     """Gradients are scaled down to this norm."""
+    validation: ValidationSettings | None = None
+    """The loss on training text that is set aside, measured while training. None: all of it is learned from."""
     seed: Seed = 42
     """Decides the order of the chunks, the first weights of the adapter and dropout."""
     cpu_threads: Threads = 2
@@ -169,12 +187,12 @@ class TrainingConfig(Config):
     def _batches_divide(self) -> TrainingConfig:
         processes = self.processes if isinstance(self.processes, int) else 1
         if self.effective_batch % processes:
-            raise ValueError(f"processes {processes} does not divide effective_batch {self.effective_batch}")
+            raise ValueError(f"processes {processes} does not set_aside effective_batch {self.effective_batch}")
         share = self.effective_batch // processes
         if isinstance(self.micro_batch, int) and share % self.micro_batch:
             each = f" over {processes} processes" if processes > 1 else ""
             raise ValueError(
-                f"micro_batch {self.micro_batch} does not divide effective_batch {self.effective_batch}{each}; "
+                f"micro_batch {self.micro_batch} does not set_aside effective_batch {self.effective_batch}{each}; "
                 "choose a divisor, or auto"
             )
         return self

@@ -20,6 +20,7 @@ from tasks.models.libraries import import_bitsandbytes
 from tasks.models.loading import load_base, silence_peft
 from tasks.models.shape import ALL_LINEAR
 from tasks.processes import ranks
+from tasks.training.aside import set_aside
 from tasks.training.batches import FILLER, Batches
 from tasks.training.checkpoints import Checkpoints, step_of
 from tasks.training.fallback import out_of_memory
@@ -54,19 +55,48 @@ def train(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) -> bool:
     sender.send("phase", title="training", total=spec.config.steps, unit="steps")
     stop.training = True
     _optimize(trainer, start)
-    if trainer.state.global_step < spec.config.steps:
+    from tasks.training.validating import out_of_patience
+
+    early = out_of_patience(trainer.state.log_history, spec.config.validation)
+    if trainer.state.global_step < spec.config.steps and not early:
         sender.send("stopped", step=trainer.state.global_step)
         return False
+    validated = _validated(trainer, sender)
     if ranks.rank() > 0:
         return True
     write_adapter(trainer.model, workdir / RESULT / "adapter", spec)
     write_metrics(trainer.records(), workdir / RESULT / "metrics.parquet")
-    sender.send("result", handle=_summary(trainer, start) | {"tokens_at_hand": spec.tokens.train.tokens})
+    aside = trainer.validation.tokens if trainer.validation else 0
+    known = {"tokens_at_hand": spec.tokens.train.tokens - aside, "validation": validated, "stopped_early": early}
+    sender.send("result", handle=_summary(trainer, start) | known)
     return True
+
+
+def _validated(trainer: AdapterTrainer, sender: Sender) -> dict[str, Any] | None:
+    """Turn the weights into those that are handed over. Returns what is told of the validation, if there is one."""
+    validation = trainer.validation
+    if validation is None:
+        return None
+    sender.send("phase", title="trying weights of the adapter", total=None, unit="")
+    validation.hand_over(trainer.adapter)
+    history = trainer.state.log_history
+    kept = validation.result(history, {})
+    return validation.result(history, trainer.scaled(kept.kept_loss)).model_dump(mode="json")
 
 
 def _optimize(trainer: AdapterTrainer, start: Path | None) -> None:
     """All steps. Raises NoMemoryError with the step that did not fit."""
+    from transformers import TrainerState
+
+    from tasks.training.validating import out_of_patience
+
+    if start is not None and trainer.validation is not None:
+        trainer.validation.restore(start)
+        history = TrainerState.load_from_json(str(start / "trainer_state.json"))
+        if out_of_patience(history.log_history, trainer.validation.settings):  # killed after it had ended early
+            trainer.state = history
+            trainer._load_from_checkpoint(str(start))
+            return
     try:
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     except Exception as error:
@@ -85,6 +115,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from tasks.training.trainer import AdapterTrainer, EventFiles, Reporter
+    from tasks.training.validating import Validation
 
     # Its records go to our handler like everybody's, not to a stream of their own.
     transformers_logging.disable_default_handler()
@@ -95,7 +126,10 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     )
     silence_peft()
     config, tokens = spec.config, spec.tokens
-    batches = Batches(Path(spec.data), size=config.effective_batch, steps=config.steps, seed=config.seed)
+    file, backend = Path(spec.data), backends.get(spec.plan.backend)
+    rows = set_aside(file, config.validation, config.seed)
+    batches = Batches(file, size=config.effective_batch, steps=config.steps, seed=config.seed, rows=rows)
+    validation = Validation(config.validation, batches, tokens.max_length) if config.validation else None
     model = load_base(Path(spec.model), config.quantization, spec.plan)
     _check_targets(model, config.lora.target_modules)
     with blamed_on(Path(spec.model, "tokenizer_config.json"), field="model.name"):
@@ -104,9 +138,11 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     if "tensorboard" in config.trackers and ranks.rank() == 0:
         callbacks.append(EventFiles(workdir / RESULT / "tensorboard"))
     set_seed(config.seed)  # TRL 1.12 does so only after it has made the adapter
-    stepping = backends.get(spec.plan.backend).stepping(spec.plan, model.config.num_hidden_layers)
+    stepping = backend.stepping(spec.plan, model.config.num_hidden_layers)
     trainer = AdapterTrainer(
+        backend=backend,
         stepping=stepping,
+        validation=validation,
         batches=batches,
         checkpoints=Checkpoints(workdir / "checkpoints"),
         readings=Readings(spec.plan),
@@ -137,12 +173,14 @@ def write_adapter(model: Any, folder: Path, spec: Spec) -> None:
 
 
 def write_metrics(records: list[dict[str, Any]], file: Path) -> None:
-    """One row per optimizer step. `grad_norm` is null where the gradient scaler skipped the step."""
+    """One row per optimizer step. `grad_norm` is null where the gradient scaler skipped the step, and `validation_loss`
+    where it was not measured."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = ["step", "loss", "learning_rate", "grad_norm", "tokens", "seconds", "tokens_per_second", "memory_gib"]
     columns += [name for name in ("gpu_temperature_c", "gpu_power_w", "gpu_utilization") if name in records[0]]
+    columns += ["validation_loss"] if any("validation_loss" in record for record in records) else []
     kinds = {"step": pa.int32(), "tokens": pa.int32()}
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
     finite = [{name: _finite(record.get(name)) for name in columns} for record in records]

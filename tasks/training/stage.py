@@ -11,6 +11,7 @@ from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, Plan, QuantizedBase, TokenizedDataset
 from tasks.models.base_model import ModelReference, fetch
 from tasks.running.stage import Stage
+from tasks.training.aside import set_aside
 from tasks.training.config import TrainingConfig
 from tasks.training.fallback import FallbackPlan, NoMemoryError, in_words
 from tasks.training.messages import RESULT, Spec
@@ -42,9 +43,13 @@ def run_training(
         TransientError: the hub did not deliver the weights.
     """
     config.check()
-    _check(config, tokens, plan)
+    data = tokens.path / "train.parquet"
+    rows = set_aside(data, config.validation, config.seed)
+    _check(config, len(rows.learned), plan)
+    if config.validation is not None:
+        log.info("%d chunks of %d %s are set aside for validation", len(rows.aside), rows.units, rows.unit)
     if config.epochs is not None:
-        epochs, sequences = config.passes(tokens.train.tokens), tokens.train.chunks
+        epochs, sequences = config.passes(tokens.train.tokens), len(rows.learned)
         config = config.counted(sequences, tokens.train.tokens)
         log.info("%g epochs of %d sequences are %d steps (training.epochs)", epochs, sequences, config.steps)
     most = config.steps * plan.effective_batch * tokens.max_length
@@ -56,7 +61,7 @@ def run_training(
         config=config,
         plan=plan,
         tokens=tokens,
-        data=str((tokens.path / "train.parquet").absolute()),
+        data=str(data.absolute()),
         model=str(folder.absolute()),
         model_name=model.name,
         model_revision=model.revision,
@@ -77,14 +82,13 @@ def run_training(
             progress.begin(f"out of memory: continuing with {smaller}")
 
 
-def _check(config: TrainingConfig, tokens: TokenizedDataset, plan: Plan) -> None:
+def _check(config: TrainingConfig, chunks: int, plan: Plan) -> None:
     if plan.effective_batch != config.effective_batch:
         raise InputError(
             f"the plan's batch of {plan.batch_in_words} is not {config.effective_batch}",
             field="training.effective_batch",
             remedy="plan again for this configuration",
         )
-    chunks = tokens.train.chunks
     if chunks < config.effective_batch:
         raise InputError(
             f"one optimizer step takes {config.effective_batch} sequences, but the sample gives only {chunks}",

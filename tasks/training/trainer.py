@@ -18,11 +18,12 @@ from trl import SFTTrainer
 
 from artifacts.errors import StageError
 from artifacts.presentation import duration
-from tasks.backends.contract import Stepping
+from tasks.backends.contract import Backend, Stepping
 from tasks.processes import ranks
-from tasks.training.batches import Batches
+from tasks.training.batches import IGNORED, Batches
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.readings import Readings
+from tasks.training.validating import SCALES, Validation, best_of, measured, out_of_patience
 
 FLUSH_SECONDS = 1.0
 """Event files are brought to the disk so often."""
@@ -62,11 +63,14 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         batches: Batches,
         checkpoints: Checkpoints,
         readings: Readings,
+        backend: Backend,
         stepping: Stepping | None,
+        validation: Validation | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.batches, self.checkpoints, self.readings = batches, checkpoints, readings
+        self.backend, self.validation = backend, validation
         self.stepping = stepping
         if stepping is not None:  # it adds up the processes' gradients itself, and needs no DistributedDataParallel
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
@@ -91,6 +95,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def get_batch_samples(self, *source: Any) -> Any:
         """Fetch what one optimizer step needs: the micro-batches, and how many tokens count."""
         if not self._source:
+            if self.validation is not None and self.state.global_step == 0:
+                self.log({"validation_loss": self.validation.loss(self._sums)})
             self._started = time.monotonic()
         self._losses, self._source = [], source
         ahead, self._ahead = self._ahead, None
@@ -126,10 +132,55 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """Logs come from `_settle`; what is saved is complete, and was looked at before."""
         stopping = self.control.should_training_stop or self.state.global_step >= self.args.max_steps
-        if self.control.should_save or stopping or not torch.cuda.is_available():
+        validating = self.validation is not None and self.validation.due(self.state.global_step, self.args.max_steps)
+        if self.control.should_save or stopping or validating or not torch.cuda.is_available():
             self._settle()
+        if validating:
+            self._validate()
         self.control.should_log = False
         super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _validate(self) -> None:
+        """Measure once after a step. What is saved then knows of it."""
+        validation, history = self.validation, self.state.log_history
+        assert validation is not None
+        if any(entry["step"] == self.state.global_step for entry in measured(history)[-1:]):
+            return  # this is asked once more at the end of all steps
+        self.log({"validation_loss": validation.loss(self._sums)})
+        validation.note(history, self.adapter)
+        if out_of_patience(history, validation.settings):
+            self.control.should_save = self.control.should_training_stop = True
+        self._started = time.monotonic()  # no part of the next step
+
+    def _sums(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """See `tasks.training.validating.Sums`."""
+        if self.stepping is not None:
+            return self.stepping.loss(self.model, ids, labels)
+        self.model.eval()
+        inference = self.backend.inference(self.model, ids.shape[1])
+        assert inference is not None
+        with self.compute_loss_context_manager(), inference.side(adapted=True) as modules:
+            return modules.losses(ids, labels != IGNORED).sum()
+
+    @property
+    def adapter(self) -> dict[str, torch.Tensor]:
+        """The trained weights by name, as they are now."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    @torch.no_grad()
+    def scaled(self, loss: float) -> dict[float, float]:
+        """The loss on validation text by weight of the adapter; `loss`: as it is."""
+        assert self.validation is not None
+        found = {1.0: loss}
+        factors = [weight for name, weight in self.adapter.items() if "lora_B" in name]
+        whole = [weight.clone() for weight in factors]
+        for scale in SCALES:
+            for weight, was in zip(factors, whole, strict=True):
+                weight.copy_(was * scale)
+            found[scale] = self.validation.loss(self._sums)
+        for weight, was in zip(factors, whole, strict=True):
+            weight.copy_(was)
+        return found
 
     def _settle(self) -> None:
         """Wait for the last step's numbers, look at them, and log them.
@@ -175,8 +226,10 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         super().log(logs, start_time)
 
     def records(self) -> list[dict[str, Any]]:
-        """What was logged of every step, in order."""
-        return [entry for entry in self.state.log_history if "loss" in entry]
+        """What was logged of every step, in order; the loss on validation text where that was measured after it."""
+        history = self.state.log_history
+        found = {entry["step"]: {"validation_loss": entry["validation_loss"]} for entry in measured(history)}
+        return [entry | found.get(entry["step"], {}) for entry in history if "loss" in entry]
 
     def _get_output_dir(self, trial: Any) -> str:
         """Checkpoints are staged, then sealed."""
@@ -184,6 +237,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super(SFTTrainer, self)._save_checkpoint(model, trial)  # past TRL's, which writes a model card each time
+        if self.validation is not None and ranks.rank() == 0:
+            self.validation.save(self.checkpoints.staging / f"checkpoint-{self.state.global_step}")
         ranks.wait_for_all()  # every process has written the state of its random numbers
         if ranks.rank() == 0:
             self.checkpoints.seal(self.state.global_step)
@@ -203,6 +258,16 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not fo
 
     def __init__(self, sender: Any, stop: Any) -> None:
         self._sender, self._stop = sender, stop
+        self._validated: dict[str, float | str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What was measured before an interruption is shown again."""
+        self._look_back(state)
+
+    def _look_back(self, state: Any) -> None:
+        if best := best_of(state.log_history):
+            last = measured(state.log_history)[-1]["validation_loss"]
+            self._validated = {"validation": f"{last:.4f}, best {best['validation_loss']:.4f} at step {best['step']}"}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save and leave when somebody asked to."""
@@ -211,12 +276,15 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not fo
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         """Pass the step on."""
+        if "validation_loss" in logs:
+            self._look_back(state)
         if "loss" not in logs:
             return
         left = (state.max_steps - state.global_step) * logs["seconds"]
         gpu = "gpu_temperature_c" in logs
         details: dict[str, float | str] = {
             "loss": round(logs["loss"], 4),
+            **self._validated,
             "tokens/s": round(logs["tokens_per_second"]),
             "left": duration(left),
             "GPU memory" if gpu else "memory": f"{logs['memory_gib']:.2f} GiB",
@@ -242,10 +310,13 @@ class EventFiles(TrainerCallback):  # type: ignore[misc]
         """Open the file; what later steps of an earlier attempt wrote is void."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(self._folder), purge_step=state.global_step + 1)
+        first = state.global_step + 1 if state.global_step else 0  # 0 has the loss on validation text alone
+        self._writer = SummaryWriter(str(self._folder), purge_step=first)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         """Write one value per reading."""
+        if "validation_loss" in logs:
+            self._writer.add_scalar("validation/loss", logs["validation_loss"], state.global_step)
         if "loss" in logs:
             for name, value in logs.items():
                 self._writer.add_scalar(f"train/{name}", value, state.global_step)

@@ -7,7 +7,7 @@ from typing import Any
 from artifacts import figures
 from artifacts.escaping import quoted
 from artifacts.presentation import Figure, Section, Table, Text
-from artifacts.schema import Checkpoint
+from artifacts.schema import Checkpoint, ValidationResult
 
 Columns = dict[str, Any]
 
@@ -38,6 +38,10 @@ def sections(checkpoint: Checkpoint) -> list[Section]:
         f"**{checkpoint.last_loss:.3f}** nats per token (means of the first and the last tenth). "
         f"{checkpoint.trainable_parameters:,} weights were trained, {share:.2%} of {checkpoint.total_parameters:,}."
     )
+    if checkpoint.validation is not None:
+        text += validated(checkpoint.validation)
+    if checkpoint.stopped_early:
+        text += " Training ended early, because the loss on validation text fell no further."
     if checkpoint.resumed_from is not None:
         text += f" The run was interrupted and continued from step {checkpoint.resumed_from}."
     text += "".join(f" {quoted(fallback.capitalize())}." for fallback in checkpoint.fallbacks)
@@ -46,8 +50,26 @@ def sections(checkpoint: Checkpoint) -> list[Section]:
         Figure(_loss_curve(columns), "svg", f"training loss per step, ends at {checkpoint.last_loss:.3f}", NOISE),
         Figure(_small_multiples(columns), "svg", "learning rate, gradient norm, speed and memory over the steps"),
         _table(checkpoint),
+        *((_scales(checkpoint.validation),) if checkpoint.validation else ()),
     )
     return [Section("training", "Training", blocks)]
+
+
+def validated(found: ValidationResult) -> str:
+    """The loss on validation text, and which weights were kept, in a sentence or two."""
+    before = "" if found.loss_before is None else f"{found.loss_before:.3f} → "
+    text = (
+        f" On {found.sequences:,} chunks of {found.units:,} {found.unit} set aside for validation the loss went "
+        f"{before}**{found.kept_loss:.3f}** at step {found.kept_step:,}, whose weights are handed over."
+    )
+    if found.last_step != found.kept_step:
+        text += f" At the last step it was {found.last_loss:.3f}."
+    return text
+
+
+def _scales(found: ValidationResult) -> Table:
+    rows = tuple((f"{one.scale:.1f}", f"{one.loss:.4f}") for one in found.scaled)
+    return Table(("adapter weight", "validation loss, nats per token"), rows)
 
 
 def _loss_curve(columns: Columns) -> bytes:
@@ -56,9 +78,13 @@ def _loss_curve(columns: Columns) -> bytes:
         axes = figure.subplots()
         axes.plot(steps, loss, color=figures.BASE, linewidth=0.8, alpha=0.8, label="each step")
         axes.plot(steps, _smoothed(loss), color=figures.TUNED, linewidth=2.0, label="smoothed")
+        if "validation_loss" in columns:
+            known = columns["validation_loss"] == columns["validation_loss"]  # not a number where it is null
+            measured = columns["validation_loss"][known]
+            axes.plot(steps[known], measured, marker="o", markersize=4, color=figures.ACCENT, label="validation")
         axes.set(title="Training loss", xlabel="optimizer step", ylabel="nats per token")
         axes.margins(x=0.01)
-        axes.legend(loc="upper right", ncols=2)
+        axes.legend(loc="upper right", ncols=3)
         return figures.to_svg(figure)
 
 

@@ -14,9 +14,10 @@ from artifacts.errors import StageError
 from artifacts.progress import Listener, Progress, Tick
 from artifacts.schema import Plan
 from tasks.models.base_model import ModelConfig, locate
-from tasks.training import LoraSettings, TrainingConfig, run_training
+from tasks.training import LoraSettings, TrainingConfig, ValidationSettings, run_training
 from tests.conftest import BASE_MODEL
 from tests.tasks.training import jobs
+from tests.tasks.training.test_validation import aside_loss
 
 pytestmark = [
     pytest.mark.gpu,
@@ -89,6 +90,48 @@ def test_resumed_is_as_near_to_an_undisturbed_run_as_that_is_to_itself(
     spread, difference = ((one - first).norm() / first.norm() for one in (second, resumed))
     record_property("apart", {"dropout": dropout, "run_to_run": float(spread), "resumed": float(difference)})
     assert difference <= max(2 * float(spread), 1e-6)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("plan", [PLAN, FUSED])
+def test_the_loss_on_validation_text_is_that_of_the_weights_handed_over(
+    plan: Plan, dropout: float, tmp_path: Path
+) -> None:
+    """Measured beside the recorded steps, on weights that are unpacked by turns with theirs; also after a kill."""
+    from peft import PeftModel
+
+    from tasks.models.loading import load_base
+
+    tokens = jobs.dataset(tmp_path / "tokens", jobs.rows())
+    model = locate(ModelConfig(name=str(BASE_MODEL)))
+    validation = ValidationSettings(share=0.25, steps=4)
+    config = CONFIG.model_copy(update={"validation": validation, "lora": LoraSettings(dropout=dropout)})
+
+    def kill(tick: Tick) -> None:
+        if tick.title == "training" and tick.completed == 14:
+            for worker in jobs.workers():
+                worker.kill()
+
+    results, losses = [], []
+    for name, listeners in (("whole", ()), ("killed", (kill,))):
+        workdir = tmp_path / name
+        workdir.mkdir()
+        given = {"model": model, "tokens": tokens, "plan": plan, "workdir": workdir}
+        if listeners:
+            with pytest.raises(StageError, match="SIGKILL"):
+                run_training(config, **given, progress=Progress(*listeners))
+        results.append(run_training(config, **given, progress=Progress()))
+        losses.append([loss for loss in jobs.metrics(workdir)["validation_loss"] if loss is not None])
+    whole, killed = (result.validation for result in results)
+    assert whole and killed and len(losses[0]) == len(losses[1]) == 5
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2)  # fp16
+    base = load_base(BASE_MODEL, "int8", plan)
+    before = aside_loss(base, tokens, config)
+    tuned = PeftModel.from_pretrained(base, results[0].path / "adapter")
+    assert whole.loss_before == pytest.approx(before, rel=5e-3)
+    assert whole.kept_loss == pytest.approx(aside_loss(tuned, tokens, config), rel=5e-3)
+    assert whole.kept_loss < before - 0.2 and whole.scaled[-1].loss == pytest.approx(whole.kept_loss, rel=5e-3)
+    assert plan.gpu_memory_gib and results[0].peak_memory_gib < plan.gpu_memory_gib
 
 
 def test_a_step_that_does_not_fit_is_done_in_smaller_pieces(tmp_path: Path) -> None:

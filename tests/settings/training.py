@@ -48,6 +48,9 @@ def look_training(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     args = trainers[0].args
     return {
         **{name: made.metrics[name] for name in ("loss", "learning_rate", "grad_norm", "tokens")},
+        "validated": made.metrics.get("validation_loss"),
+        "aside": made.validation and made.validation["sequences"],
+        "kept": made.validation and made.validation["kept_step"],
         "first weights": first,
         "weights": digest(made.adapter),
         "shapes": {name: tuple(weight.shape) for name, weight in made.adapter.items()},
@@ -86,6 +89,18 @@ def row(first: Any, second: Any, *least: str, backend: str = "transformers") -> 
 EPOCHS = {name: value for name, value in GIVEN.items() if name != "training.max_steps"}
 
 
+RUIN = GIVEN | {
+    "training.learning_rate": 1.0,
+    "training.max_steps": 6,
+    "training.validation": {"share": 0.25, "steps": 1},
+}
+"""Training that soon makes the model worse."""
+
+
+def validated(first: Any, second: Any, *least: str) -> Row:
+    return Row(first, second, look_training, RUIN, least=frozenset(least))
+
+
 def fused(first: Any, second: Any, *least: str) -> Row:
     """For what the backend `fused` does in its own way."""
     return row(first, second, *least, backend="fused")
@@ -108,6 +123,12 @@ ROWS = {
         "optimizer": row("adamw_torch_fused", "adamw_torch", "optimizer"),
         "weight_decay": row(0.0, 0.5, "optimizer", "weights"),
         "max_grad_norm": row(1.0, 1e-3, "weights"),
+        "validation": row(None, {"share": 0.25, "steps": 1}, "validated", "aside", "tokens"),
+        "validation.share": validated(0.25, 0.1, "aside", "tokens"),
+        "validation.sequences": validated(64, 2, "aside", "tokens"),
+        "validation.steps": validated(1, 2, "validated"),
+        "validation.patience": validated(None, 1, "loss"),
+        "validation.keep": validated("best", "last", "kept", "weights"),
         "seed": row(42, 43, "first weights", "tokens"),
         "cpu_threads": row(1, 2, "threads"),
         "quantization (fused)": fused("none", "int8", "dtypes", "loss"),

@@ -24,8 +24,18 @@ Attend = Callable[[int, Tensor], Tensor]
 
 
 def unpacking(adapted: bool) -> Linear:
-    """Products of many rows: weights are unpacked first."""
-    return lambda projection, x: projection.forward(x, adapted=adapted)[:, : projection.rows]
+    """Products of many rows: weights are unpacked first. Nothing is dropped out, also where training does."""
+
+    def linear(projection: Projection, x: Tensor) -> Tensor:
+        if not (adapted and projection.dropout):
+            return projection.forward(x, adapted=adapted)[:, : projection.rows]
+        y = projection.forward(x, adapted=False)
+        for one in projection.adapted:
+            out = y[:, one.outputs]
+            torch.addmm(out, x @ one.adapter.a.T, one.adapter.b.T, alpha=one.adapter.scale, out=out)
+        return y
+
+    return linear
 
 
 def reading(adapted: bool) -> Linear:

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.nn.functional import pad
 
 from artifacts.schema import Plan
-from tasks.backends.fused.adapters import Adapters
+from tasks.backends.fused import inference
 from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
 from tasks.backends.fused.model import FusedModel
+from tasks.backends.fused.ops import IGNORED
 from tasks.processes import ranks
 
 log = logging.getLogger(__name__)
@@ -27,8 +29,9 @@ class FusedSteps:
         self._checkpointed = checkpointed if plan.gradient_checkpointing else 0
         self._resident = plan.resident_layers
         self._products = plan.products
+        self._sequences = plan.micro_batch
         self._micro_batch: MicroBatch | None = None
-        self._adapters: Adapters | None = None
+        self._fused: FusedModel | None = None
 
     def step(self, model: Any, inputs: dict[str, Any], items: Any, scaler: Any, *, last: bool) -> torch.Tensor:
         """The micro-batch's part of the step's mean loss; its gradients, scaled, are added to the adapter's.
@@ -49,9 +52,22 @@ class FusedSteps:
         share = 1 / torch.as_tensor(items, dtype=torch.float32).to(device, non_blocking=True)
         loss = self._micro_batch.run(ids, labels, share if scaler is None else scaler.scale(share))
         if last and ranks.count() > 1:
-            assert self._adapters is not None
-            dist.all_reduce(self._adapters.grads)  # one buffer holds them all
+            assert self._fused is not None
+            dist.all_reduce(self._fused.adapters.grads)  # one buffer holds them all
         return loss * share * ranks.count()
+
+    def loss(self, model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The summed loss of the labels that count, in nats: the forward pass alone, launched kernel by kernel, which
+        needs no memory that the graph of the steps holds."""
+        if self._micro_batch is None:
+            self._micro_batch = self._prepare(model, (self._sequences, ids.shape[1]))
+        assert self._fused is not None
+        device = self._fused.embedding.device
+        following = pad(labels[:, 1:], (0, 1), value=IGNORED)
+        self._fused.adapters.refresh()
+        losses = inference.losses(self._fused, ids.to(device), following.to(device), adapted=True)
+        self._fused.join()  # what was unpacked ahead for a backward pass that does not come
+        return losses.double().sum()
 
     def _prepare(self, model: Any, shape: tuple[int, int]) -> MicroBatch:
         model.train()  # decides about dropout
@@ -64,7 +80,7 @@ class FusedSteps:
         )
         if self._products == "int8":
             calibrate(fused)
-        self._adapters = fused.adapters
+        self._fused = fused
         if ranks.count() > 1:
             dist.broadcast(fused.adapters.masters, src=0)
         # Gradients stay where they are, since the graph writes there.

@@ -17,6 +17,7 @@ from artifacts.progress import Listener, Progress
 from artifacts.schema import Checkpoint, Plan, TokenizedDataset, TokenizedSplit
 from tasks.models.base_model import ModelConfig, locate
 from tasks.training import TrainingConfig, run_training
+from tasks.training.aside import set_aside
 from tasks.training.messages import RESULT, Spec
 from tests.conftest import SMALL_MODEL
 
@@ -98,10 +99,12 @@ def train_here(
     told: dict[str, Any] = {}
     sender: Any = SimpleNamespace(send=lambda kind, **content: told.update({kind: content}))
     going_on: Any = SimpleNamespace(requested=False, training=False)
-    config = config.counted(tokens.train.chunks, tokens.train.tokens)
+    learned = set_aside(tokens.path / "train.parquet", config.validation, config.seed).learned
+    config = config.counted(len(learned), tokens.train.tokens)
     assert train(spec(tokens, config, plan, model), workdir, sender, going_on)
-    resumed_from = told["result"]["handle"]["resumed_from"]
-    return SimpleNamespace(metrics=metrics(workdir), adapter=adapter(workdir), resumed_from=resumed_from)
+    handle = told["result"]["handle"]
+    said = {name: handle[name] for name in ("resumed_from", "validation", "stopped_early")}
+    return SimpleNamespace(metrics=metrics(workdir), adapter=adapter(workdir), **said)
 
 
 def metrics(workdir: Path) -> dict[str, list[Any]]:
