@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 
-BEGINNING = timedelta(minutes=1)
-"""What runs may take to begin here. `codetune up` gives them five minutes, which nobody needs to wait for."""
+BEGINNING = timedelta(seconds=100)
+"""What runs may take to begin here. `codetune up` gives them five minutes, which nobody needs to wait for.
+
+Where the server was killed, Prefect puts off what follows an event that it lost. The first that is heard of a run then
+is a heartbeat, 30 s after it began: on a full machine, 70 s after a worker took it."""
 
 
 @dataclass
