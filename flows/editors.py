@@ -33,13 +33,6 @@ class Snippet(NamedTuple):
     text: str
 
 
-def template(marks: Marks, prefix: str, suffix: str) -> str:
-    """A prompt as text with the names of an editor's variables in it."""
-    before, after = f"{marks.prefix}{prefix}", f"{marks.suffix}{suffix}"
-    first, second = (after, before) if marks.suffix_first else (before, after)
-    return f"{first}{second}{marks.middle or ''}"
-
-
 def snippets(address: str, model: str, marks: Marks | None) -> list[Snippet]:
     """For every editor that can use the model.
 
@@ -55,7 +48,7 @@ def snippets(address: str, model: str, marks: Marks | None) -> list[Snippet]:
         vim = f"let g:llama_config = {{'endpoint_fim': '{address}/infill'}}"
         found.append(Snippet("llama.vim", "~/.vimrc, before the plugin loads", vim))
         found.append(Snippet("llama.vscode", "settings.json", f'"llama-vscode.endpoint": "{address}"'))
-    continued = template(marks, "{{{prefix}}}", "{{{suffix}}}")
+    continued = marks.around("{{{prefix}}}", "{{{suffix}}}")
     found.append(
         Snippet(
             "Continue",
@@ -77,7 +70,7 @@ def snippets(address: str, model: str, marks: Marks | None) -> list[Snippet]:
             'kind = "llama.cpp/completion"\n'
             f"model_name = {_text(model)}\n"
             f'api_endpoint = "{address}"\n'
-            f"prompt_template = {_text(template(marks, '{prefix}', '{suffix}'))}",
+            f"prompt_template = {_text(marks.around('{prefix}', '{suffix}'))}",
         )
     )
     if kind := ZED.get(marks.prefix):

@@ -77,16 +77,18 @@ def uploads(export: ExportedModel, manifest: Manifest, forms: Sequence[str], car
     Raises:
         InputError: the export has no such form.
     """
-    there = [form.name for form in export.forms]
-    chosen = list(dict.fromkeys(forms)) or there
+    there = {form.name: form.bytes for form in export.forms}
+    chosen = list(dict.fromkeys(forms)) or list(there)
     for form in chosen:
         if form not in there:
             raise InputError(
                 f"this export has no form “{form}”", field="--form", remedy=f"use one of {', '.join(there)}"
             )
-    first = next((form for form in ("merged", *chosen) if form in chosen and form != ADAPTER), ADAPTER)
+    # Of files that several forms have, such as Ollama's, the first counts: that of the smallest.
+    chosen.sort(key=lambda form: (form == ADAPTER, form != "merged", there[form]))
+    first = chosen[0]
     found: dict[str, Upload] = {}
-    for form in sorted(chosen, key=lambda form: (form != first, form)):
+    for form in chosen:
         for path in sorted(manifest.files):
             folder, _, name = path.partition("/")
             if folder != form or (name == CARD and form not in (first, ADAPTER)):

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from tasks.models.vocabulary import load_tokenizer
-from tests.conftest import SMALL_MODEL
+from tests.conftest import ROOT
+
+BUILT_IN = ROOT / "models" / "codellama-tiny"
 
 
-def small_gguf(folder: Path) -> Path:
+def built_in_gguf(folder: Path) -> Path:
     """The built-in model as a file of type f16, for filling in, in a folder."""
+    from tasks.gguf.converter import convert
+
     pytest.importorskip("sentencepiece", reason="GGUF is not installed: pip install 'codetune[gguf]'")
-    converter = pytest.importorskip("tasks.gguf.converter", reason="this version writes no GGUF")
-    file = folder / "small-f16.gguf"
-    converter.convert(SMALL_MODEL, file, load_tokenizer(SMALL_MODEL), name="small", infills=True)
+    file = folder / "built-in-f16.gguf"
+    convert(BUILT_IN, file, load_tokenizer(BUILT_IN), name="built-in", infills=True)
     return file

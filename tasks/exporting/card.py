@@ -31,6 +31,8 @@ def write_card(made: Ingredients, form: Export, folder: Path) -> None:
         form.introduction(made),
         "## How to load it",
         fenced(form.loading_lines(made.base_name, made.base_revision, "."), "python"),
+        "## How to serve it",
+        fenced(form.serving_lines(made, "."), "sh"),
         "## Data",
         _data(made.sample, made.tokens),
         "## Training",

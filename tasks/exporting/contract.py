@@ -95,3 +95,6 @@ class Export(Protocol):
 
     def loading_lines(self, base: str, revision: str | None, folder: str) -> str:
         """Python that loads it from its folder."""
+
+    def serving_lines(self, made: Ingredients, folder: str) -> str:
+        """Lines of a shell that serve it from its folder."""

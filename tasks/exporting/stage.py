@@ -117,4 +117,4 @@ def _explaining_memory() -> Iterator[None]:
         ) from error
 
 
-STAGE = Stage(name="exporting", version=8, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)
+STAGE = Stage(name="exporting", version=9, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)

@@ -13,6 +13,11 @@ ALL = tuple(dict.fromkeys(family.marks for family in FAMILIES if family.marks))
 """The marks of all families, each once."""
 
 
+def marks_of(tokenizer: CodeTokenizer) -> Marks | None:
+    """The names of this vocabulary's marks, or None where it has none."""
+    return next((marks for marks in ALL if FimTokens.named(marks, tokenizer)), None)
+
+
 @dataclass(frozen=True)
 class FimTokens:
     """The ids that mark the parts of a fill-in-the-middle sequence."""
@@ -53,10 +58,11 @@ class FimTokens:
     @classmethod
     def find(cls, tokenizer: CodeTokenizer) -> FimTokens | None:
         """The marks of this vocabulary, or None where it has none."""
-        return next((found for marks in ALL if (found := cls._with(marks, tokenizer))), None)
+        return next((found for marks in ALL if (found := cls.named(marks, tokenizer))), None)
 
     @classmethod
-    def _with(cls, marks: Marks, tokenizer: CodeTokenizer) -> FimTokens | None:
+    def named(cls, marks: Marks, tokenizer: CodeTokenizer) -> FimTokens | None:
+        """The marks of these names, or None where this vocabulary lacks one."""
         names = [marks.prefix, marks.suffix, *filter(None, (marks.middle, marks.end))]
         if not all(name in tokenizer.ids for name in names):
             return None

@@ -47,6 +47,12 @@ class Marks:
     file: str | None = None
     """What stands before each file there. `tasks.families.context` is where they are used."""
 
+    def around(self, prefix: str, suffix: str) -> str:
+        """A prompt as text, in the family's order: for programs that look for the marks' names in a text."""
+        before, after = f"{self.prefix}{prefix}", f"{self.suffix}{suffix}"
+        first, second = (after, before) if self.suffix_first else (before, after)
+        return f"{first}{second}{self.middle or ''}"
+
 
 @dataclass(frozen=True)
 class Family:

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import yaml
 
-from flows.editors import Snippet, find_marks, snippets, template
+from flows.editors import Snippet, find_marks, snippets
 from tasks.families import Marks
 from tasks.families.marks import ALL
 from tests.conftest import ROOT
@@ -24,9 +24,9 @@ def told(marks: Marks) -> dict[str, Snippet]:
 def test_each_is_read_by_the_parser_of_its_format(marks: Marks) -> None:
     found = told(marks)
     continued = yaml.safe_load(found["Continue"].text)[0]
-    assert continued["promptTemplates"]["autocomplete"] == template(marks, "{{{prefix}}}", "{{{suffix}}}")
+    assert continued["promptTemplates"]["autocomplete"] == marks.around("{{{prefix}}}", "{{{suffix}}}")
     tabby = tomllib.loads(found["Tabby"].text)["model"]["completion"]["http"]
-    assert tabby["prompt_template"] == template(marks, "{prefix}", "{suffix}")
+    assert tabby["prompt_template"] == marks.around("{prefix}", "{suffix}")
     assert continued["apiBase"] == tabby["api_endpoint"] == ADDRESS
     if "llama.vscode" in found:
         assert json.loads(f"{{{found['llama.vscode'].text}}}") == {"llama-vscode.endpoint": ADDRESS}
@@ -40,8 +40,8 @@ def test_the_suffix_comes_first_where_the_family_has_it_first() -> None:
         Marks("<p>", "<s>", "<m>", suffix_first=True),
         Marks("[PREFIX]", "[SUFFIX]", None, suffix_first=True),
     )
-    assert template(seed, "a", "b") == "<s>b<p>a<m>"
-    assert template(codestral, "a", "b") == "[SUFFIX]b[PREFIX]a"
+    assert seed.around("a", "b") == "<s>b<p>a<m>"
+    assert codestral.around("a", "b") == "[SUFFIX]b[PREFIX]a"
     assert "llama.vim" not in told(seed) and "llama.vim" not in told(codestral)  # /infill writes the prefix first
 
 

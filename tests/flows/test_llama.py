@@ -23,11 +23,12 @@ from flows import cli, editors, llama
 from tasks.families.marks import ALL
 from tests.conftest import ROOT
 from tests.flows.test_models import publish as publish_version
-from tests.gguf import small_gguf
+from tests.gguf import built_in_gguf
 
 Capture = pytest.CaptureFixture[str]
 EXACT = Comparison(against="", largest_difference=0, bound=0, positions=0)
-BEFORE, AFTER = "import os\n\n\ndef size_of(path):\n    return os.path.", "(path)\n\n\nprint(size_of('.'))\n"
+BEFORE = "class Point:\n    def __init__(self, x, y):\n        self.x = x\n        "
+AFTER = "\n\n    def norm(self):\n        return self.x + self.y\n"
 
 
 def publish(store: Store, files: dict[str, Path | bytes], key: str = "key") -> Path:
@@ -46,7 +47,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str
     """A server in a process of its own, and a client."""
     pytest.importorskip("xllamacpp", reason="llama.cpp's server is not installed: pip install 'codetune[serve]'")
     folder = tmp_path_factory.mktemp("served")
-    export = publish(Store(folder / "store"), {"gguf-f16": small_gguf(folder)})
+    export = publish(Store(folder / "store"), {"gguf-f16": built_in_gguf(folder)})
     with socket.socket() as probe:
         probe.bind((llama.HOST, 0))
         port = probe.getsockname()[1]
@@ -78,7 +79,7 @@ def test_it_is_there_and_says_what_it_serves(serving: tuple[dict[str, Any], http
 def test_a_gap_is_filled_and_other_files_are_seen(serving: tuple[dict[str, Any], httpx.Client]) -> None:
     _, client = serving
     alone = infill(client)
-    assert alone["content"].strip() and alone["tokens_predicted"] > 0
+    assert (alone["content"], alone["stop_type"]) == ("self.y = y", "eos")
     other = {"filename": "a.py", "text": "def weigh(path):\n    return os.path.getsize(path)\n" * 4}
     informed = infill(client, input_extra=[other])
     assert informed["tokens_evaluated"] > alone["tokens_evaluated"] + 40
@@ -88,7 +89,7 @@ def test_the_prompt_that_editors_write_is_what_infill_writes(serving: tuple[dict
     _, client = serving
     marks = editors.find_marks(ALL, lambda text: len(client.post("/tokenize", json={"content": text}).json()["tokens"]))
     assert marks and marks.prefix == "▁<PRE>"
-    prompt = editors.template(marks, BEFORE, AFTER)
+    prompt = marks.around(BEFORE, AFTER)
     asked = {"prompt": prompt, "n_predict": 12, "temperature": 0, "cache_prompt": False}
     answer = client.post("/completion", json=asked).json()
     filled = infill(client)

@@ -20,6 +20,7 @@ from tasks.exporting.adapter import CONFIG, SETS, WEIGHTS, Adapter, public_name
 from tasks.exporting.comparing import judge, literal, logits
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
+from tasks.exporting.serving import vllm_lines
 from tasks.models.base_model import ModelReference
 from tasks.models.files import write_json
 from tasks.models.loading import attach_adapter, load_base
@@ -71,6 +72,9 @@ class AdapterExport:
             f"model = PeftModel.from_pretrained(base, {folder})\n"
             f"tokenizer = AutoTokenizer.from_pretrained({base}{at})"
         )
+
+    def serving_lines(self, made: Ingredients, folder: str) -> str:
+        return vllm_lines(made.adapter, made.base_name, made.base_revision, folder)
 
 
 FORM: Export = AdapterExport()

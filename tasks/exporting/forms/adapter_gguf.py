@@ -83,5 +83,8 @@ class AdapterGgufExport:
             'model = Llama("base-f16.gguf", lora_path=adapter)  # any GGUF file of the base'
         )
 
+    def serving_lines(self, made: Ingredients, folder: str) -> str:
+        return f"llama-server -m base-f16.gguf --lora {FILE} --port 8012   # any GGUF file of the base"
+
 
 FORM: Export = AdapterGgufExport()

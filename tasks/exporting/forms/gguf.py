@@ -19,6 +19,7 @@ from tasks.exporting.comparing import judge, literal, trained_logits
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.exporting.others import texts_of
+from tasks.exporting.serving import MODELFILE, NAME, modelfile
 from tasks.gguf import library
 from tasks.gguf.converter import convert
 from tasks.gguf.loaded import GgufModel
@@ -26,6 +27,7 @@ from tasks.gguf.vocabulary import problems
 from tasks.models.files import CONFIG, read_json
 from tasks.models.shape import ModelShape
 from tasks.models.vocabulary import SPACE, CodeTokenizer, encode_batch, load_tokenizer
+from tasks.tokenization.config import context_length
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +59,11 @@ class GgufExport:
 
         folder.mkdir(parents=True)
         progress.begin(f"writing {self.file}")
+        tokenizer, chats = load_tokenizer(made.model.metadata), made.tokens.format == "instruct"
+        told = modelfile(self.file, made.base, tokenizer, context_length(made.model), chats=chats)
+        (folder / MODELFILE).write_text(told, encoding="utf-8")
         if self.kind == library.F16:
             name, infills = made.base_name.rstrip("/").rsplit("/", 1)[-1], made.tokens.format == "fim"
-            tokenizer = load_tokenizer(made.model.metadata)
             convert(made.folders["merged"], folder / self.file, tokenizer, name=f"{name}, adapted", infills=infills)
         else:
             source = made.folders[f"gguf-{library.F16}"] / f"model-{library.F16}.gguf"
@@ -101,6 +105,9 @@ class GgufExport:
             "from pathlib import Path\n\nfrom llama_cpp import Llama\n\n"
             f"model = Llama(str(Path({literal(folder)}) / {literal(self.file)}))"
         )
+
+    def serving_lines(self, made: Ingredients, folder: str) -> str:
+        return f"ollama create {NAME} -f {MODELFILE}   # or, with llama.cpp:\nllama-server -m {self.file} --port 8012"
 
 
 FORMS: tuple[Export, ...] = tuple(GgufExport(kind) for kind in library.TYPES)

@@ -9,6 +9,7 @@ to 0.007 when computed in fp16, as here on a GPU. What the quantization itself c
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 
 from artifacts.escaping import code, quoted
@@ -19,6 +20,7 @@ from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.exporting.merging import merge
 from tasks.exporting.others import end_middles, write_tokenizer_model
+from tasks.exporting.serving import NAME
 from tasks.models.shape import ModelShape
 from tasks.models.vocabulary import load_tokenizer
 
@@ -68,6 +70,9 @@ class MergedExport:
             f'model = AutoModelForCausalLM.from_pretrained({literal(folder)}, dtype="auto", device_map="auto")\n'
             f"tokenizer = AutoTokenizer.from_pretrained({literal(folder)})"
         )
+
+    def serving_lines(self, made: Ingredients, folder: str) -> str:
+        return f"vllm serve {shlex.quote(folder)} --served-model-name {NAME}"
 
 
 FORM: Export = MergedExport()

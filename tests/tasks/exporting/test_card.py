@@ -56,6 +56,16 @@ def test_adapter_names_repository_and_commit(made: Ingredients, tmp_path: Path) 
     assert settings["target_modules"] == ["q_proj", "v_proj"]
 
 
+def test_card_has_the_command_that_serves_it(made: Ingredients, tmp_path: Path) -> None:
+    for form, line in (
+        ("adapter", f"vllm serve {NAME} --revision {COMMIT} --enable-lora --max-lora-rank 8 \\\n"),
+        ("merged", "vllm serve . --served-model-name codetune\n"),
+        ("gguf-q8_0", "ollama create codetune -f Modelfile"),
+    ):
+        write_card(made, get(form), tmp_path)
+        assert line in (tmp_path / "README.md").read_text()
+
+
 def test_card_has_the_same_bytes_again(made: Ingredients, tmp_path: Path) -> None:
     slower = made.checkpoint.model_copy(update={"step_seconds": 9.0, "tokens_per_second": 1.0, "resumed_from": 1})
     for name, checkpoint in (("one", made.checkpoint), ("two", slower)):

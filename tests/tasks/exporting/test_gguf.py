@@ -44,6 +44,7 @@ def test_three_files_and_no_more_are_written(exported: ExportedModel) -> None:
     found = {path.relative_to(exported.path).as_posix() for path in exported.path.rglob("*.gguf")}
     assert found == {f"gguf-{kind}/model-{kind}.gguf" for kind in ("f16", "q8_0", "q4_k_m")}
     assert {path.name for path in exported.path.iterdir()} == {"adapter", "gguf-f16", "gguf-q8_0", "gguf-q4_k_m"}
+    assert (exported.path / "gguf-q8_0" / "Modelfile").read_text().startswith("FROM ./model-q8_0.gguf\n")
     sizes = [exported.form(f"gguf-{kind}").bytes for kind in ("f16", "q8_0", "q4_k_m")]  # type: ignore[union-attr]
     assert sizes[0] > 1.7 * sizes[1] > 1.7 * 1.3 * sizes[2]
 
