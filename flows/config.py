@@ -82,6 +82,16 @@ class PipelineConfig(Config):
         return _with_quantization(settings)
 
     @model_validator(mode="after")
+    def _scalable(self) -> PipelineConfig:
+        if self.exporting.adapter_scale == "auto" and self.training.validation is None:
+            raise InputError(
+                "the adapter's weight is chosen by the loss on validation text, and there is none",
+                field="exporting.adapter_scale",
+                remedy="set training.validation={}, or a number in place of auto",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _decidable(self) -> PipelineConfig:
         """What decides is known before the work by name, if not whether it can be measured."""
         for pattern in self.gate.decided_by:

@@ -163,6 +163,8 @@ class ExportedModel(Handle):
     """On the hub: a commit."""
     forms: tuple[ExportedForm, ...]
     """The adapter first."""
+    adapter_scale: float = 1.0
+    """What the trained adapter's effect is multiplied by."""
 
     def form(self, name: str) -> ExportedForm | None:
         """The form of this name, if it was written."""
@@ -172,4 +174,5 @@ class ExportedModel(Handle):
     def summary(self) -> str:
         sizes = ", ".join(f"{form.name} {form.bytes / 1e6:,.1f} MB" for form in self.forms)
         furthest = max(form.comparison.largest_difference for form in self.forms if form.comparison.exact)
-        return f"{sizes}; reloaded, logits within {furthest:.1e}"
+        weight = "" if self.adapter_scale == 1 else f"adapter weight {self.adapter_scale:g}; "
+        return f"{weight}{sizes}; reloaded, logits within {furthest:.1e}"

@@ -131,6 +131,7 @@ def _training(made: Ingredients) -> str:
         ("Highest learning rate", f"{pc.max(rates).as_py():.3g}"),
         ("Optimizer steps", f"{checkpoint.steps:,}"),
         ("Tokens trained on", f"{checkpoint.tokens:,}"),
+        *([("Adapter weight", f"{made.scale:g} of what was trained")] if made.scale != 1 else []),
         ("Training loss", f"{checkpoint.first_loss:.4f} → {checkpoint.last_loss:.4f} nats per token"),
     ]
     note = "The loss is the mean over the first and over the last tenth of the steps."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from artifacts.configuration import Config, Real, Tokens
+from artifacts.configuration import NUMBER, Config, Real, Tokens
 from artifacts.schema import Quantization
 
 
@@ -40,6 +40,9 @@ class ExportingConfig(Config):
     `gguf-q4_k_m`. `[]`: the adapter alone."""
     quantization: Quantization = "int8"
     """What the base weights were quantized to in training: the adapter is compared on the same."""
+    adapter_scale: Annotated[float, Field(ge=0.1, le=1), NUMBER] | Literal["auto"] = 1.0
+    """What the adapter's effect is multiplied by, in every form. `auto`: from 0.6 to 1, the least that gives up no more
+    than a twentieth of what the loss on validation text gained (`training.validation`)."""
     max_shard_gb: Real = Field(2.0, ge=1e-6, le=1e6)
     """Size above which the merged weights go to another file, 10⁹ bytes. A larger single tensor has its own file."""
     positions: Tokens = Field(512, ge=1)
@@ -53,6 +56,11 @@ class ExportingConfig(Config):
     gguf_tolerance: Real = Field(0.01, ge=0, le=1)
     """The same for a GGUF file of 16 bits in llama.cpp, which also rounds what it multiplies the weights with. A file
     of fewer bits is held to a bound that only a damaged one exceeds: what it costs is measured, not bounded."""
+
+    def keyed(self) -> dict[str, Any]:
+        """The fields that decide the bytes; the adapter's weight where it is not as trained."""
+        values = super().keyed()
+        return {name: value for name, value in values.items() if (name, value) != ("adapter_scale", 1.0)}
 
     def check(self) -> None:
         """Raises InputError where what makes a form is not installed: it would be missed after the training."""

@@ -35,7 +35,8 @@ class Ingredients(Record):
     plan: Plan
     quantization: Quantization
     adapter: Adapter
-    """As it was trained."""
+    """As it was trained, its effect multiplied by `scale`."""
+    scale: float = 1.0
     folders: dict[str, Path] = Field(default_factory=dict)
     """Of the forms that are there already, by name; those that others are made from are kept until the stage ends."""
     scratch: Path = Path()

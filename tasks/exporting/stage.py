@@ -26,6 +26,7 @@ from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Ingredients
 from tasks.exporting.forms import FORMS, with_needs
 from tasks.exporting.merging import check_fit, read_entries
+from tasks.exporting.scaling import choose_scale, scaled
 from tasks.exporting.view import sections
 from tasks.models.base_model import ModelReference, fetch
 from tasks.models.files import PAPERS, copy_files
@@ -52,6 +53,7 @@ def run_exporting(
     `base`: the model quantized as `config.quantization` says, if there is one to compare the adapter on.
 
     Raises:
+        InputError: the adapter's weight is to be chosen, and training measured nothing to choose it by.
         StageError: the adapter is damaged, does not fit the base or cannot be merged, or an export that is loaded
             again computes something else than the trained model.
     """
@@ -59,6 +61,9 @@ def run_exporting(
     original = fetch(model, progress)
     adapter = Adapter.read(checkpoint.path / "adapter")
     check_fit(adapter, read_entries(original))
+    scale = choose_scale(config, checkpoint.validation)
+    if scale != 1:
+        log.info("the adapter's effect is multiplied by %g (exporting.adapter_scale)", scale)
     ingredients = Ingredients(
         model=model,
         base=original,
@@ -69,11 +74,15 @@ def run_exporting(
         plan=plan,
         quantization=config.quantization,
         adapter=adapter,
+        scale=scale,
     )
     with TemporaryDirectory(dir=workdir, prefix=".") as scratch:
+        if scale != 1:
+            multiplied = scaled(adapter, scale, Path(scratch) / "scaled")
+            ingredients = ingredients.model_copy(update={"adapter": multiplied})
         exported = _export(ingredients, config, Path(scratch), workdir, progress)
     name, revision = found_at(model, original)
-    return ExportedModel(path=workdir, base_model=name, base_revision=revision, forms=exported)
+    return ExportedModel(path=workdir, base_model=name, base_revision=revision, forms=exported, adapter_scale=scale)
 
 
 def _export(

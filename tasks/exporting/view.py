@@ -18,7 +18,10 @@ def sections(handle: ExportedModel) -> list[Section]:
     form = get(handle.forms[-1].name)
     lines = form.loading_lines(handle.base_model, handle.base_revision, "FOLDER").replace('"FOLDER"', "folder")
     lines = f"folder = {json.dumps(str(handle.path / form.name), ensure_ascii=False)}\n\n{lines}"
-    return [Section("model", "Exported model", (Text(f"In {code(handle.path)}"), table, Code(lines, "python")))]
+    where = f"In {code(handle.path)}"
+    if handle.adapter_scale != 1:
+        where += f"; the adapter's effect is {handle.adapter_scale:g} times what was trained, in every form"
+    return [Section("model", "Exported model", (Text(where), table, Code(lines, "python")))]
 
 
 def _row(form: ExportedForm) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ def look_exported(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     gguf = made.form("gguf-f16")
     return {
         "files": files,
+        "weights": sha256((made.path / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest(),
         "card": (made.path / "adapter" / "README.md").read_text(),
         "adapter": adapter.comparison.against,
         "adapter bound": adapter.comparison.bound,
@@ -56,6 +58,7 @@ ROWS = {
     for name, made in {
         "forms": row(["merged"], [], "files", "merged", "merged bound", "merged positions"),
         "quantization": row("none", "int8", "adapter", "card"),
+        "adapter_scale": row(1.0, 0.7, "card", "weights", "merged bound"),
         "max_shard_gb": row(2.0, 0.0003, "files"),
         "positions": row(40, 20, "adapter positions", "merged positions"),
         "adapter_bound": row(1e-4, 1e-3, "adapter bound"),
