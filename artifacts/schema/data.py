@@ -114,8 +114,8 @@ class TokenizedSplit(Record):
 class TokenizedDataset(Handle):
     """`train.parquet` and `held_out.parquet`, a row per chunk: `input_ids` (list of int32, at most `max_length`, not
     padded), `completion_mask` (list of int8, 1 where the loss counts; only where it does not count everywhere), and
-    where it came from: `repo, path, sha256, language, chunk` (number within the file, from 0). Chunks of a file stand
-    in order."""
+    where it came from: `repo, path, sha256, language, chunk` (number within the file, from 0; -1 for a question about
+    it). Chunks of a file stand in order, questions behind them."""
 
     format: Literal["causal", "fim", "instruct"]
     max_length: int

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from artifacts.configuration import Config, Seed, Share, Size, Tokens, Unkeyed
+from artifacts.configuration import Config, Real, Seed, Share, Size, Tokens, Unkeyed
 from artifacts.errors import InputError
-from tasks.families.chat import find_template
+from tasks.families.chat import ChatTemplate, find_template
 from tasks.families.marks import FimTokens
 from tasks.models.architecture import read_config
 from tasks.models.base_model import ModelReference
@@ -53,8 +53,13 @@ class TokenizationConfig(Config):
     arguments, a whole body) where the file has a grammar; the other middles are drawn by lines and at random."""
     context: ContextConfig | None = None
     """`fim` only: rearranged chunks behind other files of their repository, imported ones first. None: no chunk is."""
+    question_rate: Real = Field(0.0, ge=0, le=0.9)
+    """The share of training sequences, as far as files give so many, that are questions beside the files themselves:
+    write this body, complete this test, explain this function, in the model's chat template, with the answer as it
+    stands in the file and loss on the answer only. None are made of held-out text."""
     seed: Seed = 0
-    """`fim` only: decides which chunks are rearranged and where they are cut."""
+    """`fim`: decides which chunks are rearranged and where they are cut. With a `question_rate`: which questions are
+    asked."""
     add_eos: bool = True
     """Whether the end-of-text token stands after the last token of a file."""
     batch_bytes: Size = Unkeyed(1 << 20)
@@ -69,12 +74,16 @@ class TokenizationConfig(Config):
     @property
     def held_out(self) -> TokenizationConfig:
         """How held-out text is tokenized: as it stands, whatever is trained on."""
-        return self.model_copy(update={"format": "causal"})
+        return self.model_copy(update={"format": "causal", "question_rate": 0.0})
 
     def keyed(self) -> dict[str, Any]:
         """The fields that decide the bytes; what concerns another format does not."""
         values = super().keyed()
-        unused = () if self.format == "fim" else ("fim_rate", "spm_rate", "syntax_rate", "context", "seed")
+        unused = set() if self.format == "fim" else {"fim_rate", "spm_rate", "syntax_rate", "context", "seed"}
+        if self.question_rate:
+            unused.discard("seed")
+        else:
+            unused.add("question_rate")
         return {name: value for name, value in values.items() if name not in unused}
 
 
@@ -101,12 +110,24 @@ def check_tokenization(format: Format, max_length: int, model: ModelReference) -
     tokenizer = usable_tokenizer(model)
     if format == "fim":
         FimTokens.of(tokenizer)
-    if format == "instruct" and find_template(model.metadata) is None:
+    if format == "instruct":
+        chat_template(model, "tokenization.format", "use tokenization.format=causal or fim")
+
+
+def chat_template(model: ModelReference, field: str, remedy: str) -> ChatTemplate:
+    """The model's own.
+
+    Raises:
+        InputError: it has none; `field` is what needs one, and `remedy` does without.
+    """
+    template = find_template(model.metadata)
+    if template is None:
         raise InputError(
             f"{model.name} has no chat template, so it takes no instructions",
-            field="tokenization.format",
-            remedy="use tokenization.format=causal or fim, or the instruct model of its family",
+            field=field,
+            remedy=f"{remedy}, or the instruct model of its family",
         )
+    return template
 
 
 def usable_tokenizer(model: ModelReference) -> CodeTokenizer:

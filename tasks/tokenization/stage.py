@@ -24,8 +24,9 @@ from tasks.related import Repositories
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chunks, instruct_chunks
-from tasks.tokenization.config import Format, TokenizationConfig, check_tokenization
+from tasks.tokenization.config import Format, TokenizationConfig, chat_template, check_tokenization
 from tasks.tokenization.infilling import Infilling
+from tasks.tokenization.questions import NUMBER, Asking
 from tasks.tokenization.view import sections
 
 if TYPE_CHECKING:
@@ -64,12 +65,16 @@ def run_tokenization(
     check_tokenization(config.format, config.max_length, model)
     tokenizer = load_tokenizer(model.metadata)
     template = find_template(model.metadata) if config.format == "instruct" else None
+    asking = None
+    if config.question_rate:
+        chat = chat_template(model, "tokenization.question_rate", "set tokenization.question_rate=0")
+        asking = Asking(config.question_rate, config.seed, chat, config.max_length)
     sizes = {}
     for split, form in (("train", config.format), ("held_out", "causal")):
-        encoder = Encoder(config, form, tokenizer, template)
+        encoder = Encoder(config, form, tokenizer, template, asking if split == "train" else None)
         progress.begin(f"tokenizing {split.replace('_', ' ')}", getattr(sample, split).files, "files")
         context = config.context if form == "fim" else None
-        writer = _Writer(workdir / f"{split}.parquet", masked=form == "instruct" or context is not None)
+        writer = _Writer(workdir / f"{split}.parquet", masked=form == "instruct" or bool(context or encoder.asking))
         source = sample.path / f"{split}.parquet"
         with ExitStack() as stack:
             batches = _batches(source, config.batch_bytes)
@@ -111,8 +116,8 @@ class Encoded:
     origin: dict[str, str]
     """`repo`, `path`, `sha256`, `language`."""
     text_bytes: int
-    chunks: list[tuple[Any, Any]]
-    """Ids and, where only some count, mask: numpy arrays of int32 and int8."""
+    chunks: list[tuple[int, Any, Any]]
+    """Number, ids and, where only some count, mask: numpy arrays of int32 and int8."""
     dropped: str = ""
     """Why there are none."""
     made: Counter[str] = field(default_factory=Counter)
@@ -128,25 +133,30 @@ class Encoder:
     tokenizer: CodeTokenizer
     template: ChatTemplate | None = None
     """For `instruct`: the model's."""
+    asking: Asking | None = None
+    """Where questions are asked beside the files."""
 
     def __call__(self, batch: list[dict[str, Any]]) -> list[Encoded]:
         chunker = _chunker(self.config, self.form, self.tokenizer, self.template)
         encoded = encode_batch(self.tokenizer, [row["content"] for row in batch])
-        return [_encoded(row, ids, chunker) for row, ids in zip(batch, encoded, strict=True)]
+        return [self._encoded(row, ids, chunker) for row, ids in zip(batch, encoded, strict=True)]
 
+    def _encoded(self, row: dict[str, Any], ids: list[int] | None, chunker: Chunker) -> Encoded:
+        import numpy as np
 
-def _encoded(row: dict[str, Any], ids: list[int] | None, chunker: Chunker) -> Encoded:
-    import numpy as np
-
-    origin: dict[str, str] = {name: row[name] for name in COLUMNS if name != "content"}
-    if not ids:
-        return Encoded(origin, 0, [], "empty" if ids is not None else INEXACT)
-    made: Counter[str] = Counter()
-    chunks = []
-    for chunk in chunker(TokenizedFile(ids=ids, **origin, related=row.get("related", ()))):
-        chunks.append((np.array(chunk.ids, np.int32), None if chunk.mask is None else np.array(chunk.mask, np.int8)))
-        made.update(chunk.made)
-    return Encoded(origin, len(row["content"].encode()), chunks, made=made)
+        origin: dict[str, str] = {name: row[name] for name in COLUMNS if name != "content"}
+        if not ids:
+            return Encoded(origin, 0, [], "empty" if ids is not None else INEXACT)
+        document = TokenizedFile(ids=ids, **origin, related=row.get("related", ()))
+        found = [(number, chunk) for number, chunk in enumerate(chunker(document))]
+        if self.asking:
+            found += [(NUMBER, chunk) for chunk in self.asking.chunks(self.tokenizer, document, len(found))]
+        chunks = [
+            (number, np.array(chunk.ids, np.int32), None if chunk.mask is None else np.array(chunk.mask, np.int8))
+            for number, chunk in found
+        ]
+        made = Counter(what for _, chunk in found for what in chunk.made)
+        return Encoded(origin, len(row["content"].encode()), chunks, made=made)
 
 
 def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, progress: Progress) -> TokenizedSplit:
@@ -161,7 +171,7 @@ def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, p
                 first.setdefault(file.dropped, file.origin)
                 log.debug("left out %s/%s", file.origin["repo"], file.origin["path"])
                 continue
-            tokens = sum(writer.add(file, number) for number in range(len(file.chunks)))
+            tokens = sum(writer.add(file, chunk) for chunk in file.chunks)
             sums.update(files=1, chunks=len(file.chunks), tokens=tokens, text_bytes=file.text_bytes)
             made += file.made
         progress.update(sums["files"] + dropped.total(), tokens=sums["tokens"])
@@ -222,9 +232,9 @@ class _Writer:
     _tokens: int = 0
     _file: pq.ParquetWriter | None = None
 
-    def add(self, file: Encoded, number: int) -> int:
+    def add(self, file: Encoded, chunk: tuple[int, Any, Any]) -> int:
         """Take one chunk; returns its length."""
-        ids, mask = file.chunks[number]
+        number, ids, mask = chunk
         row = {"input_ids": ids, **file.origin, "chunk": number}
         if self.masked:
             row["completion_mask"] = [1] * len(ids) if mask is None else mask

@@ -65,7 +65,20 @@ def pieces(language: str, path: str, source: bytes) -> list[Piece]:
     """The pieces of a file in order, without those that hold an error of syntax.
 
     Raises:
-        Unreadable: there is no grammar for the language, the grammar does not come to an end, or finds nothing.
+        Unreadable: as `read`, or the grammar finds nothing.
+    """
+    root = read(language, path, source)
+    found = sorted({piece for one in _walk(root) if (piece := _stripped(one, source))})
+    if not found:
+        raise Unreadable("the grammar found nothing whole")
+    return found
+
+
+def read(language: str, path: str, source: bytes) -> Node:
+    """A file as its grammar has it.
+
+    Raises:
+        Unreadable: there is no grammar for the language, or it takes too many steps.
     """
     from tree_sitter import Parser
 
@@ -81,13 +94,9 @@ def pieces(language: str, path: str, source: bytes) -> list[Piece]:
         return steps < 0
 
     try:
-        tree = parser.parse(lambda place, _point: source[place : place + _READ], progress_callback=gives_up)
+        return parser.parse(lambda place, _point: source[place : place + _READ], progress_callback=gives_up).root_node
     except ValueError:
         raise Unreadable("the grammar took too many steps") from None
-    found = sorted({piece for one in _walk(tree.root_node) if (piece := _stripped(one, source))})
-    if not found:
-        raise Unreadable("the grammar found nothing whole")
-    return found
 
 
 def _stripped(piece: Piece, source: bytes) -> Piece | None:
