@@ -16,8 +16,10 @@ only: no tensors, no behaviour beyond small sums.
 
 from artifacts.schema.base import Handle, Place, Quantization, Record
 from artifacts.schema.data import (
+    REPLAY,
     DatasetSample,
     FunnelStep,
+    Replay,
     RetentionSample,
     SplitSize,
     TokenizedDataset,
@@ -50,6 +52,7 @@ from artifacts.schema.plan import Check, Plan, Prediction, PreflightReport, Prod
 from artifacts.schema.prompts import Domain, FunctionalSuite, Overlap, PromptFile, PromptSet
 
 __all__ = [
+    "REPLAY",
     "Breakdown",
     "Check",
     "Checkpoint",
@@ -83,6 +86,7 @@ __all__ = [
     "QuantizedBase",
     "Question",
     "Record",
+    "Replay",
     "RetentionSample",
     "RunReport",
     "ScaledLoss",

@@ -18,6 +18,21 @@ class SplitSize(Record):
     bytes: int
 
 
+REPLAY = "replay:"
+"""Begins the names of the repositories that general code among what is learned from is of."""
+
+
+class Replay(Record):
+    """General code among what is learned from: rows of `train.parquet` behind all others."""
+
+    share: float
+    """Of the training sequences."""
+    source: str
+    """In words, for people."""
+    size: SplitSize
+    """What sampling took; tokenization uses as much of it as makes the share."""
+
+
 class FunnelStep(Record):
     """One step of choosing the sample: what came in, what went on, and why the rest did not."""
 
@@ -44,6 +59,8 @@ class DatasetSample(Handle):
     """Files by licence, both sides; `unknown` where the source says nothing."""
     secrets: dict[str, int] = Field(default_factory=dict)
     """Secrets that a placeholder stands for, by kind, both sides."""
+    replay: Replay | None = None
+    """Beside `train.parquet` also in `replay.json`; None without."""
     funnel: tuple[FunnelStep, ...]
     held_out_by: HeldOutBy = "repository"
     """What tells what is held out."""
@@ -100,6 +117,8 @@ class TokenizedSplit(Record):
     """Tokens of padding needed to bring every chunk to `max_length`."""
     text_bytes: int
     """UTF-8 bytes of the text that the tokens stand for."""
+    replay: int = 0
+    """Of the chunks, those of general code."""
     dropped: dict[str, int] = Field(default_factory=dict)
     """Files that gave no chunk, by reason."""
     made: dict[str, int] = Field(default_factory=dict)

@@ -231,6 +231,27 @@ class ChoiceConfig(Config):
         return None if names is None else tuple(sorted(set(map(_licence, names))))
 
 
+class ReplayConfig(Config):
+    """General code that is learned from beside one's own, so that less is forgotten. Quality, licences, secrets,
+    near-duplicates and seed are those of `sampling`."""
+
+    share: Real = Field(0.05, ge=0.001, le=0.5)
+    """Of the training sequences."""
+    source: Source
+    """Where it comes from. What is of a repository that is learned from or held out is left out, and so is what nearly
+    equals or holds one of its files. In turn the retention set leaves out the repositories of the replay."""
+    languages: tuple[str, ...] = Field(("Python",), min_length=1)
+    """Languages to keep, of the 30 that github-code has."""
+    files: Items = Field(200, ge=1)
+    """How many files to choose from; as many are used as make the share."""
+
+    _spell = field_validator("languages")(lambda names: tuple(sorted({_known_language(name) for name in names})))
+
+    def choice(self, sampling: ChoiceConfig) -> ChoiceConfig:
+        """The settings by which its files are chosen."""
+        return sampling.model_copy(update={name: getattr(self, name) for name in ("source", "languages", "files")})
+
+
 class SamplingConfig(ChoiceConfig):
     """Which files of source code are learned from, and which are held out for the evaluation."""
 
@@ -242,6 +263,9 @@ class SamplingConfig(ChoiceConfig):
     releases where there are some, else the first of repository, commit date and folder that gives enough for an
     interval. All but `repository` end the run where there is too little for one."""
 
+    replay: ReplayConfig | None = None
+    """General code that is learned from as well; None for none."""
+
     @model_validator(mode="after")
     def _has_history(self) -> SamplingConfig:
         if self.held_out_by not in ("repository", "auto") and not isinstance(self.source, LocalSource):
@@ -249,11 +273,10 @@ class SamplingConfig(ChoiceConfig):
         return self
 
     def keyed(self) -> dict[str, Any]:
-        """The fields that decide the bytes; without the way to hold out where it is the usual one."""
-        values = super().keyed()
-        if self.held_out_by == "repository":
-            del values["held_out_by"]
-        return values
+        """The fields that decide the bytes; without the way to hold out where it is the usual one, and without replay
+        where there is none."""
+        usual = {"held_out_by": "repository", "replay": None}
+        return {name: value for name, value in super().keyed().items() if name not in usual or value != usual[name]}
 
 
 class RetentionConfig(ChoiceConfig):

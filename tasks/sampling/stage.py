@@ -18,7 +18,7 @@ from artifacts.schema import DatasetSample, RetentionSample
 from artifacts.units import FEWEST, UNITS, HeldOutBy
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
-from tasks.sampling import division
+from tasks.sampling import division, replay
 from tasks.sampling.candidates import NEAR_DUPLICATES, SECRETS, UNKNOWN_LANGUAGE, OpenSource, Tally, TooLittle
 from tasks.sampling.config import ChoiceConfig, GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.division import Division
@@ -47,6 +47,14 @@ def source_fingerprint(config: SamplingConfig) -> str:
         InputError: the source does not exist or may not be read.
         TransientError: the hub does not answer.
     """
+    own = _fingerprint(config)
+    if config.replay is None:
+        return own
+    with _settings_of("sampling.replay"):
+        return digest.of_json([own, open_source(config.replay.choice(config)).fingerprint()])
+
+
+def _fingerprint(config: SamplingConfig) -> str:
     if config.held_out_by != "auto":
         return open_source(config, config.held_out_by, config.held_out).fingerprint()
     found = []
@@ -83,7 +91,7 @@ def run_sampling(
                 continue
             for other, why in refused.items():
                 log.info("not held out by %s: %s", other, why.problem)
-            return sample
+            return _with_replay(config, sample, workdir, progress, mapper) if config.replay else sample
     if config.held_out_by != "auto":
         raise refused[config.held_out_by]
     raise InputError(
@@ -129,6 +137,17 @@ def _sample(
             tally.drop("copies", "near-copy of a training file", len(sides.copies))
             sample = _write(config, source, pool, sides, tally, workdir, way)
     return _with_enough(sample, needed=config.held_out_by != "repository")
+
+
+def _with_replay(
+    config: SamplingConfig, sample: DatasetSample, workdir: Path, progress: Progress, mapper: Mapper
+) -> DatasetSample:
+    assert config.replay
+    chosen = config.replay.choice(config)
+    with _settings_of("sampling.replay"), _chosen(chosen, workdir, progress, mapper) as (source, pool, tally):
+        replay.keep_apart(pool, sample, tally)
+        _check(chosen, source, pool, tally)
+        return replay.appended(sample, pool, config.replay.share, source.describe())
 
 
 def _with_enough(sample: DatasetSample, *, needed: bool) -> DatasetSample:
@@ -341,7 +360,8 @@ def run_retention(
     mapper: Mapper = HERE,
 ) -> RetentionSample:
     """As `run_sampling`, without what stands in the training files of `sample`. Nothing is learned from either side."""
-    with _settings_of_retention(), _chosen(config, workdir, progress, mapper) as (source, pool, tally):
+    with _settings_of("retention"), _chosen(config, workdir, progress, mapper) as (source, pool, tally):
+        replay.keep_out(pool, sample, tally)
         copies = division.standing_in(pool, sample.path / "train.parquet")
         tally.drop("copies", "near-copy of a training file", len(copies))
         pool.remove(copies)
@@ -362,18 +382,18 @@ def run_retention(
 
 def retention_fingerprint(config: ChoiceConfig) -> str:
     """As `source_fingerprint`."""
-    with _settings_of_retention():
+    with _settings_of("retention"):
         return open_source(config).fingerprint()
 
 
 @contextmanager
-def _settings_of_retention() -> Iterator[None]:
-    """Errors name the setting that was written: the retention set has those of `sampling` under its own name."""
+def _settings_of(name: str) -> Iterator[None]:
+    """Errors name the setting that was written: retention and replay have those of `sampling` under their own name."""
     try:
         yield
     except CodetuneError as error:
         if error.field and error.field.split(".")[0] == "sampling":
-            error.field = "retention" + error.field.removeprefix("sampling")
+            error.field = name + error.field.removeprefix("sampling")
         raise
 
 

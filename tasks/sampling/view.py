@@ -38,8 +38,14 @@ def sections(sample: DatasetSample) -> list[Section]:
     caption = "Every file that was read, and where it left."
     funnel = Table(("Step", "Files left", "Dropped", "Why"), tuple(rows), caption)
     secrets = (_counts("Secret that a placeholder stands for", sample.secrets, "Times"),) if sample.secrets else ()
+    words = f"Source: **{quoted(sample.source)}**"
+    if sample.replay:
+        words += (
+            f"\n\nReplay: {sample.replay.share:.2%} of the training sequences are general code,"
+            f" from **{quoted(sample.replay.source)}**"
+        )
     blocks = (
-        Text(f"Source: **{quoted(sample.source)}**"),
+        Text(words),
         funnel,
         _sides(sample),
         _counts("Language", sample.languages),
@@ -62,7 +68,9 @@ def _sides(sample: DatasetSample) -> Table:
         caption += f" {unit.proves}"
     elif sample.units is not None and sample.units < FEWEST:
         caption += f" An interval needs {FEWEST} held-out repositories: there will be no verdict."
-    return Table(columns, (_side("trained on", sample.train), _side("held out", sample.held_out)), caption)
+    replay = (_side("of these general code, as much as is used of it", sample.replay.size),) if sample.replay else ()
+    rows = (_side("trained on", sample.train), *replay, _side("held out", sample.held_out))
+    return Table(columns, rows, caption)
 
 
 def _side(name: str, size: SplitSize) -> tuple[str, ...]:

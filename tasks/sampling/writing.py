@@ -77,6 +77,18 @@ class SideWriter:
         if len(self._rows) == _ROWS:
             self._flush()
 
+    def copy(self, path: Path) -> None:
+        """Take over what another wrote."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                self._writer.write_table(table)
+                self._files += table.num_rows
+                self._bytes += sum(table["size"].to_pylist())
+                self._repositories.update(table["repo"].to_pylist())
+
     def size(self) -> SplitSize:
         return SplitSize(files=self._files, repositories=len(self._repositories), bytes=self._bytes)
 

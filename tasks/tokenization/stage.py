@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.errors import InputError
 from artifacts.paths import shown
 from artifacts.progress import SILENT, Progress
-from artifacts.schema import DatasetSample, RetentionSample, TokenizedDataset, TokenizedSplit
+from artifacts.schema import REPLAY, DatasetSample, RetentionSample, TokenizedDataset, TokenizedSplit
 from tasks.families.chat import ChatTemplate, find_template
 from tasks.families.marks import FimTokens
 from tasks.families.prompting import CHARACTERS_PER_TOKEN
@@ -82,7 +82,9 @@ def run_tokenization(
                 length = context.max_tokens * CHARACTERS_PER_TOKEN
                 repositories = stack.enter_context(Repositories(_rows(source), workdir, length))
                 batches = _with_related(batches, repositories)
-            encoded = mapper.map("tokenizing part", encoder, batches)
+            encoded: Iterator[list[Encoded]] = mapper.map("tokenizing part", encoder, batches)
+            if split == "train" and sample.replay:
+                encoded = _with_share(encoded, sample.replay.share)
             sizes[split] = _write(encoded, writer, config.max_length, progress)
     if not sizes["train"].chunks:
         raise InputError(
@@ -123,6 +125,10 @@ class Encoded:
     made: Counter[str] = field(default_factory=Counter)
     """Chunks by what was made of them."""
 
+    @property
+    def is_replay(self) -> bool:
+        return self.origin["repo"].startswith(REPLAY)
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -147,7 +153,8 @@ class Encoder:
         origin: dict[str, str] = {name: row[name] for name in COLUMNS if name != "content"}
         if not ids:
             return Encoded(origin, 0, [], "empty" if ids is not None else INEXACT)
-        document = TokenizedFile(ids=ids, **origin, related=row.get("related", ()))
+        named = {**origin, "repo": origin["repo"].removeprefix(REPLAY)}  # a text tells the repository's own name
+        document = TokenizedFile(ids=ids, **named, related=row.get("related", ()))
         found = [(number, chunk) for number, chunk in enumerate(chunker(document))]
         if self.asking:
             found += [(NUMBER, chunk) for chunk in self.asking.chunks(self.tokenizer, document, len(found))]
@@ -157,6 +164,32 @@ class Encoder:
         ]
         made = Counter(what for _, chunk in found for what in chunk.made)
         return Encoded(origin, len(row["content"].encode()), chunks, made=made)
+
+
+def _with_share(encoded: Iterator[list[Encoded]], share: float) -> Iterator[list[Encoded]]:
+    """As many chunks of general code, which comes last, as are this share of all."""
+    own = general = 0
+    for files in encoded:
+        kept = []
+        for file in files:
+            if file.is_replay:
+                left = max(0, round(own * share / (1 - share)) - general)
+                if left < len(file.chunks):
+                    text = file.text_bytes * left // len(file.chunks)
+                    file = replace(file, chunks=file.chunks[:left], text_bytes=text, made=Counter())
+                general += len(file.chunks)
+            else:
+                own += len(file.chunks)
+            if file.chunks or file.dropped:
+                kept.append(file)
+        yield kept
+    if general < round(own * share / (1 - share)):
+        log.warning(
+            "replay is %.2g%% of the training chunks instead of %.2g%%: there is no more general code; raise "
+            "sampling.replay.files or name a larger sampling.replay.source",
+            100 * general / max(1, own + general),
+            100 * share,
+        )
 
 
 def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, progress: Progress) -> TokenizedSplit:
@@ -173,6 +206,7 @@ def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, p
                 continue
             tokens = sum(writer.add(file, chunk) for chunk in file.chunks)
             sums.update(files=1, chunks=len(file.chunks), tokens=tokens, text_bytes=file.text_bytes)
+            sums["replay"] += len(file.chunks) * file.is_replay
             made += file.made
         progress.update(sums["files"] + dropped.total(), tokens=sums["tokens"])
     writer.close()
@@ -187,7 +221,7 @@ def _write(encoded: Iterator[list[Encoded]], writer: _Writer, max_length: int, p
             remedy="use a model whose tokenizer knows all characters of your files, or leave such files out of "
             "sampling.source",
         )
-    counts = {name: sums[name] for name in ("files", "chunks", "tokens", "text_bytes")}
+    counts = {name: sums[name] for name in ("files", "chunks", "tokens", "text_bytes", "replay")}
     padding = sums["chunks"] * max_length - sums["tokens"]
     return TokenizedSplit(**counts, padding=padding, dropped=dict(dropped), made=dict(sorted(made.items())))
 

@@ -18,6 +18,9 @@ def sections(handle: TokenizedDataset) -> list[Section]:
     columns = ("", "files", "left out", "chunks", "tokens", "padding", "bytes of text per token")
     rows = (_row("train", handle.train), _row("held out", handle.held_out))
     caption = f"Chunks of at most {handle.max_length} tokens, each from one file; text {FORMATS[handle.format]}."
+    if handle.train.replay:
+        replay, chunks = handle.train.replay, handle.train.chunks
+        caption += f" {replay:,} of the {chunks:,} training chunks ({replay / chunks:.2%}) are general code (replay)."
     blocks: list[Block] = [Table(columns, rows, caption)]
     if handle.train.made:
         made = tuple((what, f"{count:,}") for what, count in handle.train.made.items())

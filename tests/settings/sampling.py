@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from artifacts.schema import DatasetSample
+from artifacts.schema import REPLAY, DatasetSample
 from flows.config import PipelineConfig
 from tasks.sampling import RETENTION, STAGE, SamplingConfig, run_sampling
 from tests.hub import GITHUB_CODE_COMMIT, Hub, serve_github_code, write_github_code_shards
@@ -306,5 +306,49 @@ def many_folders(lab: Lab) -> dict[str, Any]:
     return {"sampling.source": {"kind": "local", "paths": [str(root)]}}
 
 
+def own(lab: Lab) -> Path:
+    """A table with far more code than there is to replay."""
+    rows = [{"content": program(9000 + n, 60), "repo": f"own{n % 8}", "path": f"own{n}.py"} for n in range(60)]
+    return write_jsonl(lab.folder() / "table.jsonl", rows)
+
+
+def look_replay(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
+    """As `look_sampling`, of general code alone."""
+    return {path: row for path, row in look_sampling(lab, config).items() if row["repo"].startswith(REPLAY)}
+
+
+def replay_rows() -> dict[str, Row]:
+    """A source for replay is chosen from as one for sampling is."""
+    moved = ("sampling.source", "sampling.languages", "sampling.files")
+
+    def row(first: Any, second: Any, given: Callable[[Lab], Mapping[str, Any]], **more: Any) -> Row:
+        def settings(lab: Lab) -> Mapping[str, Any]:
+            chosen = {
+                name.replace("sampling.", "sampling.replay.", name.startswith(moved)): v
+                for name, v in given(lab).items()
+            }
+            return {**of_table("sampling", own, lab), "sampling.replay.share": 0.5, **chosen}
+
+        return Row(first, second, look_replay, settings, **more)
+
+    of_general = {
+        name.replace("sampling.", "sampling.replay."): row(one.first, one.second, one.given, apart=one.apart)
+        for name, one in rows_of("sampling").items()
+        if name.startswith("sampling.source") or name == "sampling.languages"
+    }
+
+    def general(lab: Lab) -> Mapping[str, Any]:
+        return {"sampling.source": source("table")(lab), "sampling.languages": ["Python"]}
+
+    def some(lab: Lab) -> Mapping[str, Any]:
+        return {"source": source("table")(lab), "languages": ["Python"]}
+
+    return of_general | {
+        "sampling.replay": Row(None, some, look_replay, lambda lab: of_table("sampling", own, lab)),
+        "sampling.replay.share": row(0.01, 0.1, general),
+        "sampling.replay.files": row(2, 20, general),
+    }
+
+
 HELD_OUT_BY = Row("repository", "folder", look_sides, lambda lab: lab.once(many_folders))
-ROWS = rows_of("sampling") | rows_of("retention") | {"sampling.held_out_by": HELD_OUT_BY}
+ROWS = rows_of("sampling") | rows_of("retention") | {"sampling.held_out_by": HELD_OUT_BY} | replay_rows()
