@@ -110,10 +110,22 @@ def _content(export: ExportedModel, path: str, cards: Path | None) -> Path | byt
     if place.suffix not in (".md", ".json") or place.stat().st_size > 1 << 20:
         return place
     text = place.read_text(encoding="utf-8")
-    if export.base_revision is None and Path(export.base_model).is_absolute():
-        for written in {json.dumps(export.base_model)[1:-1], export.base_model}:
-            text = text.replace(written, Path(export.base_model).name)
+    for name in _folders(export):
+        for written in (json.dumps(name)[1:-1], name):
+            text = text.replace(written, Path(name).name)
     return text.encode()
+
+
+def _folders(export: ExportedModel) -> list[str]:
+    """What files of the export call its base model where that is a folder here, the longest first."""
+    if export.base_revision is not None:
+        return []
+    config = export.path / ADAPTER / "adapter_config.json"
+    told = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    names = {export.base_model}
+    if told.get("revision") is None:  # otherwise it is called as the hub calls it
+        names.add(str(told.get("base_model_name_or_path") or ""))
+    return sorted((name for name in names if "/" in name), key=len, reverse=True)
 
 
 def _with_table(found: dict[str, Upload], first: str, others: Sequence[str]) -> bytes:

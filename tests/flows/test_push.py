@@ -25,7 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 Capture = pytest.CaptureFixture[str]
 EXACT = Comparison(against="", largest_difference=0, bound=0, positions=0)
 BASE = "/home/someone/models/base-7b"
-CARD = f"---\nlibrary_name: peft\n---\n\n# base-7b\n\nFor `{BASE}`.\n\n## Evaluation\n\nNot in this card.\n"
+LINK = "/home/someone/base-7b"
+"""The same folder, as it was configured."""
+CARD = f"---\nlibrary_name: peft\n---\n\n# base-7b\n\nFor `{BASE}`, `{LINK}`.\n\n## Evaluation\n\nNot in this card.\n"
 NAME = "org/model"
 
 
@@ -38,7 +40,7 @@ def model(store: Store) -> Path:
         (workdir / form / "README.md").write_text(CARD.replace("peft", form))
         (workdir / form / "LICENSE").write_text("Do as you like.")
     (workdir / "adapter" / "adapter_model.safetensors").write_bytes(b"a" * LARGE)
-    (workdir / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": BASE}))
+    (workdir / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": LINK}))
     (workdir / "merged" / "config.json").write_text("{}")
     for part in "12":
         (workdir / "merged" / f"model-{part}.safetensors").write_bytes(part.encode() * (LARGE + 1))
