@@ -23,6 +23,7 @@ import torch
 from bench.common import GIB
 from bench.engine_step import load
 from tasks.backends.fused import ops
+from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
 from tasks.backends.fused.model import FusedModel
 from tasks.backends.fused.weights import Projection
@@ -118,6 +119,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     shape = (arguments.sequences, arguments.length)
     tuned = load(arguments, folder)
     torch.cuda.set_per_process_memory_fraction(1.0)  # all layers in 16 bits are beyond what is imitated
+    fast = FusedModel(tuned, resident=arguments.resident, length=arguments.length, products="int8")
+    calibrate(fast)
+    in_int8 = step(fast, shape)
+    del fast
     fused = FusedModel(tuned, resident=arguments.resident, length=arguments.length)
     record: dict[str, Any] = {
         "card": torch.cuda.get_device_name(),
@@ -125,7 +130,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "shape": shape,
         "resident": arguments.resident,
         "step": step(fused, shape),
+        "step_in_int8": in_int8,
     }
+    if arguments.steps_only:
+        return record
     projections = [one for layer in fused.layers for one in (layer.qkv, layer.o, layer.gate_up, layer.down)]
     record |= {"unpacking": unpacking(projections), "attention": attention(fused, shape)}
     del fused, projections, tuned  # its first layers have given up their quantized weights
@@ -148,6 +156,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--resident", type=int, default=9, help="layers whose weights are kept in 16 bits")
+    parser.add_argument("--steps-only", action="store_true", help="leave the parts of a step out")
     parser.add_argument("--model", type=Path, help="where the random model lies, or is to be written")
     arguments = parser.parse_args()
     arguments.quantization, arguments.cap_gib = "int8", torch.cuda.mem_get_info()[1] / GIB

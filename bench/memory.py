@@ -28,10 +28,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from artifacts.schema import Plan, Quantization
+from artifacts.schema import Plan, Products, Quantization
 from bench import reference_job
 from tasks import backends
 from tasks.backends.contract import CONTEXT_GIB, JobShape, Layout
+from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
 from tasks.backends.fused.model import FusedModel
 from tasks.backends.fused.speed import STEP_SECONDS
@@ -79,6 +80,7 @@ class Case:
     dropout: float = 0.0
     backend: str = "fused"
     capped: bool = True
+    products: Products = "fp16"
 
     @property
     def job(self) -> JobShape:
@@ -88,6 +90,7 @@ class Case:
             effective_batch=self.micro_batch,
             lora_target_modules=self.targets,
             lora_dropout=self.dropout,
+            products=self.products,
         )
 
     @property
@@ -100,6 +103,7 @@ class Case:
         more += f" unpacked {self.resident}" if self.resident else ""
         more += f" {'+'.join(self.targets)}" if self.targets != Case.targets else ""
         more += f" dropout {self.dropout}" if self.dropout else ""
+        more += " products in int8" if self.products == "int8" else ""
         return f"{self.shape} {self.quantization} {self.backend} {self.micro_batch} × {self.length}{more}"
 
 
@@ -197,7 +201,15 @@ def adapted(model: Any, targets: tuple[str, ...]) -> Any:
 def run_fused(model: Any, case: Case) -> dict[str, Any]:
     """Two micro-batches, an optimizer step, and a few micro-batches by the clock."""
     model.peft_config["default"].lora_dropout = case.dropout
-    fused = FusedModel(model, checkpointed=case.checkpointed, resident=case.resident, length=case.length)
+    fused = FusedModel(
+        model,
+        checkpointed=case.checkpointed,
+        resident=case.resident,
+        length=case.length,
+        products=case.products,
+    )
+    if case.products == "int8":
+        calibrate(fused)
     trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
     batch = MicroBatch(fused, (case.micro_batch, case.length))
@@ -341,6 +353,7 @@ def predicted_ms(shape: ModelShape, case: Case) -> float | None:
         checkpointed_layers=case.checkpointed or None,
         resident_layers=case.resident,
         backend=case.backend,
+        products=case.products,
     )
     gpu = Gpu(name=torch.cuda.get_device_name(), total_gib=1, free_gib=1, capability=torch.cuda.get_device_capability())
     seconds = backends.get(case.backend).step_seconds(shape, case.job, plan, gpu)
@@ -352,7 +365,9 @@ def predicted_ms(shape: ModelShape, case: Case) -> float | None:
 
 def models(arguments: argparse.Namespace) -> list[tuple[str, Quantization]]:
     if arguments.tiny:
-        return [("tiny", "int8"), ("tiny", "nf4"), ("tiny", "none")]
+        return (
+            [("tiny", "int8")] if arguments.products == "int8" else [("tiny", name) for name in ("int8", "nf4", "none")]
+        )
     shape, quantization = arguments.model.split(":")
     return [(shape, quantization)]
 
@@ -368,6 +383,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             wanted = [*transformers_cases(name, quantization, shape.layers), *wanted]
         if (name, quantization) == ("7b", "none"):
             wanted = wanted[::4]
+        if arguments.products == "int8":
+            wanted = [replace(case, products="int8") for case in wanted if case.backend == "fused"]
         if arguments.tiny:
             wanted = [replace(case, length=case.length // 32) for case in wanted if case.length < 2048]
         try:
@@ -446,6 +463,7 @@ def main() -> None:
     parser.add_argument("--transformers", action="store_true", help="measure the libraries' modules too")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: a test of this program")
     parser.add_argument("--limit-s", type=float, default=140, help="no configuration begins after this time")
+    parser.add_argument("--products", choices=["fp16", "int8"], default="fp16", help="int8: for models in int8 only")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, help="which, in this order")
     parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -465,6 +483,7 @@ def run_each(arguments: argparse.Namespace) -> None:
         part.unlink(missing_ok=True)
         left = arguments.deadline - time.perf_counter()
         command = [sys.executable, "-m", "bench.memory", "--model", model, "--out", str(part), "--limit-s", str(left)]
+        command += ["--products", arguments.products]
         command += ["--cap-gib", str(arguments.cap_gib), *(["--transformers"] if arguments.transformers else [])]
         subprocess.run(command, check=False)
         if part.exists():

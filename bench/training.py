@@ -1,5 +1,6 @@
 """The reference job's training stage on one GPU: the libraries' modules as the reference settings spell them, against
-the backend `fused`, against the fastest peer, against the floor that the card's own rates set.
+the backend `fused` with products in 16 bits and in int8, against the fastest peer, against the floor that the rates of
+the card set.
 
     python -m bench.training --out bench/results/training.json [--steps 200] [--transformers-steps 20] [--cap-gib 14.56]
 
@@ -33,12 +34,13 @@ from tasks.models.shape import read_shape
 LIBRARIES = ("torch", "triton", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
 
-def planned(root: Path, inputs: common.Inputs, cap_gib: float) -> Any:
+def planned(root: Path, inputs: common.Inputs, cap_gib: float, products: str) -> Any:
     """What preflight plans for this card under this cap, and predicts."""
-    workdir = root / "preflight"
+    workdir = root / f"preflight-{products}"
     workdir.mkdir()
     settings: dict[str, Any] = {"gpu_memory_gib": cap_gib, "precision": "fp16"} if common.on_gpu() else {}
-    config, job = preflight.PreflightConfig(**settings), PipelineConfig().job()  # the defaults are the reference job
+    job = PipelineConfig().job().model_copy(update={"products": products})  # the defaults are the reference job
+    config = preflight.PreflightConfig(**settings)
     return preflight.STAGE.run(config, model=inputs.model, job=job, workdir=workdir, progress=common.SILENT)
 
 
@@ -82,9 +84,10 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     kept = arguments.keep or root
     kept.mkdir(exist_ok=True)
     inputs = common.prepare(kept, arguments.shape)
-    cleared = planned(root, inputs, arguments.cap_gib)
-    print(cleared.summary, flush=True)
+    cleared, fast = (planned(root, inputs, arguments.cap_gib, products) for products in ("fp16", "int8"))
+    print(cleared.summary, fast.summary, sep="\n", flush=True)
     fused = common.run_stage(root, "fused", cleared.plan, arguments.steps, inputs)
+    int8 = common.run_stage(root, "fused, int8", fast.plan, arguments.steps, inputs)
     transformers = common.run_stage(
         root, "transformers", transformers_of(cleared.plan), arguments.transformers_steps, inputs
     )
@@ -96,6 +99,12 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
         "transformers_step_ms": transformers["step_ms"],
         "fused_step_ms": fused["step_ms"],
         "transformers_over_fused": round(transformers["step_ms"] / fused["step_ms"], 1),
+        "int8_step_ms": int8["step_ms"],
+        "fused_over_int8": round(fused["step_ms"] / int8["step_ms"], 2),
+        "transformers_over_int8": round(transformers["step_ms"] / int8["step_ms"], 1),
+        "int8_peak_gib": int8["peak_gib"],
+        "predicted_int8_peak_gib": fast.prediction.peak_gib,
+        "int8_stage_200_steps_s": int8["stage_s"] if arguments.steps == 200 else None,
         "unsloth_step_ms": None,
         "unsloth_over_fused": None,
         "fused_peak_gib": fused["peak_gib"],
@@ -103,7 +112,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
         "stage_200_steps_s": fused["stage_s"] if arguments.steps == 200 else None,
         "quantizing_once_s": inputs.quantizing_seconds,
         "memory_prediction_worst_error": _worst(arguments.memory),
-        "rows": [fused, transformers],
+        "rows": [fused, int8, transformers],
     }
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")  # whatever comes later, this is measured
     if arguments.peers:
@@ -111,6 +120,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
         fastest = best(found)
         record["unsloth_step_ms"] = fastest
         record["unsloth_over_fused"] = round(fastest / fused["step_ms"], 2) if fastest else None
+        record["unsloth_over_int8"] = round(fastest / int8["step_ms"], 2) if fastest else None
         record["rows"] += found
     if common.on_gpu():
         import torch

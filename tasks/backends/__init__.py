@@ -49,7 +49,7 @@ def choose(shape: ModelShape, job: JobShape, gpu: Gpu | None) -> Backend:
                 field="training.backend",
                 remedy="set training.backend=auto, which takes one that can",
             )
-    if job.products == "int8" and backend.products(job, on_gpu=gpu is not None) != "int8":
+    if job.products == "int8" and backend.products(shape, job, on_gpu=gpu is not None) != "int8":
         reasons = [reason for one in BACKENDS if (reason := one.unsupported(shape, job, gpu))]
         raise InputError(
             f"the backend {backend.name} has no products in int8" + "".join(f"; {reason}" for reason in reasons),

@@ -191,7 +191,7 @@ class Backend(Protocol):
     def unsupported(self, shape: ModelShape, job: JobShape, gpu: Gpu | None) -> str | None:
         """Why it cannot do a job; None when it can. `gpu` is None for a CPU."""
 
-    def products(self, job: JobShape, *, on_gpu: bool) -> Products:
+    def products(self, shape: ModelShape, job: JobShape, *, on_gpu: bool) -> Products:
         """What the products of frozen layers run on, of what the job allows."""
 
     def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:

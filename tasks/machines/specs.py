@@ -17,17 +17,22 @@ class GpuSpec:
     """GB/s."""
     sustained: float = 0.55
     """Share of `teraflops` that large products reach when nothing else holds them up; assumed where not measured."""
+    int8: float = 1.5
+    """How many times that fast they are on int8 tensor cores. Data sheets say 2, power allows less; assumed where not
+    measured."""
+    int8_sums: bool = False
+    """Whether such products leave their sums in memory, in 32 bits, for another kernel to scale: before sm_80."""
 
 
 SPECS = {
-    "H200": GpuSpec(989, 4800, 0.76),
+    "H200": GpuSpec(989, 4800, 0.76, 1.6),
     "H100": GpuSpec(989, 3350, 0.7),
     "A100": GpuSpec(312, 1555),
     "A10": GpuSpec(125, 600),
     "L40": GpuSpec(181, 864),
     "L4": GpuSpec(121, 300),
     "V100": GpuSpec(112, 900),
-    "T4": GpuSpec(65, 320, 0.4),
+    "T4": GpuSpec(65, 320, 0.4, int8_sums=True),
 }
 """By a word of the GPU's name. H200's share is measured (750 TFLOP/s); a T4 is held to its 70 W, which leaves it about
 26 TFLOP/s."""

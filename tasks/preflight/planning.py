@@ -97,7 +97,7 @@ class PlanningInput:
             checkpointed_layers=choice.checkpointed if partly else None,
             resident_layers=choice.resident,
             backend=self.backend.name,
-            products=self.backend.products(self.job, on_gpu=self.gpu is not None),
+            products=self.backend.products(self.shape, self.job, on_gpu=self.gpu is not None),
             gpu_memory_gib=self.config.gpu_memory_gib if self.gpu else None,
             processes=self.processes,
         )

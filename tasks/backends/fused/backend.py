@@ -34,8 +34,8 @@ class FusedBackend:
             return f"its kernels need compute capability 7.5, the {gpu.name} has less"
         return None
 
-    def products(self, job: JobShape, *, on_gpu: bool) -> Products:
-        return products_of(job, on_gpu=on_gpu)
+    def products(self, shape: ModelShape, job: JobShape, *, on_gpu: bool) -> Products:
+        return products_of(shape, job, on_gpu=on_gpu)
 
     def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:
         return FusedMemory(shape, job, precision, on_gpu)

@@ -26,6 +26,10 @@ forced: Literal["triton", "cublaslt"] | None = None
 TILE = (128, 128, 128)
 """Rows, columns and inputs of one program's tile in `int8_product`: 96 KiB of shared memory in three stages."""
 LAUNCH = {"num_warps": 8, "num_stages": 3}
+PIECES = {"BLOCK": 2048, "num_warps": 8}
+"""Of a row of the MLP's activation."""
+WORDS = (32, 32)
+"""Of four bytes: what a program of `transpose` turns is four times as high."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def swiglu(gate_up: Tensor, width: int, apart: Apart, *, plain: bool) -> Quantiz
         width,
         PLAIN=plain,
         APART=APART,
-        **_row(width),
+        **PIECES,
     )
     return made
 
@@ -154,19 +158,20 @@ def swiglu_backward(dout: Tensor, gate_up: Tensor, factors: Tensor, *, plain: bo
         return quantize(gate_up[:, : 2 * width], factors)
     made = _empty(dout, 2 * width, False, None)
     _kernels().swiglu_backward_int8[(tokens,)](
-        dout, gate_up, gate_up.stride(0), factors, made.codes, made.scales, width, PLAIN=plain, **_row(width)
+        dout, gate_up, gate_up.stride(0), factors, made.codes, made.scales, width, PLAIN=plain, **PIECES
     )
     return made
 
 
 def transpose(codes: Tensor, out: Tensor) -> None:
-    """`out = codes.T`, both contiguous."""
+    """`out = codes.T`, both contiguous; sizes are multiples of 4."""
     if not ops.by_kernels(out):
         out.copy_(codes.T)
         return
     rows, columns = codes.shape
-    grid = (-(-rows // 128), -(-columns // 64))
-    _kernels().transpose[grid](codes, out, rows, columns, ROWS=128, COLUMNS=64, num_warps=4)
+    words = codes.view(torch.int32), out.view(torch.int32)
+    grid = (-(-rows // (4 * WORDS[0])), -(-columns // (4 * WORDS[1])))
+    _kernels().transpose[grid](*words, rows, columns, ROWS=WORDS[0], COLUMNS=WORDS[1], num_warps=4)
 
 
 def product(

@@ -99,6 +99,14 @@ def rms_norm_int8(
 
 
 @triton.jit
+def _activation(gates, columns, places, inside):
+    """SwiGLU of some columns of a row, rounded as `kernels.swiglu` does; gates: where the row begins."""
+    gate = tl.load(gates + places, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gates + columns + places, mask=inside, other=0.0).to(tl.float32)
+    return (gate * tl.sigmoid(gate) * up).to(gates.dtype.element_ty)
+
+
+@triton.jit
 def swiglu_int8(
     gate_up,
     stride,
@@ -113,26 +121,42 @@ def swiglu_int8(
     APART: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`kernels.swiglu`, and `quantize` of what it makes, which is written itself only with `PLAIN`."""
+    """`kernels.swiglu`, and `quantize` of what it makes, which is written itself only with `PLAIN`.
+
+    A row is too long for the registers: it is computed twice, the second time from the cache.
+    """
     row = tl.program_id(0).to(tl.int64)
-    places = tl.arange(0, BLOCK)
-    inside = places < columns
     gates = gate_up + row * stride
-    gate = tl.load(gates + places, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(gates + columns + places, mask=inside, other=0.0).to(tl.float32)
-    made = (gate * tl.sigmoid(gate) * up).to(gate_up.dtype.element_ty)
-    if PLAIN:
-        tl.store(out + row * columns + places, made, mask=inside)
     slots = tl.arange(0, APART)
     chosen = tl.load(apart_columns + slots)
-    some_gate = tl.load(gates + chosen, mask=chosen >= 0, other=0.0).to(tl.float32)
-    some_up = tl.load(gates + columns + chosen, mask=chosen >= 0, other=0.0).to(tl.float32)
-    some = some_gate * tl.sigmoid(some_gate) * some_up
-    tl.store(apart + row * APART + slots, some.to(gate_up.dtype.element_ty))
-    kept = made.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
-    largest = _largest(kept)
-    tl.store(codes + row * columns + places, _codes(kept, largest), mask=inside)
+    tl.store(apart + row * APART + slots, _activation(gates, columns, chosen, chosen >= 0))
+    bits = tl.zeros((BLOCK,), dtype=tl.int32)
+    for start in range(0, columns, BLOCK):
+        places = start + tl.arange(0, BLOCK)
+        made = _activation(gates, columns, places, places < columns).to(tl.float32)
+        made *= tl.load(factors + places, mask=places < columns, other=0.0)
+        bits = tl.maximum(bits, made.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
+    largest = tl.max(bits, axis=0).to(tl.float32, bitcast=True)
     tl.store(scales + row, largest / 127.0)
+    for start in range(0, columns, BLOCK):
+        places = start + tl.arange(0, BLOCK)
+        inside = places < columns
+        made = _activation(gates, columns, places, inside)
+        if PLAIN:
+            tl.store(out + row * columns + places, made, mask=inside)
+        kept = made.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
+        tl.store(codes + row * columns + places, _codes(kept, largest), mask=inside)
+
+
+@triton.jit
+def _activation_backward(dout, gates, columns, places, inside):
+    """The gradients of gate and up for some columns of a row, rounded as `kernels.swiglu_backward` does."""
+    gate = tl.load(gates + places, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gates + columns + places, mask=inside, other=0.0).to(tl.float32)
+    grad = tl.load(dout + places, mask=inside, other=0.0).to(tl.float32)
+    sigmoid = tl.sigmoid(gate)
+    slope = sigmoid * (1.0 + gate * (1.0 - sigmoid))
+    return (grad * up * slope).to(gates.dtype.element_ty), (grad * gate * sigmoid).to(gates.dtype.element_ty)
 
 
 @triton.jit
@@ -140,40 +164,61 @@ def swiglu_backward_int8(
     dout, gate_up, stride, factors, codes, scales, columns, PLAIN: tl.constexpr, BLOCK: tl.constexpr
 ):
     """`kernels.swiglu_backward`, and `quantize` of both gradients as one row; written over gate and up only with
-    `PLAIN`."""
+    `PLAIN`. Computed twice, as in `swiglu_int8`."""
     row = tl.program_id(0).to(tl.int64)
-    places = tl.arange(0, BLOCK)
-    inside = places < columns
-    gates, ups = gate_up + row * stride + places, gate_up + row * stride + columns + places
-    gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(ups, mask=inside, other=0.0).to(tl.float32)
-    grad = tl.load(dout + row * columns + places, mask=inside, other=0.0).to(tl.float32)
-    sigmoid = tl.sigmoid(gate)
-    of_gate = (grad * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))).to(gate_up.dtype.element_ty)
-    of_up = (grad * gate * sigmoid).to(gate_up.dtype.element_ty)
-    if PLAIN:
-        tl.store(gates, of_gate, mask=inside)
-        tl.store(ups, of_up, mask=inside)
-    first = of_gate.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
-    second = of_up.to(tl.float32) * tl.load(factors + columns + places, mask=inside, other=0.0)
-    # as bits again: `tl.maximum` of two floats drops a NaN
-    one, other = (_largest(first).to(tl.int32, bitcast=True), _largest(second).to(tl.int32, bitcast=True))
-    largest = tl.maximum(one, other).to(tl.float32, bitcast=True)
-    target = codes + row * 2 * columns + places
-    tl.store(target, _codes(first, largest), mask=inside)
-    tl.store(target + columns, _codes(second, largest), mask=inside)
+    gates, grads = gate_up + row * stride, dout + row * columns
+    bits = tl.zeros((BLOCK,), dtype=tl.int32)
+    for start in range(0, columns, BLOCK):
+        places = start + tl.arange(0, BLOCK)
+        inside = places < columns
+        of_gate, of_up = _activation_backward(grads, gates, columns, places, inside)
+        first = of_gate.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
+        second = of_up.to(tl.float32) * tl.load(factors + columns + places, mask=inside, other=0.0)
+        bits = tl.maximum(bits, first.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
+        bits = tl.maximum(bits, second.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
+    # every thread has read the row before any of it is overwritten: the reduction waits for them
+    largest = tl.max(bits, axis=0).to(tl.float32, bitcast=True)
     tl.store(scales + row, largest / 127.0)
+    for start in range(0, columns, BLOCK):
+        places = start + tl.arange(0, BLOCK)
+        inside = places < columns
+        of_gate, of_up = _activation_backward(grads, gates, columns, places, inside)
+        if PLAIN:
+            tl.store(gates + places, of_gate, mask=inside)
+            tl.store(gates + columns + places, of_up, mask=inside)
+        first = of_gate.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
+        second = of_up.to(tl.float32) * tl.load(factors + columns + places, mask=inside, other=0.0)
+        target = codes + row * 2 * columns + places
+        tl.store(target, _codes(first, largest), mask=inside)
+        tl.store(target + columns, _codes(second, largest), mask=inside)
+
+
+@triton.jit
+def _column_of(a, b, c, d, SHIFT: tl.constexpr):
+    """Byte `SHIFT` / 8 of each of four words, as one word."""
+    low = ((a >> SHIFT) & 255) | (((b >> SHIFT) & 255) << 8)
+    return low | (((c >> SHIFT) & 255) << 16) | (((d >> SHIFT) & 255) << 24)
 
 
 @triton.jit
 def transpose(codes, out, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """`out = codes.T`; codes: rows × columns, bytes."""
+    """`out = codes.T`; codes: rows × columns, four bytes a word. A program turns 4 · `ROWS` × 4 · `COLUMNS` bytes:
+    four by four in registers, then the words that come of it."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = (row[:, None] < rows) & (column[None, :] < columns)
-    values = tl.load(codes + row[:, None] * columns + column[None, :], mask=inside, eviction_policy="evict_first")
-    turned = (column[:, None] < columns) & (row[None, :] < rows)
-    tl.store(out + column[:, None] * rows + row[None, :], tl.trans(values), mask=turned)
+    wide, high = columns // 4, rows // 4
+    inside = (row[:, None] < high) & (column[None, :] < wide)
+    source = codes + 4 * row[:, None] * wide + column[None, :]
+    a = tl.load(source, mask=inside, eviction_policy="evict_first")
+    b = tl.load(source + wide, mask=inside, eviction_policy="evict_first")
+    c = tl.load(source + 2 * wide, mask=inside, eviction_policy="evict_first")
+    d = tl.load(source + 3 * wide, mask=inside, eviction_policy="evict_first")
+    turned = (column[:, None] < wide) & (row[None, :] < high)
+    target = out + 4 * column[:, None] * high + row[None, :]
+    tl.store(target, tl.trans(_column_of(a, b, c, d, 0)), mask=turned)
+    tl.store(target + high, tl.trans(_column_of(a, b, c, d, 8)), mask=turned)
+    tl.store(target + 2 * high, tl.trans(_column_of(a, b, c, d, 16)), mask=turned)
+    tl.store(target + 3 * high, tl.trans(_column_of(a, b, c, d, 24)), mask=turned)
 
 
 @triton.jit

@@ -103,7 +103,7 @@ class FusedMemory:
     @cached_property
     def _int8(self) -> bool:
         """Whether products run on int8 tensor cores."""
-        return products_of(self.job, on_gpu=self.on_gpu) == "int8"
+        return products_of(self.shape, self.job, on_gpu=self.on_gpu) == "int8"
 
     @cached_property
     def _apart(self) -> float:

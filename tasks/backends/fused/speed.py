@@ -1,13 +1,15 @@
 """How long a step takes, by the roofline of the GPU.
 
 Anchor (H200, CodeLlama-7b, int8, 4×1 of 256 tokens, one CUDA graph, ms): 56, of which products 36, unpacking weights 7
-to 10, attention 3.5 to 4.5, other kernels 6. GPUs other than the H200 are projected from their data sheets.
+to 10, attention 3.5 to 4.5, other kernels 6. With products in int8 37: products 22, attention 3.6, other kernels 8, the
+rest transposing. GPUs other than the H200 are projected from their data sheets.
 """
 
 from __future__ import annotations
 
 from artifacts.schema import Plan, Quantization
 from tasks.backends.contract import JobShape, cpu_seconds
+from tasks.backends.fused.support import GROUPS
 from tasks.machines.records import Gpu
 from tasks.machines.specs import GpuSpec, spec_of
 from tasks.models.shape import ModelShape
@@ -45,17 +47,29 @@ def graph_seconds(shape: ModelShape, job: JobShape, plan: Plan, spec: GpuSpec) -
     checkpointed = (layers if plan.checkpointed_layers is None else plan.checkpointed_layers) / layers
     again = checkpointed if plan.gradient_checkpointing else 0
     passes = 2 + again
-    weights = passes * shape.linear_parameters + 2 * shape.vocabulary * shape.hidden
+    int8 = plan.products == "int8"
     rate, flow = spec.teraflops * 1e12, spec.bandwidth * 1e9 * STREAMING
     # few tokens: a product takes as long as reading its weights
-    products = weights * max(2 * tokens / (rate * spec.sustained), 2 / flow)
+    computing = 2 * tokens / (rate * spec.sustained)
+    products = 2 * shape.vocabulary * shape.hidden * max(computing, 2 / flow)
+    linear = passes * shape.linear_parameters
+    products += linear * (max(computing / spec.int8, 1 / flow) if int8 else max(computing, 2 / flow))
     stored = STORED_BYTES.get(job.quantization)
     packed = 1 - plan.resident_layers / layers
-    unpacking = passes * shape.linear_parameters * packed * (stored + 2) / flow if stored else 0
+    if int8:  # codes are transposed, for the backward pass alone
+        unpacking = shape.linear_parameters * packed * 2 / flow
+    else:
+        unpacking = linear * packed * (stored + 2) / flow if stored else 0
     queries, mlp = shape.kind("self_attn.q_proj").outputs, shape.kind("mlp.gate_proj").outputs
     # multiply-adds of half the square: 2 in the forward pass, 5 in the backward pass; numbers: 4 and 12 of q's size
     attention = (7 + 2 * again) * job.max_length * queries / (rate * ATTENTION_SHARE)
     attention += (16 + 4 * again) * queries * 2 / flow
     rest = (1 + again / 3) * (20 * shape.hidden + 10 * mlp) * 2 / flow
+    if int8:
+        rest += (1 + again) * 9 * shape.hidden * 2 / flow  # quantizing what no other kernel writes
+        # written in 32 bits and read again; the columns apart, written, read and written
+        made = (1 + again) * sum(kind.outputs for kind in shape.linears)
+        made += sum(shape.kind(members[0]).inputs for members in GROUPS.values())
+        rest += made * (8 + 6) / flow if spec.int8_sums else 0
     starts = (1 + again / 3) * layers * LAYER_KERNELS * KERNEL_SECONDS
     return products + unpacking + layers * tokens * (attention + rest) + starts

@@ -33,9 +33,11 @@ WIDTH, LEAST = 8, 17
 """What the sizes of such a product are multiples of, and its fewest rows, as cuBLASLt wants them."""
 
 
-def products_of(job: JobShape, *, on_gpu: bool) -> Products:
-    """What the products of frozen layers run on."""
-    return "int8" if job.products == "int8" else "fp16"
+def products_of(shape: ModelShape, job: JobShape, *, on_gpu: bool) -> Products:
+    """What the products of frozen layers run on. A CPU gains nothing by int8."""
+    if job.products == "auto":
+        return "int8" if on_gpu and unsupported_int8(shape, job) is None else "fp16"
+    return job.products
 
 
 def unsupported_int8(shape: ModelShape, job: JobShape) -> str | None:

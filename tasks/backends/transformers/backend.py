@@ -22,7 +22,7 @@ class TransformersBackend:
     def unsupported(self, shape: ModelShape, job: JobShape, gpu: Gpu | None) -> str | None:
         return None
 
-    def products(self, job: JobShape, *, on_gpu: bool) -> Products:
+    def products(self, shape: ModelShape, job: JobShape, *, on_gpu: bool) -> Products:
         return "fp16"  # those of LLM.int8() are bitsandbytes' own
 
     def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:

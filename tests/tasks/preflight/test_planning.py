@@ -149,12 +149,14 @@ def test_out_of_memory_in_several_processes_keeps_them() -> None:
     assert in_words(smaller) == "1 × 2 in 2 processes"
 
 
-def test_what_products_run_on_is_planned(seven: ModelShape) -> None:
+def test_what_products_run_on_is_planned(seven: ModelShape, tiny: ModelShape) -> None:
     plain, fast = _plan(seven), _plan(seven, products="int8")
     assert (plain.products, fast.products) == ("fp16", "int8") and plain.fingerprint != fast.fingerprint
     rows = dict(plan_rows(fast))
     assert rows["products of frozen layers"] == "int8 tensor cores" and "weights kept transposed too" in rows
     assert next_plan(fast).products == "int8"  # type: ignore[union-attr]
+    assert _plan(seven, products="auto").products == "int8"
+    assert judged(tiny, machine(), JobShape(products="auto")).plan.products == "fp16"
 
 
 @pytest.mark.parametrize(

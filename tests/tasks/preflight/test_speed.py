@@ -90,3 +90,8 @@ def test_what_costs_time(seven: ModelShape) -> None:
 
 def test_a_t4_is_projected_at_about_a_second(seven: ModelShape) -> None:
     assert 0.8 < _fused(T4, seven) < 2
+
+
+def test_products_in_int8_take_less_time(seven: ModelShape) -> None:
+    assert _fused(H200, seven, products="int8", resident_layers=9) == pytest.approx(0.038, rel=0.1)
+    assert 1.25 < _fused(T4, seven, resident_layers=9) / _fused(T4, seven, products="int8", resident_layers=9) < 1.8

@@ -69,9 +69,17 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Any], int]] = {
         {"RESIDUAL": True, "PLAIN": True, "APART": APART, "BLOCK": 8192},
         8,
     ),
-    "swiglu_int8": (QUANTIZED | {"gate_up": F16, "out": F16}, {"PLAIN": True, "APART": APART, "BLOCK": 16384}, 16),
-    "swiglu_backward_int8": (QUANTIZED | {"dout": F16, "gate_up": F16}, {"PLAIN": True, "BLOCK": 16384}, 16),
-    "transpose": ({"codes": I8, "out": I8}, {"ROWS": 128, "COLUMNS": 64}, 4),
+    "swiglu_int8": (
+        QUANTIZED | {"gate_up": F16, "out": F16},
+        {"PLAIN": True, "APART": APART, "BLOCK": int8.PIECES["BLOCK"]},
+        int8.PIECES["num_warps"],
+    ),
+    "swiglu_backward_int8": (
+        QUANTIZED | {"dout": F16, "gate_up": F16},
+        {"PLAIN": True, "BLOCK": int8.PIECES["BLOCK"]},
+        int8.PIECES["num_warps"],
+    ),
+    "transpose": ({"codes": I32, "out": I32}, {"ROWS": int8.WORDS[0], "COLUMNS": int8.WORDS[1]}, 4),
     "scale_sums": (
         {"sums": I32, "row_scales": F32, "column_scales": F32, "out": F16},
         {"SCALED": True, "ADD": True, "BLOCK": 2048},
