@@ -26,9 +26,9 @@ forced: Literal["triton", "cublaslt"] | None = None
 TILE = (128, 128, 128)
 """Rows, columns and inputs of one program's tile in `int8_product`: 96 KiB of shared memory in three stages."""
 LAUNCH = {"num_warps": 8, "num_stages": 3}
-PIECES = {"BLOCK": 2048, "num_warps": 8}
+PIECES = {"BLOCK": 2048, "num_warps": 16}
 """Of a row of the MLP's activation."""
-WORDS = (32, 32)
+WORDS = (64, 64)
 """Of four bytes: what a program of `transpose` turns is four times as high."""
 
 

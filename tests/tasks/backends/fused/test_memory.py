@@ -17,7 +17,8 @@ from tasks.models.shape import ModelShape, llama_shape
 from tests.tasks.backends.fused import models
 from tests.tasks.preflight.machines import CODE_LLAMA, TINY_LLAMA, four_layers, shape_of
 
-MEASURED = Path(__file__).parents[4] / "bench" / "results" / "memory.json"
+RESULTS = Path(__file__).parents[4] / "bench" / "results"
+MEASURED = RESULTS / "memory.json"
 CONFIGS = {"7b": CODE_LLAMA, "1b": TINY_LLAMA}
 
 
@@ -95,8 +96,8 @@ def test_what_is_needed_is_more_than_the_peak(seven: ModelShape) -> None:
 def _rows() -> list[dict[str, Any]]:
     if not MEASURED.exists():
         return []
-    record: dict[str, Any] = json.loads(MEASURED.read_text())
-    return [row | {"cap_gib": record["cap_gib"]} for row in record["rows"]]
+    records = [json.loads(file.read_text()) for file in (MEASURED, RESULTS / "memory_int8.json")]
+    return [row | {"cap_gib": record["cap_gib"]} for record in records for row in record["rows"]]
 
 
 @pytest.mark.skipif(not MEASURED.exists(), reason="bench/results/memory.json was not measured yet")
@@ -121,6 +122,7 @@ def _problem(shape: ModelShape, row: dict[str, Any]) -> str:
         max_length=row["length"],
         lora_target_modules=tuple(row["targets"]),
         lora_dropout=row["dropout"],
+        products=row.get("products", "fp16"),
     )
     kind = FusedMemory if row["backend"] == "fused" else TransformersMemory
     memory: Memory = kind(shape, job, "fp16", on_gpu=True)
