@@ -3,6 +3,7 @@
 What is set aside comes from the training side: held-out text is what evaluation judges, and whatever chooses a
 checkpoint by it would choose the verdict. Whole repositories are set aside where there are enough of them, else whole
 files; which ones, a hash of their names says, so that more data moves few of them from one side to the other.
+General code (replay) is not set aside, and of it as much is learned from as keeps its share.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artifacts.errors import InputError
+from artifacts.schema import REPLAY
 from tasks.training.config import ValidationSettings
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -49,6 +51,8 @@ def set_aside(file: Path, settings: ValidationSettings | None, seed: int) -> Tra
     if settings is None:
         return TrainingRows(everything, nothing)
     table = pq.read_table(file, columns=["repo", "path"])
+    general = pc.sum(pc.starts_with(table["repo"], REPLAY)).as_py()
+    table = table.slice(0, own := count - general)  # it comes last
     repositories = table["repo"].combine_chunks().dictionary_encode()
     by_repository = len(repositories.dictionary) >= REPOSITORIES
     files = pc.binary_join_element_wise(table["repo"], table["path"], "\n").combine_chunks().dictionary_encode()
@@ -62,7 +66,7 @@ def set_aside(file: Path, settings: ValidationSettings | None, seed: int) -> Tra
     unit_of_row = units.indices.to_numpy()
     names, sizes = units.dictionary.to_pylist(), np.bincount(unit_of_row)
     order = sorted(range(len(names)), key=lambda one: hashlib.sha256(f"{seed}\n{names[one]}".encode()).digest())
-    room = min(math.ceil(settings.share * count), settings.sequences)
+    room = min(math.ceil(settings.share * own), settings.sequences)
     chosen = []
     for one in order:
         if sizes[one] <= room:
@@ -71,4 +75,6 @@ def set_aside(file: Path, settings: ValidationSettings | None, seed: int) -> Tra
     chosen = chosen or [min(order, key=lambda one: int(sizes[one]))]  # each is larger than what is wanted
     aside = np.isin(unit_of_row, chosen)
     kind: Literal["repositories", "files"] = "repositories" if by_repository else "files"
-    return TrainingRows(everything[~aside], everything[aside], kind, len(chosen))
+    learned = everything[:own][~aside]
+    learned = np.append(learned, everything[own : own + round(general * len(learned) / own)])
+    return TrainingRows(learned, everything[:own][aside], kind, len(chosen))

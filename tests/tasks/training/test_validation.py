@@ -69,6 +69,14 @@ def test_the_smallest_is_taken_where_all_are_too_large(tmp_path: Path) -> None:
     assert list(division(tmp_path / "a", rows, share=0.01).aside) == list(range(6))
 
 
+def test_general_code_is_not_set_aside_and_keeps_its_share(tmp_path: Path) -> None:
+    own = [{**row, "repo": f"repo-{number % 20}"} for number, row in enumerate(jobs.rows(60))]
+    general = [{**row, "repo": f"replay:general-{number}"} for number, row in enumerate(jobs.rows(15))]
+    without, found = division(tmp_path / "a", own, share=0.2), division(tmp_path / "b", own + general, share=0.2)
+    assert list(found.aside) == list(without.aside) and len(found.aside) == 12
+    assert list(found.learned) == [*without.learned, *range(60, 60 + 12)]  # 12 to 48, as 15 to 60
+
+
 def test_one_file_is_refused(workdir: Path, tmp_path: Path) -> None:
     one = jobs.dataset(tmp_path / "one", [{**row, "repo": "a", "path": "b"} for row in jobs.rows()])
     with pytest.raises(InputError, match="one file") as caught:
