@@ -165,7 +165,8 @@ class Stepping(Protocol):
         Of several processes each has its own micro-batches; after the last of a step all have the sum of all gradients.
 
         Args:
-            inputs: `input_ids` and `labels`, sequences × tokens.
+            inputs: `input_ids`, `labels` and, where texts are packed, `position_ids`, which begin with each anew:
+                sequences × tokens.
             items: tokens that count in the whole optimizer step.
             scaler: accelerate's gradient scaler; None where fp16 is not computed in.
             last: the micro-batch is the last of its optimizer step.
@@ -206,8 +207,11 @@ class Backend(Protocol):
     def fastest(self, layouts: Sequence[Layout], seconds: Callable[[Layout], float | None]) -> Layout:
         """Of those that fit, largest micro-batch first, the one to take. `seconds`: what a step takes."""
 
-    def stepping(self, plan: Plan, layers: int) -> Stepping | None:
-        """What computes micro-batches; None where the trainer computes them itself. Imports torch."""
+    def stepping(self, plan: Plan, layers: int, *, packed: bool = False) -> Stepping | None:
+        """What computes micro-batches; None where the trainer computes them itself. Imports torch.
+
+        `packed`: a sequence holds several texts, none of which sees another.
+        """
 
     def inference(self, model: Any, length: int) -> Inference | None:
         """A model as PEFT wraps it, ready to compute; None, told in the log, where it cannot. Imports torch.

@@ -6,6 +6,7 @@ other. Step k takes the same sequences whatever the micro-batch is, and whether 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.training.aside import TrainingRows, set_aside
+from tasks.training.packing import Sequences, one_each, packed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,18 +36,28 @@ class Batches:
         size: sequences in one optimizer step.
         steps: optimizer steps of the run.
         rows: which are learned from and which set aside; by default all are learned from.
+        room: tokens of a sequence, where several chunks are packed into one.
     """
 
-    def __init__(self, file: Path, *, size: int, steps: int, seed: int, rows: TrainingRows | None = None) -> None:
-        self._file, self._size = file, size
+    def __init__(
+        self,
+        file: Path,
+        *,
+        size: int,
+        steps: int,
+        seed: int,
+        rows: TrainingRows | None = None,
+        room: int | None = None,
+    ) -> None:
+        self._file, self._size, self._packed = file, size, room is not None
         self.rows = rows or set_aside(file, None, seed)
-        learned, count = self.rows.learned, size * steps
+        sequences, count = arranged(file, self.rows, room), size * steps
         # RandomState is numpy's frozen generator (NEP 19): the same numbers in every version.
         random = np.random.RandomState(seed)
-        passes = [learned[random.permutation(len(learned))] for _ in range(-(-count // len(learned)))]
-        self._order = np.concatenate(passes)[:count]
-        used, self._places = np.unique(self._order, return_inverse=True)
-        self._table = self._labelled(used)
+        passes = [random.permutation(len(sequences)) for _ in range(-(-count // len(sequences)))]
+        used, self._places = np.unique(np.concatenate(passes)[:count].astype(np.int64), return_inverse=True)
+        self._used = sequences.of(used)
+        self._table = self._joined(self._used)
         self._lengths = pc.list_value_length(self._table["input_ids"]).to_numpy()[self._places]
 
     def tokens(self, step: int) -> int:
@@ -53,7 +65,8 @@ class Batches:
         return int(self._lengths[(step - 1) * self._size : step * self._size].sum())
 
     def dataset(self) -> Dataset:
-        """What TRL trains on: `input_ids`, and `labels` where not every token counts. In memory; nothing is cached."""
+        """What TRL trains on: `input_ids`, `labels` where not every token counts, and `position_ids` where chunks are
+        packed. In memory; nothing is cached."""
         from datasets import Dataset
 
         # Given fingerprints keep `datasets` from hashing the data to name a cache that is never written.
@@ -61,9 +74,38 @@ class Batches:
         return whole.select(self._places, keep_in_memory=True, new_fingerprint="run")
 
     def aside(self) -> list[dict[str, list[int]]]:
-        """What is set aside, in the same form."""
+        """What is set aside, chunk by chunk: `input_ids`, and `labels` where not every token counts."""
         rows: list[dict[str, list[int]]] = self._labelled(self.rows.aside).to_pylist()
         return rows
+
+    def describe(self, step: int, first: int, count: int) -> str:
+        """Where `count` sequences of a step come from, for people: `repo path #chunk`, a line each."""
+        start = (step - 1) * self._size + first
+        rows = self._used.of(self._places[start : start + count]).rows
+        distinct, places = np.unique(rows, return_inverse=True)
+        table = _take(self._file, distinct, ["repo", "path", "chunk"]).take(places)
+        return "\n".join(f"  {row['repo']} {row['path']} #{row['chunk']}" for row in table.to_pylist())
+
+    def _joined(self, sequences: Sequences) -> pa.Table:
+        """A row for each sequence."""
+        if not self._packed:  # a row each, in ascending order
+            return self._labelled(sequences.rows)
+        order = np.sort(sequences.rows)
+        chunks = self._labelled(order).take(np.searchsorted(order, sequences.rows)).combine_chunks()
+        ids = chunks["input_ids"].combine_chunks()
+        ends = np.concatenate([[0], np.cumsum(pc.list_value_length(ids).to_numpy())])
+        positions = np.arange(ends[-1]) - np.repeat(ends[:-1], np.diff(ends))
+        labels = chunks["labels"].combine_chunks() if "labels" in chunks.column_names else ids
+        columns = {
+            "input_ids": ids.flatten().to_numpy(),
+            "labels": np.where(positions == 0, IGNORED, labels.flatten().to_numpy()),  # no text foretells the next one
+            "position_ids": positions,
+        }
+        offsets = pa.array(ends[sequences.starts], pa.int32())
+        lists = {
+            name: pa.ListArray.from_arrays(offsets, pa.array(values, pa.int32())) for name, values in columns.items()
+        }
+        return pa.table(lists)
 
     def _labelled(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
         """Chunks with `input_ids`, and `labels` where not every token counts."""
@@ -74,13 +116,18 @@ class Batches:
             table = table.drop_columns(["completion_mask"]).append_column("labels", labels)
         return table
 
-    def describe(self, step: int, first: int, count: int) -> str:
-        """Where `count` sequences of a step come from, for people: `repo path #chunk`, a line each."""
-        start = (step - 1) * self._size + first
-        rows = self._order[start : start + count]
-        distinct, places = np.unique(rows, return_inverse=True)
-        table = _take(self._file, distinct, ["repo", "path", "chunk"]).take(places)
-        return "\n".join(f"  {row['repo']} {row['path']} #{row['chunk']}" for row in table.to_pylist())
+
+def arranged(file: Path, rows: TrainingRows, room: int | None) -> Sequences:
+    """Which rows make up which sequence: one each, or as many as fit into `room` tokens."""
+    if room is None:
+        return one_each(rows.learned)
+    lengths = [pc.list_value_length(part.column(0)).to_numpy() for part in _batches(file)]
+    return packed(rows.learned, np.concatenate(lengths)[rows.learned].astype(np.int64), room)
+
+
+def _batches(file: Path) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(file) as parquet:
+        yield from parquet.iter_batches(columns=["input_ids"])
 
 
 def _take(file: Path, rows: np.ndarray[Any, np.dtype[np.int64]], columns: list[str]) -> pa.Table:

@@ -108,6 +108,9 @@ class TrainingConfig(Config):
     """Weight decay of the adapter's weights."""
     max_grad_norm: Real = Field(1.0, ge=1e-3, le=1e6)
     """Gradients are scaled down to this norm."""
+    packing: bool = False
+    """Put several short chunks into one sequence, each of which sees itself alone. Steps then take more text, and no
+    time goes into padding."""
     validation: ValidationSettings | None = None
     """The loss on training text that is set aside, measured while training. None: all of it is learned from."""
     seed: Seed = 42
@@ -141,7 +144,10 @@ class TrainingConfig(Config):
 
     def keyed(self) -> dict[str, Any]:
         """The fields that decide the bytes, without those that are not in use."""
-        return {name: value for name, value in super().keyed().items() if value is not None}
+        values = super().keyed()
+        if not self.packing:
+            del values["packing"]
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def steps(self) -> int:

@@ -114,7 +114,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     from transformers.utils import logging as transformers_logging
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from tasks.training.trainer import AdapterTrainer, EventFiles, Reporter
+    from tasks.training.trainer import AdapterTrainer, EventFiles, PackedCollator, Reporter
     from tasks.training.validating import Validation
 
     # Its records go to our handler like everybody's, not to a stream of their own.
@@ -128,7 +128,8 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     config, tokens = spec.config, spec.tokens
     file, backend = Path(spec.data), backends.get(spec.plan.backend)
     rows = set_aside(file, config.validation, config.seed)
-    batches = Batches(file, size=config.effective_batch, steps=config.steps, seed=config.seed, rows=rows)
+    room = tokens.max_length if config.packing else None
+    batches = Batches(file, size=config.effective_batch, steps=config.steps, seed=config.seed, rows=rows, room=room)
     validation = Validation(config.validation, batches, tokens.max_length) if config.validation else None
     model = load_base(Path(spec.model), config.quantization, spec.plan)
     _check_targets(model, config.lora.target_modules)
@@ -138,7 +139,7 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
     if "tensorboard" in config.trackers and ranks.rank() == 0:
         callbacks.append(EventFiles(workdir / RESULT / "tensorboard"))
     set_seed(config.seed)  # TRL 1.12 does so only after it has made the adapter
-    stepping = backend.stepping(spec.plan, model.config.num_hidden_layers)
+    stepping = backend.stepping(spec.plan, model.config.num_hidden_layers, packed=config.packing)
     trainer = AdapterTrainer(
         backend=backend,
         stepping=stepping,
@@ -151,7 +152,9 @@ def build_trainer(spec: Spec, workdir: Path, sender: Sender, stop: StopRequest) 
         train_dataset=batches.dataset(),
         processing_class=tokenizer,
         # every micro-batch has the same shape: max_length is the only multiple of it that a chunk needs
-        data_collator=DataCollatorForLanguageModeling(pad_token_id=FILLER, pad_to_multiple_of=tokens.max_length),
+        data_collator=PackedCollator(tokens.max_length)
+        if config.packing
+        else DataCollatorForLanguageModeling(pad_token_id=FILLER, pad_to_multiple_of=tokens.max_length),
         peft_config=_lora(spec),
         callbacks=callbacks,
     )

@@ -12,6 +12,7 @@ from artifacts.schema import Checkpoint, Plan, QuantizedBase, TokenizedDataset
 from tasks.models.base_model import ModelReference, fetch
 from tasks.running.stage import Stage
 from tasks.training.aside import set_aside
+from tasks.training.batches import arranged
 from tasks.training.config import TrainingConfig
 from tasks.training.fallback import FallbackPlan, NoMemoryError, in_words
 from tasks.training.messages import RESULT, Spec
@@ -45,11 +46,14 @@ def run_training(
     config.check()
     data = tokens.path / "train.parquet"
     rows = set_aside(data, config.validation, config.seed)
-    _check(config, len(rows.learned), plan)
+    sequences = len(arranged(data, rows, tokens.max_length if config.packing else None))
+    _check(config, sequences, plan)
+    if config.packing:
+        log.info("%d chunks are packed into %d sequences (training.packing)", len(rows.learned), sequences)
     if config.validation is not None:
         log.info("%d chunks of %d %s are set aside for validation", len(rows.aside), rows.units, rows.unit)
     if config.epochs is not None:
-        epochs, sequences = config.passes(tokens.train.tokens), len(rows.learned)
+        epochs = config.passes(tokens.train.tokens)
         config = config.counted(sequences, tokens.train.tokens)
         log.info("%g epochs of %d sequences are %d steps (training.epochs)", epochs, sequences, config.steps)
     most = config.steps * plan.effective_batch * tokens.max_length

@@ -20,7 +20,7 @@ from artifacts.errors import StageError
 from artifacts.presentation import duration
 from tasks.backends.contract import Backend, Stepping
 from tasks.processes import ranks
-from tasks.training.batches import IGNORED, Batches
+from tasks.training.batches import FILLER, IGNORED, Batches
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.readings import Readings
 from tasks.training.validating import SCALES, Validation, best_of, measured, out_of_patience
@@ -48,6 +48,27 @@ class Unread:
             self._event.synchronize()
         values: list[float] = self._numbers.tolist()
         return values
+
+
+class PackedCollator:
+    """Sequences of several chunks, filled up to one length. No attention mask: the modules of transformers keep chunks
+    apart where positions begin anew, as long as there is none.
+
+    Args:
+        length: tokens of every sequence.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        rest = [self._length - len(row["input_ids"]) for row in rows]
+        filled = list(zip(rows, rest, strict=True))
+        return {
+            "input_ids": torch.tensor([[*row["input_ids"], *[FILLER] * left] for row, left in filled]),
+            "labels": torch.tensor([[*row["labels"], *[IGNORED] * left] for row, left in filled]),
+            "position_ids": torch.tensor([[*row["position_ids"], *range(left)] for row, left in filled]),
+        }
 
 
 class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed

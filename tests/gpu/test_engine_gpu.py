@@ -92,18 +92,58 @@ def test_loss_and_its_gradient(vocabulary: int) -> None:
     assert losses[3] == 0 and not logits[3].any()
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("kv_heads", [8, 2])
-def test_attention_forward_and_backward(kv_heads: int) -> None:
-    shapes = ((2, 40, 8, 64), (2, 40, kv_heads, 64), (2, 40, kv_heads, 64))
+def test_attention_forward_and_backward(kv_heads: int, packed: bool) -> None:
+    """Also of several texts in a sequence, one of which begins far behind the first keys."""
+    length = 203 if packed else 40
+    shapes = ((2, length, 8, 64), (2, length, kv_heads, 64), (2, length, kv_heads, 64))
+    positions = torch.arange(length).repeat(2, 1)
+    for row, cut in ((0, 7), (1, length - 30)):
+        positions[row, cut:] = torch.arange(length - cut)
     made = [both(*shape) for shape in shapes]
     dout, dout32 = both(*shapes[0])
     results = []
     for index, gradient in ((0, dout), (1, dout32)):
         inputs = [pair[index] / 8 for pair in made]
-        out, rest = ops.attention(*inputs)
+        apart = ops.texts_apart(positions.to(gradient.device), gradient.dtype) if packed else None
+        out, rest = ops.attention(*inputs, apart)
         results.append([out, *ops.attention_backward(gradient, *inputs, out, rest)])
     for found, expected in zip(*results, strict=True):
         assert error(found, expected) < 2 * TOLERANCE
+
+
+def test_packed_texts_are_recorded_in_one_graph() -> None:
+    """Whatever their lengths: the same losses and gradients as kernel by kernel, and as each text alone."""
+    from tasks.backends.fused.capture import MicroBatch
+    from tasks.backends.fused.model import FusedModel
+
+    model = models.outliers("int8", "all-linear", layers=2)
+    fused = FusedModel(model, length=128)
+    batch, factor = MicroBatch(fused, (2, 128), packed=True), torch.tensor(1.0, device="cuda")
+    assert batch.captured
+    for cuts in ((5, 64), (100, 127), (1, 2)):
+        ids, labels = models.texts(model, sequences=2, tokens=128)
+        positions = torch.arange(128, device=ids.device).repeat(2, 1)
+        for row, cut in enumerate(cuts):
+            positions[row, cut:] = torch.arange(128 - cut)
+            labels[row, cut] = ops.IGNORED
+        losses, gradients = [], []
+        for run in (batch.run, fused.loss_and_gradients):
+            fused.adapters.clear()
+            losses.append(float(run(ids, labels, factor, positions)))
+            gradients.append(fused.adapters.grads.clone())
+        fused.adapters.clear()
+        alone = 0.0
+        for row, cut in enumerate(cuts):
+            for part in (slice(0, cut), slice(cut, 128)):
+                size = ids[row, part].numel()
+                text, counted = torch.zeros_like(ids), torch.full_like(labels, ops.IGNORED)
+                text[0, :size], counted[0, :size] = ids[row, part], labels[row, part]
+                alone += float(fused.loss_and_gradients(text, counted, factor))
+        assert losses == pytest.approx([alone] * 2, rel=2e-3)
+        for found in gradients:
+            assert error(found, fused.adapters.grads) < 4 * TOLERANCE
 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4", "none"])

@@ -123,6 +123,8 @@ ROWS = {
         "optimizer": row("adamw_torch_fused", "adamw_torch", "optimizer"),
         "weight_decay": row(0.0, 0.5, "optimizer", "weights"),
         "max_grad_norm": row(1.0, 1e-3, "weights"),
+        "packing": row(False, True, "tokens"),
+        "packing (fused)": fused(False, True, "tokens"),
         "validation": row(None, {"share": 0.25, "steps": 1}, "validated", "aside", "tokens"),
         "validation.share": validated(0.25, 0.1, "aside", "tokens"),
         "validation.sequences": validated(64, 2, "aside", "tokens"),

@@ -49,10 +49,10 @@ class FusedBackend:
     def fastest(self, layouts: Sequence[Layout], seconds: Callable[[Layout], float | None]) -> Layout:
         return min(layouts, key=lambda layout: seconds(layout) or 0)  # the first of equals
 
-    def stepping(self, plan: Plan, layers: int) -> Stepping:
+    def stepping(self, plan: Plan, layers: int, *, packed: bool = False) -> Stepping:
         from tasks.backends.fused.training import FusedSteps
 
-        return FusedSteps(plan, layers)
+        return FusedSteps(plan, layers, packed=packed)
 
     def inference(self, model: Any, length: int) -> Inference | None:
         from tasks.backends.fused.decoding import Decoder, unsupported

@@ -25,13 +25,15 @@ class MicroBatch:
 
     Args:
         shape: sequences and tokens of each.
+        packed: a sequence holds several texts.
     """
 
-    def __init__(self, model: FusedModel, shape: tuple[int, int]) -> None:
+    def __init__(self, model: FusedModel, shape: tuple[int, int], *, packed: bool = False) -> None:
         self._model, self._shape = model, shape
         device = model.embedding.device
         self._ids = torch.zeros(shape, dtype=torch.long, device=device)
         self._labels = torch.zeros(shape, dtype=torch.long, device=device)
+        self._positions = torch.zeros(shape, dtype=torch.long, device=device) if packed else None
         self._factor = torch.ones((), dtype=torch.float32, device=device)
         self._loss = torch.zeros((), dtype=torch.float32, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -44,19 +46,23 @@ class MicroBatch:
         """Whether it runs as one graph."""
         return self._graph is not None
 
-    def run(self, ids: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
+    def run(self, ids: Tensor, labels: Tensor, factor: Tensor, positions: Tensor | None = None) -> Tensor:
         """As `FusedModel.loss_and_gradients`; nothing here waits for the GPU."""
         if tuple(ids.shape) != self._shape or self._graph is None:
             device = self._ids.device
-            return self._model.loss_and_gradients(ids.to(device), labels.to(device), factor.to(device))
+            places = None if positions is None else positions.to(device)
+            return self._model.loss_and_gradients(ids.to(device), labels.to(device), factor.to(device), places)
         self._ids.copy_(ids, non_blocking=True)
         self._labels.copy_(labels, non_blocking=True)
         self._factor.copy_(factor, non_blocking=True)
+        if self._positions is not None:
+            assert positions is not None
+            self._positions.copy_(positions, non_blocking=True)
         self._graph.replay()
         return self._loss.clone()
 
     def _compute(self) -> None:
-        self._loss = self._model.loss_and_gradients(self._ids, self._labels, self._factor)
+        self._loss = self._model.loss_and_gradients(self._ids, self._labels, self._factor, self._positions)
 
 
 def record(model: FusedModel, work: Callable[[], None], warm_up: int) -> torch.cuda.CUDAGraph | None:

@@ -64,7 +64,13 @@ class DecoderLayer:
         self.gate_up, self.down = projections["gate_up"], projections["down"]
 
     def forward(
-        self, pending: Tensor, stream: Tensor | None, shape: tuple[int, int], *, again: bool = False
+        self,
+        pending: Tensor,
+        stream: Tensor | None,
+        shape: tuple[int, int],
+        *,
+        again: bool = False,
+        apart: Tensor | None = None,
     ) -> tuple[Tensor, Kept]:
         """The layer's output before it is added to the stream (T × H), and what backward needs; `kept.middle` is the
         stream that it is to be added to.
@@ -74,6 +80,7 @@ class DecoderLayer:
             stream: what that is to be added to; None when `pending` is h already.
             shape: sequences and tokens of each.
             again: the layer is recomputed; what was dropped out is dropped out again.
+            apart: what keeps the texts of a sequence apart; see `ops.texts_apart`.
         """
         geometry = self.geometry
         x, rstd_attention = self.qkv.normed(pending, self.norms[0], geometry.eps, stream)
@@ -82,7 +89,8 @@ class DecoderLayer:
         q, k, v = self.heads(qkv)
         turned = qkv[:, : geometry.spans[1].stop].view(len(qkv), -1, geometry.head_width)  # q and k, side by side
         ops.rotate(turned, geometry.angles, shape[1])
-        out, rest = ops.attention(*(one.view(*shape, *one.shape[1:]) for one in (q, k, v)))
+        q, k, v = (one.view(*shape, *one.shape[1:]) for one in (q, k, v))
+        out, rest = ops.attention(q, k, v, apart)
         attended = out.reshape(len(qkv), -1)
         middle = self.o.forward(attended, again=again)[:, : self.o.rows]
         x, rstd_mlp = self.gate_up.normed(middle, self.norms[1], geometry.eps, pending)

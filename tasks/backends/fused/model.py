@@ -97,7 +97,9 @@ class FusedModel:
         """Have the current stream wait for everything that a broken step left running beside it."""
         self._scratch.join()
 
-    def loss_and_gradients(self, ids: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
+    def loss_and_gradients(
+        self, ids: Tensor, labels: Tensor, factor: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
         """The summed loss of the positions that count, in nats (fp32); the adapters' gradients are added to theirs.
 
         Args:
@@ -105,14 +107,17 @@ class FusedModel:
             labels: the same, with `ops.IGNORED` where a position has no part in the loss. Position t is predicted
                 from those before, as everywhere in transformers.
             factor: what the summed loss is multiplied by before gradients are taken: one fp32 number on the device.
+            positions: sequences × tokens; 0 begins a text that sees nothing of what stands before it in its sequence.
+                (Rotation needs none of them: what two tokens make of each other depends on their distance alone.)
         """
         shape = (ids.shape[0], ids.shape[1])
+        apart = None if positions is None else ops.texts_apart(positions, self.embedding.dtype)
         self.adapters.refresh()
         self._scratch.begin()
         kept: list[Kept | Tensor] = []
         pending, stream = torch.nn.functional.embedding(ids.flatten(), self.embedding), None
         for number, layer in enumerate(self.layers):
-            made, state = layer.forward(pending, stream, shape)
+            made, state = layer.forward(pending, stream, shape, apart=apart)
             kept.append(state if number >= self.checkpointed else state.h)
             pending, stream = made, state.middle
             del state
@@ -120,16 +125,16 @@ class FusedModel:
         shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=ops.IGNORED).flatten()
         losses, grad = self._head(pending, stream, shifted, factor)
         del pending, stream
-        self._backward(grad, kept, shape)
+        self._backward(grad, kept, shape, apart)
         self._scratch.end()
         self.adapters.add_up()
         return losses.sum()
 
-    def _backward(self, grad: Tensor, kept: list[Kept | Tensor], shape: tuple[int, int]) -> None:
+    def _backward(self, grad: Tensor, kept: list[Kept | Tensor], shape: tuple[int, int], apart: Tensor | None) -> None:
         for number in range(len(self.layers) - 1, self._first_trained - 1, -1):
             layer, state = self.layers[number], kept.pop()
             if isinstance(state, Tensor):
-                _, state = layer.forward(state, None, shape, again=True)
+                _, state = layer.forward(state, None, shape, again=True, apart=apart)
             result = layer.backward(grad, state, shape, wants_input=number > self._first_trained)
             if result is None:
                 return

@@ -17,8 +17,8 @@ Tensor = torch.Tensor
 
 IGNORED = -100
 """The label of a position that has no part in the loss."""
-_CAUSAL = 1
-"""torch's number for a causal mask that begins at the upper left."""
+_CAUSAL, _NO_MASK = 1, 0
+"""torch's numbers for a causal mask that begins at the upper left, and for none."""
 _WIDE = 4096
 """Most columns of one program where rows are cut; a row's reduction takes all of them."""
 FEW, FEW_BEFORE_SM80 = 64, 16
@@ -266,20 +266,45 @@ def cross_entropy(logits: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
     return losses
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
+def texts_apart(positions: Tensor, dtype: torch.dtype) -> Tensor:
+    """What keeps the texts of a sequence apart, and the order of their tokens: sequences × 1 × tokens × tokens, for all
+    heads and layers; to be added to the scores on a GPU, and elsewhere whether the one sees the other.
+
+    Args:
+        positions: sequences × tokens; 0 begins a text.
+    """
+    length = positions.shape[1]
+    texts = (positions == 0).cumsum(1)
+    places = torch.arange(length, device=positions.device)
+    seen = (texts[:, :, None] == texts[:, None, :]) & (places[:, None] >= places)
+    if not positions.is_cuda:
+        return seen[:, None]
+    # The kernel wants rows that begin at 16 bytes. No infinity: a block of keys may have nothing that is seen.
+    wide = torch.zeros((len(positions), length, _parts(length, 16) * 16), dtype=dtype, device=positions.device)
+    wide[:, :, :length].masked_fill_(~seen, torch.finfo(dtype).min)
+    return wide[:, None, :, :length]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, apart: Tensor | None = None) -> tuple[Tensor, Any]:
     """Causal attention. All are sequences × tokens × heads × head width; q may have several heads for one of k and v.
+
+    Args:
+        apart: of `texts_apart`, where a sequence holds several texts.
 
     Returns the output in q's shape, contiguous, and what `attention_backward` wants besides.
     """
     query, key, value = (one.transpose(1, 2) for one in (q, _repeated(k, q), _repeated(v, q)))
     if not q.is_cuda:
-        return functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(
-            1, 2
-        ).contiguous(), None
+        out = functional.scaled_dot_product_attention(query, key, value, apart, is_causal=apart is None)
+        return out.transpose(1, 2).contiguous(), apart
+    if apart is not None:
+        bias = apart.expand(-1, q.shape[2], -1, -1)
+        out, *rest = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, 0.0, False)
+        return out.transpose(1, 2), [*rest, bias]
     # The memory-efficient kernel runs on every GPU that quantized training does (FlashAttention 2 wants sm_80), and
     # causal order needs no mask: padding stands behind the text.
     out, *rest = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True, 0.0, True)
-    return out.transpose(1, 2), rest
+    return out.transpose(1, 2), [*rest, None]
 
 
 def attention_backward(
@@ -290,7 +315,7 @@ def attention_backward(
         return _efficient_backward(dout, q, k, v, out, rest)
     inputs = [one.transpose(1, 2).detach().requires_grad_() for one in (q, _repeated(k, q), _repeated(v, q))]
     with torch.enable_grad():
-        again = functional.scaled_dot_product_attention(inputs[0], inputs[1], inputs[2], is_causal=True)
+        again = functional.scaled_dot_product_attention(inputs[0], inputs[1], inputs[2], rest, is_causal=rest is None)
     grads = torch.autograd.grad(again, inputs, dout.transpose(1, 2))
     dq, dk, dv = (grad.transpose(1, 2) for grad in grads)
     return dq, _summed(dk, k), _summed(dv, v)
@@ -300,7 +325,7 @@ def _efficient_backward(
     dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     sequences, length, heads, _ = q.shape
-    log_sum_exp, seed, offset = rest
+    log_sum_exp, seed, offset, bias = rest
     # torch cuts the keys into parts, each with a program of its own. When there are heads enough to fill the GPU that
     # only costs: 104 µs against 73 for a 7B's layer, 4 × 256 tokens, on an H200. (It also adds up in changing order.)
     fills = sequences * heads >= 0.9 * torch.cuda.get_device_properties(q.device).multi_processor_count
@@ -309,7 +334,7 @@ def _efficient_backward(
         q,
         _repeated(k, q),
         _repeated(v, q),
-        None,
+        bias,
         out,
         None,
         None,
@@ -319,7 +344,7 @@ def _efficient_backward(
         0.0,
         seed,
         offset,
-        _CAUSAL,
+        _CAUSAL if bias is None else _NO_MASK,
         False,
         scale=None,
         num_splits_key=1 if fills else None,

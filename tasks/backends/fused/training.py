@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 class FusedSteps:
     """Computes micro-batches. Set up at the first one: by then a checkpoint's weights are in the model."""
 
-    def __init__(self, plan: Plan, layers: int) -> None:
+    def __init__(self, plan: Plan, layers: int, *, packed: bool = False) -> None:
         checkpointed = layers if plan.checkpointed_layers is None else plan.checkpointed_layers
         self._checkpointed = checkpointed if plan.gradient_checkpointing else 0
         self._resident = plan.resident_layers
         self._products = plan.products
-        self._sequences = plan.micro_batch
+        self._sequences, self._packed = plan.micro_batch, packed
         self._micro_batch: MicroBatch | None = None
         self._fused: FusedModel | None = None
 
@@ -40,7 +40,7 @@ class FusedSteps:
         As with transformers' own losses it is the mean over the processes that is the whole step's.
 
         Args:
-            inputs: `input_ids` and `labels`, sequences × tokens.
+            inputs: `input_ids`, `labels` and, where texts are packed, `position_ids`: sequences × tokens.
             items: tokens that count in the whole optimizer step.
             scaler: accelerate's gradient scaler; None where fp16 is not computed in.
             last: the micro-batch is the last of its optimizer step.
@@ -50,7 +50,8 @@ class FusedSteps:
             self._micro_batch = self._prepare(model, (ids.shape[0], ids.shape[1]))
         device = next(model.parameters()).device
         share = 1 / torch.as_tensor(items, dtype=torch.float32).to(device, non_blocking=True)
-        loss = self._micro_batch.run(ids, labels, share if scaler is None else scaler.scale(share))
+        factor = share if scaler is None else scaler.scale(share)
+        loss = self._micro_batch.run(ids, labels, factor, inputs["position_ids"] if self._packed else None)
         if last and ranks.count() > 1:
             assert self._fused is not None
             dist.all_reduce(self._fused.adapters.grads)  # one buffer holds them all
@@ -85,7 +86,7 @@ class FusedSteps:
             dist.broadcast(fused.adapters.masters, src=0)
         # Gradients stay where they are, since the graph writes there.
         model.zero_grad = lambda set_to_none=True: fused.adapters.clear()
-        micro_batch = MicroBatch(fused, shape)
+        micro_batch = MicroBatch(fused, shape, packed=self._packed)
         fused.adapters.clear()
         how = "as one CUDA graph" if micro_batch.captured else "kernel by kernel"
         log.info("backend fused: %d × %d tokens %s, products in %s", *shape, how, self._products)

@@ -37,7 +37,7 @@ class TransformersBackend:
     def fastest(self, layouts: Sequence[Layout], seconds: Callable[[Layout], float | None]) -> Layout:
         return layouts[0]  # time goes by passes
 
-    def stepping(self, plan: Plan, layers: int) -> None:
+    def stepping(self, plan: Plan, layers: int, *, packed: bool = False) -> None:
         return None
 
     def inference(self, model: Any, length: int) -> Inference:

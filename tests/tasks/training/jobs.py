@@ -18,6 +18,7 @@ from artifacts.schema import Checkpoint, Plan, TokenizedDataset, TokenizedSplit
 from tasks.models.base_model import ModelConfig, locate
 from tasks.training import TrainingConfig, run_training
 from tasks.training.aside import set_aside
+from tasks.training.batches import arranged
 from tasks.training.messages import RESULT, Spec
 from tests.conftest import SMALL_MODEL
 
@@ -99,8 +100,10 @@ def train_here(
     told: dict[str, Any] = {}
     sender: Any = SimpleNamespace(send=lambda kind, **content: told.update({kind: content}))
     going_on: Any = SimpleNamespace(requested=False, training=False)
-    learned = set_aside(tokens.path / "train.parquet", config.validation, config.seed).learned
-    config = config.counted(len(learned), tokens.train.tokens)
+    file = tokens.path / "train.parquet"
+    rows = set_aside(file, config.validation, config.seed)
+    sequences = arranged(file, rows, tokens.max_length if config.packing else None)
+    config = config.counted(len(sequences), tokens.train.tokens)
     assert train(spec(tokens, config, plan, model), workdir, sender, going_on)
     handle = told["result"]["handle"]
     said = {name: handle[name] for name in ("resumed_from", "validation", "stopped_early")}
