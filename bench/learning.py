@@ -132,13 +132,14 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
         "transformers": fused.model_copy(update={"backend": "transformers"}),
     }
     inputs = common.inputs_of(root, locate(ModelConfig(name="models/codellama-tiny")), "built-in")
-    rows = {
-        (name, seed): common.run_stage(root, f"{name}-{seed}", plan, arguments.steps, inputs, seed=seed)
-        for seed in SEEDS
-        for name, plan in plans.items()
-    }
-    curves = {key: row["loss"] for key, row in rows.items()}
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
     record: dict[str, Any] = {"device": fused.device, "steps": arguments.steps}
+    for seed in SEEDS:
+        for name, plan in plans.items():
+            rows[name, seed] = common.run_stage(root, f"{name}-{seed}", plan, arguments.steps, inputs, seed=seed)
+            # whatever comes later, this is measured
+            arguments.out.write_text(json.dumps(record | {"rows": list(rows.values())}, indent=1) + "\n")
+    curves = {key: row["loss"] for key, row in rows.items()}
     for name in ("transformers", "int8"):
         pairs = [apart(curves["fused", seed], curves[name, seed]) for seed in SEEDS]
         record[f"fused_and_{name}_apart"] = {key: max(one[key] for one in pairs) for key in pairs[0]}
