@@ -24,6 +24,7 @@ from artifacts import faults
 from artifacts.errors import CodetuneError, redacting_secrets
 from artifacts.garbage import leave
 from artifacts.installation import PACKAGES
+from artifacts.redaction import redact
 from flows import environment, output, processes
 from flows.commands.options import Budget, Changes, Json, Recipe, StorePath, check_stages, configure
 from flows.output import Console
@@ -236,7 +237,7 @@ def _say_where(summary: RunSummary, seconds: float, server: Server, again: list[
 
 def _line(text: str, place: int) -> str:
     """The first or last line of a text that is not blank."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    lines = [line.strip() for line in redact(text).splitlines() if line.strip()] or [""]
     return lines[place] if len(lines[place]) <= WIDEST else lines[place][: WIDEST - 1] + "…"
 
 

@@ -39,6 +39,11 @@ def test_an_example_is_shown_before_and_now(capsys: Capture) -> None:
     assert "example" not in said(capsys)
 
 
+def test_no_secret_of_the_code_is_shown(capsys: Capture) -> None:
+    token = "hf_" + "aB3dEfGh" * 4
+    assert token not in said(capsys, example=SAMPLE.model_copy(update={"tuned": f"key = '{token}'"}))
+
+
 def test_two_commands_lead_to_the_server(capsys: Capture) -> None:
     lines = said(capsys).splitlines()[-2:]
     assert "codetune run demo --set=sampling.seed=2 '--set=exporting.forms=[merged, gguf]'" in lines[0]
