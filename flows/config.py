@@ -125,6 +125,7 @@ class PipelineConfig(Config):
             products=training.products,
             max_steps=training.max_steps,
             epochs=training.epochs,
+            packed=training.packing,
             keeps_best=training.validation is not None and training.validation.keep == "best",
             sample_files=self.sampling.files,
             exports=self.exporting.forms,

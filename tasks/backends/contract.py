@@ -69,6 +69,8 @@ class JobShape(Record):
     """Optimizer steps; None where `epochs` counts."""
     epochs: float | Literal["auto"] | None = None
     """Passes over the training data, which is not known yet."""
+    packed: bool = False
+    """Whether a sequence holds several texts, none of which sees another."""
     keeps_best: bool = False
     """Whether checkpoints hold the best weights beside the last."""
     sample_files: int = 2000

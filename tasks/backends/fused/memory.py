@@ -159,7 +159,9 @@ class FusedMemory:
         unkept = size(tokens * self._width("o") * self.element) if checkpointed == layers else 0
         whole += max(moments[0] + unkept, *moments[1:])
         again += stream + max(moments[1:]) if checkpointed else 0
-        return max(whole, again) + masks + 6 * size(8 * tokens)
+        # what keeps texts apart: for all layers
+        apart = size(tokens * self.job.max_length * self.element) if self.job.packed else 0
+        return max(whole, again) + masks + apart + 6 * size(8 * tokens)
 
     def _masks(self, choice: Layout, size: Callable[[float], float] = float) -> float:
         """A byte per token and input of every adapter that drops out."""

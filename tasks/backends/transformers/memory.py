@@ -130,6 +130,8 @@ class TransformersMemory:
             per_token = layers * (self.shape.hidden * self.element + (1 + outliers) * held) + RECOMPUTING * kept
         else:
             per_token = layers * (kept + outliers * held) * (KEPT[self.job.quantization] if self.on_gpu else 1)
+        if self.job.packed:  # what keeps texts apart, which attention makes anew in every layer and keeps
+            per_token += (2 if checkpointing else layers) * self.job.max_length * self.element
         tokens = micro_batch * self.job.max_length
         return tokens * per_token + self.loss(tokens)
 

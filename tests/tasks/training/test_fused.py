@@ -72,13 +72,21 @@ def test_products_in_int8_learn_nearly_the_same(tmp_path: Path, tokens: Tokenize
     assert fast.metrics["loss"] == pytest.approx(plain.metrics["loss"], rel=0.01)
 
 
-@pytest.mark.parametrize(("dropout", "products"), [(0.0, "fp16"), (0.2, "fp16"), (0.0, "int8")])
+@pytest.mark.parametrize(
+    ("change", "products"),
+    [
+        ({}, "fp16"),
+        ({"lora": LoraSettings(dropout=0.2)}, "fp16"),
+        ({"optimizer": "adamw_bnb_8bit"}, "fp16"),
+        ({}, "int8"),
+    ],
+)
 def test_stopped_and_resumed_gives_the_same_bits(
-    dropout: float, products: str, tmp_path: Path, tokens: TokenizedDataset
+    change: dict[str, Any], products: str, tmp_path: Path, tokens: TokenizedDataset
 ) -> None:
     from tasks.training.job import train
 
-    config = jobs.CONFIG.model_copy(update={"lora": LoraSettings(dropout=dropout)})
+    config = jobs.CONFIG.model_copy(update=change)
     plan = TOGETHER.model_copy(update={"products": products})
     whole = jobs.train_here(tmp_path / "whole", tokens, config, plan)
     workdir = tmp_path / "stopped"

@@ -87,6 +87,12 @@ def test_dropout_keeps_a_mask_for_every_adapter(seven: ModelShape) -> None:
     assert more == pytest.approx(2 * 32 * 1024 * 4096 / 2**30, rel=0.1)
 
 
+def test_texts_in_one_sequence_cost_one_mask_for_all_layers(seven: ModelShape) -> None:
+    long = {"max_length": 1024}
+    more = _memory(seven, packed=True, **long).peak_gib(Layout(2)) - _memory(seven, **long).peak_gib(Layout(2))
+    assert more == pytest.approx(2 * 2 * 1024**2 / 2**30, rel=0.1)
+
+
 def test_what_is_needed_is_more_than_the_peak(seven: ModelShape) -> None:
     for choice in (Layout(1), Layout(4), Layout(8), Layout(4, 32), Layout(4, 16), Layout(4, 0, 9)):
         memory = _memory(seven)

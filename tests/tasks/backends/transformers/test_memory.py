@@ -42,6 +42,14 @@ def test_int8_without_checkpointing_does_not_fit_a_t4(seven: ModelShape) -> None
     assert _memory(seven, "int8").needed_gib(Layout(4)) > 14.56
 
 
+def test_texts_in_one_sequence_cost_a_mask_for_each_layer(seven: ModelShape) -> None:
+    alone, packed = (
+        TransformersMemory(seven, JobShape(max_length=1024, packed=flag), "fp16", on_gpu=True) for flag in (False, True)
+    )
+    more = packed.peak_gib(Layout(2)) - alone.peak_gib(Layout(2))
+    assert more == pytest.approx(32 * 2 * 2 * 1024**2 / 2**30, rel=0.1)
+
+
 def test_weights_are_the_sum_of_their_parts(seven: ModelShape) -> None:
     weights = {kind: _memory(seven, kind).weights for kind in ("int8", "nf4", "none")}
     assert weights["none"] == 2 * 6_738_546_688
