@@ -6,12 +6,13 @@ similar  documents → which are worth comparing, and how similar two are
 tables   the training side as documents, held-out files as items
 """
 
-from tasks.contamination.overlap import Contaminated, EvaluationText, TrainingText, find, judged
+from tasks.contamination.overlap import Contaminated, Documents, EvaluationText, TrainingText, find, judged
 from tasks.contamination.similar import bands, shingles, similarity
 from tasks.contamination.tables import documents, files
 
 __all__ = [
     "Contaminated",
+    "Documents",
     "EvaluationText",
     "TrainingText",
     "bands",

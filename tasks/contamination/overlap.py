@@ -6,14 +6,14 @@ its different runs of five tokens (BigCode's shingles and threshold, but of cont
 short problem inside a long file has a similarity of nearly nothing). Tokens are words and signs of code, so indentation
 and line breaks make no difference.
 
-The shares are exact: an index of the items' shingles fits in memory, whatever the training data's size. Where documents
-are compared with each other (`similar`), there is no such index, and MinHash says which pairs are worth a look.
+The shares are exact: an index of some items' shingles fits in memory, whatever the size of the training data. Where
+documents are compared with each other (`similar`), there is no such index: MinHash says which pairs are worth a look.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -31,6 +31,9 @@ FEWEST_TOKENS = 20
 """Shorter parts are not judged: `return number % 1.0` stands in many files. From here on, none of HumanEval's prompts,
 alone or with its solution, has 30 % of its shingles in one of the 668 files of a standard library."""
 
+AT_ONCE = 1 << 25
+"""Characters of the items that are looked for at once, which bounds the index: some five thousand files."""
+
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -40,6 +43,16 @@ class TrainingText:
 
     id: str
     text: str
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Training texts that are too many for memory: read from the start whenever they are iterated."""
+
+    read: Callable[[], Iterator[TrainingText]]
+
+    def __iter__(self) -> Iterator[TrainingText]:
+        return self.read()
 
 
 @dataclass(frozen=True)
@@ -66,9 +79,27 @@ class Contaminated:
 def find(training: Iterable[TrainingText], items: Iterable[EvaluationText]) -> list[Contaminated]:
     """The contaminated items, in the order of `items`.
 
-    Memory grows with the items, not with the training data, which is read once.
+    Memory grows with neither: so many items are looked for at once, and the training data is read once for these.
     """
-    index = _Index(list(items))
+    assert iter(training) is not training, "what can be read once only is not enough: see `Documents`"
+    return [found for group in _groups(items) for found in _find(training, group)]
+
+
+def _groups(items: Iterable[EvaluationText]) -> Iterator[list[EvaluationText]]:
+    group: list[EvaluationText] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += sum(map(len, item.parts.values()))
+        if size >= AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _find(training: Iterable[TrainingText], items: Sequence[EvaluationText]) -> list[Contaminated]:
+    index = _Index(items)
     if not index.parts:
         return []
     worst: dict[int, Contaminated] = {}

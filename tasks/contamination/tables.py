@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.contamination.overlap import EvaluationText, TrainingText
+from tasks.contamination.overlap import Documents, EvaluationText, TrainingText
 
 
-def documents(path: Path) -> Iterator[TrainingText]:
+def documents(path: Path) -> Documents:
     """The files of a side of a sample (`DatasetSample`), a few at a time."""
-    return (TrainingText(_name(row), row["content"]) for row in _rows(path))
+    return Documents(lambda: (TrainingText(_name(row), row["content"]) for row in _rows(path)))
 
 
 def files(path: Path) -> Iterator[EvaluationText]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.progress import SILENT, Progress
-from tasks.contamination import EvaluationText, TrainingText, documents, find
+from tasks.contamination import Documents, EvaluationText, TrainingText, documents, find
 from tasks.sampling.candidates import TooLittle
 from tasks.sampling.pool import Pool
 from tasks.sampling.split import held_out, same_repository
@@ -105,7 +105,7 @@ def _copies(pool: Pool, aside: frozenset[str], progress: Progress) -> dict[bytes
                 yield TrainingText(file.sha256.hex(), file.content.decode())
             progress.update(number)
 
-    found = {bytes.fromhex(one.item) for one in find(training(), _items(pool, aside))}
+    found = {bytes.fromhex(one.item) for one in find(Documents(training), _items(pool, aside))}
     return {file.sha256: file.row.repo for file in pool.files() if file.sha256 in found}
 
 

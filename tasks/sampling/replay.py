@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from artifacts.schema import REPLAY, DatasetSample, Replay, SplitSize
-from tasks.contamination import TrainingText, files, find
+from tasks.contamination import Documents, TrainingText, files, find
 from tasks.sampling import division
 from tasks.sampling.candidates import Tally
 from tasks.sampling.pool import Pool
@@ -36,7 +37,7 @@ def keep_apart(pool: Pool, sample: DatasetSample, tally: Tally) -> None:
     pool.remove(copies)
     aside = sample.path / "held_out.parquet"
     # for each file the document with most of it is told: once that is gone, there may be another
-    while holding := {bytes.fromhex(one.document) for one in find(_documents(pool), files(aside))}:
+    while holding := {bytes.fromhex(one.document) for one in find(Documents(partial(_documents, pool)), files(aside))}:
         tally.drop("copies", "holds a held-out file", len(holding))
         pool.remove(holding)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import re
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.contamination import EvaluationText, TrainingText, documents, files, find, judged
+from tasks.contamination import Documents, EvaluationText, TrainingText, documents, files, find, judged, overlap
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 TRAINING = [TrainingText(path.name, path.read_text()) for path in sorted(LIBRARY.glob("*.py"))[:60]]
@@ -96,3 +97,22 @@ def test_a_sample_is_read_as_it_lies_in_the_store(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
     (found,) = find(documents(tmp_path / "train.parquet"), files(tmp_path / "train.parquet"))
     assert (found.item, found.document, found.part, found.kind) == ("ours/tides.py", "ours/tides.py", "file", "exact")
+
+
+def test_so_many_items_at_a_time_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [EvaluationText(text.id, {"file": text.text}) for text in TRAINING[::3]]
+    reads = []
+
+    def read() -> Iterator[TrainingText]:
+        reads.append(1)
+        yield from TRAINING[:30]
+
+    at_once = find(Documents(read), items)
+    monkeypatch.setattr(overlap, "AT_ONCE", 100_000)
+    assert find(Documents(read), items) == at_once and len(at_once) == 10
+    assert len(reads) > 3  # once, and then for each group
+
+
+def test_what_can_be_read_once_only_is_refused() -> None:
+    with pytest.raises(AssertionError, match="Documents"):
+        find(iter(TRAINING), [ITEM])
