@@ -36,6 +36,10 @@ class GateDecision(Handle):
     reasons: tuple[str, ...]
     """In sentences."""
     judgements: tuple[Judgement, ...]
+    form: str = ""
+    """The form of the export that was measured, too: the one that is shipped. Empty where none was."""
+    shipped: tuple[Judgement, ...] = ()
+    """What became of the deciding figures from the model as it was trained to that form."""
 
     @property
     def summary(self) -> str:

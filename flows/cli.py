@@ -126,7 +126,7 @@ def run(
     from flows import server
 
     config.training.check()
-    config.exporting.check()
+    config.exporting.check(config.generation.form)
     config.workers.check()
     Store.from_environment()  # a store that cannot be written is said before a server is started
     watched = server.start()

@@ -20,6 +20,8 @@ from artifacts.schema import (
     DatasetSample,
     EvaluationReport,
     ExportedModel,
+    Generations,
+    Plan,
     PreflightReport,
     PromptSet,
     Quantization,
@@ -164,7 +166,7 @@ def _through(
     store: Store, config: PipelineConfig, refresh: list[StageName] | None, from_stage: StageName | None
 ) -> RunSummary:
     config.training.check()
-    config.exporting.check()
+    config.exporting.check(config.generation.form)
     retrying(partial(prompts.suites_fingerprint, config.prompts))  # a broken one is said now
     gpu = GpuLock(None if config.preflight.device == "cpu" else gpu_name())
     with Run(store, refresh or (), config.workers, from_stage=from_stage, recipe=config.recipe or "", gpu=gpu) as run:
@@ -258,7 +260,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
     )
     generated = run.stage(
         generation.STAGE,
-        config.generation,
+        config.generation.trained,
         model=model,
         prompts=asked,
         exported=exported,
@@ -268,7 +270,15 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
     )
     executed = run.stage(execution.STAGE, config.execution, generations=generated) if functional(config) else None
     evaluated = run.stage(evaluation.STAGE, config.evaluation, generations=generated, executions=executed)
-    decided = run.stage(gate.STAGE, config.gate, generations=generated, evaluation=evaluated)
+    made, shipped = as_shipped(run, config, model=model, asked=asked, exported=exported, plan=plan)
+    decided = run.stage(
+        gate.STAGE,
+        config.gate,
+        generations=generated,
+        evaluation=evaluated,
+        shipped_generations=made,
+        shipped=shipped,
+    )
     report = run.stage(
         reporting.STAGE,
         config.reporting,
@@ -282,6 +292,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
         generations=generated,
         executions=executed,
         evaluation=evaluated,
+        shipped=shipped,
         decision=decided,
     )
     return Results(exported, evaluated, decided, report)
@@ -308,6 +319,31 @@ def ask(
         retention=retention,
         retention_tokens=elsewhere,
     )
+
+
+def as_shipped(
+    run: StageRunner,
+    config: PipelineConfig,
+    *,
+    model: base_model.ModelReference,
+    asked: PromptSet,
+    exported: ExportedModel,
+    plan: Plan,
+) -> tuple[Generations | None, EvaluationReport | None]:
+    """Both models asked and judged once more as the form that is shipped, where there is one to be measured."""
+    if config.generation.form is None:
+        return None, None
+    made = run.stage(
+        generation.SHIPPED,
+        config.generation,
+        model=model,
+        prompts=asked,
+        exported=exported,
+        plan=plan,
+        guard=lambda: check_sandbox(config),
+    )
+    executed = run.stage(execution.SHIPPED, config.execution, generations=made) if functional(config) else None
+    return made, run.stage(evaluation.SHIPPED, config.evaluation, generations=made, executions=executed)
 
 
 def functional(config: PipelineConfig) -> bool:

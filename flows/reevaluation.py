@@ -28,7 +28,7 @@ from flows import forms
 from flows.config import PipelineConfig, refuse_secrets
 from flows.discretion import forget_secrets
 from flows.failures import told
-from flows.finetune import ask, check_sandbox, functional, locate
+from flows.finetune import as_shipped, ask, check_sandbox, functional, locate
 from flows.naming import place_of
 from flows.notification import notify
 from tasks import evaluation, execution, gate, generation, prompts, sampling
@@ -174,7 +174,7 @@ def _judge(
     asked = ask(run, config, framing, model=model, sample=sample, tokens=tokens, retention=retention)
     made = run.stage(
         generation.STAGE,
-        config.generation,
+        config.generation.trained,
         model=model,
         prompts=asked,
         exported=exported,
@@ -184,7 +184,11 @@ def _judge(
     )
     executed = run.stage(execution.STAGE, config.execution, generations=made) if functional(config) else None
     judged = run.stage(evaluation.STAGE, config.evaluation, generations=made, executions=executed)
-    return made, judged, run.stage(gate.STAGE, config.gate, generations=made, evaluation=judged)
+    files, shipped = as_shipped(run, config, model=model, asked=asked, exported=exported, plan=plan)
+    decided = run.stage(
+        gate.STAGE, config.gate, generations=made, evaluation=judged, shipped_generations=files, shipped=shipped
+    )
+    return made, judged, decided
 
 
 def _open(store: Store, place: str, kind: type[H]) -> H:

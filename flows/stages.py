@@ -17,6 +17,9 @@ StageName = Literal[
     "generation",
     "execution",
     "evaluation",
+    "shipped-generation",
+    "shipped-execution",
+    "shipped-evaluation",
     "gate",
     "reporting",
 ]

@@ -178,6 +178,8 @@ class EvaluationReport(Handle):
     """Completions to look at: the best, the worst, and some chosen by seed."""
     quantization: Quantization
     """What both models' base weights were quantized to."""
+    form: str = ""
+    """The form of the export as which both were measured, instead; empty for the model as it was trained."""
     generation: GenerationSpeed | None = None
     """None when nothing was generated."""
     functional: tuple[FunctionalResult, ...] = ()

@@ -52,6 +52,8 @@ class Generations(Handle):
     """What was not measured and why, in sentences."""
     quantization: Quantization
     """What both models' base weights were quantized to."""
+    form: str = ""
+    """The form of the export as which both were measured, instead; empty for the model as it was trained."""
     losses: int
     """Chunks."""
     completions: int

@@ -11,6 +11,6 @@ generates nothing.
 
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.scoring import NAMES
-from tasks.evaluation.stage import STAGE, run_evaluation
+from tasks.evaluation.stage import SHIPPED, STAGE, run_evaluation
 
-__all__ = ["NAMES", "STAGE", "EvaluationConfig", "run_evaluation"]
+__all__ = ["NAMES", "SHIPPED", "STAGE", "EvaluationConfig", "run_evaluation"]

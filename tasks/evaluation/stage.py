@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from artifacts.progress import SILENT, Progress
@@ -59,6 +60,7 @@ def run_evaluation(
         functional=functional.results(solved, verdicts),
         protection=executions.protection.summary if executions else "",
         quantization=generations.quantization,
+        form=generations.form,
         generation=generations.speed,
         held_out_by=generations.held_out_by,
     )
@@ -67,3 +69,5 @@ def run_evaluation(
 STAGE = Stage(
     name="evaluation", version=11, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_gpu=False
 )
+SHIPPED = replace(STAGE, name="shipped-evaluation")
+"""The same of the form that is shipped."""

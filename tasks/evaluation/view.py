@@ -95,8 +95,11 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
         )
     unit = UNITS[handle.held_out_by]
     weights = {"int8": "int8", "nf4": "4-bit (nf4)", "none": "unquantized"}[handle.quantization]
+    what = f"{weights} base weights"
+    if handle.form:
+        what = f"type of file ({handle.form}, in llama.cpp)"
     caption = (
-        f"Same items, batches and {weights} base weights for both models. Differences are tuned − base; intervals from"
+        f"Same items, batches and {what} for both models. Differences are tuned − base; intervals from"
         f" paired random halves of the {unit.many} (“items”: of how many). Greedy answers; edit similarity is"
         " rapidfuzz's `ratio`."
     )

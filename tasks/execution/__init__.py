@@ -7,6 +7,6 @@ Needs no model. What was run is kept, so that another margin runs nothing again.
 """
 
 from tasks.execution.config import ExecutionConfig
-from tasks.execution.stage import STAGE, check_sandbox, run_execution
+from tasks.execution.stage import SHIPPED, STAGE, check_sandbox, run_execution
 
-__all__ = ["STAGE", "ExecutionConfig", "check_sandbox", "run_execution"]
+__all__ = ["SHIPPED", "STAGE", "ExecutionConfig", "check_sandbox", "run_execution"]

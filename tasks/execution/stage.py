@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,5 @@ def _stopped(suite: Suite, tasks: Sequence[str]) -> list[str]:
 
 
 STAGE = Stage(name="execution", version=2, run=run_execution, produces=Executions, sections=sections, needs_gpu=False)
+SHIPPED = replace(STAGE, name="shipped-execution")
+"""The same of the form that is shipped."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from artifacts.configuration import NUMBER, Config, Real, Tokens
+from artifacts.errors import InputError
 from artifacts.schema import Quantization
 
 
@@ -62,9 +63,22 @@ class ExportingConfig(Config):
         values = super().keyed()
         return {name: value for name, value in values.items() if (name, value) != ("adapter_scale", 1.0)}
 
-    def check(self) -> None:
-        """Raises InputError where what makes a form is not installed: it would be missed after the training."""
+    def check(self, measured: str | None = None) -> None:
+        """What would be missed after the training.
+
+        Args:
+            measured: the form of which the evaluation will be, if it is of one.
+
+        Raises:
+            InputError: what makes a form is not installed, or the form that is measured is not made.
+        """
         from tasks.exporting.forms import with_needs
 
+        if measured is not None and measured not in self.forms:
+            raise InputError(
+                f"{measured} is to be measured and is not among exporting.forms",
+                field="generation.form",
+                remedy=f"add it there: exporting.forms=[{', '.join((*self.forms, measured))}]",
+            )
         for form in with_needs(self.forms):
             form.check_ready()

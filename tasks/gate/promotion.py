@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import operator
 from collections.abc import Sequence
 
 from artifacts import digest, naming
 from artifacts.escaping import quoted
-from artifacts.intervals import verdict
 from artifacts.presentation import Section, Text
 from artifacts.registry import RESULTS, Registry, now
 from artifacts.schema import ExportedModel, Metric, RunReport
 from artifacts.verdicts import Candidate, Event, GateDecision, Ruling, Version
 from tasks.gate import results
 from tasks.gate.config import GateConfig
-from tasks.gate.results import Result
-from tasks.statistics import paired_difference
+from tasks.gate.versus import by_metric, versus
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +59,8 @@ def compare(
     better, or not worse by the margin. Held-out figures, which have none, get a share of what the champion gained.
     Figures of how specific the gain is have no items of their own: the two that they are made of are compared."""
     deciding = {part for one in candidate.decision.judgements if one.decides for part in naming.compared(one.metric)}
-    theirs = _by_metric(results.read(registry.results(champion.candidate)))
-    ours = _by_metric(results.read(registry.results(candidate)))
+    theirs = by_metric(results.read(registry.results(champion.candidate)))
+    ours = by_metric(results.read(registry.results(candidate)))
     reasons = []
     ruling: Ruling = "promote"
     for metric in metrics:
@@ -76,42 +73,12 @@ def compare(
                 f"({metric.title}: {len(old.keys() & new.keys())} of {len(new)} in common). "
                 "`codetune promote` decides by hand.",
             )
-        said, finding = _versus(old, new, metric, config)
+        said, finding = versus(old, new, metric, config)
         reasons.append(f"{metric.title}: {finding}.")
         if said not in ("improved", "non-inferior"):
             ruling = "hold"
     outcome = "not worse than" if ruling == "promote" else "not shown to be as good as"
     return ruling, (f"On the same items it is {outcome} the champion, {champion.name}.", *reasons)
-
-
-def _versus(old: dict[str, Result], new: dict[str, Result], metric: Metric, config: GateConfig) -> tuple[str, str]:
-    """The verdict on champion → candidate, and its figures in words."""
-    items = sorted(new)
-    weights = [new[item].weight for item in items]
-    found = paired_difference(
-        [old[item].tuned for item in items],
-        [new[item].tuned for item in items],
-        [new[item].cluster for item in items],
-        better=metric.better,
-        weights=weights,
-        seed=config.seed,
-    )
-    margin = metric.margin
-    if margin is None:
-        gained = [old[item].tuned - old[item].base for item in items]
-        gain = sum(map(operator.mul, gained, weights)) / sum(weights) * (-1 if metric.better == "lower" else 1)
-        margin = config.tolerance * max(0.0, gain)
-    said = verdict(found.low, found.high, better=metric.better, margin=margin, bound=found.bound)
-    low, high = (f"{end:+.4f}" if end is not None else "?" for end in (found.low, found.high))
-    return said, f"{said}, {found.base:.4f} → {found.tuned:.4f}, 95 % interval [{low}, {high}], margin {margin:.4g}"
-
-
-def _by_metric(found: Sequence[Result]) -> dict[str, dict[str, Result]]:
-    """Results by metric and item."""
-    table: dict[str, dict[str, Result]] = {}
-    for result in found:
-        table.setdefault(result.metric, {})[result.item] = result
-    return table
 
 
 def sections(event: Event) -> list[Section]:

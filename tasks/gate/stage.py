@@ -14,6 +14,7 @@ from artifacts.verdicts import GateDecision, Judgement, Ruling
 from tasks.gate import results
 from tasks.gate.config import ASKED, GateConfig
 from tasks.gate.results import Result
+from tasks.gate.versus import by_metric, versus
 from tasks.gate.view import sections
 from tasks.running.stage import Stage
 from tasks.statistics import mcnemar, wilson
@@ -24,10 +25,16 @@ def run_gate(
     *,
     generations: Generations,
     evaluation: EvaluationReport,
+    shipped_generations: Generations | None = None,
+    shipped: EvaluationReport | None = None,
     workdir: Path,
     progress: Progress = SILENT,
 ) -> GateDecision:
-    """Decide by the evaluation's figures, and keep both models' results on each item for comparisons to come."""
+    """Decide by the evaluation's figures, and keep both models' results on each item for comparisons to come.
+
+    `shipped_generations`, `shipped`: the same of the form that is shipped, where it was measured: the tuned model must
+    not be worse in it than it was trained.
+    """
     progress.begin("judging")
     found = results.gather([generations.path, evaluation.path])
     results.write(found, workdir / "results.parquet")
@@ -35,7 +42,14 @@ def run_gate(
     ruling, reasons = decide(judgements, config)
     if ruling == "promote" and evaluation.held_out_by != "repository":
         reasons = (*reasons, UNITS[evaluation.held_out_by].proves)
-    decision = GateDecision(path=workdir, ruling=ruling, reasons=reasons, judgements=judgements)
+    form, costs = "", tuple[Judgement, ...]()
+    if shipped and shipped_generations:
+        there = results.gather([shipped_generations.path, shipped.path])
+        form, costs = shipped.form, costs_of_the_form(evaluation.metrics, config, found, there)
+        ruling, reasons = with_the_form(ruling, reasons, form, costs)
+    decision = GateDecision(
+        path=workdir, ruling=ruling, reasons=reasons, judgements=judgements, form=form, shipped=costs
+    )
     (workdir / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
     # some count against the champion only: with others, a model that was judged is judged again
     (workdir / "settings.json").write_text(json.dumps(config.keyed(), indent=1), encoding="utf-8")
@@ -57,6 +71,44 @@ def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> J
         finding=f"difference {metric.difference:+.4f}{interval}, margin {margin:g}{bound}{few}",
         beside=beside(metric, [result for result in found if result.metric == metric.name]),
     )
+
+
+def costs_of_the_form(
+    metrics: Iterable[Metric], config: GateConfig, trained: Sequence[Result], shipped: Sequence[Result]
+) -> tuple[Judgement, ...]:
+    """What the deciding figures lose from the tuned model as it was trained to the form that is shipped, on the same
+    items. Figures of how specific the gain is have no items of their own."""
+    before, after = by_metric(trained), by_metric(shipped)
+    found = []
+    for metric in metrics:
+        decides = any(fnmatch(metric.name, pattern) for pattern in config.decided_by)
+        if decides and metric.question != "specific" and metric.name in before:
+            said, finding = versus(before[metric.name], after[metric.name], metric, config)
+            found.append(
+                Judgement(
+                    metric=metric.name,
+                    title=metric.title,
+                    question=metric.question,
+                    verdict=said,
+                    decides=True,
+                    finding=finding,
+                )
+            )
+    return tuple(found)
+
+
+def with_the_form(
+    ruling: Ruling, reasons: tuple[str, ...], form: str, costs: Sequence[Judgement]
+) -> tuple[Ruling, tuple[str, ...]]:
+    """The decision, where the tuned model must also be as good in the form that is shipped as it was trained."""
+    against = tuple(
+        f"As {form} it is not shown to be as good as it was trained: {one.title}: {one.finding}."
+        for one in costs
+        if one.verdict not in ("improved", "non-inferior")
+    )
+    if against:
+        return "hold", (*(reasons if ruling == "hold" else ()), *against)
+    return ruling, (*reasons, f"As {form}, which is shipped, it is as good as it was trained.")
 
 
 def beside(metric: Metric, found: Sequence[Result]) -> str:
@@ -112,4 +164,4 @@ def _objections(question: Question, judgements: Sequence[Judgement]) -> list[str
     ]
 
 
-STAGE = Stage(name="gate", version=8, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)
+STAGE = Stage(name="gate", version=9, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)

@@ -21,4 +21,13 @@ def sections(decision: GateDecision) -> list[Section]:
     )
     reasons = "\n".join(f"- {quoted(reason)}" for reason in decision.reasons)
     table = Table(("", "asked whether it", "verdict", "decides", "finding", "beside it"), rows, caption)
-    return [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
+    found = [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
+    if decision.form:
+        costs = tuple((one.title, one.verdict, one.finding) for one in decision.shipped)
+        said = (
+            f"The tuned model as {decision.form} in llama.cpp against the tuned model as it was trained, on the same"
+            " items. Each must be non-inferior. The margin on held-out code is a share of what training gained."
+        )
+        table = Table(("", "verdict", "trained → shipped"), costs, said)
+        found.append(Section("shipped", f"What {decision.form} costs", (table,)))
+    return found

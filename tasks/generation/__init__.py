@@ -13,6 +13,6 @@ what two runs of one model differ by.
 """
 
 from tasks.generation.config import GenerationConfig
-from tasks.generation.stage import STAGE, run_generation
+from tasks.generation.stage import SHIPPED, STAGE, run_generation
 
-__all__ = ["STAGE", "GenerationConfig", "run_generation"]
+__all__ = ["SHIPPED", "STAGE", "GenerationConfig", "run_generation"]

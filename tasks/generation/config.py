@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from artifacts.configuration import Batch, Config, Real, Threads
 from artifacts.schema import Quantization
+
+
+def _known(name: str) -> str:
+    from tasks.gguf.library import PREFIX, TYPES, type_of
+
+    if not name.startswith(PREFIX) or type_of(name) not in TYPES:
+        names = ", ".join(PREFIX + kind for kind in TYPES)
+        raise ValueError(f"there is no form of that name with the whole model as a GGUF file; there are {names}")
+    return name
 
 
 class GenerationConfig(Config):
@@ -13,6 +24,10 @@ class GenerationConfig(Config):
 
     quantization: Quantization = "int8"
     """What both models' base weights are quantized to; as in training, unless set otherwise."""
+    form: Annotated[str, AfterValidator(_known)] | None = None
+    """The form of the export that is shipped, `gguf-q4_k_m` or the like, to be measured as well: base and tuned both as
+    such a file, in llama.cpp. The gate then asks that the tuned model is as good in it as it was trained. It must be
+    among `exporting.forms`."""
     repeated: Real = Field(1.0, gt=0, le=1)
     """Share of chunks and prompts, of each suite evenly from first to last, that the base model is put through a second
     time: the noise floor."""
@@ -20,3 +35,8 @@ class GenerationConfig(Config):
     """Sequences computed at once. Fewer need less memory; the last bits of the results depend on it."""
     cpu_threads: Threads = 2
     """Threads of a run on the CPU; part of what decides the bits there, as in training."""
+
+    @property
+    def trained(self) -> GenerationConfig:
+        """The same for the model as it was trained."""
+        return self.model_copy(update={"form": None})

@@ -29,6 +29,7 @@ from artifacts.schema import (
 )
 from tasks.generation.config import GenerationConfig
 from tasks.generation.models import SIDES, Pair, threads
+from tasks.generation.shipped import ShippedPair
 from tasks.generation.view import sections
 from tasks.generation.work import Answering, Losses, Programs, Work, measure
 from tasks.models.base_model import ModelReference, fetch
@@ -81,7 +82,11 @@ def run_generation(
         if not loaded:
             folder = base.path if base else fetch(model, progress)
             progress.begin("loading the model")
-            loaded.append(Pair(folder, exported.path / "adapter", config.quantization, plan))
+            if config.form:
+                original, tokenizer = fetch(model, progress), load_tokenizer(model.metadata)
+                loaded.append(ShippedPair(original, exported, config.form, tokenizer, workdir))
+            else:
+                loaded.append(Pair(folder, exported.path / "adapter", config.quantization, plan))
         return loaded[0]
 
     def answers(file: PromptFile, work: Work) -> FileAnswers:
@@ -112,6 +117,7 @@ def run_generation(
         path=workdir,
         notes=prompts.notes,
         quantization=config.quantization,
+        form=config.form or "",
         losses=len(losses),
         completions=len(completions),
         functional=prompts.functional,
@@ -172,3 +178,5 @@ ANSWERS = Stage(name="answers", version=VERSION, run=_answer, produces=FileAnswe
 STAGE = Stage(
     name="generation", version=VERSION, run=run_generation, produces=Generations, sections=sections, in_parts=True
 )
+SHIPPED = replace(STAGE, name="shipped-generation")
+"""The same of the form that is shipped."""

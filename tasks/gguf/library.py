@@ -13,6 +13,8 @@ from artifacts.errors import InputError, StageError
 
 log = logging.getLogger(__name__)
 
+PREFIX = "gguf-"
+"""Of the names of the forms that are such files."""
 F16 = "f16"
 TYPES = {
     **{"f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q6_k": 6.57, "q5_k_m": 5.7, "q5_k_s": 5.55, "q5_1": 6.0, "q5_0": 5.6},
@@ -21,6 +23,16 @@ TYPES = {
 }
 """Types of files by name, and about how many bits a weight takes, of those that need no importance matrix."""
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
+
+
+def type_of(form: str) -> str:
+    """The type of file that a form of the export has: `gguf-q4_k_m` is of `q4_k_m`."""
+    return form.removeprefix(PREFIX)
+
+
+def file_name(form: str) -> str:
+    """Of the file in the form's folder."""
+    return f"model-{type_of(form)}.gguf"
 
 
 def check_installed(field: str) -> None:

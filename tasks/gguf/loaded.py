@@ -46,6 +46,10 @@ class GgufModel:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give its memory back. Nothing can be asked of it then."""
         self._functions.llama_model_free(self.pointer)
 
     @property

@@ -12,6 +12,9 @@ from artifacts.store import MANIFEST
 from tasks.reporting.comparison import SideBySide, compare
 from tasks.reporting.inputs import RunResults
 
+SHIPPED = ("held-out", "specific", "retention", "functional")
+"""Sections of the evaluation that are shown of the form that is shipped as well, by key."""
+
 
 @dataclass(frozen=True)
 class Chapter:
@@ -29,8 +32,12 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
     judged = tuple(one for one in shown["evaluation"] if one.key != "completions")
     proof = (*judged, *shown.get("execution", ()), *shown.get("gate", ()))
     aside = [replace(section, title=f"Code from elsewhere: {section.title}") for section in shown.get("retention", ())]
+    # its figures; pictures and answers are those of the model as it was trained
+    figures = [one for one in shown.get("shipped-evaluation", ()) if one.key in SHIPPED]
+    shipped = tuple(replace(one, key=f"shipped-{one.key}") for one in figures)
     return [
         Chapter("evaluation", "Base and tuned compared", proof),
+        *([Chapter("shipped", f"The same as {run.shipped.form}, which is shipped", shipped)] if run.shipped else []),
         # laid out wider than elsewhere, with what differs marked
         *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
         Chapter(

@@ -35,6 +35,8 @@ class RunResults:
     retention: RetentionSample | None = None
     decision: GateDecision | None = None
     executions: Executions | None = None
+    shipped: EvaluationReport | None = None
+    """Of the form that is shipped."""
 
     @property
     def by_stage(self) -> dict[str, Handle]:
@@ -50,6 +52,7 @@ class RunResults:
             "generation": self.generations,
             "execution": self.executions,
             "evaluation": self.evaluation,
+            "shipped-evaluation": self.shipped,
             "gate": self.decision,
         }
         return {stage: handle for stage, handle in found.items() if handle}

@@ -49,6 +49,7 @@ def run_reporting(  # the stages' handles are the signature
     retention: RetentionSample | None = None,
     decision: GateDecision | None = None,
     executions: Executions | None = None,
+    shipped: EvaluationReport | None = None,
     workdir: Path,
     progress: Progress,
 ) -> RunReport:
@@ -67,6 +68,7 @@ def run_reporting(  # the stages' handles are the signature
         retention=retention,
         decision=decision,
         executions=executions,
+        shipped=shipped,
     )
     page = compose(config, run, show_all(run))
     write(page, workdir)
@@ -101,6 +103,8 @@ def show_all(run: RunResults) -> dict[str, list[Section]]:
     }
     if run.decision:
         found["gate"] = gate.STAGE.show(run.decision)
+    if run.shipped:
+        found["shipped-evaluation"] = evaluation.SHIPPED.show(run.shipped)
     if run.executions:
         found["execution"] = execution.STAGE.show(run.executions)
     return found | ({"retention": sampling.RETENTION.show(run.retention)} if run.retention else {})

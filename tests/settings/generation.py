@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 
 from artifacts.rows import read_rows
@@ -15,6 +16,7 @@ from tasks.generation import STAGE
 from tests.settings import prompts
 from tests.settings.table import Lab, Row
 from tests.tasks.generation import world
+from tests.tasks.gguf.extra import INSTALLED
 
 
 def noise(lab: Lab) -> ExportedModel:
@@ -48,6 +50,20 @@ def look_generated(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
     return found
 
 
+def look_shipped(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
+    """The losses of both models as the form that is shipped, where there is one."""
+    if not INSTALLED:
+        pytest.skip("needs the extra codetune[gguf]: llama-cpp-python")
+    inputs = lab.once(prompts.place).inputs(lab.once(noise_as_gguf), lab.once(prompts.asked))
+    made = STAGE.run(config.generation, **inputs, workdir=lab.folder())
+    rows = read_rows(made.path / "losses.parquet")
+    return {"form": made.form, **{side: [row[side] for row in rows] for side in ("base", "tuned")}}
+
+
+def noise_as_gguf(lab: Lab) -> ExportedModel:
+    return world.with_gguf(lab.once(noise), lab.folder(), lab.once(prompts.base))
+
+
 GIVEN = {
     "generation.quantization": "none",
     "generation.repeated": 0.01,
@@ -68,4 +84,4 @@ ROWS = {
         "batch_size": row(8, 2, "batches", "decoded"),
         "cpu_threads": row(1, 2, "threads"),
     }.items()
-}
+} | {"generation.form": Row(None, "gguf-f16", look_shipped, GIVEN, apart=frozenset({"form", "base", "tuned"}))}

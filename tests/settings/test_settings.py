@@ -52,11 +52,23 @@ def test_a_setting_does_something(name: str, lab: Lab) -> None:
         assert differing(*seen) >= row.least
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("model.") and name != "retention"])
+# `retention` and `generation.form` have stages of their own run, or not
+ELSEWHERE = ("retention", "generation.form")
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("model.") and name not in ELSEWHERE])
 def test_a_setting_reaches_its_stage(name: str, lab: Lab) -> None:
     stage = name.partition(".")[0]
     told = [pipeline.recorded(lab, config).told[stage] for config in TABLE[name].configs(name, lab)]
     assert told[0] != told[1]
+
+
+def test_a_form_that_is_shipped_is_measured_and_judged_as_well(lab: Lab) -> None:
+    without, with_it = (
+        pipeline.recorded(lab, config).told for config in TABLE["generation.form"].configs("generation.form", lab)
+    )
+    assert with_it.keys() - without.keys() == {"shipped-generation", "shipped-evaluation"}
+    assert with_it["shipped-generation"] != with_it["generation"] == without["generation"]
 
 
 LOOKS = {row.look: name for name, row in reversed(TABLE.items())}

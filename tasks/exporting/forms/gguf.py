@@ -42,11 +42,11 @@ class GgufExport:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.name = f"gguf-{kind}"
+        self.name = library.PREFIX + kind
         self.title = f"GGUF, {kind}"
         self.heading = f", adapted (GGUF, {kind})"
-        self.needs: tuple[str, ...] = ("merged",) if kind == library.F16 else ("merged", f"gguf-{library.F16}")
-        self.file = f"model-{kind}.gguf"
+        self.needs: tuple[str, ...] = ("merged",) if kind == library.F16 else ("merged", library.PREFIX + library.F16)
+        self.file = library.file_name(self.name)
 
     def check_ready(self) -> None:
         library.check_installed("exporting.forms")
@@ -66,7 +66,8 @@ class GgufExport:
             name, infills = made.base_name.rstrip("/").rsplit("/", 1)[-1], made.tokens.format == "fim"
             convert(made.folders["merged"], folder / self.file, tokenizer, name=f"{name}, adapted", infills=infills)
         else:
-            source = made.folders[f"gguf-{library.F16}"] / f"model-{library.F16}.gguf"
+            whole = library.PREFIX + library.F16
+            source = made.folders[whole] / library.file_name(whole)
             library.quantize(source, folder / self.file, self.kind, torch.get_num_threads())
 
     def check(self, made: Ingredients, config: ExportingConfig, folder: Path, chunks: Chunks) -> Comparison:

@@ -19,6 +19,7 @@ from tasks.gate import GateConfig, promotion, results, run_gate
 from tasks.gate.config import ASKED
 from tasks.gate.results import Result
 from tasks.gate.stage import decide, judge
+from tasks.gate.versus import versus
 from tasks.gate.view import sections
 from tasks.statistics import paired_difference
 from tests.tasks.gate.test_gate import SPECIFIC, made, metric, settle
@@ -57,6 +58,56 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     for path, rows in tables.items():
         pq.write_table(pa.Table.from_pylist(rows), path)
     return made, scored
+
+
+def judged_as(form: str, folders: tuple[Path, Path], tmp_path: Path, lost: float) -> GateDecision:
+    """The decision where the tuned model's losses are so many nats higher in the form that is shipped."""
+    made, scored = folders
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    rows = [
+        {
+            "domain": domain,
+            "repo": f"r{n}",
+            "path": "a.py",
+            "chunk": 0,
+            "tokens": 10,
+            "base": 20.0,
+            "tuned": 18.0 + n / 9,
+        }
+        for domain in ("held_out", "retention")
+        for n in range(9)
+    ]
+    for folder, more in ((made, 0.0), (shipped, lost)):
+        table = pa.Table.from_pylist([{**row, "tuned": row["tuned"] + more * (1 + row["tuned"] % 1)} for row in rows])
+        pq.write_table(table, folder / "losses.parquet")
+    for path in (made / "completions.parquet", scored / "scores.parquet"):
+        pq.write_table(pq.read_table(path), shipped / path.name)
+    figures = (metric(), metric("retention_loss", -0.01, 0.01))
+    (out := tmp_path / "out").mkdir()
+    sums = {"quantization": "int8", "losses": 3, "completions": 16}
+    return run_gate(
+        CONFIG,
+        generations=Generations(path=made, **sums),
+        evaluation=EvaluationReport(path=scored, metrics=figures, samples=(), quantization="int8"),
+        shipped_generations=Generations(path=shipped, form=form, **sums),
+        shipped=EvaluationReport(path=shipped, metrics=figures, samples=(), quantization="int8", form=form),
+        workdir=out,
+    )
+
+
+def test_a_form_that_costs_nothing_is_told_and_changes_nothing(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    decision = judged_as("gguf-q8_0", folders, tmp_path, 0.0)
+    assert decision.ruling == "promote" and "As gguf-q8_0, which is shipped" in decision.reasons[-1]
+    assert {one.metric for one in decision.shipped} == {"loss", "retention_loss"}
+    shown = sections(decision)[1]
+    assert shown.title == "What gguf-q8_0 costs" and len(shown.blocks[0].rows) == 2  # type: ignore[union-attr]
+
+
+def test_a_form_that_loses_what_training_gained_holds_the_model(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    decision = judged_as("gguf-q2_k", folders, tmp_path, 1.0)
+    assert decision.ruling == "hold" and "As gguf-q2_k it is not shown to be as good" in decision.reasons[0]
+    assert len(decision.reasons) == len([one for one in decision.shipped if one.verdict != "non-inferior"])
 
 
 def test_the_stage_judges_every_figure_and_keeps_every_item(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -253,8 +304,8 @@ def test_a_challenger_is_compared_item_by_item_by_its_weights() -> None:
         name: Result("loss", name, one.cluster, one.weight, 2.0, 1.92 if one.weight > 1 else 9.0)
         for name, one in old.items()
     }
-    assert promotion._versus(old, new, metric(margin=None), CONFIG)[0] == "non-inferior"
-    assert promotion._versus(old, new, metric(margin=None), GateConfig(tolerance=0.1))[0] == "regressed"
+    assert versus(old, new, metric(margin=None), CONFIG)[0] == "non-inferior"
+    assert versus(old, new, metric(margin=None), GateConfig(tolerance=0.1))[0] == "regressed"
 
 
 @pytest.mark.parametrize(("lost", "verdict"), [(0.02, "non-inferior"), (0.03, "regressed")])
@@ -262,7 +313,7 @@ def test_a_quarter_of_what_the_champion_gained_may_be_lost_where_more_is_better(
     old = {f"i{n}": Result("line", f"i{n}", f"r{n}", 1.0, 0.2, 0.3) for n in range(12)}
     new = {name: replace(one, tuned=0.3 - lost) for name, one in old.items()}
     figure = metric("line_edit", better="higher", margin=None)
-    assert promotion._versus(old, new, figure, CONFIG)[0] == verdict
+    assert versus(old, new, figure, CONFIG)[0] == verdict
 
 
 def outcomes(*lost: int, items: int = 60) -> tuple[dict[str, Result], dict[str, Result]]:
@@ -278,9 +329,9 @@ def test_the_challengers_outcomes_are_judged_by_the_bound() -> None:
     )
     assert found.bound is not None and found.low is not None and found.bound < found.low
     between = metric("mbpp_pass", margin=-(found.bound + found.low) / 2)
-    assert promotion._versus(old, new, between, CONFIG)[0] == "inconclusive"
+    assert versus(old, new, between, CONFIG)[0] == "inconclusive"
     below = metric("mbpp_pass", margin=-found.bound + 0.001)
-    assert promotion._versus(old, new, below, CONFIG)[0] == "non-inferior"
+    assert versus(old, new, below, CONFIG)[0] == "non-inferior"
 
 
 @pytest.mark.parametrize(("better", "sign"), [("lower", 1), ("higher", -1)])
@@ -294,20 +345,20 @@ def test_what_the_challenger_may_have_lost_is_judged_by_the_bound_on_the_worse_s
     lost, end = sign * found.bound, max(sign * found.low, sign * found.high)
     assert lost > end
     between, beyond = (metric(better=better, margin=margin) for margin in ((lost + end) / 2, lost + 0.001))
-    assert promotion._versus(old, new, between, CONFIG)[0] == "inconclusive"
-    assert promotion._versus(old, new, beyond, CONFIG)[0] == "non-inferior"
+    assert versus(old, new, between, CONFIG)[0] == "inconclusive"
+    assert versus(old, new, beyond, CONFIG)[0] == "non-inferior"
 
 
 def test_the_draws_are_those_of_the_seed() -> None:
     old = {f"i{n}": Result("loss", f"i{n}", f"r{n}", 1.0, 2.0, 1.9) for n in range(30)}
     new = {name: replace(one, tuned=1.9 + n * n / 1e3) for n, (name, one) in enumerate(old.items())}
-    first, again, other = (promotion._versus(old, new, metric(), GateConfig(seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (versus(old, new, metric(), GateConfig(seed=seed)) for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_with_too_few_clusters_a_challenger_is_not_shown_to_be_as_good() -> None:
     old = {f"i{n}": Result("loss", f"i{n}", f"r{n}", 1.0, 2.0, 1.9) for n in range(4)}
-    assert promotion._versus(old, old, metric(), CONFIG)[0] == "inconclusive"
+    assert versus(old, old, metric(), CONFIG)[0] == "inconclusive"
 
 
 # --- the champion

@@ -166,6 +166,24 @@ def noise_adapter(folder: Path, base: Path = SMALL_MODEL) -> ExportedModel:
     return _export(adapter, folder)
 
 
+def with_gguf(exported: ExportedModel, folder: Path, base: Path = SMALL_MODEL, kind: str = "f16") -> ExportedModel:
+    """An export with the merged model as a GGUF file beside the adapter."""
+    from tasks.exporting.adapter import Adapter
+    from tasks.exporting.merging import merge
+    from tasks.gguf.converter import convert
+    from tasks.gguf.library import file_name, quantize
+
+    form = f"gguf-{kind}"
+    merge(base, Adapter.read(exported.path / "adapter"), folder / "merged", 1 << 30)
+    shutil.copytree(exported.path / "adapter", folder / "export" / "adapter")
+    (folder / "export" / form).mkdir()
+    whole, file = folder / "whole.gguf", folder / "export" / form / file_name(form)
+    convert(folder / "merged", whole, load_tokenizer(base), name="tuned", infills=False)
+    shutil.copy(whole, file) if kind == "f16" else quantize(whole, file, kind, 1)
+    forms = (*exported.forms, ExportedForm(name=form, bytes=0, comparison=EXACT))
+    return exported.model_copy(update={"path": folder / "export", "forms": forms})
+
+
 def memorised_adapter(folder: Path, text: str, base: Path = SMALL_MODEL) -> ExportedModel:
     """An adapter that was trained on the very text that it is evaluated on."""
     torch.manual_seed(0)
