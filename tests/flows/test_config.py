@@ -93,7 +93,8 @@ def test_a_source_that_names_its_kind_replaces_the_whole_source() -> None:
 def test_the_command_line_knows_the_stages() -> None:
     configured = set(PipelineConfig.model_fields) - {"recipe", "model", "workers"}
     derived = {"quantization", "retention-tokens"}  # their settings follow from those of training and tokenization
-    assert set(STAGES) == configured | derived
+    shipped = {f"shipped-{stage}" for stage in ("generation", "execution", "evaluation")}  # those of the same name
+    assert set(STAGES) == configured | derived | shipped
 
 
 def test_the_demo_must_show_that_it_learned_this_code_of_a_package_that_its_base_never_saw() -> None:

@@ -34,6 +34,7 @@ from artifacts.schema import (
     TokenizedSplit,
 )
 from artifacts.verdicts import GateDecision
+from tasks.evaluation import STAGE
 from tasks.gate import GateConfig
 from tasks.gate.stage import decide, judge
 from tasks.reporting import ReportingConfig
@@ -152,6 +153,17 @@ def _shown(**changes: list[Section]) -> dict[str, list[Section]]:
 
 def _html(run: RunResults | None = None, **shown: list[Section]) -> str:
     return to_html(compose(ReportingConfig(), run or _run(), _shown(**shown)))
+
+
+def test_the_form_that_is_shipped_has_a_chapter_with_its_own_figures() -> None:
+    shipped = _evaluation(_loss(-0.3, -0.1)).model_copy(update={"form": "gguf-q4_k_m"})
+    run = replace(_run(), shipped=shipped)
+    shown = {"shipped-evaluation": STAGE.show(shipped), "evaluation": STAGE.show(run.evaluation)}
+    page = _Tags(_html(run, **shown))
+    assert "The same as gguf-q4_k_m, which is shipped" in page.text and "gguf-q4_k_m, in llama.cpp" in page.text
+    anchors = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(anchors) == len({*anchors})
+    assert "which is shipped" not in _Tags(_html()).text
 
 
 class _Tags(HTMLParser):

@@ -10,10 +10,10 @@ import torch
 from tasks.backends.contract import Decoding
 from tasks.backends.llama_cpp.inference import GgufComputing
 from tasks.backends.transformers.inference import Modules
+from tasks.gguf.converter import convert
 from tasks.gguf.loaded import GgufModel
 from tasks.models.vocabulary import encode, load_tokenizer
 from tests.conftest import SMALL_MODEL
-from tests.gguf import small_gguf
 from tests.tasks.gguf.extra import WITH_EXTRA
 from tests.tasks.tokenization import toys
 
@@ -22,7 +22,9 @@ pytestmark = WITH_EXTRA
 
 @pytest.fixture(scope="module")
 def computing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GgufComputing]:
-    with GgufModel(small_gguf(tmp_path_factory.mktemp("file"))) as model:
+    file = tmp_path_factory.mktemp("file") / "small-f16.gguf"
+    convert(SMALL_MODEL, file, load_tokenizer(SMALL_MODEL), name="small", infills=True)
+    with GgufModel(file) as model:
         yield GgufComputing(model)
 
 
