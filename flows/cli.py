@@ -147,6 +147,8 @@ def run(
                     "version": summary.version,
                     "reasons": summary.reasons,
                     "verdicts": summary.verdicts,
+                    "held_out_by": summary.held_out_by,
+                    "proves": summary.proves,
                 }
             )
         )

@@ -102,6 +102,7 @@ def run(code: Path, store: Path, *changes: str) -> dict[str, Any]:
     assert status == 0
     told = json.loads(output.getvalue().splitlines()[-1])
     assert {"loss", "specific_loss", "retention_loss", "retention_small_pass"} == told["verdicts"].keys()
+    assert told["held_out_by"] == "repository" and "never seen" in told["proves"]
     stages: dict[str, Any] = told["stages"]
     return stages
 
