@@ -96,7 +96,7 @@ class RunSummary(Record):
     forms: tuple[str, ...] = ()
     """Of the export."""
     example: Completion | None = None
-    """The gap in held-out code that the tuned model gained most on, where it gained on one."""
+    """Of the gaps in held-out code that the tuned model gained most on the one that it filled best, if there is one."""
     held_out_by: HeldOutBy = "repository"
     """What told what was held out."""
     proves: str = ""
@@ -182,7 +182,7 @@ def _through(
         reasons=event.reasons,
         verdicts={one.metric: one.verdict for one in results.decided.judgements if one.decides},
         forms=tuple(form.name for form in results.exported.forms),
-        example=next(filter(_is_gained, results.evaluated.samples), None),
+        example=_example(results.evaluated.samples),
         held_out_by=results.evaluated.held_out_by,
         proves=UNITS[results.evaluated.held_out_by].proves,
     )
@@ -192,8 +192,9 @@ def _through(
     return summary
 
 
-def _is_gained(sample: Completion) -> bool:
-    return sample.chosen == "best" and sample.domain == "held_out" and not sample.tuned_reason
+def _example(samples: tuple[Completion, ...]) -> Completion | None:
+    gained = [one for one in samples if one.chosen == "best" and one.domain == "held_out" and not one.tuned_reason]
+    return max(gained, key=lambda one: one.tuned_score or 0.0, default=None)
 
 
 def _overview(outcomes: list[Outcome], report: RunReport, event: Event) -> Section:

@@ -10,7 +10,7 @@ import pytest
 
 from artifacts.schema import Completion
 from flows import cli
-from flows.finetune import RunSummary, _is_gained
+from flows.finetune import RunSummary, _example
 
 Capture = pytest.CaptureFixture[str]
 SAMPLE = Completion(
@@ -53,6 +53,7 @@ def test_two_commands_lead_to_the_server(capsys: Capture) -> None:
 
 
 def test_only_a_gain_on_held_out_code_is_an_example() -> None:
-    assert _is_gained(SAMPLE)
+    better = SAMPLE.model_copy(update={"tuned_score": 0.9})
+    assert _example((SAMPLE, better)) == better and _example(()) is None
     for change in ({"chosen": "worst"}, {"domain": "retention"}, {"tuned_reason": "passed"}):
-        assert not _is_gained(SAMPLE.model_copy(update=change))
+        assert _example((SAMPLE.model_copy(update=change),)) is None
