@@ -12,7 +12,7 @@ import pytest
 from artifacts.errors import StageError
 from artifacts.progress import Listener, Tick
 from artifacts.schema import Checkpoint, TokenizedDataset
-from tasks.training import supervision
+from tasks.training import ValidationSettings, supervision
 from tests.tasks.training import jobs
 
 TWO = jobs.PLAN.model_copy(update={"processes": 2, "accumulation": 2})
@@ -63,6 +63,22 @@ def test_two_processes_learn_what_one_learns(
     assert together["grad_norm"] == pytest.approx(alone.metrics["grad_norm"], rel=1e-3)
     for name, weight in jobs.adapter(folder).items():
         assert (alone.adapter[name] - weight).norm() < 1e-3 * weight.norm(), name
+
+
+def test_two_processes_measure_what_one_measures(tmp_path: Path, tokens: TokenizedDataset) -> None:
+    """Each its share of what is set aside, an odd number of chunks; both stop at the same step."""
+    validation = ValidationSettings(share=0.2, steps=1, patience=2)
+    ruin = {"validation": validation, "learning_rate": 1.0, "warmup_steps": 2, "packing": True}
+    config = CONFIG.model_copy(update=ruin)
+    one = jobs.PLAN.model_copy(update={"backend": "fused"})
+    alone = jobs.train_here(tmp_path / "alone", tokens, config, one)
+    together = jobs.run(tmp_path / "two", tokens, config, plan=FUSED)
+    assert alone.validation["sequences"] == 5 and together.validation and together.stopped_early
+    assert together.validation.kept_step == alone.validation["kept_step"]
+    found, expected = (jobs.metrics(folder)["validation_loss"] for folder in (together.path, tmp_path / "alone"))
+    best = alone.validation["kept_step"]
+    assert len(found) == len(expected) == best + 2
+    assert found[:best] == pytest.approx(expected[:best], rel=1e-4)
 
 
 def test_killed_cancelled_and_resumed_gives_the_same_bits(
