@@ -91,7 +91,7 @@ def costs_of_the_form(
                     question=metric.question,
                     verdict=said,
                     decides=True,
-                    finding=finding,
+                    finding=finding.removeprefix(f"{said}, "),
                 )
             )
     return tuple(found)
@@ -102,7 +102,7 @@ def with_the_form(
 ) -> tuple[Ruling, tuple[str, ...]]:
     """The decision, where the tuned model must also be as good in the form that is shipped as it was trained."""
     against = tuple(
-        f"As {form} it is not shown to be as good as it was trained: {one.title}: {one.finding}."
+        f"As {form} it is not shown to be as good as it was trained: {one.title}: {one.verdict} ({one.finding})."
         for one in costs
         if one.verdict not in ("improved", "non-inferior")
     )
