@@ -229,12 +229,17 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _not_finite(self, finding: str, first: int, count: int) -> StageError:
         step = self.state.global_step
+        remedy = "look at these files, lower training.learning_rate, or check the base model's weights"
+        if self.args.fp16:  # some models, made in bf16, have larger numbers in their residual stream
+            remedy += (
+                "; or compute with numbers beyond 65,504, where fp16 ends: preflight.precision=bf16 on a GPU of compute"
+                " capability 8.0 or newer, fp32 on others"
+            )
         return StageError(
             f"training diverged at step {step}: {finding} on this batch (repository, path, number of the chunk):\n"
             + self.batches.describe(step, first, count),
             field="training.learning_rate",
-            remedy="look at these files, lower training.learning_rate, or check the base model's weights; "
-            "nothing of this step was kept",
+            remedy=f"{remedy}; nothing of this step was kept",
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

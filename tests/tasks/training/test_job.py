@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from artifacts.errors import InputError, StageError
 from artifacts.schema import Quantization, TokenizedDataset
 from tasks.training import LoraSettings
+from tasks.training.trainer import AdapterTrainer
 from tests.tasks.training import jobs
 
 SHORT = jobs.CONFIG.model_copy(update={"quantization": "none", "max_steps": 2, "lora": LoraSettings(dropout=0.0)})
@@ -101,6 +104,17 @@ def test_loss_that_is_not_finite_names_step_and_batch(workdir: Path, tmp_path: P
         jobs.train_here(workdir, tokens, SHORT, model=poisoned)
     assert "file_" in str(caught.value) and "repo-" in str(caught.value)
     assert not list((workdir / "checkpoints").glob("step-*")) and not (workdir / "result" / "adapter").exists()
+
+
+@pytest.mark.parametrize("fp16", [True, False])
+def test_fp16_is_named_where_it_may_be_the_reason(fp16: bool) -> None:
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(global_step=1),
+        args=SimpleNamespace(fp16=fp16),
+        batches=SimpleNamespace(describe=lambda *_: "a, b.py, 0"),
+    )
+    error = AdapterTrainer._not_finite(cast(Any, trainer), "the loss is nan", 0, 1)
+    assert ("preflight.precision=bf16" in str(error.remedy)) is fp16
 
 
 def test_unknown_layers_are_named(workdir: Path, tokens: TokenizedDataset) -> None:
