@@ -25,3 +25,5 @@ StageName = Literal[
 ]
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
+SHIPPED: tuple[StageName, ...] = ("shipped-generation", "shipped-execution", "shipped-evaluation")
+"""Those of a run that measures a form of the export as well."""

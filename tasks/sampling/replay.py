@@ -30,7 +30,7 @@ def keep_apart(pool: Pool, sample: DatasetSample, tally: Tally) -> None:
     held out."""
     own = _repositories(sample.path / "train.parquet") | _repositories(sample.path / "held_out.parquet")
     known = {file.sha256 for file in pool.files() if same_repository(file.row.repo) in own}
-    tally.drop("copies", "of a repository that is learned from or held out", len(known))
+    tally.drop("copies", "of a repository that is trained on or held out", len(known))
     pool.remove(known)
     copies = division.standing_in(pool, sample.path / "train.parquet")
     tally.drop("copies", "near-copy of a training file", len(copies))

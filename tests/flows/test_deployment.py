@@ -73,7 +73,7 @@ SMALL_DEMO: dict[str, Any] = {
 LONG_DEMO = {**SMALL_DEMO, "training": {**SMALL_DEMO["training"], "max_steps": 5000}}
 """The same data, trained until somebody ends it."""
 WRONG_DEMO = {**SMALL_DEMO, "training": {**SMALL_DEMO["training"], "lora": {"target_modules": ["query_proj"]}}}
-STAGES = {*stages.STAGES} - {"quantization", "retention", "retention-tokens", "execution"}
+STAGES = {*stages.STAGES} - {"quantization", "retention", "retention-tokens", "execution", *stages.SHIPPED}
 """Those that run: what is trained as published is not quantized."""
 
 

@@ -360,7 +360,7 @@ def test_model_cards_are_harmless(text: str, tmp_path: Path) -> None:
     made: Ingredients = filled(Ingredients, text)
     settings = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
     checkpoint = made.checkpoint.model_copy(update={"path": tmp_path / "metrics", "fallbacks": ()})
-    adapter = types.SimpleNamespace(settings=settings, modules=[f"x.{text}"])
+    adapter = types.SimpleNamespace(settings=settings, modules={f"x.{text}": False})
     made = made.model_copy(update={"base": base, "checkpoint": checkpoint, "adapter": adapter})
     for form in FORMS:
         write_card(made, form, tmp_path)

@@ -161,7 +161,7 @@ def test_faults_of_its_source_are_told_under_its_name(own: dict[str, Any], sampl
     with pytest.raises(InputError) as refusal:
         sample(source=own, replay={"share": 0.1, "source": {"kind": "local", "paths": [str(tmp_path / "nowhere")]}})
     assert refusal.value.field == "sampling.replay.source.paths"
-    with pytest.raises(InputError, match="of a repository that is learned from or held out 60") as refusal:
+    with pytest.raises(InputError, match="of a repository that is trained on or held out 60") as refusal:
         sample(source=own, replay={"share": 0.1, "source": own})
     assert refusal.value.field == "sampling.replay"
 
