@@ -12,7 +12,7 @@ import pytest
 
 from artifacts.progress import SILENT
 from artifacts.store import Store
-from flows.stages import STAGES
+from flows.stages import SHIPPED, STAGES
 from tasks.running.job import Built, Job
 from tests.tasks.running.chain import FIRST, SECOND, Settings, Word, calls
 
@@ -37,7 +37,8 @@ def test_a_job_is_built_in_another_process(store: Store, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_stage_of_the_pipeline_can_be_sent(name: str) -> None:
-    elsewhere = {"retention": "sampling", "retention-tokens": "tokenization"}.get(name)
-    room = import_module(f"tasks.{elsewhere or name}")
-    stage = room.RETENTION if elsewhere else room.STAGE
+    elsewhere = {"retention": ("sampling", "RETENTION"), "retention-tokens": ("tokenization", "RETENTION")}
+    elsewhere |= {one: (one.removeprefix("shipped-"), "SHIPPED") for one in SHIPPED}
+    room, called = elsewhere.get(name, (name, "STAGE"))
+    stage = getattr(import_module(f"tasks.{room}"), called)
     assert stage.name == name and pickle.loads(pickle.dumps(stage)) == stage
