@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,8 +17,10 @@ from flows.editors import Snippet, find_marks, snippets
 from tasks.families import Marks
 from tasks.families.marks import ALL
 from tests.conftest import ROOT
+from tools import pictures
 
 ADDRESS = "http://127.0.0.1:8012"
+QWEN = next(marks for marks in ALL if marks.prefix == "<|fim_prefix|>")
 
 
 def told(marks: Marks) -> dict[str, Snippet]:
@@ -58,5 +65,33 @@ def test_marks_are_those_that_are_one_token_each() -> None:
 
 def test_the_docs_show_them() -> None:
     page = (ROOT / "docs" / "editor.md").read_text(encoding="utf-8")
-    qwen = next(marks for marks in ALL if marks.prefix == "<|fim_prefix|>")
-    assert [one.editor for one in told(qwen).values() if one.text not in page] == []
+    assert [one.editor for one in told(QWEN).values() if one.text not in page] == []
+
+
+@pytest.mark.parametrize("editor", pictures.FILES)
+def test_with_them_a_settings_file_is_whole(editor: str) -> None:
+    readers: dict[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.safe_load, "toml": tomllib.loads}
+    text = told(QWEN)[editor].text
+    file, lines = pictures.filled_in(editor, text)
+    assert [file.splitlines()[number - 1].strip() for number in sorted(lines)] == [
+        line.strip() for line in text.splitlines()
+    ]
+    if reader := readers.get(pictures.FILES[editor][0]):
+        assert reader(file)
+
+
+def test_the_pictures_are_those_of_today(tmp_path: Path) -> None:
+    drawn = pictures.draw_editors(tmp_path)
+    assert drawn.keys() == told(QWEN).keys()
+    for editor, name in drawn.items():
+        there = (ROOT / "docs" / "images" / name).read_text(encoding="utf-8")
+        assert words_of(there) == words_of((tmp_path / name).read_text(encoding="utf-8")), "run `make pictures`"
+        assert "url(http" not in there
+        lines = pictures.filled_in(editor, told(QWEN)[editor].text)[0].splitlines()
+        assert [line for line in lines if re.sub(r"\s", "", line) not in words_of(there)] == []  # none is cut
+
+
+def words_of(picture: str) -> str:
+    """What is written in a picture, without spaces: those are gaps there."""
+    written = "".join(re.findall(r"<text[^>]*>([^<]*)</text>", picture))
+    return re.sub(r"\s", "", html.unescape(written))
