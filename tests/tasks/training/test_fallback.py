@@ -39,32 +39,42 @@ MIB = 2**20
 
 
 class Shortage:
-    """A listener that from a step on lets the first process take hardly more memory than it has between two steps."""
+    """A listener that from a step on lets the first process take hardly more memory than it has between two steps.
+
+    The process is stopped whenever its memory is looked at, and runs for milliseconds in between. So it cannot finish
+    before it is limited, however busy the machine is.
+    """
 
     def __init__(self, step: int) -> None:
-        self._step, self._watched = step, False
+        self._step = step
         self.titles: list[str] = []
         self.done = 0
         """Steps that the first process reported."""
+        Thread(target=self._watch, daemon=True).start()
 
     def __call__(self, tick: Tick) -> None:
         first = not any(title.startswith("out of memory") for title in self.titles)
         self.titles.append(tick.title)
         if first and tick.title == "training" and tick.completed:
             self.done = int(tick.completed)
-            if not self._watched:
-                self._watched = True
-                Thread(target=self._watch, args=(jobs.workers()[0],), daemon=True).start()
 
-    def _watch(self, process: psutil.Process) -> None:
+    def _watch(self) -> None:
         """What is seen when a step is reported may be the middle of the next one already: the least so far counts."""
+        while not (found := jobs.workers()):
+            time.sleep(0.01)
         least = 2**62
         with contextlib.suppress(psutil.Error):  # it ends
             while True:
-                least = min(least, process.memory_info().vms)
-                if self.done >= self._step:
-                    process.rlimit(psutil.RLIMIT_AS, (least + 4 * MIB,) * 2)
-                time.sleep(0.002)
+                found[0].suspend()
+                try:
+                    if self.done:  # before the first step, the weights may not be there yet
+                        least = min(least, found[0].memory_info().vms)
+                    if self.done >= self._step:
+                        found[0].rlimit(psutil.RLIMIT_AS, (least + 4 * MIB,) * 2)
+                        return
+                finally:
+                    found[0].resume()
+                time.sleep(0.003)
 
 
 def figures(text: str) -> list[str]:
