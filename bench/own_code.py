@@ -23,8 +23,9 @@ import tarfile
 import time
 import zipfile
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -101,18 +102,29 @@ REPLAY = Change(
     "5 % of general code",
     {"sampling.replay": {"share": 0.05, "source": {"kind": "local", "paths": ["stdlib"], "repositories": "top-level"}}},
 )
+LONG = {"tokenization.max_length": 2048, "training.effective_batch": 4}
+VALIDATED = {"training.validation": {}, "exporting.adapter_scale": "auto"}
 NEAR = Change("near-duplicates", "without near-duplicates", {"sampling.near_duplicates": 0.7})
 CHAINS: dict[Model, tuple[Change, ...]] = {
     "smollm2": (
         *REFERENCE,
-        Change("rate-5e-4", "learning rate 5e-4", {"training.learning_rate": 5e-4}, aside=True),
-        Change("rate-1e-3", "learning rate 1e-3", {"training.learning_rate": 1e-3}, seeds=SEEDS),
+        Change("rate-1e-3", "learning rate 1e-3", {"training.learning_rate": 1e-3}, aside=True, seeds=SEEDS),
+        Change("rate-5e-4", "learning rate 5e-4", {"training.learning_rate": 5e-4}, seeds=SEEDS),
         Change("epochs-10", "10 epochs", {"training.epochs": 10}, aside=True),
+        Change("rank-64", "r=64, alpha 128", {"training.lora.r": 64, "training.lora.alpha": 128}, aside=True),
+        Change("length-2048", "2,048 tokens a sequence", LONG, aside=True),
+        Change("packing", "packed", {"training.packing": True}, aside=True),
+        Change("questions", "a tenth of questions", {"tokenization.question_rate": 0.1}, aside=True),
+        Change("validation", "the best weights by validation", VALIDATED, aside=True),
         REPLAY,
         NEAR,
     ),
     "built-in": (
-        Change("tokens", "the row “tokens”, causal", {k: v for one in REFERENCE for k, v in one.settings.items()}),
+        Change(
+            "causal",
+            "the settings of the row “learning rate 5e-4”",
+            {k: v for one in REFERENCE for k, v in one.settings.items()} | {"training.learning_rate": 5e-4},
+        ),
         Change(
             "fim",
             "half of the chunks to fill in",
@@ -161,11 +173,18 @@ class Task:
         return settings
 
 
+def as_task(name: str) -> Task:
+    """As `str` writes one."""
+    model, row, seed = name.split("/")
+    assert model in CHAINS, f"there is no model {model}"
+    return Task("smollm2" if model == "smollm2" else "built-in", row, int(seed))
+
+
 def _put(settings: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, name = dotted.split(".")
     for parent in parents:
         settings = settings.setdefault(parent, {})
-    settings[name] = value
+    settings[name] = deepcopy(value)
 
 
 def _given(model: Model, data: Path, quick: bool) -> dict[str, Any]:
@@ -335,8 +354,8 @@ def measure(task: Task, data: Path, store: Store, quick: bool) -> dict[str, Any]
     results = pipeline(run, config, model := locate(config.model))
     checkpoint, sample = run.handles["training"], run.handles["sampling"]
     _put(settings, "retention.source.paths", [str(path) for path in sorted((data / "held-out").iterdir())])
-    for name in ("fim_prompts", "block_prompts"):
-        _put(settings, f"prompts.{name}", 0)
+    for name, count in (("line_prompts", 200), ("fim_prompts", 0), ("block_prompts", 0), ("context_tokens", 0)):
+        _put(settings, f"prompts.{name}", min(count, settings["prompts"][name]))
     seen = of(settings)
     again = Bare(store)
     assert seen.retention is not None
@@ -372,6 +391,8 @@ def measure(task: Task, data: Path, store: Store, quick: bool) -> dict[str, Any]
         "ratio": ratio(results.evaluated, "held_out"),
         "metrics": figures_of(results.evaluated),
         "unseen": {name: value for name, value in figures_of(unseen_report).items() if name.startswith("retention_")},
+        "validation": checkpoint.validation and checkpoint.validation.model_dump(mode="json"),
+        "adapter_scale": results.exported.adapter_scale,
         "sample": sample.summary,
         "seconds": {name: round(value, 1) for name, value in run.seconds.items()},
     }
@@ -426,8 +447,12 @@ def predicted(config: Any, model: Any, name: str, capability: tuple[int, int]) -
 
 
 def in_a_process(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A row, in a process of its own."""
+    """A row, in a process of its own; as it was found before, where it was."""
     result = arguments.work / f"{str(task).replace('/', '-')}.json"
+    if result.exists():
+        return {"model": task.model, "row": task.row, "words": task.change.words, "seed": task.seed} | json.loads(
+            result.read_text()
+        )
     command = [sys.executable, "-m", "bench.own_code", "--data", str(arguments.data), "--work", str(arguments.work)]
     command += ["--one", str(task), "--out", str(result), *(["--quick"] if arguments.quick else [])]
     started = time.perf_counter()
@@ -475,15 +500,21 @@ def everything(arguments: argparse.Namespace) -> dict[str, Any]:
         if not arguments.rows or one.name in arguments.rows.split(",")
     ]
     tasks.sort(key=lambda task: task.seed)
+    if arguments.rows and "/" in arguments.rows:
+        tasks = [as_task(name) for name in arguments.rows.split(",")]
     missing = [str(task) for task in tasks if not known(task.change.settings)]
     print(f"left out, as this version has no such settings: {', '.join(missing) or 'none'}", flush=True)
     tasks = [task for task in tasks if str(task) not in missing]
     rows: list[dict[str, Any]] = []
     record = {"rows": rows, "left_out": missing, "quick": arguments.quick, "gpu": _gpu()}
     with ThreadPoolExecutor(arguments.parallel) as pool:
-        for row in pool.map(lambda task: in_a_process(task, arguments), tasks):
-            rows.append(row)
+        for done in as_completed([pool.submit(in_a_process, task, arguments) for task in tasks]):
+            rows.append(done.result())
             arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    places = {task: number for number, task in enumerate(tasks)}
+    rows.sort(key=lambda row: places[Task(row["model"], row["row"], row["seed"])])
+    if arguments.untimed:
+        return record
     store, steps = Store(arguments.work / "store"), dict[str, float]()
     done = {(row["model"], row["row"]) for row in rows if "failed" not in row}
     for task in (one for one in tasks if (one.model, one.row) in done and one.seed == SEEDS[0]):
@@ -612,10 +643,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where to write the figures (JSON)")
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "own-code", help="weights and code")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "own-code-work", help="store and logs")
-    parser.add_argument("--rows", help="names of rows, with commas; all without it")
+    parser.add_argument("--rows", help="names of rows, with commas, or model/row/seed; all without it")
     parser.add_argument("--seeds", choices=("all", "one"), default="all", help="three of the main rows, or one")
     parser.add_argument("--parallel", type=int, default=4, help="rows at a time")
     parser.add_argument("--quick", action="store_true", help="a few steps and questions: does it run?")
+    parser.add_argument("--untimed", action="store_true", help="without the times of steps alone, at the end")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.data, arguments.work = arguments.data.resolve(), arguments.work.resolve()
@@ -624,9 +656,8 @@ def main() -> None:
 
     environment.apply(quiet=True)
     if arguments.one:
-        model, row, seed = arguments.one.split("/")
         store = Store(arguments.work / "store")
-        found = measure(Task(model, row, int(seed)), arguments.data, store, arguments.quick)
+        found = measure(as_task(arguments.one), arguments.data, store, arguments.quick)
         arguments.out.write_text(json.dumps(found))
         return
     prepare(arguments.data)
