@@ -21,8 +21,19 @@ class Fingerprinted(Protocol):
 
 def of_json(value: Any) -> str:
     """Hex sha256 of a JSON value in canonical form (sorted keys, no spaces, no NaN)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def of_list(values: Iterable[Any], *rest: Any) -> str:
+    """`of_json([[*values], *rest])`, of more values than fit into memory."""
+    digest = hashlib.sha256(b"[[")
+    for number, value in enumerate(values):
+        digest.update(b"," * (number > 0) + _canonical(value))
+    digest.update(b"]")
+    for value in rest:
+        digest.update(b"," + _canonical(value))
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def of_file(path: Path) -> str:
@@ -41,3 +52,8 @@ def of_file(path: Path) -> str:
 def of_files(root: Path, names: Iterable[str]) -> str:
     """Hex sha256 over the names (relative to `root`) and contents of some files, whatever their order."""
     return of_json({name: of_file(root / name) for name in names})
+
+
+def _canonical(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.encode()

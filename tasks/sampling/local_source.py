@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
+import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -53,17 +55,20 @@ class _Root:
         return PurePosixPath(path.relative_to(self.path).as_posix() if path != self.path else path.name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Item:
     """A file below a root."""
 
     root: _Root
     found: FoundFile
-    below: PurePosixPath
-    """Its path below the root; the file's name when the root is that file."""
+
+    @property
+    def below(self) -> PurePosixPath:
+        """Its path below the root; the file's name when the root is that file."""
+        return self.root.below(self.found.path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Blob:
     """A file of an earlier commit."""
 
@@ -71,7 +76,8 @@ class Blob:
     id: str
 
 
-Entry = tuple[Row, Path | Blob]
+Entry = tuple[Row, str | Blob]
+"""A file: what is known of it, and its name with all folders or what git has of it."""
 
 
 class OpenLocalSource:
@@ -107,7 +113,6 @@ class OpenLocalSource:
                 field=_FIELD,
                 remedy="name folders with code; in git repositories only tracked files count; check `exclude`",
             )
-        self._items = items
         self.later: list[Entry] = []
         """Files in the configured languages as they are later than those that are learned from."""
         if held_out_by == "release":
@@ -116,14 +121,19 @@ class OpenLocalSource:
             self._rule, files = self._commits(items, share)
         else:
             self._rule, repository = self._tell_apart(items, held_out_by)
-            files = [(self._row(item, repository(item)), item.found.path) for item in items]
-        self._files: list[Entry] = sorted(files, key=lambda file: (file[0].repo, file[0].path))
+            files = [(self._row(item, repository(item)), item.found.name) for item in items]
+        # What counts as a repository is one, as far as can be told, and no folder of one.
+        tracked = any(item.found.top for item in items)
+        roots = {item.root.path for item in items}
+        plain = not tracked and not any((root / name).is_file() for root in roots for name in _MANIFESTS)
+        self.tells_repositories = self._rule in ("git", "path") or (self._rule == "top-level" and plain)
+        files.sort(key=lambda file: (file[0].repo, file[0].path))
+        self._files: list[Entry] = files
         self.later.sort(key=lambda file: (file[0].repo, file[0].path))
-        self._counted = [(row, path) for row, path in self._files if row.language in self._languages]
 
     def describe(self) -> str:
         names = ", ".join(_printable(_called(name)) for name in self._source.paths)
-        repositories = len({row.repo for row, _ in self._counted})
+        repositories = len({row.repo for row, _ in self._counted()})
         return f"local: {names} ({repositories} repositories, told apart by {self._rule}{self._without()})"
 
     def _without(self) -> str:
@@ -134,23 +144,15 @@ class OpenLocalSource:
     def fingerprint(self) -> str:
         """Over names, licences, revisions and contents of the files in the configured languages, and over what a sample
         says of the source besides: a sample that is reused says what is true now. No absolute paths."""
-        facts = [
+        facts = (
             [row.repo, row.path, row.license, row.revision, self._digest(row, path)]
-            for row, path in (*self._counted, *self.later)
-        ]
+            for row, path in chain(self._counted(), self.later)
+        )
         others = Counter(row.language or "" for row, _ in self._files if row.language not in self._languages)
-        return digest.of_json([facts, sorted(others.items()), self.describe()])
+        return digest.of_list(facts, sorted(others.items()), self.describe())
 
     def batches(self) -> Iterator[_Files]:
         return self._in_batches(self._files)
-
-    @property
-    def tells_repositories(self) -> bool:
-        """Whether what counts as a repository is one, as far as can be told, and no folder of one."""
-        tracked = any(item.found.top for item in self._items)
-        roots = {item.root.path for item in self._items}
-        plain = not tracked and not any((root / name).is_file() for root in roots for name in _MANIFESTS)
-        return self._rule in ("git", "path") or (self._rule == "top-level" and plain)
 
     def later_batches(self) -> Iterator[_Files]:
         """The files of `later`."""
@@ -160,23 +162,27 @@ class OpenLocalSource:
         """The files that are learned from and that there is something later of, by repository and path. Those that are
         gone later are among them."""
         repositories = {row.repo for row, _ in self.later}
-        return {(row.repo, row.path): (row, place) for row, place in self._counted if row.repo in repositories}
+        return {(row.repo, row.path): (row, place) for row, place in self._counted() if row.repo in repositories}
 
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes | None]:
         """Their contents; None for what cannot be read."""
         return _Files(entries, self._max_bytes).contents(range(len(entries)))
 
+    def _counted(self) -> Iterator[Entry]:
+        """The files in the configured languages."""
+        return (entry for entry in self._files if entry[0].language in self._languages)
+
     def _in_batches(self, files: list[Entry]) -> Iterator[_Files]:
         for start in range(0, len(files), _BATCH):
             yield _Files(files[start : start + _BATCH], self._max_bytes)
 
-    def _digest(self, row: Row, path: Path | Blob) -> str:
+    def _digest(self, row: Row, path: str | Blob) -> str:
         if isinstance(path, Blob):
             return path.id
         if self._max_bytes is not None and row.size is not None and row.size > self._max_bytes:
             return "too large"  # it is not read, whatever it holds
         try:
-            with opened(path) as file:
+            with opened(Path(path)) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             return "unreadable"
@@ -217,13 +223,13 @@ class OpenLocalSource:
                 remedy="name the folders of at least two releases, called as in name-1.2 and name-1.3, or hold out by"
                 " commit-date, folder or repository",
             )
-        rows = ((self._row(item, repository(item)), item.found.path) for item in others)
+        rows = ((self._row(item, repository(item)), item.found.name) for item in others)
         return f"release; {', '.join(told)}", [*entries, *rows]
 
     def _of_release(self, item: _Item, release: history.Release) -> Entry:
         path = item.found.path.relative_to(release.folder).as_posix()
         row = self._row(item, release.project)
-        return replace(row, path=_printable(path), revision=release.called), item.found.path
+        return replace(row, path=_printable(path), revision=release.called), item.found.name
 
     def _commits(self, items: list[_Item], share: float) -> tuple[str, list[Entry]]:
         """The files as they were before the newest commits, and those that git does not track; `later` gets what the
@@ -254,9 +260,9 @@ class OpenLocalSource:
             elif top and taken[top]:
                 row = self._row(item, repository(item))
                 if row.language in self._languages:
-                    self.later.append((row, item.found.path))
+                    self.later.append((row, item.found.name))
             else:
-                entries.append((self._row(item, repository(item)), item.found.path))
+                entries.append((self._row(item, repository(item)), item.found.name))
         roots = list(dict.fromkeys(item.root for item in items))
         excluded = Excluded(self._source.exclude)
         found = {item.found.top: item.found.checkout for item in items}
@@ -269,7 +275,7 @@ class OpenLocalSource:
                 path = top / file.name
                 root = next((one for one in roots if path == one.path or one.path in path.parents), None)
                 if root and not _excluded(root, excluded, path):
-                    item = _Item(root, FoundFile(path, found[top]), root.below(path))
+                    item = _Item(root, FoundFile(str(path), found[top]))
                     row = replace(self._row(item, repository(item)), revision=commit, size=file.size)
                     entries.append((row, Blob(top, file.blob)))
         newest, all_ = sum(taken.values()), sum(map(len, histories.values()))
@@ -300,7 +306,9 @@ class OpenLocalSource:
     def _row(self, item: _Item, repo: str) -> Row:
         revision = f"python-{platform.python_version()}" if item.root.is_stdlib else item.found.commit
         path = item.below.as_posix()
-        return Row(_printable(repo), _printable(path), self._license(item), language_of(path), revision, _size(item))
+        # one string for all files of a repository
+        name = sys.intern(_printable(repo))
+        return Row(name, _printable(path), self._license(item), language_of(path), revision, _size(item))
 
     def _license(self, item: _Item) -> str:
         if self._source.license:
@@ -339,10 +347,10 @@ class _Files:
                 continue
             try:
                 # One byte more than may be tells that a file has grown; it may also have become something else.
-                with opened(path) as file:
+                with opened(Path(path)) as file:
                     yield file.read(-1 if self.max_bytes is None else self.max_bytes + 1)
             except OSError as error:
-                log.warning("cannot read %s: %s", shown(str(path), 500), error.strerror or error)
+                log.warning("cannot read %s: %s", shown(path, 500), error.strerror or error)
                 yield None
 
     def portable(self, wanted: Callable[[Row | None], bool]) -> Carried:
@@ -436,12 +444,12 @@ def _items(roots: list[_Root], source: LocalSource) -> tuple[list[_Item], Counte
         Finder((root.path for root in roots), tracked_only=tracked_only)
         for tracked_only in (source.tracked_only, False)
     )
-    items: dict[Path, _Item] = {}
+    items: dict[str, _Item] = {}
     for root in roots:
         # An environment may lie in a working tree; what was installed into it is no part of that.
         where = plain if root.is_stdlib or is_installed(root.path) else finder
         for found in where.files_below(root.path, partial(_excluded, root, excluded)):
-            items.setdefault(found.path, _Item(root, found, root.below(found.path)))
+            items.setdefault(found.name, _Item(root, found))
     if not all(root.is_stdlib or is_installed(root.path) for root in roots):  # those differ from version to version
         excluded.tell_of_unused()
     left_out = +finder.left_out

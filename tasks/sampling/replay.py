@@ -83,7 +83,8 @@ def _repositories(side: Path, *, of_replay: bool = False) -> set[str]:
     """The repositories of a side, as `same_repository` has them."""
     import pyarrow.parquet as pq
 
-    names = set(pq.read_table(side, columns=["repo"])["repo"].to_pylist())
+    table = pq.read_table(side, columns=["repo"], read_dictionary=["repo"])
+    names: list[str] = table["repo"].unique().to_pylist()
     return {same_repository(name.removeprefix(REPLAY)) for name in names if not of_replay or name.startswith(REPLAY)}
 
 

@@ -26,13 +26,19 @@ _SHOWN = 3
 """Folders that a warning names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FoundFile:
     """A regular file."""
 
-    path: Path
+    name: str
+    """With all folders. There may be a million, and a `Path` takes four times as much."""
     checkout: Checkout | None = None
     """The git working tree that tracks it."""
+
+    @property
+    def path(self) -> Path:
+        """The same."""
+        return Path(self.name)
 
     @property
     def top(self) -> Path | None:
@@ -56,8 +62,8 @@ class Finder:
     def __init__(self, roots: Iterable[Path], *, tracked_only: bool = True) -> None:
         private.remove_left_behind(checkout.PREFIX)
         self._roots, self._tracked_only = frozenset(roots), tracked_only
-        self._tracked: dict[Path, dict[Path, FoundFile] | None] = {}
-        """Files of each working tree and its submodules."""
+        self._tracked: dict[Path, dict[str, FoundFile] | None] = {}
+        """Files of each working tree and its submodules, by name."""
         self.left_out: Counter[str] = Counter()
         """Folders that were not taken, by kind."""
 
@@ -74,14 +80,16 @@ class Finder:
         """
         is_file = root.is_file()
         files = self._of(root.parent if is_file else root)
-        below = [(files or {}).get(root) or FoundFile(root)] if is_file else self._below(root, files, excluded)
+        below = (
+            [(files or {}).get(str(root)) or FoundFile(str(root))] if is_file else self._below(root, files, excluded)
+        )
         yield from (found for found in below if not excluded(found.path))
 
     def _below(
-        self, root: Path, files: Mapping[Path, FoundFile] | None, excluded: Callable[[Path], bool]
+        self, root: Path, files: Mapping[str, FoundFile] | None, excluded: Callable[[Path], bool]
     ) -> Iterable[FoundFile]:
         inside = f"{root}{os.sep}".replace("//", "/")
-        below = [found for path, found in (files or {}).items() if str(path).startswith(inside)]
+        below = [found for name, found in (files or {}).items() if name.startswith(inside)]
         if files is None or not (below or os.path.lexists(root / ".git")):
             return self._plain(root, excluded)
         if not below:
@@ -107,9 +115,9 @@ class Finder:
                 self.left_out[kind] += kind not in litter.UNTOLD
                 continue
             waiting += ((here / name, inside) for name in reversed(folders))
-            yield from (FoundFile(here / name) for name in names)
+            yield from (FoundFile(str(here / name)) for name in names)
 
-    def _tell_of_nested(self, root: Path, files: Mapping[Path, FoundFile], excluded: Callable[[Path], bool]) -> None:
+    def _tell_of_nested(self, root: Path, files: Mapping[str, FoundFile], excluded: Callable[[Path], bool]) -> None:
         """Say which repositories lie in a working tree without belonging to it: not tracked, they are not taken."""
         known = self._roots | {found.top for found in files.values()}
         nested, waiting = [], [root]
@@ -150,7 +158,7 @@ class Finder:
             self.left_out["folders that cannot be listed"] += 1
         return sorted(folders), sorted(names)
 
-    def _of(self, folder: Path) -> dict[Path, FoundFile] | None:
+    def _of(self, folder: Path) -> dict[str, FoundFile] | None:
         """What the working tree tracks that a folder lies in; None where there is none."""
         if not self._tracked_only:
             return None
@@ -185,7 +193,7 @@ def is_installed(folder: Path) -> bool:
     return not litter.INSTALLED.isdisjoint(folder.parts)
 
 
-def _tracked(top: Path) -> dict[Path, FoundFile] | None:
+def _tracked(top: Path) -> dict[str, FoundFile] | None:
     """The tracked files of a working tree that are there, those of its submodules with them."""
     read = checkout.read(top)
     if read is None:
@@ -199,7 +207,8 @@ def _tracked(top: Path) -> dict[Path, FoundFile] | None:
         return folders[folder]
 
     paths = (top / name for name in sorted(read.tracked))
-    files = {path: FoundFile(path, read) for path in paths if _is_file(path) and inside(path.parent)}
+    names = (str(path) for path in paths if _is_file(path) and inside(path.parent))
+    files = {name: FoundFile(name, read) for name in names}
     missing = []
     for name in sorted(read.submodules):
         place = top / name

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from artifacts import digest
 from artifacts.errors import InputError
 from tasks.sampling import SamplingConfig
 from tasks.sampling.candidates import Row
@@ -153,3 +156,25 @@ def test_what_is_no_folder_of_an_installed_package_is_refused(below: str) -> Non
     with pytest.raises(InputError, match=f"^sampling.source.paths: {name} ") as refusal:
         OpenLocalSource(LocalSource(paths=(name,)), ("Python",))
     assert "package:NAME/FOLDER" in str(refusal.value.remedy)
+
+
+def test_of_each_file_little_is_in_memory(tmp_path: Path) -> None:
+    """There may be a million."""
+    held = []
+    for count in (50, 550):
+        folder = tmp_path / f"{count}"
+        for number in range(count):
+            file = folder / f"r{number % 7}" / f"module_{number}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("x = 1\n")
+        source = LocalSource(paths=(str(folder),), license="MIT")
+        OpenLocalSource(source, ("Python",))  # imports
+        tracemalloc.start()
+        opened = OpenLocalSource(source, ("Python",))
+        held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        sha256 = hashlib.sha256(b"x = 1\n").hexdigest()
+        # a source's fingerprint decides about what was made of it before
+        facts = [[row.repo, row.path, "MIT", "", sha256] for batch in opened.batches() for row in batch.rows()]
+        assert opened.fingerprint() == digest.of_json([facts, [], opened.describe()])
+    assert (held[1] - held[0]) / 500 < 600

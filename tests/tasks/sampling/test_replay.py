@@ -144,6 +144,22 @@ def test_the_retention_set_has_none_of_its_repositories(
     assert dropped(kept, "copies") == {"of a repository of the replay": 6 * len(replayed)}
 
 
+def test_the_retention_set_has_no_near_copy_of_its_files(
+    own: dict[str, Any], general: dict[str, Any], sample: Sample, tmp_path: Path
+) -> None:
+    """Also under the name of another repository."""
+    found = sample(source=own, replay={"share": 0.1, "source": general, "files": 5})
+    replayed = [row for row in rows(found, "train") if row["repo"].startswith("replay:")]
+    forks = {f"fork{n}/{n}.py": f"again = {n}\n{row['content']}" for n, row in enumerate(replayed)}
+    source = table(tmp_path / "forked.jsonl", forks | code("other", 6))
+    (tmp_path / "retention").mkdir()
+    config = RetentionConfig.model_validate({"source": source, "languages": ["Python"]})
+    kept = RETENTION.run(config, sample=found, workdir=tmp_path / "retention")
+    judged = {row["repo"] for side in ("train", "held_out") for row in rows(kept, side)}
+    assert judged == {f"other{n}" for n in range(6)}
+    assert dropped(kept, "copies") == {"near-copy of a training file": len(replayed)}
+
+
 def test_too_little_general_code_is_said_and_used(
     own: dict[str, Any], general: dict[str, Any], sample: Sample, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
