@@ -35,6 +35,13 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 32,
         "intermediate_size": 11008,
     },
+    "1.5b": {  # Qwen2.5-Coder's, but for its vocabulary and biases
+        "hidden_size": 1536,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "intermediate_size": 8960,
+    },
     "tiny": {
         "hidden_size": 64,
         "num_hidden_layers": 2,
