@@ -55,21 +55,30 @@ def prepare(root: Path, shape: str) -> Inputs:
     return inputs_of(root, locate(ModelConfig(name=str(root / f"model-{shape}"))), shape)
 
 
-def inputs_of(root: Path, model: ModelReference, name: str) -> Inputs:
-    """Texts of the standard library for a model, and its int8 base."""
-    folders = {kind: root / f"{kind}-{name}" for kind in ("sample", "tokens", "base")}
+def texts_of(root: Path, model: ModelReference, name: str, **settings: Any) -> tuple[DatasetSample, TokenizedDataset]:
+    """Texts of the standard library, and their tokens for a model. `settings`: of the tokenization."""
+    folders = {kind: root / f"{kind}-{name}" for kind in ("sample", "tokens")}
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
     source = sampling.config.LocalSource(paths=("stdlib",), repositories="top-level", exclude=("*test*",))
     sample = sampling.run_sampling(
         sampling.SamplingConfig(source=source, files=400), workdir=folders["sample"], progress=SILENT
     )
+    config = tokenization.TokenizationConfig(**settings)
     tokens = tokenization.run_tokenization(
-        tokenization.TokenizationConfig(), sample=sample, model=model, workdir=folders["tokens"], progress=SILENT
+        config, sample=sample, model=model, workdir=folders["tokens"], progress=SILENT
     )
+    return sample, tokens
+
+
+def inputs_of(root: Path, model: ModelReference, name: str) -> Inputs:
+    """Texts of the standard library for a model, and its int8 base."""
+    sample, tokens = texts_of(root, model, name)
+    folder = root / f"base-{name}"
+    folder.mkdir(exist_ok=True)
     started = time.perf_counter()
     config = quantization.QuantizationConfig(quantization="int8", device="cuda" if on_gpu() else "cpu")
-    base = quantization.run_quantization(config, model=model, workdir=folders["base"], progress=SILENT)
+    base = quantization.run_quantization(config, model=model, workdir=folder, progress=SILENT)
     return Inputs(model, sample, tokens, base, round(time.perf_counter() - started, 1))
 
 

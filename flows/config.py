@@ -105,6 +105,14 @@ class PipelineConfig(Config):
                     field="gate.decided_by",
                     remedy=f"figures are {', '.join(sorted(NAMES))}, and <suite>_pass of a functional suite",
                 )
+        for name in self.gate.forms:
+            if name != self.generation.form:
+                measured = f"only {self.generation.form} is" if self.generation.form else "no form is"
+                raise InputError(
+                    f"{name} is required, and {measured} measured",
+                    field="gate.requires",
+                    remedy=f"set generation.form={name}, with {name} among exporting.forms",
+                )
         return self
 
     def job(self) -> JobShape:

@@ -12,7 +12,7 @@ from artifacts.schema import EvaluationReport, Generations, Metric, Question, ha
 from artifacts.units import UNITS
 from artifacts.verdicts import GateDecision, Judgement, Ruling
 from tasks.gate import results
-from tasks.gate.config import ASKED, GateConfig
+from tasks.gate.config import ASKED, SHIPPED, GateConfig
 from tasks.gate.results import Result
 from tasks.gate.versus import by_metric, versus
 from tasks.gate.view import sections
@@ -32,8 +32,8 @@ def run_gate(
 ) -> GateDecision:
     """Decide by the evaluation's figures, and keep both models' results on each item for comparisons to come.
 
-    `shipped_generations`, `shipped`: the same of the form that is shipped, where it was measured: the tuned model must
-    not be worse in it than it was trained.
+    `shipped_generations`, `shipped`: the same of the form that is shipped, where it was measured: where the form is
+    required, the tuned model must not be worse in it than it was trained.
     """
     progress.begin("judging")
     found = results.gather([generations.path, evaluation.path])
@@ -46,7 +46,7 @@ def run_gate(
     if shipped and shipped_generations:
         there = results.gather([shipped_generations.path, shipped.path])
         form, costs = shipped.form, costs_of_the_form(evaluation.metrics, config, found, there)
-        ruling, reasons = with_the_form(ruling, reasons, form, costs)
+    ruling, reasons = with_the_form(ruling, reasons, form, costs, config)
     decision = GateDecision(
         path=workdir, ruling=ruling, reasons=reasons, judgements=judgements, form=form, shipped=costs
     )
@@ -98,17 +98,33 @@ def costs_of_the_form(
 
 
 def with_the_form(
-    ruling: Ruling, reasons: tuple[str, ...], form: str, costs: Sequence[Judgement]
+    ruling: Ruling, reasons: tuple[str, ...], form: str, costs: Sequence[Judgement], config: GateConfig
 ) -> tuple[Ruling, tuple[str, ...]]:
-    """The decision, where the tuned model must also be as good in the form that is shipped as it was trained."""
-    against = tuple(
-        f"As {form} it is not shown to be as good as it was trained: {one.title}: {one.verdict} ({one.finding})."
-        for one in costs
-        if one.verdict not in ("improved", "non-inferior")
-    )
+    """The decision, where the tuned model must also be as good in the form that is shipped as it was trained.
+
+    Args:
+        form: that was measured; empty where none was.
+    """
+    worse = [one for one in costs if one.verdict not in ("improved", "non-inferior")]
+    against = [
+        f"Whether the tuned model is as good as {name} as it was trained was not measured."
+        for name in config.forms
+        if name != form
+    ]
+    required = form and (SHIPPED in config.requires or form in config.forms)
+    if required:
+        against += [
+            f"As {form} it is not shown to be as good as it was trained: {one.title}: {one.verdict} ({one.finding})."
+            for one in worse
+        ]
+    if form and not required:
+        found = ", ".join(f"{one.title}: {one.verdict}" for one in worse) or "it is"
+        reasons = (*reasons, f"Whether it is as good as {form} as it was trained was not required ({found}).")
+    elif form and not worse:
+        reasons = (*reasons, f"As {form}, which is shipped, it is as good as it was trained.")
     if against:
         return "hold", (*(reasons if ruling == "hold" else ()), *against)
-    return ruling, (*reasons, f"As {form}, which is shipped, it is as good as it was trained.")
+    return ruling, reasons
 
 
 def beside(metric: Metric, found: Sequence[Result]) -> str:
@@ -128,20 +144,20 @@ def beside(metric: Metric, found: Sequence[Result]) -> str:
 def decide(judgements: Sequence[Judgement], config: GateConfig) -> tuple[Ruling, tuple[str, ...]]:
     """Promote when every question that is required is answered with yes, by all figures that decide it, and no other
     figure is worse. A gain that is not specific, where that is not required, makes nothing worse."""
-    against = [reason for question in config.requires for reason in _objections(question, judgements)]
+    against = [reason for question in config.questions for reason in _objections(question, judgements)]
     against += [
         f"{one.title} regressed ({one.finding})."
         for one in judgements
         if one.verdict == "regressed"
         and one.question != "specific"
-        and not (one.decides and one.question in config.requires)
+        and not (one.decides and one.question in config.questions)
     ]
-    left_out = () if "specific" in config.requires else (_not_required(judgements),)
+    left_out = () if "specific" in config.questions else (_not_required(judgements),)
     if against:
         return "hold", (*against, *left_out)
-    shown = [ASKED[question] for question in config.requires]
-    if {"improved", "specific"} <= {*config.requires} and has_learned({one.metric: one.verdict for one in judgements}):
-        shown = ["learned this code", *(ASKED[question] for question in config.requires if question == "retention")]
+    shown = [ASKED[question] for question in config.questions]
+    if {"improved", "specific"} <= {*config.questions} and has_learned({one.metric: one.verdict for one in judgements}):
+        shown = ["learned this code", *(ASKED[question] for question in config.questions if question == "retention")]
     said = f"The tuned model {' and '.join(shown)}." if shown else "Nothing was required."
     return "promote", (said, *left_out)
 
@@ -164,4 +180,4 @@ def _objections(question: Question, judgements: Sequence[Judgement]) -> list[str
     ]
 
 
-STAGE = Stage(name="gate", version=9, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)
+STAGE = Stage(name="gate", version=10, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)

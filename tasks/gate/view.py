@@ -26,7 +26,8 @@ def sections(decision: GateDecision) -> list[Section]:
         costs = tuple((one.title, one.verdict, one.finding) for one in decision.shipped)
         said = (
             f"The tuned model as {decision.form} in llama.cpp against the tuned model as it was trained, on the same"
-            " items. Each must be non-inferior. The margin on held-out code is a share of what training gained."
+            " items. Where the form is required, each must be non-inferior. The margin on held-out code is a share of"
+            " what training gained."
         )
         table = Table(("", "verdict", "trained → shipped"), costs, said)
         found.append(Section("shipped", f"What {decision.form} costs", (table,)))

@@ -26,8 +26,8 @@ class GenerationConfig(Config):
     """What both models' base weights are quantized to; as in training, unless set otherwise."""
     form: Annotated[str, AfterValidator(_known)] | None = None
     """The form of the export that is shipped, `gguf-q4_k_m` or the like, to be measured as well: base and tuned both as
-    such a file, in llama.cpp. The gate then asks that the tuned model is as good in it as it was trained. It must be
-    among `exporting.forms`."""
+    such a file, in llama.cpp. The gate then asks by default that the tuned model is as good in it as it was trained
+    (`gate.requires`). It must be among `exporting.forms`."""
     repeated: Real = Field(1.0, gt=0, le=1)
     """Share of chunks and prompts, of each suite evenly from first to last, that the base model is put through a second
     time: the noise floor."""

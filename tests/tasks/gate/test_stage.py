@@ -18,13 +18,13 @@ from artifacts.verdicts import Event, GateDecision
 from tasks.gate import GateConfig, promotion, results, run_gate
 from tasks.gate.config import ASKED
 from tasks.gate.results import Result
-from tasks.gate.stage import decide, judge
+from tasks.gate.stage import decide, judge, with_the_form
 from tasks.gate.versus import versus
 from tasks.gate.view import sections
 from tasks.statistics import paired_difference
 from tests.tasks.gate.test_gate import SPECIFIC, made, metric, settle
 
-CONFIG = GateConfig(requires=("improved", "retention"))
+CONFIG = GateConfig(requires=("improved", "retention", "shipped"))
 ANSWERS = [(1.0, 0.0)] * 5 + [(0.0, 1.0)] + [(1.0, 1.0)] * 10
 """Of base and tuned to sixteen problems."""
 
@@ -60,7 +60,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return made, scored
 
 
-def judged_as(form: str, folders: tuple[Path, Path], tmp_path: Path, lost: float) -> GateDecision:
+def judged_as(
+    form: str, folders: tuple[Path, Path], tmp_path: Path, lost: float, config: GateConfig = CONFIG
+) -> GateDecision:
     """The decision where the tuned model's losses are so many nats higher in the form that is shipped."""
     made, scored = folders
     shipped = tmp_path / "shipped"
@@ -87,7 +89,7 @@ def judged_as(form: str, folders: tuple[Path, Path], tmp_path: Path, lost: float
     (out := tmp_path / "out").mkdir()
     sums = {"quantization": "int8", "losses": 3, "completions": 16}
     return run_gate(
-        CONFIG,
+        config,
         generations=Generations(path=made, **sums),
         evaluation=EvaluationReport(path=scored, metrics=figures, samples=(), quantization="int8"),
         shipped_generations=Generations(path=shipped, form=form, **sums),
@@ -108,6 +110,35 @@ def test_a_form_that_loses_what_training_gained_holds_the_model(folders: tuple[P
     decision = judged_as("gguf-q2_k", folders, tmp_path, 1.0)
     assert decision.ruling == "hold" and "As gguf-q2_k it is not shown to be as good" in decision.reasons[0]
     assert len(decision.reasons) == len([one for one in decision.shipped if one.verdict != "non-inferior"])
+
+
+@pytest.mark.parametrize(
+    ("requires", "lost", "ruling", "said"),
+    [
+        (("improved", "gguf-q2_k"), 0.0, "promote", "As gguf-q2_k, which is shipped, it is as good as it was trained."),
+        (("improved", "gguf-q2_k"), 1.0, "hold", "As gguf-q2_k it is not shown to be as good as it was trained: loss"),
+        (("improved", "gguf-q4_k_m"), 0.0, "hold", "is as good as gguf-q4_k_m as it was trained was not measured."),
+        (("improved",), 1.0, "promote", "Whether it is as good as gguf-q2_k as it was trained was not required (loss"),
+        (("improved",), 0.0, "promote", "Whether it is as good as gguf-q2_k as it was trained was not required (it is"),
+    ],
+)
+def test_a_form_is_required_by_name_or_not_at_all(
+    requires: Any, lost: float, ruling: str, said: str, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    decision = judged_as("gguf-q2_k", folders, tmp_path, lost, GateConfig(requires=requires))
+    assert decision.ruling == ruling and sum(said in reason for reason in decision.reasons) == 1, decision.reasons
+    assert {one.metric for one in decision.shipped} == {"loss", "retention_loss"}  # told in any case
+
+
+def test_where_no_form_is_measured_only_one_that_is_named_is_missed() -> None:
+    reasons = ("Good.",)
+    assert with_the_form("promote", reasons, "", (), GateConfig()) == ("promote", reasons)
+    ruling, against = with_the_form("promote", reasons, "", (), GateConfig(requires=("gguf-f16",)))
+    assert ruling == "hold" and against == (
+        "Whether the tuned model is as good as gguf-f16 as it was trained was not measured.",
+    )
+    with pytest.raises(ValueError, match=r"none of improved, specific, retention, shipped, and no form .* gguf-q4_k_m"):
+        GateConfig(requires=("merged",))
 
 
 def test_the_stage_judges_every_figure_and_keeps_every_item(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -49,6 +49,15 @@ def test_it_is_told_before_the_run() -> None:
     assert refused.value.field == "generation.form" and "[merged, gguf-q4_k_m]" in str(refused.value.remedy)
 
 
+def test_a_form_that_the_gate_requires_is_one_that_is_measured() -> None:
+    measured = ["exporting.forms=[gguf]", "generation.form=gguf-q8_0"]
+    assert build("demo", [*measured, "gate.requires=[improved, gguf-q8_0]"]).gate.forms == ("gguf-q8_0",)
+    for changes, said in (([], "no form is"), (measured, "only gguf-q8_0 is")):
+        with pytest.raises(InputError, match=f"gguf-q4_k_m is required, and {said} measured") as refused:
+            build("demo", [*changes, "gate.requires=[improved, gguf-q4_k_m]"])
+        assert refused.value.field == "gate.requires" and "generation.form=gguf-q4_k_m" in str(refused.value.remedy)
+
+
 @pytest.mark.parametrize("name", ["merged", "gguf-x", "q4_k_m"])
 def test_only_whole_models_as_gguf_can_be_measured(name: str) -> None:
     with pytest.raises(ValueError, match="there are gguf-f16"):
