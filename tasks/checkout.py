@@ -20,7 +20,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -39,12 +39,15 @@ _LARGEST_INDEX = 1 << 29
 """Bytes; of a split one, of all its parts."""
 _MEMORY = 4 << 30
 """Bytes that git may take: a few bytes of an object may stand for any number."""
+_LARGEST_ANSWER = 8 << 30
+"""Bytes that git may write into a file."""
 _LARGEST_TEXT = 16 << 20
 _STEPS = 5
 """From a symbolic ref to the next: no more does git follow."""
 _STORES = 100
 """Of objects that a repository borrows from."""
 _SUBMODULE, _FOLDER = b"160000", b"040000"
+_HUNK = re.compile(rb"@@ -\d+(?:,\d+)? \+\d+(?:,(\d+))? @@")
 _ALGORITHMS = {40: hashlib.sha1, 64: hashlib.sha256}
 """By digits of an object's name."""
 _HARMLESS = frozenset({"noop", "noop-v1", "partialclone", "preciousobjects", "relativeworktrees", "worktreeconfig"})
@@ -192,6 +195,42 @@ def contents_of(top: Path, blobs: Sequence[str]) -> list[bytes]:
     return _asked(top, ask) if blobs else []
 
 
+def read_additions(top: Path, since: str, see: Callable[[str, str, str], None]) -> None:
+    """Call `see` with commit, file (below the top) and line for every line that the branch added after a commit, the
+    oldest first. A merge added what differs from its first parent. Of a moved file only what changed was added.
+
+    Args:
+        top: the working tree.
+        since: the commit; empty for all from the first one on.
+        see: is told.
+
+    Raises:
+        Refused: git cannot read the repository, or the clone lacks contents of its commits.
+    """
+
+    def ask(git: _Git) -> None:
+        _configure(git, _settings(git))
+        said = git.place / "said"
+        what = ("--first-parent", "-m", "--reverse", "-p", "-U0", "-M", "--no-color", "--no-ext-diff", "--no-textconv")
+        names = ("--src-prefix=a/", "--dst-prefix=b/", "--format=commit %H")
+        git.ask("-c", "core.quotePath=false", "log", *what, *names, f"{since}..HEAD" if since else "HEAD", into=said)
+        commit = name = ""
+        left = 0
+        with said.open("rb") as lines:
+            for line in lines:
+                if left and line.startswith(b"+"):
+                    left -= 1
+                    see(commit, name, line[1:].decode("utf-8", "replace"))
+                elif hunk := _HUNK.match(line):
+                    left = int(hunk[1] or 1)
+                elif line.startswith(b"commit "):
+                    commit = line[7:].strip().decode()
+                elif line.startswith(b"+++ b/"):
+                    name = os.fsdecode(line[6:].rstrip(b"\t\n"))
+
+    _asked(top, ask)
+
+
 def _asked(top: Path, question: Callable[[_Git], T]) -> T:
     """The answer of a repository, asked in a git directory of our own."""
     with temporary_folder(PREFIX) as place:
@@ -223,8 +262,8 @@ class _Git:
         index = self.place / "index"
         return ("--sparse",) if index.exists() and b"sdir\0\0\0\0" in index.read_bytes() else ()
 
-    def ask(self, *arguments: str, fine: tuple[int, ...] = (0,), told: bytes = b"") -> bytes:
-        """What a command prints that is `told` this.
+    def ask(self, *arguments: str, fine: tuple[int, ...] = (0,), told: bytes = b"", into: Path | None = None) -> bytes:
+        """What a command prints that is `told` this; nothing, where it goes `into` a file, which may be large.
 
         Raises:
             Refused: the status is another than the `fine` ones.
@@ -249,17 +288,21 @@ class _Git:
             "XDG_CONFIG_HOME": str(self.place),
             "LC_ALL": "C",
         }
-        with subprocess.Popen(
-            [program, *_SETTINGS, *arguments],
-            cwd=self.top,
-            env=environment,
-            stdin=subprocess.PIPE if told else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
+        with (
+            nullcontext(subprocess.PIPE) if into is None else into.open("wb") as output,
+            subprocess.Popen(
+                [program, *_SETTINGS, *arguments],
+                cwd=self.top,
+                env=environment,
+                stdin=subprocess.PIPE if told else subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.PIPE,
+            ) as process,
+        ):
             try:
                 with suppress(ProcessLookupError):  # it has ended already
                     resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_LARGEST_ANSWER, _LARGEST_ANSWER))
                 said, complaints = process.communicate(told or None, timeout=_SECONDS)
             except subprocess.TimeoutExpired:
                 raise Refused(f"git {arguments[0]} took more than {_SECONDS} s") from None
@@ -270,7 +313,7 @@ class _Git:
             text = os.fsdecode(complaints).replace(str(self.place), str(self.theirs))
             words = "; ".join(line.strip() for line in text.splitlines()[:3] if line.strip())
             raise Refused(words or f"git {arguments[0]} ended with status {process.returncode}")
-        return said
+        return said or b""
 
 
 def _asking(place: Path, top: Path) -> _Git:

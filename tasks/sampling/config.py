@@ -258,10 +258,11 @@ class SamplingConfig(ChoiceConfig):
     held_out_by: HeldOutBy | Literal["auto"] = "repository"
     """What is held out. `repository`: whole repositories. For a `local` source also `folder`: whole folders of the
     same repositories; `release`: of folders such as `name-1.2` and `name-1.3` an older one is learned from, and the
-    lines that the newest added are asked for; `commit-date`: in git repositories files are learned from as they were
-    before the newest commits (`held_out` is their share), and the lines that those added are asked for. `auto` takes
-    releases where there are some, else the first of repository, commit date and folder that gives enough for an
-    interval. All but `repository` end the run where there is too little for one."""
+    lines that the newest added are asked for; `commit`: in git repositories files are learned from as they were before
+    the newest commits (`held_out` is their share), and the lines that those added are asked for, drawn for an interval
+    by commit; `commit-date`: the same lines, drawn by file. `auto` takes releases where there are some, else the first
+    of repository, commit, commit date and folder that gives enough for an interval. All but `repository` end the run
+    where there is too little for one."""
 
     replay: ReplayConfig | None = None
     """General code that is learned from as well; None for none."""

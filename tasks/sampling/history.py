@@ -36,6 +36,8 @@ class Span(NamedTuple):
 
     start: int
     end: int
+    unit: str = ""
+    """What its lines are drawn with for an interval."""
 
 
 def release_of(file: Path, root: Path) -> Release | None:

@@ -15,7 +15,7 @@ from tasks.sampling.filtering import Filter
 from tasks.sampling.history import RemovedFiles, Span, added
 from tasks.sampling.local_source import Entry, OpenLocalSource
 from tasks.sampling.pool import Pool
-from tasks.sampling.secrets import cleaned
+from tasks.sampling.secrets import PLACEHOLDER, cleaned
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,19 @@ class LaterFile:
     added: tuple[Span, ...]
 
     @property
-    def unit(self) -> str:
-        """What its lines are drawn with for an interval."""
+    def name(self) -> str:
+        """What its lines are drawn with for an interval, if that is the file."""
         repo, path = self.file.row.repo, self.file.row.path
         return path if path.startswith(f"{repo}/") else f"{repo}/{path}"
 
     @property
+    def content_text(self) -> str:
+        return self.file.content.decode()
+
+    @property
     def texts(self) -> list[str]:
         """What was added, span by span."""
-        content = self.file.content.decode()
+        content = self.content_text
         return [content[span.start : span.end] for span in self.added]
 
     @property
@@ -44,10 +48,17 @@ class LaterFile:
 
 
 def later_files(
-    config: SamplingConfig, source: OpenLocalSource, pool: Pool, tally: Tally, progress: Progress
+    config: SamplingConfig,
+    source: OpenLocalSource,
+    pool: Pool,
+    tally: Tally,
+    progress: Progress,
+    *,
+    by_commit: bool = False,
 ) -> list[LaterFile]:
     """The files with lines that were added, at most as many as are learned from at most; in seeded order. What was only
-    moved there, and stands in a training file, does not count as added."""
+    moved there, and stands in a training file, does not count as added. The units of the lines are their files, or
+    `by_commit` what added them."""
     progress.begin("looking for added lines", len(source.later), "files")
     # they are near-duplicates of what they were
     compared_with_none = config.model_copy(update={"near_duplicates": None})
@@ -65,7 +76,7 @@ def later_files(
             else:
                 tally.drop("choice", "nothing was added later")
         progress.advance(len(batch.rows()))
-    found.sort(key=lambda one: (one[0], one[1].unit))
+    found.sort(key=lambda one: (one[0], one[1].name))
     tally.drop("choice", "not among the first of the seeded order", max(0, len(found) - config.files))
     chosen = [file for _, file in found[: config.files]]
     copies = _copies(pool, chosen)
@@ -74,7 +85,34 @@ def later_files(
         for number, file in enumerate(chosen)
     ]
     tally.drop("copies", "near-copy of a training file", sum(not file.added for file in left))
-    return [file for file in left if file.added]
+    left = [file for file in left if file.added]
+    if by_commit:
+        return _by_commit(source, left)
+    return [replace(file, added=tuple(span._replace(unit=file.name) for span in file.added)) for file in left]
+
+
+def _by_commit(source: OpenLocalSource, files: list[LaterFile]) -> list[LaterFile]:
+    """The same lines in spans of one commit each, which is their unit."""
+    lines = {line.strip() for file in files for text in file.texts for line in lines_of(text)}
+    commits = source.who_added(lines - {""})
+    found = []
+    for file in files:
+        content, spans = file.content_text, list[Span]()
+        for span in file.added:
+            commit, place = "", span.start
+            for line in lines_of(content[span.start : span.end]):
+                start, place = place, place + len(line)
+                if not line.strip():
+                    continue
+                # a line whose secret was replaced goes with the one above: no commit added it in these words
+                commit = commits.of(file.file.row, line.strip()) or (commit if PLACEHOLDER in line else "")
+                if spans and spans[-1].unit == commit and spans[-1].start >= span.start:
+                    spans[-1] = spans[-1]._replace(end=place)
+                else:
+                    spans.append(Span(start, place, commit))
+        none = f"{file.file.row.repo}: no commit"
+        found.append(replace(file, added=tuple(one if one.unit else one._replace(unit=none) for one in spans)))
+    return found
 
 
 class _Before:

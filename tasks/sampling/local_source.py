@@ -8,7 +8,7 @@ import platform
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ from artifacts import digest
 from artifacts.errors import InputError
 from artifacts.paths import real, shown
 from artifacts.reading import blamed_on
-from artifacts.units import HeldOutBy
+from artifacts.units import FEWEST, HeldOutBy
 from tasks import checkout
 from tasks.sampling import history
 from tasks.sampling.candidates import Carried, Row, TooLittle
@@ -80,9 +80,24 @@ Entry = tuple[Row, str | Blob]
 """A file: what is known of it, and its name with all folders or what git has of it."""
 
 
+class Authors:
+    """Which commit was the last to add a line, by its words: in the file of its name, else in any of the repository."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], str] = {}
+
+    def add(self, repo: str, paths: Iterable[str], line: str, commit: str) -> None:
+        for path in ("", *paths):
+            self._found[repo, _printable(path), line] = commit
+
+    def of(self, row: Row, line: str) -> str:
+        """Empty for a line that none added."""
+        return self._found.get((row.repo, row.path, line)) or self._found.get((row.repo, "", line), "")
+
+
 class OpenLocalSource:
-    """The files below the configured paths, in the order of their names. Of a history (`held_out_by` is `release` or
-    `commit-date`) those are files as they were, and what became of them is `later`.
+    """The files below the configured paths, in the order of their names. Of a history (`held_out_by` is `release`,
+    `commit` or `commit-date`) those are files as they were, and what became of them is `later`.
 
     Args:
         languages: files in these count when repositories are told apart and when contents are compared.
@@ -106,7 +121,8 @@ class OpenLocalSource:
     ) -> None:
         self._source, self._languages, self._max_bytes = source, frozenset(languages), max_bytes
         self._licences = Licences()
-        items, self._left_out = _items(_roots(source.paths), source)
+        self._roots = _roots(source.paths)
+        items, self._left_out = _items(self._roots, source)
         if not items:
             raise InputError(
                 f"there are no files below {', '.join(source.paths)}{self._without()}",
@@ -115,10 +131,13 @@ class OpenLocalSource:
             )
         self.later: list[Entry] = []
         """Files in the configured languages as they are later than those that are learned from."""
+        self._cuts: dict[str, tuple[Path, str]] = {}
+        """By repository with later commits: its folder, and the commit that is learned from; empty for one that began
+        later."""
         if held_out_by == "release":
             self._rule, files = self._releases(items)
-        elif held_out_by == "commit-date":
-            self._rule, files = self._commits(items, share)
+        elif held_out_by in ("commit", "commit-date"):
+            self._rule, files = self._commits(items, share, fewest=FEWEST if held_out_by == "commit" else 1)
         else:
             self._rule, repository = self._tell_apart(items, held_out_by)
             files = [(self._row(item, repository(item)), item.found.name) for item in items]
@@ -163,6 +182,21 @@ class OpenLocalSource:
         gone later are among them."""
         repositories = {row.repo for row, _ in self.later}
         return {(row.repo, row.path): (row, place) for row, place in self._counted() if row.repo in repositories}
+
+    def who_added(self, lines: Collection[str]) -> Authors:
+        """Which later commits added these lines (without white space at their ends)."""
+        found = Authors()
+
+        def see(repo: str, top: Path, commit: str, name: str, line: str) -> None:
+            if (text := line.strip()) in lines:
+                path = top / name
+                held_by = [root for root in self._roots if root.path in (path, *path.parents)]
+                paths = [root.below(path).as_posix() for root in held_by]
+                found.add(repo, paths, text, f"{repo} {commit[:12]}")
+
+        for repo, (top, cut) in self._cuts.items():
+            _by_git(partial(checkout.read_additions, since=cut, see=partial(see, repo, top)), top)
+        return found
 
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes | None]:
         """Their contents; None for what cannot be read."""
@@ -231,7 +265,7 @@ class OpenLocalSource:
         row = self._row(item, release.project)
         return replace(row, path=_printable(path), revision=release.called), item.found.name
 
-    def _commits(self, items: list[_Item], share: float) -> tuple[str, list[Entry]]:
+    def _commits(self, items: list[_Item], share: float, fewest: int) -> tuple[str, list[Entry]]:
         """The files as they were before the newest commits, and those that git does not track; `later` gets what the
         working trees hold of repositories that have such commits.
 
@@ -252,6 +286,17 @@ class OpenLocalSource:
             )
         taken = history.newest(histories, share)
         repository = _rules(items, checkouts)["git"]
+        newest, all_ = sum(taken.values()), sum(map(len, histories.values()))
+        # what is not committed counts as one more
+        dirty = any(item.found.commit.endswith("-dirty") for item in items)
+        if newest + dirty < fewest:
+            raise TooLittle(
+                f"only {newest:,} of {all_:,} commits are the newest {share:.0%}, and an interval needs {fewest}",
+                field="sampling.held_out_by",
+                remedy="hold out by commit-date, whose interval is over files, or take more commits"
+                " (sampling.held_out)",
+            )
+        names = {top: _printable(name) for top, name in _short_names(firsts).items()}
         entries = list[Entry]()
         for item in items:
             top = item.found.top
@@ -268,9 +313,11 @@ class OpenLocalSource:
         found = {item.found.top: item.found.checkout for item in items}
         for top in firsts:
             before = histories[top][: len(histories[top]) - taken[top]]
-            if not taken[top] or not before:
+            commit = before[-1].id if before else ""
+            if taken[top]:
+                self._cuts[names[top]] = top, commit
+            if not taken[top] or not commit:
                 continue
-            commit = before[-1].id
             for file in _by_git(partial(checkout.files_of, commit=commit), top):
                 path = top / file.name
                 root = next((one for one in roots if path == one.path or one.path in path.parents), None)
@@ -278,7 +325,6 @@ class OpenLocalSource:
                     item = _Item(root, FoundFile(str(path), found[top]))
                     row = replace(self._row(item, repository(item)), revision=commit, size=file.size)
                     entries.append((row, Blob(top, file.blob)))
-        newest, all_ = sum(taken.values()), sum(map(len, histories.values()))
         return f"git; later: the newest {newest:,} of {all_:,} commits", entries
 
     def _tell_apart(

@@ -36,8 +36,10 @@ log = logging.getLogger(__name__)
 _MOST_COMMITS = 0.5
 """Share of the commits that is held out at most."""
 
-AUTO: tuple[HeldOutBy, ...] = ("release", "repository", "commit-date", "folder")
-"""Releases first: taken for repositories, two of one project would be on both sides."""
+AUTO: tuple[HeldOutBy, ...] = ("release", "repository", "commit", "commit-date", "folder")
+"""Releases first: taken for repositories, two of one project would be on both sides. Commits before files: what one
+commit does to many files is one change."""
+_OF_COMMITS: tuple[HeldOutBy, ...] = ("commit", "commit-date")
 
 
 def source_fingerprint(config: SamplingConfig) -> str:
@@ -82,7 +84,7 @@ def run_sampling(
     refused: dict[HeldOutBy, TooLittle] = {}
     for way in _ways(config):
         # too few commits may have been asked for: a test on older ones as well beats none
-        shares = [config.held_out * factor for factor in (1, 2, 4, 8)] if way == "commit-date" else [config.held_out]
+        shares = [config.held_out * factor for factor in (1, 2, 4, 8)] if way in _OF_COMMITS else [config.held_out]
         for share in [one for one in shares if one <= _MOST_COMMITS] or shares[:1]:
             try:
                 sample = _sample(config, way, share, workdir, progress, mapper)
@@ -123,10 +125,12 @@ def _sample(
     """
     with _chosen(config, workdir, progress, mapper, way, share) as (source, pool, tally):
         _check(config, source, pool, tally)
-        if way in ("release", "commit-date"):
+        if UNITS[way].of_lines:
             from tasks.sampling.later import later_files
 
-            later = later_files(config, cast("OpenLocalSource", source), pool, tally, progress)
+            later = later_files(
+                config, cast("OpenLocalSource", source), pool, tally, progress, by_commit=way == "commit"
+            )
             sample = _write(config, source, pool, Division(frozenset()), tally, workdir, way, later)
         else:
             _check_several(config, pool, tally, way)
@@ -159,9 +163,12 @@ def _with_enough(sample: DatasetSample, *, needed: bool) -> DatasetSample:
     unit, units = UNITS[sample.held_out_by], sample.units or 0
     if units >= FEWEST:
         return sample
-    if sample.held_out_by in ("release", "commit-date"):
-        problem = f"lines were added later to {unit.count(units)}, and an interval needs {FEWEST}"
+    if unit.of_lines:
+        where = "by" if sample.held_out_by == "commit" else "to"
+        problem = f"lines were added later {where} {unit.count(units)}, and an interval needs {FEWEST}"
         remedy = "take an older release or more commits (sampling.held_out), or more projects"
+        if sample.held_out_by == "commit":
+            remedy = "hold out by commit-date, whose interval is over files, or take more commits (sampling.held_out)"
     else:
         problem = f"{unit.count(units)} can be held out, and an interval needs {FEWEST}"
         remedy = "hold out lines that were added later (sampling.held_out_by: auto), or add code: about thirty"
@@ -279,7 +286,7 @@ def _check_several(config: ChoiceConfig, pool: Pool, tally: Tally, way: HeldOutB
         if isinstance(config.source, LocalSource):
             remedy = "set sampling.source.repositories to top-level or folder, or add a second path"
             if way == "folder":
-                remedy = "hold out by commit-date or release, or add a second path"
+                remedy = "hold out by commit, commit-date or release, or add a second path"
         elif not isinstance(config.source, GithubCodeSource) and config.source.columns.repo:
             remedy = "map sampling.source.columns.repo to a column that tells repositories apart"
         raise TooLittle(
@@ -308,7 +315,7 @@ def _write(
     languages: Counter[str] = Counter()
     licenses: Counter[str] = Counter()
     secrets: Counter[str] = Counter()
-    held_out = SideWriter(workdir / "held_out.parquet", lines=way in ("release", "commit-date"))
+    held_out = SideWriter(workdir / "held_out.parquet", lines=UNITS[way].of_lines)
     with SideWriter(workdir / "train.parquet") as train, held_out as aside:
         for file in pool.files():
             if file.sha256 in sides.copies:
@@ -318,7 +325,7 @@ def _write(
             licenses[file.row.license] += 1
             secrets.update(file.secrets)
         for one in later:
-            aside.write(one.file, one.added, one.unit)
+            aside.write(one.file, one.added)
             languages[one.file.row.language or "unknown"] += 1
             licenses[one.file.row.license] += 1
             secrets.update(one.file.secrets)
@@ -334,7 +341,7 @@ def _write(
         secrets=dict(secrets.most_common()),
         funnel=tally.funnel(unused),
         held_out_by=way,
-        units=len({one.unit for one in later}) if later else aside.size().repositories,
+        units=len({span.unit for one in later for span in one.added}) if later else aside.size().repositories,
         added_lines=sum(one.lines for one in later),
     )
 
@@ -342,7 +349,7 @@ def _write(
 STAGE = Stage(
     name="sampling",
     needs_gpu=False,
-    version=5,
+    version=6,
     run=run_sampling,
     produces=DatasetSample,
     sections=sections,

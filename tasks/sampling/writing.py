@@ -56,7 +56,7 @@ class SideWriter:
             self._flush()
         self._writer.close()
 
-    def write(self, file: SourceFile, added: Iterable[Span] = (), unit: str = "") -> None:
+    def write(self, file: SourceFile, added: Iterable[Span] = ()) -> None:
         row = file.row
         self._rows.append(
             {
@@ -68,7 +68,7 @@ class SideWriter:
                 "sha256": file.sha256.hex(),
                 "revision": row.revision,
                 "content": file.content.decode("utf-8"),
-                "added": [{"start": span.start, "end": span.end, "unit": unit} for span in added],
+                "added": [span._asdict() for span in added],
             }
         )
         self._files += 1

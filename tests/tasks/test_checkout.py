@@ -78,6 +78,9 @@ def test_no_program_that_a_repository_names_is_run(tmp_path: Path, repository: P
     files = checkout.files_of(repository, only.id)
     texts = checkout.contents_of(repository, [file.blob for file in files])
     assert dict(zip([file.name for file in files], texts, strict=True)) == {n: t.encode() for n, t in FILES.items()}
+    added: list[tuple[str, ...]] = []
+    checkout.read_additions(repository, "", lambda *one: added.append(one))
+    assert added == [(only.id, name, text) for name, text in FILES.items()]
     assert not target.exists() and everything_in(repository) == before
     assert set(FILES) == set(found.tracked) and found.commit == git(tmp_path, "-C", "mine/.git", "rev-parse", "HEAD")
 
@@ -354,6 +357,21 @@ def test_earlier_commits_are_read_as_they_were(repository: Path) -> None:
     assert set(later) == {"a.py", "pkg/b.py", "new file\n.py"}, "a link is no file"
     assert checkout.contents_of(repository, [later["a.py"], later["new file\n.py"]]) == [b"a = 2\n", b"n = 1\n"]
     assert checkout.contents_of(repository, []) == []
+
+
+def test_what_a_commit_added_is_read_whatever_it_looks_like(repository: Path) -> None:
+    since = git(repository, "rev-parse", "HEAD")
+    odd = "++ b/x.py\n@@ -1 +1,9 @@\ncommit 123\n- minus\nlast"
+    commit(repository, {"ein ü name.py": odd})
+    git(repository, "mv", "a.py", "moved.py")
+    commit(repository, {"moved.py": "a = 1\nb = 2\n"})
+    added: list[tuple[str, ...]] = []
+    checkout.read_additions(repository, since, lambda *one: added.append(one))
+    names = git(repository, "rev-list", "--reverse", f"{since}..HEAD").split()
+    assert added[:-1] == [(names[0], "ein ü name.py", line) for line in (odd + "\n").splitlines(keepends=True)]
+    assert added[-1][2] == "b = 2\n" and len(names) == 2
+    with pytest.raises(checkout.Refused):
+        checkout.read_additions(repository, "0" * 40, lambda *_: None)
 
 
 def test_a_merge_is_one_commit_of_its_branch(repository: Path) -> None:

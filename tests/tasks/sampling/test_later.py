@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,68 @@ def test_nothing_newer_is_refused_before_anything_is_trained(tmp_path: Path, sam
     assert refused.value.field == "sampling.held_out_by" and "more commits" in str(refused.value.remedy)
 
 
+def changes(folder: Path, count: int = 7) -> Path:
+    """A repository with sixty empty commits, and then some that change three files each in the same way."""
+    commit(folder, BEFORE)
+    for number in range(60):
+        git(folder, "commit", "-q", "--allow-empty", "-m", str(number))
+    files = dict(BEFORE)
+    for number in range(count):
+        names = [f"pkg/m{(number + step) % 8}.py" for step in range(3)]
+        files |= {name: files[name] + f"\n{change(number)}" for name in names}
+        commit(folder, {name: files[name] for name in names})
+    return folder
+
+
+def change(number: int) -> str:
+    return f"def change_{number}(value):\n    return value * {number} - {number + 7}\n"
+
+
+def test_what_one_commit_changes_is_one_part(tmp_path: Path, sample: Sample) -> None:
+    folder = changes(tmp_path / "mine")
+    found = sample(source=local(folder), held_out_by="commit")
+    newest = git(folder, "rev-list", "--reverse", "HEAD").split()[-7:]
+    assert asked(found) == {f"mine {name[:12]}": [change(number)] * 3 for number, name in enumerate(newest)}
+    assert (found.held_out_by, found.units, found.added_lines) == ("commit", 7, 42)
+    assert sample(source=local(folder), held_out_by="auto").held_out_by == "commit"
+    below = sample(source=local(folder / "pkg"), held_out_by="commit")
+    assert [*asked(below)] == [*asked(found)]
+
+
+def test_a_merge_is_one_part_and_so_is_what_is_not_committed(tmp_path: Path, sample: Sample) -> None:
+    folder = changes(tmp_path / "mine", 4)
+    git(folder, "switch", "-q", "-c", "side")
+    commit(folder, {"pkg/x.py": program(50)})
+    commit(folder, {"pkg/x.py": program(50) + program(51), "pkg/y.py": program(52)})
+    git(folder, "switch", "-q", "main")
+    git(folder, "mv", "pkg/m7.py", "pkg/moved.py")
+    commit(folder, {"pkg/moved.py": BEFORE["pkg/m7.py"] + change(90)})
+    git(folder, "merge", "-q", "--no-ff", "--no-edit", "side")
+    (folder / "pkg" / "x.py").write_text(program(50) + "\n" + change(91) + program(51))
+    found = asked(sample(source=local(folder), held_out_by="commit"))
+    merge, move = (f"mine {git(folder, 'rev-parse', name)[:12]}" for name in ("HEAD", "HEAD~1"))
+    assert len(found) == 7 and found[move] == [change(90)]
+    assert sorted(found[merge]) == sorted([program(50), program(51), program(52)])
+    assert found["mine: no commit"] == [change(91)]
+
+
+def test_of_a_repository_that_began_later_every_commit_is_one_part(tmp_path: Path, sample: Sample) -> None:
+    changes(tmp_path / "old", 2)
+    time.sleep(1.1)  # commits have whole seconds
+    for number in range(5):
+        commit(tmp_path / "young", {f"x{number}.py": program(70 + number)})
+    found = sample(source=local(tmp_path / "old", tmp_path / "young"), held_out_by="commit")
+    assert sorted(unit.split()[0] for unit in asked(found)) == ["old"] * 2 + ["young"] * 5
+
+
+def test_too_few_commits_are_no_parts(tmp_path: Path, sample: Sample) -> None:
+    with pytest.raises(InputError) as refused:
+        sample(source=local(history(tmp_path / "mine")), held_out_by="commit")
+    assert "only 4 of 10 commits are the newest 40%" in refused.value.problem
+    assert "commit-date" in str(refused.value.remedy)
+    assert sample(source=local(tmp_path / "mine"), held_out_by="auto").held_out_by == "commit-date"
+
+
 def test_of_two_checkouts_one_is_taken(tmp_path: Path, sample: Sample) -> None:
     folder = history(tmp_path / "mine")
     git(folder, "worktree", "add", "-q", "../other", "HEAD~1")
@@ -264,7 +327,7 @@ def test_a_run_without_a_verdict_is_told_so_at_once(
     assert found.units == 1 and "the run will end without a verdict" in caplog.text and "held_out_by" in caplog.text
 
 
-@pytest.mark.parametrize("way", ["folder", "release", "commit-date"])
+@pytest.mark.parametrize("way", ["folder", "release", "commit", "commit-date"])
 def test_other_sources_have_no_history(way: str) -> None:
     with pytest.raises(ValidationError, match="needs a source of kind local"):
         SamplingConfig.model_validate({"held_out_by": way})
