@@ -10,7 +10,7 @@ HARNESS := lm_eval
 .PHONY: demo up test test-lowest coverage mutants chaos pictures lint types lock clean
 
 demo: .venv/.run
-	@$(BIN)/codetune run demo
+	@$(BIN)/codetune run demo --set 'exporting.forms=[merged, gguf-f16]'
 
 up: .venv/.run
 	@exec $(BIN)/codetune up $(if $(PORT),--port $(PORT))
@@ -69,7 +69,7 @@ COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
 lock:
 	@$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet --require-hashes --requirement tools/uv.txt
 	@printf 'hatchling\neditables\n' > .venv-lock/build.in
-	@$(COMPILE) pyproject.toml .venv-lock/build.in --output-file requirements.txt
+	@$(COMPILE) --extra serve pyproject.toml .venv-lock/build.in --output-file requirements.txt
 	@echo $(HARNESS) > .venv-lock/harness.in
 	@$(COMPILE) --no-deps .venv-lock/harness.in --output-file .venv-lock/harness.txt
 	@$(COMPILE) --extra dev pyproject.toml .venv-lock/build.in --constraint requirements.txt --output-file .venv-lock/dev.txt

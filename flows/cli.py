@@ -31,12 +31,15 @@ from flows.output import Console
 from flows.stages import STAGES
 
 if TYPE_CHECKING:
+    from artifacts.schema import Completion
     from flows.config import PipelineConfig
     from flows.finetune import RunSummary
     from flows.server import Server
 
 WIDEST = 80
 """Characters of a line of code that is shown."""
+LINES_BEFORE = 4
+"""Lines before the gap of an example that the server is asked to fill."""
 LAST_WORDS = 60.0
 """Seconds for what is left to be told to a server when a command is done."""
 
@@ -218,6 +221,8 @@ def _run_flow(config: PipelineConfig, again: dict[str, Any], server: Server) -> 
 
 
 def _say_where(summary: RunSummary, seconds: float, server: Server, again: list[str]) -> None:
+    from tasks.gguf import library
+
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n[bold]done in {seconds:.0f} s[/]")
     console.print(f"  report     {summary.report}", markup=False)
@@ -233,8 +238,21 @@ def _say_where(summary: RunSummary, seconds: float, server: Server, again: list[
             console.print(f"             {name:<9} {_line(text, 0)}", markup=False)
     served = [f"{command} serve" if summary.verdict == "promote" else f"{command} serve {summary.model}"]
     if not any(form.startswith("gguf-") for form in summary.forms):
-        served.insert(0, f"{command} run {shlex.join([*again, '--set=exporting.forms=[merged, gguf]'])}")
+        forms = f"--set=exporting.forms=[merged, {'gguf' if library.installed() else 'gguf-f16'}]"
+        served.insert(0, f"{command} run {shlex.join([*again, forms])}")
+    if summary.example:
+        served.append(_request(summary.example))
     console.print("  serve      " + "\n             ".join(served), markup=False)
+
+
+def _request(example: Completion) -> str:
+    """What asks the server for an example, with the lines next to the gap."""
+    from flows import llama
+
+    before = "".join(redact(example.prompt).splitlines(keepends=True)[-LINES_BEFORE:])
+    after = redact(example.suffix).partition("\n")[0]
+    asked = {"input_prefix": before, "input_suffix": f"\n{after}" if after else "", "n_predict": 16, "temperature": 0}
+    return f"curl http://{llama.HOST}:{llama.PORT}/infill -d {shlex.quote(json.dumps(asked))}"
 
 
 def _line(text: str, place: int) -> str:

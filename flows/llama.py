@@ -1,8 +1,8 @@
 """llama.cpp's own server for editors on this machine, behind an entrance.
 
-The package `xllamacpp` has the server as a library. Here it listens on a socket in a folder that only its user opens.
-Requests over the network come to the entrance first (`flows.door.Entrance`). It lets in no page of another site, which
-llama.cpp would, only requests that a completion needs, and no endless ones.
+The server listens on a socket in a folder that only its user opens (`tasks.gguf.server`). Requests over the network
+come to the entrance first (`flows.door.Entrance`). It lets in no page of another site, which llama.cpp would, only
+requests that a completion needs, and no endless ones.
 """
 
 from __future__ import annotations
@@ -12,31 +12,27 @@ import json
 import logging
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib.util import find_spec
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import httpx
 
-from artifacts.errors import InputError, StageError
+from artifacts.errors import InputError
 from artifacts.schema import ExportedModel
 from artifacts.store import Manifest
 from flows.door import Entrance, Message, Receive, Scope, Send
+from tasks.gguf import server
 
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+PORT = 8012
+"""Unless another is asked for: where llama.vim and llama.vscode look."""
 FORMS = "gguf-"
 """What the names of the forms begin with that it reads."""
 CONTEXT = 8192
 """Tokens that a model sees, unless it is told otherwise or has a shorter context."""
-BATCH = 1024
-"""Tokens of prefix and suffix that `/infill` takes; what is left of the context is for other files."""
-REUSED = 256
-"""Tokens in a row from which what is computed of another file is used again, wherever it stands now."""
 LARGEST = 8 << 20
 """Bytes of a request."""
 AT_ONCE = 64
@@ -48,37 +44,7 @@ ROUTES = {
     *(("POST", path) for path in ("/tokenize", "/detokenize")),
 }
 """What may be asked."""
-LONGEST = 64
-"""Characters of a folder in which a socket may be: its whole name has 107 at most."""
-_QUIET = 1  # llama.cpp's errors and nothing else
 _KEPT = (b"content-type", b"authorization", b"accept")
-
-
-@dataclass(frozen=True)
-class Served:
-    """What is served, and how."""
-
-    file: Path
-    """GGUF."""
-    name: str
-    """How programs see it in `/v1/models`."""
-    context: int
-    """Tokens, at most; the model's own context where that is shorter."""
-    threads: int | None = None
-    """None for as many as llama.cpp takes."""
-
-
-def check_installed() -> None:
-    """Whether the server is there.
-
-    Raises:
-        InputError: it is not.
-    """
-    if find_spec("xllamacpp") is None:
-        raise InputError(
-            "llama.cpp's server comes with the package xllamacpp, which is not installed",
-            remedy="pip install 'codetune[serve]'",
-        )
 
 
 def listening(port: int) -> socket.socket:
@@ -130,47 +96,6 @@ def _named(form: str) -> str:
     return f"model-{form.removeprefix(FORMS)}.gguf"
 
 
-@contextmanager
-def loaded(served: Served) -> Iterator[Path]:
-    """llama.cpp's server with the model in it: the socket that it listens on.
-
-    Raises:
-        StageError: llama.cpp cannot load the file.
-    """
-    import xllamacpp
-
-    long = len(gettempdir()) > LONGEST
-    with TemporaryDirectory(prefix="codetune-", dir="/tmp" if long else None) as folder:
-        place = Path(folder) / "llama.sock"
-        params = xllamacpp.CommonParams()
-        params.model.path = str(served.file)
-        params.model_alias = {served.name}
-        params.hostnames = [str(place)]
-        params.n_ctx, params.n_parallel = served.context, 1
-        params.n_batch = params.n_ubatch = min(BATCH, served.context // 2)
-        params.n_cache_reuse = REUSED
-        params.ui = params.endpoint_slots = params.endpoint_metrics = False
-        params.verbosity = _QUIET
-        if served.threads is not None:
-            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = served.threads
-        try:
-            server = xllamacpp.Server(params)
-        except Exception as error:
-            raise StageError(
-                f"llama.cpp cannot load {served.file}: {error}",
-                remedy="take another form with --form, or less memory with --context",
-            ) from error
-        try:
-            yield place
-        finally:
-            del server
-
-
-def client(place: Path) -> httpx.Client:
-    """To ask the server itself."""
-    return httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), base_url="http://llama", timeout=60)
-
-
 def answer(place: Path, before: str, after: str | None, asked: dict[str, Any]) -> Iterator[str]:
     """The text in a gap, or after a text, as it is made.
 
@@ -182,7 +107,7 @@ def answer(place: Path, before: str, after: str | None, asked: dict[str, Any]) -
     """
     text = {"prompt": before} if after is None else {"input_prefix": before, "input_suffix": after}
     path = "/completion" if after is None else "/infill"
-    with client(place) as asking, asking.stream("POST", path, json={**text, **asked, "stream": True}) as told:
+    with server.client(place) as asking, asking.stream("POST", path, json={**text, **asked, "stream": True}) as told:
         if told.status_code != 200:
             told.read()
             raise InputError(

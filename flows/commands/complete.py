@@ -72,14 +72,15 @@ def _as_served(
     from artifacts.store import Store
     from flows import llama, naming
     from flows.output import Console
+    from tasks.gguf import server
 
-    llama.check_installed()
+    server.check_installed()
     export, manifest = naming.exported(model, Store.to_read())
     name, file = llama.file_of(export, manifest, form)
     naming.check_intact(export, f"{name}/")
     asked = {"n_predict": new_tokens, "temperature": 0, "stop": ["\n"] if question.single_line else []}
     console, pieces = Console(highlight=False, markup=False, soft_wrap=True), []
-    with llama.loaded(llama.Served(file, name, llama.CONTEXT)) as place:
+    with server.loaded(server.Served(file, name, llama.CONTEXT)) as place:
         for piece in llama.answer(place, question.before, question.after, asked):
             pieces.append(piece)
             if not as_json:

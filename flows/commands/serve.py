@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from flows.commands.options import PORTS, THREADS, TOKENS, Json, Model, StorePath, use_store
 from flows.commands.store import in_words
+from flows.llama import PORT
 from flows.output import Console
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def serve(
     form: Annotated[
         str | None, Parameter(help="Which form of the export: gguf-q4_k_m, … Default: the smallest that it has.")
     ] = None,
-    port: Annotated[int, Parameter(validator=PORTS, help="Where to listen, on this machine alone.")] = 8012,
+    port: Annotated[int, Parameter(validator=PORTS, help="Where to listen, on this machine alone.")] = PORT,
     context: Annotated[
         int, Parameter(validator=TOKENS, help="Tokens that the model sees at most; more takes more memory.")
     ] = 8192,
@@ -45,15 +46,16 @@ def serve(
     from artifacts.store import Store
     from flows import editors, llama, naming
     from tasks.families.marks import ALL
+    from tasks.gguf import server
 
-    llama.check_installed()
+    server.check_installed()
     export, manifest = naming.exported(model, Store.to_read())
     name, file = llama.file_of(export, manifest, form)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), llama.listening(port) as listening:
         naming.check_intact(export, f"{name}/")
-        with llama.loaded(llama.Served(file, NAME, context, threads)) as place:
-            with llama.client(place) as client:
+        with server.loaded(server.Served(file, NAME, context, threads)) as place:
+            with server.client(place) as client:
                 seen = client.get("/props").json()["default_generation_settings"]["n_ctx"]
 
                 def count(text: str) -> int:

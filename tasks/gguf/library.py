@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import InputError, StageError
+from tasks.gguf import server
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +36,30 @@ def file_name(form: str) -> str:
     return f"model-{type_of(form)}.gguf"
 
 
-def check_installed(field: str) -> None:
+def installed() -> bool:
+    """Whether the library is there. Where it is not, llama.cpp's server can check files of `f16`, and nothing writes
+    those of other types."""
+    return find_spec("llama_cpp") is not None
+
+
+def check_installed(field: str, kind: str | None = None) -> None:
     """Whether everything is there that GGUF needs.
+
+    Args:
+        kind: the type of file, or None for an adapter's.
 
     Raises:
         InputError: a package is missing.
     """
-    missing = [name for name in ("llama_cpp", "sentencepiece") if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"GGUF needs the package {missing[0]}, which is not installed",
-            field=field,
-            remedy="pip install 'codetune[gguf]', which compiles llama.cpp in some minutes, or ask for other forms",
-        )
+    there = installed() or (kind == F16 and find_spec(server.PACKAGE) is not None)
+    if there and find_spec("sentencepiece") is not None:
+        return
+    wheel = "'codetune[serve]', a wheel, or " if kind == F16 else ""
+    raise InputError(
+        f"GGUF needs the package {'sentencepiece' if there else 'llama_cpp'}, which is not installed",
+        field=field,
+        remedy=f"pip install {wheel}'codetune[gguf]', which compiles llama.cpp in some minutes, or ask for other forms",
+    )
 
 
 @cache

@@ -10,6 +10,7 @@ from tasks.models.vocabulary import CodeTokenizer
 
 if TYPE_CHECKING:
     from tasks.gguf.loaded import GgufModel
+    from tasks.gguf.server import ServedModel
 
 _PREFIX = "tokenizer.ggml"
 _SPLITTERS = (
@@ -99,6 +100,30 @@ def problems(model: GgufModel, tokenizer: CodeTokenizer, config: dict[str, Any],
         there = said.get(f"{architecture}.{key}")
         if value is not None and (there is None or abs(float(there) - value) > 1e-3 * abs(value)):
             found.append(f"{key} is {there}, not {value}")
+    return found
+
+
+def served_problems(model: ServedModel, tokenizer: CodeTokenizer, config: dict[str, Any]) -> list[str]:
+    """The same as far as llama.cpp's server tells it: by what it does.
+
+    Args:
+        config: the model's `config.json`.
+    """
+    found, fim = [], FimTokens.find(tokenizer)
+    if model.size != config["vocab_size"]:
+        found.append(f"the vocabulary has {model.size:,} tokens, not {config['vocab_size']:,}")
+    if model.context != config.get("max_position_embeddings", model.context):
+        found.append(f"context_length is {model.context}, not {config['max_position_embeddings']}")
+    begins, wanted = model.tokenize("", begins=True), [] if tokenizer.bos is None else [tokenizer.bos]
+    if begins != wanted:
+        found.append(f"a text begins with {begins}, not with {wanted}")
+    for index in dict.fromkeys((tokenizer.eos, fim.end if fim else None)):
+        if index is not None and not model.ends(index):
+            found.append(f"it does not stop at token {index}")
+    if fim and fim.middle is not None:
+        parts = (fim.prefix, *model.tokenize("a"), fim.suffix, *model.tokenize("b"), fim.middle)
+        if not model.infilling("a", "b").endswith(model.spelled(parts)):
+            found.append("it writes other marks around a gap")
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from artifacts.schema import Completion
 from flows import cli
 from flows.finetune import RunSummary, _example
+from tasks.gguf import library
 
 Capture = pytest.CaptureFixture[str]
 SAMPLE = Completion(
@@ -44,12 +47,35 @@ def test_no_secret_of_the_code_is_shown(capsys: Capture) -> None:
     assert token not in said(capsys, example=SAMPLE.model_copy(update={"tuned": f"key = '{token}'"}))
 
 
-def test_two_commands_lead_to_the_server(capsys: Capture) -> None:
+@pytest.mark.parametrize(("package", "forms"), [("llama_cpp", "gguf"), ("none", "gguf-f16")])
+def test_two_commands_lead_to_the_server(
+    package: str, forms: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "find_spec", lambda name: True if name == package else None)
     lines = said(capsys).splitlines()[-2:]
-    assert "codetune run demo --set=sampling.seed=2 '--set=exporting.forms=[merged, gguf]'" in lines[0]
+    assert f"codetune run demo --set=sampling.seed=2 '--set=exporting.forms=[merged, {forms}]'" in lines[0]
     assert lines[1].endswith("codetune serve")
     lines = said(capsys, forms=("adapter", "gguf-q8_0"), verdict="hold").splitlines()[-2:]
     assert lines[1].endswith("codetune serve store/exporting/m") and "codetune run" not in lines[0]
+
+
+def test_the_last_line_asks_the_server_for_the_example(capsys: Capture) -> None:
+    lines = said(capsys, forms=("gguf-f16",), example=SAMPLE.model_copy(update={"suffix": "    ],\n}\n"})).splitlines()
+    assert lines[-2].endswith("codetune serve")
+    curl, address, _, asked = shlex.split(lines[-1])
+    assert curl == "curl" and address == "http://127.0.0.1:8012/infill"
+    assert json.loads(asked) == {
+        "input_prefix": SAMPLE.prompt,
+        "input_suffix": "\n    ],",
+        "n_predict": 16,
+        "temperature": 0,
+    }
+
+
+def test_no_secret_is_asked_for(capsys: Capture) -> None:
+    token = "hf_" + "aB3dEfGh" * 4
+    sample = SAMPLE.model_copy(update={"prompt": f"key = '{token}'\n", "suffix": f"old = '{token}'\n"})
+    assert token not in said(capsys, example=sample)
 
 
 def test_only_a_gain_on_held_out_code_is_an_example() -> None:

@@ -21,6 +21,7 @@ from artifacts.schema import Comparison, ExportedForm, ExportedModel
 from artifacts.store import Store
 from flows import cli, editors, llama
 from tasks.families.marks import ALL
+from tasks.gguf import server
 from tests.conftest import ROOT
 from tests.flows.test_models import publish as publish_version
 from tests.gguf import built_in_gguf
@@ -205,6 +206,6 @@ def test_a_file_that_llama_cannot_load_is_told(store: Store, capsys: Capture) ->
 def test_without_the_package_one_line_says_what_to_install(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(llama, "find_spec", lambda name: None)
+    monkeypatch.setattr(server, "find_spec", lambda name: None)
     assert serve(store, str(publish(store, {"gguf-f16": b"GGUF"}))) == 2
     assert "pip install 'codetune[serve]'" in capsys.readouterr().err
