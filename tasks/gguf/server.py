@@ -136,7 +136,8 @@ class ServedModel:
 
     def likeliest(self, ids: Sequence[int], many: int) -> dict[int, float]:
         """The logarithms of the probabilities of what is likeliest after some tokens, by id, in nats."""
-        asked = {"n_predict": 1, "n_probs": many, "temperature": 0, "cache_prompt": True}
+        # Of an end it would tell no probabilities. They are told as they were before ends were ruled out.
+        asked = {"n_predict": 1, "n_probs": many, "temperature": 0, "ignore_eos": True}
         found = self._ask("/completion", prompt=list(ids), **asked)["completion_probabilities"][0]["top_logprobs"]
         return {int(one["id"]): float(one["logprob"]) for one in found}
 

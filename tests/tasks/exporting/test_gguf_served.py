@@ -18,6 +18,7 @@ from tasks.gguf.vocabulary import served_problems
 from tasks.models.files import read_json
 from tasks.models.vocabulary import load_tokenizer
 from tests.conftest import SMALL_MODEL
+from tests.gguf import built_in_gguf
 from tests.tasks.exporting.pieces import Pieces, make
 
 pytestmark = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs the extra codetune[serve]: xllamacpp")
@@ -87,6 +88,17 @@ def test_marks_and_ends_are_those_that_the_server_acts_on(
         "it does not stop at token 4095",
         "it writes other marks around a gap",
     ]
+
+
+def test_what_is_likeliest_may_be_an_end(tmp_path: Path) -> None:
+    file = built_in_gguf(tmp_path)
+    with server.loaded(server.Served(file, "built-in", 256)) as place, server.client(place) as client:
+        model = server.ServedModel(client)
+        before, after, gap = (
+            model.tokenize(text) for text in ("def f(x, y):\n    self.x = x\n    ", "\n", "self.y = y")
+        )
+        found = model.likeliest([1, 4092, *before, 4093, *after, 4094, *gap], 3)
+    assert next(iter(found)) == 4095 and len(found) == 3
 
 
 @pytest.mark.usefixtures("without_library")
