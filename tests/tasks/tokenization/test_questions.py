@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import bisect
 import random
+import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 from artifacts import digest
 from artifacts.errors import InputError
 from tasks.families.chat import find_template
+from tasks.models.base_model import ModelConfig, locate
 from tasks.models.vocabulary import decode, encode, load_tokenizer
 from tasks.tokenization import TokenizationConfig, run_tokenization
 from tasks.tokenization.chunks import decode_chunks
 from tasks.tokenization.questions import Question, questions
 from tasks.tokenization.syntax import Unreadable
+from tasks.training.batches import IGNORED, Batches
+from tests.tasks.families import models
 from tests.tasks.families.models import CHATML, LLAMA2
 from tests.tasks.tokenization import toys
 from tests.tasks.tokenization.samples import reference, write_sample
@@ -198,6 +205,42 @@ def test_questions_stand_beside_the_files_and_count_by_their_answers(kind: str, 
     assert min(held_out["chunk"].to_pylist()) == 0 and "completion_mask" not in held_out.column_names
     count = sum(row["chunk"] < 0 for row in rows)
     assert sum(many for what, many in made.train.made.items() if what.startswith("question")) == count
+
+
+AROUND = {
+    "Code Llama": ("<s> [INST] ", " [/INST]", "</s>"),
+    "DeepSeek-Coder": ("<｜begin▁of▁sentence｜>### Instruction:\n", "\n### Response:\n", "<|EOT|>"),
+    "Qwen2.5-Coder": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+}
+"""What each family's template has before a question, before the answer and after it."""
+
+
+@pytest.mark.parametrize("family", AROUND)
+def test_of_real_code_the_loss_counts_the_answer_alone(family: str, tmp_path: Path) -> None:
+    """By the labels that training gets."""
+    files = [Path(module.__file__ or "") for module in (bisect, shlex, textwrap)]
+    sources = [file.read_text(encoding="utf-8") for file in files]
+    sample = write_sample(tmp_path / "sample", sources)
+    model = locate(ModelConfig(name=str(models.write(tmp_path / "model", models.named(family)))))
+    config = TokenizationConfig(max_length=512, question_rate=0.5)
+    run_tokenization(config, sample=sample, model=model, workdir=tmp_path)
+    batches = Batches(
+        tmp_path / "train.parquet", size=1, steps=pq.read_metadata(tmp_path / "train.parquet").num_rows, seed=1
+    )
+    known = [
+        one for number, text in enumerate(sources) for one in questions("Python", f"src/file{number}.py", text.encode())
+    ]
+    before, between, end = AROUND[family]
+    tokenizer, found = AutoTokenizer.from_pretrained(model.metadata), set()
+    for row in batches.dataset():
+        ids, labels = row["input_ids"], row["labels"]
+        if IGNORED not in labels:
+            continue  # a file: all of it counts
+        first = next(place for place, label in enumerate(labels) if label != IGNORED)
+        assert labels == [*[IGNORED] * first, *ids[first:]]
+        found.add((tokenizer.decode(ids[:first]), tokenizer.decode(ids[first:])))
+    assert len(found) >= 3
+    assert found <= {(f"{before}{one.text}{between}", f"{one.answer}{end}") for one in known}
 
 
 def test_the_share_is_that_of_all_sequences(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pyarrow as pa
@@ -19,7 +19,7 @@ from tasks.models.base_model import ModelConfig, locate
 from tasks.training import TrainingConfig, run_training
 from tasks.training.aside import set_aside
 from tasks.training.batches import arranged
-from tasks.training.messages import RESULT, Spec
+from tasks.training.messages import RESULT, Sender, Spec
 from tests.conftest import SMALL_MODEL
 
 LENGTH = 64
@@ -108,6 +108,27 @@ def train_here(
     handle = told["result"]["handle"]
     said = {name: handle[name] for name in ("resumed_from", "validation", "stopped_early")}
     return SimpleNamespace(metrics=metrics(workdir), adapter=adapter(workdir), **said)
+
+
+def stopped_and_resumed(
+    workdir: Path, tokens: TokenizedDataset, config: TrainingConfig, plan: Plan, *, after: int
+) -> None:
+    """As `train_here`, asked to stop at the end of a step, as SIGTERM does; then to the end."""
+    from tasks.training.job import train
+
+    class StopAfter:
+        training, left = False, after
+
+        @property
+        def requested(self) -> bool:
+            self.left -= 1
+            return self.left <= 0
+
+    workdir.mkdir(exist_ok=True)
+    told, nobody = spec(tokens, config, plan), Sender(os.open(os.devnull, os.O_WRONLY))
+    asks, going_on = cast("Any", StopAfter()), cast("Any", SimpleNamespace(requested=False, training=False))
+    # nothing to resume where training ended earlier by itself
+    assert train(told, workdir, nobody, asks) or train(told, workdir, nobody, going_on)
 
 
 def metrics(workdir: Path) -> dict[str, list[Any]]:

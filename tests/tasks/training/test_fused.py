@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from artifacts.schema import Quantization, TokenizedDataset
 from tasks.training import LoraSettings
-from tasks.training.messages import Sender
 from tests.tasks.training import jobs
 
 FUSED = jobs.PLAN.model_copy(update={"backend": "fused"})
@@ -50,19 +47,6 @@ def test_dropout_drops(tmp_path: Path, tokens: TokenizedDataset) -> None:
     assert dropped.metrics["grad_norm"][0] != pytest.approx(plain.metrics["grad_norm"][0], rel=1e-3)
 
 
-class StopAfter:
-    """Asks to stop at the end of a step, as SIGTERM does."""
-
-    def __init__(self, steps: int) -> None:
-        self.training = False
-        self._left = steps
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        return self._left <= 0
-
-
 def test_products_in_int8_learn_nearly_the_same(tmp_path: Path, tokens: TokenizedDataset) -> None:
     plain, fast = (
         jobs.train_here(tmp_path / plan.products, tokens, plan=plan)
@@ -84,16 +68,10 @@ def test_products_in_int8_learn_nearly_the_same(tmp_path: Path, tokens: Tokenize
 def test_stopped_and_resumed_gives_the_same_bits(
     change: dict[str, Any], products: str, tmp_path: Path, tokens: TokenizedDataset
 ) -> None:
-    from tasks.training.job import train
-
     config = jobs.CONFIG.model_copy(update=change)
     plan = TOGETHER.model_copy(update={"products": products})
     whole = jobs.train_here(tmp_path / "whole", tokens, config, plan)
     workdir = tmp_path / "stopped"
-    workdir.mkdir()
-    spec = jobs.spec(tokens, config, plan)
-    nobody = Sender(os.open(os.devnull, os.O_WRONLY))
-    assert not train(spec, workdir, nobody, StopAfter(3))  # type: ignore[arg-type]
-    assert train(spec, workdir, nobody, SimpleNamespace(requested=False, training=False))  # type: ignore[arg-type]
+    jobs.stopped_and_resumed(workdir, tokens, config, plan, after=3)
     assert jobs.digest(workdir) == jobs.digest(tmp_path / "whole")
     assert jobs.metrics(workdir)["loss"] == whole.metrics["loss"]

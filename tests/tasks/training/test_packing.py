@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
+from artifacts.errors import StageError
 from artifacts.schema import Plan, TokenizedDataset
 from tasks.training import LoraSettings, ValidationSettings
 from tasks.training.batches import IGNORED, Batches
 from tasks.training.packing import packed
 from tests.tasks.training import jobs
+from tests.tasks.training.test_interruption import at_step, send
 
 CONFIG = jobs.CONFIG.model_copy(
     update={"quantization": "none", "packing": True, "effective_batch": 2, "max_steps": 4, "save_steps": 3}
@@ -100,6 +104,35 @@ def test_stopped_and_resumed_gives_the_same_bits(plan: Plan, tmp_path: Path, tok
     resumed = jobs.train_here(tmp_path / "whole", tokens, config, plan)
     assert resumed.resumed_from == 3 and resumed.metrics["loss"] == whole.metrics["loss"]
     assert all((resumed.adapter[name] == weight).all() for name, weight in whole.adapter.items())
+
+
+def test_killed_with_everything_at_once_and_resumed_gives_the_same_bits(
+    plan: Plan, tmp_path: Path, tokens: TokenizedDataset
+) -> None:
+    """Packing, epochs, validation, patience and dropout; what is handed over is the best, to the bit."""
+    everything = {
+        "max_steps": None,
+        "epochs": 3.0,
+        "learning_rate": 0.1,  # which soon ruins the model
+        "save_steps": 2,
+        "lora": LoraSettings(dropout=0.2),
+        "validation": ValidationSettings(share=0.2, steps=2, patience=1),
+    }
+    config = CONFIG.model_copy(update=everything)
+    whole = jobs.train_here(tmp_path / "whole", tokens, config, plan)
+    assert whole.stopped_early and whole.validation["kept_step"] == 2 and whole.metrics["step"] == [1, 2, 3, 4]
+    weights = load_file(tmp_path / "whole" / "checkpoints" / "step-00000002" / "adapter_model.safetensors")
+    assert weights.keys() == whole.adapter.keys()
+    assert all((whole.adapter[name] == weight).all() for name, weight in weights.items())
+
+    config = config.model_copy(update={"save_steps": 1})
+    with pytest.raises(StageError, match="SIGKILL"):
+        jobs.run(tmp_path / "killed", tokens, config, at_step(2, send(signal.SIGKILL)), plan)
+    resumed = jobs.train_here(tmp_path / "killed", tokens, config, plan)
+    assert resumed.resumed_from >= 1 and resumed.validation == whole.validation and resumed.stopped_early
+    assert jobs.digest(tmp_path / "killed") == jobs.digest(tmp_path / "whole")
+    for name in ("step", "loss", "validation_loss", "tokens"):
+        assert resumed.metrics[name] == whole.metrics[name]
 
 
 def test_epochs_count_packed_sequences(

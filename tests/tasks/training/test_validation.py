@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -18,7 +16,7 @@ from artifacts.schema import Checkpoint, Plan, TokenizedDataset
 from tasks.models.loading import load_base
 from tasks.training import LoraSettings, ValidationSettings
 from tasks.training.aside import TrainingRows, set_aside
-from tasks.training.messages import RESULT, Sender
+from tasks.training.messages import RESULT
 from tasks.training.validating import SCALES, best_of, out_of_patience
 from tasks.training.view import sections
 from tests.tasks.training import jobs
@@ -172,35 +170,16 @@ def test_training_ends_when_it_no_longer_helps(plan: Plan, workdir: Path, tokens
     assert again.validation == found.validation
 
 
-class StopAfter:
-    """Asks to stop at the end of a step, as SIGTERM does."""
-
-    def __init__(self, steps: int) -> None:
-        self.training = False
-        self._left = steps
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        return self._left <= 0
-
-
 @pytest.mark.parametrize("step", range(1, 8))
 def test_stopped_anywhere_and_resumed_gives_the_same_bits(
     step: int, plan: Plan, tmp_path_factory: pytest.TempPathFactory, workdir: Path, tokens: TokenizedDataset
 ) -> None:
-    from tasks.training.job import train
-
     config = changed(steps=2, patience=2).model_copy(update=RUIN | {"lora": LoraSettings(dropout=0.2)})
     whole = WHOLE.setdefault(plan.backend, [])
     if not whole:
         folder = tmp_path_factory.mktemp("whole") / "work"
         whole += [folder, jobs.train_here(folder, tokens, config, plan)]
-    workdir.mkdir()
-    spec = jobs.spec(tokens, config, plan)
-    nobody = Sender(os.open(os.devnull, os.O_WRONLY))
-    if not train(spec, workdir, nobody, StopAfter(step)):  # type: ignore[arg-type]
-        assert train(spec, workdir, nobody, SimpleNamespace(requested=False, training=False))  # type: ignore[arg-type]
+    jobs.stopped_and_resumed(workdir, tokens, config, plan, after=step)
     assert jobs.digest(workdir) == jobs.digest(whole[0])
     for name in ("step", "loss", "validation_loss"):
         assert jobs.metrics(workdir)[name] == whole[1].metrics[name]
