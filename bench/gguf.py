@@ -1,12 +1,12 @@
 """The stage `exporting` on a 7B with every form of GGUF: time, host memory and disk, step by step.
 
-    python -m bench.gguf --out bench/results/gguf.json [--shape 7b] [--forms gguf-f16 gguf-q8_0 gguf-q4_k_m]
+    python -m bench.gguf --out bench/results/gguf.json [--shape 7b] [--calls adapter-gguf gguf-f16,gguf-q4_k_m]
 
 CodeLlama-7b's shape with random weights, a random adapter on all linear layers of attention, the standard library as
-the code to learn. The stage is the real one: it merges, converts, quantizes, and checks each file in llama.cpp. The
-adapter as GGUF is made in a second call, so that both fit on a disk of 64 GB. Differences of logits say how far apart
-the programs are; what 4 bits cost of a trained model is the evaluation's to say. The figures are written after each
-step.
+the code to learn. The stage is the real one: it merges, converts, quantizes, and checks each file in llama.cpp. It is
+called twice, the second time for the adapter as GGUF, so that both fit on a disk of 64 GB. Differences of logits say
+how far apart the programs are; what 4 bits cost of a trained model is the evaluation's to say. The figures are written
+after each step.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ import torch
 
 from artifacts.errors import StageError
 from artifacts.progress import Progress, Tick
-from artifacts.schema import Checkpoint, ExportedModel, Plan
+from artifacts.schema import Checkpoint, ExportedForm, ExportedModel, Plan
 from bench import common
 from bench.reference_job import SHAPES
 from tasks import exporting
+from tasks.exporting.comparing import HALF_PRECISION, gguf_share
 from tasks.exporting.forms import gguf
 from tasks.models.base_model import ModelConfig, ModelReference, locate
 from tasks.models.shape import read_shape
@@ -197,16 +198,20 @@ def export(
         made = None
     if made:
         record["seconds"] = round(record["seconds"] + time.perf_counter() - started, 1)
-        record["forms"] |= {form.name: _told(form.bytes, form.comparison) for form in made.forms}
+        record["forms"] |= {form.name: _told(form, config, inputs["plan"]) for form in made.forms}
     shutil.rmtree(workdir)
     write(record, out)
     return made
 
 
-def _told(size: int, found: Any) -> dict[str, Any]:
-    """A difference as a share of the largest logit: the bound is that logit itself, as configured in `export`."""
-    share = found.largest_difference / found.bound if found.bound else None
-    return {"gb": round(size / GB, 2), "difference": found.largest_difference, "share_of_largest_logit": share}
+def _told(form: ExportedForm, config: exporting.ExportingConfig, plan: Plan) -> dict[str, Any]:
+    """Size, and the largest difference of a logit as a share of the largest logit, of which the bound is a multiple."""
+    found = form.comparison
+    allowed = gguf_share(config, plan) if form.name.endswith(("f16", "adapter-gguf")) else gguf.DAMAGED
+    if form.name == "merged":
+        allowed = config.merged_tolerance * (HALF_PRECISION if plan.device == "cuda" else 1)
+    share = None if form.name == "adapter" else float(f"{found.largest_difference / found.bound * allowed:.3g}")
+    return {"gb": round(form.bytes / GB, 2), "share_of_largest_logit": share}
 
 
 def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
@@ -245,8 +250,8 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     }
     record["base_gb"] = round(_bytes(base) / GB, 2)
     meter = Meter(root)
-    for forms in (("merged", *arguments.forms), ("adapter-gguf",)):
-        export(forms, inputs, root, record, arguments.out, meter)
+    for forms in arguments.calls:
+        export(forms.split(","), inputs, root, record, arguments.out, meter)
     meter.end()
     return record
 
@@ -255,7 +260,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where to write the figures (JSON)")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
-    parser.add_argument("--forms", nargs="*", default=["gguf-f16", "gguf-q8_0", "gguf-q4_k_m"])
+    calls = ["merged,gguf-f16,gguf-q8_0,gguf-q4_k_m", "adapter-gguf"]
+    parser.add_argument("--calls", nargs="*", default=calls, help="of the stage: forms of each, with commas")
     parser.add_argument("--work", type=Path, help="a folder on a disk with room for 55 GB")
     parser.add_argument("--model", type=Path, help="where the random model is, or is put")
     arguments = parser.parse_args()

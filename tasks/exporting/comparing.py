@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from tasks.exporting.config import ExportingConfig
+
 log = logging.getLogger(__name__)
+
+HALF_PRECISION = 5
+"""How much further off logits may be when fp16 is computed in, as on a GPU, not only stored."""
 
 
 def read_chunks(held_out: Path, positions: int) -> list[list[int]]:
@@ -120,6 +125,13 @@ def judge(against: str, found: torch.Tensor, expected: torch.Tensor, bound: floa
     return Comparison(
         against=against, largest_difference=difference, bound=bound, positions=int(expected.shape[0]), exact=exact
     )
+
+
+def gguf_share(config: ExportingConfig, plan: Plan) -> float:
+    """How far a logit of a GGUF file of 16 bits may be off, as a share of the largest. On a GPU the trained model is
+    itself computed in fp16, while llama.cpp is not: what the merged model may differ there comes on top."""
+    on_gpu = HALF_PRECISION * config.merged_tolerance if plan.device == "cuda" else 0.0
+    return config.gguf_tolerance + on_gpu
 
 
 def literal(text: str) -> str:

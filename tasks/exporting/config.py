@@ -55,8 +55,9 @@ class ExportingConfig(Config):
     logit; on a GPU five times as far. Rounding a weight to fp16 once changes it by up to 0.0005 of its value, and
     errors add up over the layers."""
     gguf_tolerance: Real = Field(0.01, ge=0, le=1)
-    """The same for a GGUF file of 16 bits in llama.cpp, which also rounds what it multiplies the weights with. A file
-    of fewer bits is held to a bound that only a damaged one exceeds: what it costs is measured, not bounded."""
+    """The same for a GGUF file of 16 bits in llama.cpp, which also rounds what it multiplies the weights with. On a GPU
+    the tolerance of the merged model there is added, since the trained model computes in fp16. A file of fewer bits is
+    held to a bound that only a damaged one exceeds: what it costs is measured, not bounded."""
 
     def keyed(self) -> dict[str, Any]:
         """The fields that decide the bytes; the adapter's weight where it is not as trained."""

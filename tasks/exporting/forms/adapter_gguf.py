@@ -11,7 +11,7 @@ from artifacts.errors import StageError
 from artifacts.escaping import code, quoted
 from artifacts.progress import Progress
 from artifacts.schema import Comparison
-from tasks.exporting.comparing import judge, literal, trained_logits
+from tasks.exporting.comparing import gguf_share, judge, literal, trained_logits
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.gguf import library
@@ -66,7 +66,7 @@ class AdapterGgufExport:
             logits = torch.cat([computing.logits(ids) for ids in chunks])
         base.unlink()
         against = f"{FILE} in llama.cpp on the base of 16 bits against unquantized base and adapter"
-        return judge(against, logits, expected, config.gguf_tolerance * float(expected.abs().max()))
+        return judge(against, logits, expected, gguf_share(config, made.plan) * float(expected.abs().max()))
 
     def introduction(self, made: Ingredients) -> str:
         revision = f" at revision {code(made.base_revision)}" if made.base_revision else ""

@@ -17,7 +17,7 @@ from artifacts.errors import StageError
 from artifacts.escaping import code, quoted
 from artifacts.progress import Progress
 from artifacts.schema import Comparison, DatasetSample
-from tasks.exporting.comparing import judge, literal, trained_logits
+from tasks.exporting.comparing import gguf_share, judge, literal, trained_logits
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.exporting.others import texts_of
@@ -80,7 +80,7 @@ class GgufExport:
     def check(self, made: Ingredients, config: ExportingConfig, folder: Path, chunks: Chunks) -> Comparison:
         expected, _ = trained_logits(made.base, made.adapter.folder, chunks, made.plan, made.scratch)
         exact = library.TYPES[self.kind] == library.TYPES[library.F16]
-        bound = (config.gguf_tolerance if exact else DAMAGED) * float(expected.abs().max())
+        bound = (gguf_share(config, made.plan) if exact else DAMAGED) * float(expected.abs().max())
         if library.installed():
             files, found = self._by_library(made, folder / self.file, chunks)
             where = "llama.cpp"

@@ -15,7 +15,7 @@ from pathlib import Path
 from artifacts.escaping import code, quoted
 from artifacts.progress import Progress
 from artifacts.schema import Comparison, Plan
-from tasks.exporting.comparing import judge, literal, load_plain, logits, release_memory, trained_logits
+from tasks.exporting.comparing import HALF_PRECISION, judge, literal, load_plain, logits, release_memory, trained_logits
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.exporting.merging import merge
@@ -25,9 +25,6 @@ from tasks.models.shape import ModelShape
 from tasks.models.vocabulary import load_tokenizer
 
 log = logging.getLogger(__name__)
-
-HALF_PRECISION = 5
-"""How much further off logits may be when fp16 is computed in, not only stored."""
 
 
 class MergedExport:

@@ -14,6 +14,7 @@ from artifacts import digest
 from artifacts.errors import StageError
 from artifacts.schema import ExportedModel
 from tasks.exporting import ExportingConfig, run_exporting
+from tasks.exporting.comparing import gguf_share
 from tasks.exporting.contract import Ingredients
 from tasks.exporting.forms import get, with_needs
 from tasks.exporting.forms.adapter_gguf import AdapterGgufExport
@@ -21,7 +22,7 @@ from tasks.exporting.forms.gguf import check_ids
 from tasks.gguf.loaded import GgufModel
 from tasks.models.vocabulary import load_tokenizer
 from tests.conftest import BASE_MODEL, SMALL_MODEL
-from tests.tasks.exporting.pieces import Pieces, make, make_checkpoint
+from tests.tasks.exporting.pieces import CPU, Pieces, make, make_checkpoint
 from tests.tasks.gguf.extra import WITH_EXTRA
 
 pytestmark = WITH_EXTRA
@@ -98,6 +99,12 @@ def test_over_the_bound_is_an_error(pieces: Pieces, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"^exporting: model-f16\.gguf in llama\.cpp .* differ "):
         run_exporting(config, **pieces.inputs(), workdir=tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_on_a_gpu_what_fp16_may_change_there_comes_on_top() -> None:
+    config = ExportingConfig(gguf_tolerance=0.01, merged_tolerance=0.004)
+    assert gguf_share(config, CPU) == 0.01
+    assert gguf_share(config, CPU.model_copy(update={"device": "cuda"})) == pytest.approx(0.03)
 
 
 def test_a_form_needs_what_it_is_made_from_and_preflight_counts_it() -> None:
