@@ -55,14 +55,16 @@ def prepare(root: Path, shape: str) -> Inputs:
     return inputs_of(root, locate(ModelConfig(name=str(root / f"model-{shape}"))), shape)
 
 
-def texts_of(root: Path, model: ModelReference, name: str, **settings: Any) -> tuple[DatasetSample, TokenizedDataset]:
+def texts_of(
+    root: Path, model: ModelReference, name: str, *, files: int = 400, **settings: Any
+) -> tuple[DatasetSample, TokenizedDataset]:
     """Texts of the standard library, and their tokens for a model. `settings`: of the tokenization."""
     folders = {kind: root / f"{kind}-{name}" for kind in ("sample", "tokens")}
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
     source = sampling.config.LocalSource(paths=("stdlib",), repositories="top-level", exclude=("*test*",))
     sample = sampling.run_sampling(
-        sampling.SamplingConfig(source=source, files=400), workdir=folders["sample"], progress=SILENT
+        sampling.SamplingConfig(source=source, files=files), workdir=folders["sample"], progress=SILENT
     )
     config = tokenization.TokenizationConfig(**settings)
     tokens = tokenization.run_tokenization(
@@ -71,9 +73,9 @@ def texts_of(root: Path, model: ModelReference, name: str, **settings: Any) -> t
     return sample, tokens
 
 
-def inputs_of(root: Path, model: ModelReference, name: str) -> Inputs:
-    """Texts of the standard library for a model, and its int8 base."""
-    sample, tokens = texts_of(root, model, name)
+def inputs_of(root: Path, model: ModelReference, name: str, **settings: Any) -> Inputs:
+    """Texts of the standard library for a model, and its int8 base. `settings`: as `texts_of` has them."""
+    sample, tokens = texts_of(root, model, name, **settings)
     folder = root / f"base-{name}"
     folder.mkdir(exist_ok=True)
     started = time.perf_counter()
@@ -112,6 +114,7 @@ def run_stage(root: Path, name: str, plan: Plan, steps: int, inputs: Inputs, **s
         "stage_s": round(wall, 1),
         "peak_gib": round(result.peak_memory_gib, 2),
         "loss": columns["loss"],
+        "skipped_steps": sum(one is None for one in columns["grad_norm"]),
     }
     print(f"{name}: {row['step_ms']} ms a step, stage {row['stage_s']} s, peak {row['peak_gib']} GiB", flush=True)
     return row

@@ -21,7 +21,7 @@ import torch
 from artifacts.schema import Plan
 from bench.common import GIB, milliseconds, rates, write_model
 from bench.reference_job import SHAPES
-from tasks.backends.fused import ops, weights
+from tasks.backends.fused import inference, int8, ops, weights
 from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
 from tasks.backends.fused.model import FusedModel
@@ -142,6 +142,19 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     record["reserved_gib"] = torch.cuda.max_memory_reserved() / GIB
     record["used_gib"] = (torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0]) / GIB
     record["kernels"] = kernels(lambda: batch.run(ids, ids, factor))
+    record["losses_ms"] = {str(shape): milliseconds(lambda: inference.losses(fused, ids, ids, adapted=True), 10)}
+    fused.join()
+    if arguments.products == "int8" and arguments.cublaslt:
+        del batch
+        gc.collect()
+        torch.cuda.empty_cache()
+        int8.forced = "cublaslt"
+        batch = MicroBatch(fused, shape)
+        record["cublaslt"] = {
+            "graph_ms": milliseconds(lambda: batch.run(ids, ids, factor), 50),
+            "kernels": kernels(lambda: batch.run(ids, ids, factor)),
+        }
+        int8.forced = None
     if arguments.products == "fp16":
         record["parts"] = parts(fused, shape[0] * shape[1])
     if arguments.depths:
@@ -166,6 +179,7 @@ def main() -> None:
     parser.add_argument("--resident", type=int, default=0, help="layers whose weights are kept in 16 bits")
     parser.add_argument("--quantization", choices=["int8", "nf4", "none"], default="int8")
     parser.add_argument("--products", choices=["fp16", "int8"], default="fp16")
+    parser.add_argument("--cublaslt", action="store_true", help="with products in int8, a T4's way as well")
     parser.add_argument("--cap-gib", type=float, default=14.56)
     parser.add_argument("--depths", action="store_true", help="compare numbers of buffers")
     parser.add_argument("--model", type=Path, help="where the random model lies, or is to be written")

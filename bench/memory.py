@@ -375,7 +375,7 @@ def models(arguments: argparse.Namespace) -> list[tuple[str, Quantization]]:
 def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Row by row."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    room = Room(arguments.cap_gib, context())
+    room = Room(arguments.cap_gib, context() if arguments.context_gib is None else arguments.context_gib)
     for name, quantization in models(arguments):
         shape = llama_shape(SHAPES[name])
         wanted = list(cases(name, quantization, shape.layers))
@@ -461,6 +461,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cap-gib", type=float, default=14.56, help="GPU memory that stands for the card (a T4's)")
     parser.add_argument("--transformers", action="store_true", help="measure the libraries' modules too")
+    parser.add_argument("--context-gib", type=float, help="taken before any tensor; measured, if nothing else runs")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: a test of this program")
     parser.add_argument("--limit-s", type=float, default=140, help="no configuration begins after this time")
     parser.add_argument("--products", choices=["fp16", "int8"], default="fp16", help="int8: for models in int8 only")
@@ -484,6 +485,7 @@ def run_each(arguments: argparse.Namespace) -> None:
         left = arguments.deadline - time.perf_counter()
         command = [sys.executable, "-m", "bench.memory", "--model", model, "--out", str(part), "--limit-s", str(left)]
         command += ["--products", arguments.products]
+        command += [] if arguments.context_gib is None else ["--context-gib", str(arguments.context_gib)]
         command += ["--cap-gib", str(arguments.cap_gib), *(["--transformers"] if arguments.transformers else [])]
         subprocess.run(command, check=False)
         if part.exists():

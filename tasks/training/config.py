@@ -78,18 +78,18 @@ class TrainingConfig(Config):
     effective_batch: Batch = 4
     """Sequences in one optimizer step."""
     micro_batch: Annotated[Batch, Field(strict=True)] | Literal["auto"] = Unkeyed("auto")
-    """Sequences in one forward pass; it must set_aside the effective batch. `auto`: preflight decides. When memory runs
+    """Sequences in one forward pass; it must divide the effective batch. `auto`: preflight decides. When memory runs
     out all the same, training continues with fewer."""
     gradient_checkpointing: bool | Literal["auto"] = Unkeyed("auto")
     """Compute activations twice to save memory. `auto`: preflight decides."""
     processes: Annotated[Threads, Field(strict=True)] | Literal["auto"] = Unkeyed(1)
     """Processes that train together, each on a GPU of its own (on a CPU, with `cpu_threads` threads each) and on its
-    share of every batch: they must set_aside the effective batch. `auto`: as many visible GPUs as set_aside it."""
+    share of every batch: they must divide the effective batch. `auto`: as many visible GPUs as divide it."""
     backend: BackendName = Unkeyed("auto")
     """What computes: a backend by its name. `auto`: preflight takes the fastest that can do the job."""
     products: Products | Literal["auto"] = Unkeyed("fp16")
     """What the products of frozen layers run on: `fp16`, or `int8` tensor cores, on which they take less time and
-    energy (backend `fused`, weights in int8). `auto`: preflight decides."""
+    energy (backend `fused`, weights in int8). `auto`: int8 on a GPU, where model and base allow it."""
     learning_rate: Real = Field(2e-4, ge=1e-9, le=1)
     """Highest learning rate, reached after the warm-up."""
     max_steps: Steps | None = 200
