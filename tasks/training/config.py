@@ -193,12 +193,12 @@ class TrainingConfig(Config):
     def _batches_divide(self) -> TrainingConfig:
         processes = self.processes if isinstance(self.processes, int) else 1
         if self.effective_batch % processes:
-            raise ValueError(f"processes {processes} does not set_aside effective_batch {self.effective_batch}")
+            raise ValueError(f"processes {processes} does not divide effective_batch {self.effective_batch}")
         share = self.effective_batch // processes
         if isinstance(self.micro_batch, int) and share % self.micro_batch:
             each = f" over {processes} processes" if processes > 1 else ""
             raise ValueError(
-                f"micro_batch {self.micro_batch} does not set_aside effective_batch {self.effective_batch}{each}; "
+                f"micro_batch {self.micro_batch} does not divide effective_batch {self.effective_batch}{each}; "
                 "choose a divisor, or auto"
             )
         return self
