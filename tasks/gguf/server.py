@@ -111,6 +111,7 @@ class ServedModel:
         """Of the vocabulary."""
         self.context = int(told["n_ctx_train"])
         """Tokens that the file says the model has a context of."""
+        self._letter = self.tokenize("a")[-1]
 
     def tokenize(self, text: str, *, begins: bool = False) -> list[int]:
         """The ids of a text as plain text, with BOS only where it `begins` and the file says so."""
@@ -136,8 +137,9 @@ class ServedModel:
 
     def likeliest(self, ids: Sequence[int], many: int) -> dict[int, float]:
         """The logarithms of the probabilities of what is likeliest after some tokens, by id, in nats."""
-        # Of an end it would tell no probabilities. They are told as they were before ends were ruled out.
-        asked = {"n_predict": 1, "n_probs": many, "temperature": 0, "ignore_eos": True}
+        # It tells them only beside text: of an end it makes none, and of a byte none before its character is whole. So
+        # the next token is forced to be a letter, which changes nothing of what is told.
+        asked = {"n_predict": 1, "n_probs": many, "temperature": 0, "logit_bias": [[self._letter, _FORCED]]}
         found = self._ask("/completion", prompt=list(ids), **asked)["completion_probabilities"][0]["top_logprobs"]
         return {int(one["id"]): float(one["logprob"]) for one in found}
 

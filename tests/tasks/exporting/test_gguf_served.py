@@ -90,7 +90,7 @@ def test_marks_and_ends_are_those_that_the_server_acts_on(
     ]
 
 
-def test_what_is_likeliest_may_be_an_end(tmp_path: Path) -> None:
+def test_what_is_likeliest_may_be_an_end_or_a_byte(tmp_path: Path) -> None:
     file = built_in_gguf(tmp_path)
     with server.loaded(server.Served(file, "built-in", 256)) as place, server.client(place) as client:
         model = server.ServedModel(client)
@@ -98,7 +98,9 @@ def test_what_is_likeliest_may_be_an_end(tmp_path: Path) -> None:
             model.tokenize(text) for text in ("def f(x, y):\n    self.x = x\n    ", "\n", "self.y = y")
         )
         found = model.likeliest([1, 4092, *before, 4093, *after, 4094, *gap], 3)
-    assert next(iter(found)) == 4095 and len(found) == 3
+        assert next(iter(found)) == 4095 and len(found) == 3
+        ids = model.tokenize("words = 'ɔɔɔɔɔɔɔɔɔɔɔɔɔɔɔɔ")
+        assert next(iter(model.likeliest([1, *ids], 3))) == ids[-2]  # the first byte of the next ɔ
 
 
 @pytest.mark.usefixtures("without_library")
