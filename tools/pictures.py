@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 WIDTH, MARGIN = 1360, 20
 """Of the report's picture in pixels: wide enough for its tables, and what is shown below the first of them."""
+FORMS = "exporting.forms=[merged, gguf-f16]"
+"""As `make demo` says it."""
 ADDRESS = "http://127.0.0.1:8012"
 COLUMNS = 96
 HERE = "…"
@@ -39,7 +41,7 @@ def main() -> int:
     if chromium is None:
         print("no Chromium is installed; Debian's package is called chromium", file=sys.stderr)
         return 2
-    command = [Path(sys.executable).with_name("codetune"), "run", "demo", "--json"]
+    command = [Path(sys.executable).with_name("codetune"), "run", "demo", "--set", FORMS, "--json"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     report = json.loads(done.stdout.splitlines()[-1])["report"]
     photograph(chromium, Path(report).resolve().as_uri(), IMAGES / "report.png")

@@ -111,6 +111,22 @@ def test_one_form_alone_is_at_the_top(model: Path, taking: TakingHub) -> None:
     assert "## Files" not in (repository.folder / "README.md").read_text()
 
 
+def test_gguf_files_arrive_with_one_modelfile_that_of_the_smallest(store: Store, taking: TakingHub) -> None:
+    workdir, forms = store.workdir("exporting", "other"), {"gguf-f16": 2, "gguf-q8_0": 1}
+    for form, size in forms.items():
+        (workdir / form).mkdir()
+        (workdir / form / f"model-{form.removeprefix('gguf-')}.gguf").write_bytes(form.encode() * size * LARGE)
+        (workdir / form / "Modelfile").write_text(f"FROM ./{form}\n")
+        (workdir / form / "README.md").write_text(CARD)
+    made = tuple(ExportedForm(name=name, bytes=size, comparison=EXACT) for name, size in forms.items())
+    model = store.publish("exporting", "other", ExportedModel(base_model="base", forms=made), workdir).path
+    assert push(model) == 0
+    there = taking.repositories["model", NAME]
+    assert set(there.files()) == {"Modelfile", "README.md", "model-f16.gguf", "model-q8_0.gguf"} and there.private
+    assert (there.folder / "Modelfile").read_text() == "FROM ./gguf-q8_0\n"
+    assert (there.folder / "model-f16.gguf").read_bytes() == (model / "gguf-f16" / "model-f16.gguf").read_bytes()
+
+
 def test_the_card_has_the_results_of_the_newest_run(model: Path, store: Store, taking: TakingHub) -> None:
     cards = store.place / "reporting" / "report" / "cards"
     cards.mkdir(parents=True)
