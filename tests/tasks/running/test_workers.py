@@ -97,9 +97,19 @@ def tokenized(store: Store, source: Path, config: WorkersConfig) -> tuple[str, U
 
         run = Run(store, workers=config)
         paths = {"kind": "local", "paths": [str(source)]}
-        chosen = SamplingConfig.model_validate({"source": paths, "files": 300, "near_duplicates": 0.7})
+        general = {"kind": "local", "paths": ["package:anyio"], "repositories": "folder"}
+        chosen = SamplingConfig.model_validate(
+            {
+                "source": paths,
+                "files": 300,
+                "near_duplicates": 0.7,
+                "secrets": "replace",
+                "replay": {"share": 0.1, "source": general, "files": 30},
+            }
+        )
         sample = run.stage(sampling.STAGE, chosen)
-        assert sample.train.files + sample.held_out.files == 150
+        assert sample.replay and sample.replay.size.files and sample.secrets
+        assert sample.train.files + sample.held_out.files - sample.replay.size.files == 150
         settings = TokenizationConfig(max_length=64, batch_bytes=20_000)
         model = locate(ModelConfig(name=str(BASE_MODEL)))
         return run.stage(tokenization.STAGE, settings, sample=sample, model=model).fingerprint, UUID(flow_run.id)
@@ -109,12 +119,13 @@ def tokenized(store: Store, source: Path, config: WorkersConfig) -> tuple[str, U
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files in pairs that nearly equal each other."""
+    """Files in pairs that nearly equal each other; some hold a secret."""
     root = tmp_path_factory.mktemp("source")
     for number in range(300):
         path = root / f"r{number % 6}" / f"p{number}.py"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(program(str(number // 2)) + "again = 1\n" * (number % 2))
+        secret = f'password = "hunter{number}"\n' * (number % 6 == 0)
+        path.write_text(program(str(number // 2)) + secret + "again = 1\n" * (number % 2))
     return root
 
 
