@@ -110,6 +110,15 @@ def test_text_goes_on_whole_and_piece_by_piece(serving: tuple[dict[str, Any], ht
     assert whole and "".join(pieces) == whole and len(pieces) > 2
 
 
+def test_a_gap_is_filled_piece_by_piece(serving: tuple[dict[str, Any], httpx.Client]) -> None:
+    _, client = serving
+    asked = {"input_prefix": BEFORE, "input_suffix": AFTER, "n_predict": 12, "temperature": 0, "stream": True}
+    with client.stream("POST", "/infill", json=asked) as answer:
+        told = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: {")]
+    assert "".join(one["content"] for one in told) == infill(client)["content"] and len(told) > 2
+    assert [one["stop"] for one in told] == [False] * (len(told) - 1) + [True]
+
+
 def test_who_hangs_up_is_not_worked_for(serving: tuple[dict[str, Any], httpx.Client]) -> None:
     _, client = serving
     asked = {"prompt": "import os\n", "n_predict": 1900, "ignore_eos": True}
