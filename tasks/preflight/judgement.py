@@ -329,16 +329,22 @@ def _disks(question: PlanningInput, *, download: bool) -> Iterator[Check]:
         need, free = sum(needs[disk.purpose] for disk in shared), min(disk.free_gib for disk in shared)
         name = " and ".join(disk.purpose for disk in shared)
         if free < need * 1.05:
-            yield _short_of_space(free, need, name)
+            exported = (
+                (form.name, form.stored_bytes(question.shape) / GIB) for form in forms.with_needs(question.job.exports)
+            )
+            parts = ", ".join(f"{form} {_size(size)}" for form, size in exported if size)
+            yield _short_of_space(free, need, name, parts if "store" in name else "")
         elif need:
             yield Check(name=f"disk ({name})", verdict="ok", finding=f"{_size(free)} free, {_size(need)} needed")
 
 
-def _short_of_space(free: float, need: float, name: str) -> Check:
+def _short_of_space(free: float, need: float, name: str, parts: str = "") -> Check:
+    """`parts`: of the need, the forms of the export, and those that they are made from."""
     return Check(
         name=f"disk ({name})",
         verdict="refused",
-        finding=f"the disk of the {name} has {_size(free)} free, the run writes {_size(need)}",
+        finding=f"the disk of the {name} has {_size(free)} free, the run writes {_size(need)}"
+        + (f", of them for exports: {parts}" if parts else ""),
         remedy="free some space, or point CODETUNE_STORE (results) and HF_HOME (downloads) to larger disks",
     )
 

@@ -136,6 +136,13 @@ def test_full_disks_are_refused_with_the_sizes(seven: ModelShape) -> None:
     judged(seven, machine(T4, disks=full), JobShape(exports=()))
 
 
+def test_what_a_form_is_made_from_is_counted_and_named(seven: ModelShape) -> None:
+    full = (Disk(purpose="store", free_gib=30, filesystem=1), Disk(purpose="hub cache", free_gib=900, filesystem=2))
+    judged(seven, machine(T4, disks=full))
+    refused = refusal(seven, machine(T4, disks=full), JobShape(exports=("gguf-q4_k_m",)))
+    assert "of them for exports: merged 12.6 GiB, gguf-f16 12.6 GiB, gguf-q4_k_m 3.8 GiB" in refused.problem
+
+
 def test_the_quantized_base_is_written_too(seven: ModelShape) -> None:
     kinds = ("none", "nf4", "int8")
     jobs = [JobShape.model_validate({"quantization": kind, "exports": ()}) for kind in kinds]
