@@ -10,7 +10,7 @@ import sysconfig
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -95,6 +95,27 @@ class Authors:
         return self._found.get((row.repo, row.path, line)) or self._found.get((row.repo, "", line), "")
 
 
+class Listing:
+    """The files below the configured paths, listed once for all ways to hold some of them out.
+
+    Raises:
+        InputError: a path does not exist, or there is no file below any.
+    """
+
+    def __init__(self, source: LocalSource) -> None:
+        self.roots = _roots(source.paths)
+        self.items, self.left_out = _items(self.roots, source)
+        self.licences = Licences()
+        self.digests: dict[str, str] = {}
+        """Of the contents of files, by their places."""
+        if not self.items:
+            raise InputError(
+                f"there are no files below {', '.join(source.paths)}{_without(self.left_out)}",
+                field=_FIELD,
+                remedy="name folders with code; in git repositories only tracked files count; check `exclude`",
+            )
+
+
 class OpenLocalSource:
     """The files below the configured paths, in the order of their names. Of a history (`held_out_by` is `release`,
     `commit` or `commit-date`) those are files as they were, and what became of them is `later`.
@@ -103,6 +124,7 @@ class OpenLocalSource:
         languages: files in these count when repositories are told apart and when contents are compared.
         max_bytes: longer files are not read.
         share: of the commits that are later.
+        listing: of the same paths, where there is one already.
 
     Raises:
         InputError: a path does not exist, or there is no file below any, or no history.
@@ -118,17 +140,13 @@ class OpenLocalSource:
         max_bytes: int | None = None,
         held_out_by: HeldOutBy = "repository",
         share: float = 0.1,
+        listing: Listing | None = None,
     ) -> None:
         self._source, self._languages, self._max_bytes = source, frozenset(languages), max_bytes
-        self._licences = Licences()
-        self._roots = _roots(source.paths)
-        items, self._left_out = _items(self._roots, source)
-        if not items:
-            raise InputError(
-                f"there are no files below {', '.join(source.paths)}{self._without()}",
-                field=_FIELD,
-                remedy="name folders with code; in git repositories only tracked files count; check `exclude`",
-            )
+        self._digests = None if listing is None else listing.digests
+        listing = listing or Listing(source)
+        items, self._left_out = listing.items, listing.left_out.copy()
+        self._roots, self._licences = listing.roots, listing.licences
         self.later: list[Entry] = []
         """Files in the configured languages as they are later than those that are learned from."""
         self._cuts: dict[str, tuple[Path, str]] = {}
@@ -153,12 +171,7 @@ class OpenLocalSource:
     def describe(self) -> str:
         names = ", ".join(_printable(_called(name)) for name in self._source.paths)
         repositories = len({row.repo for row, _ in self._counted()})
-        return f"local: {names} ({repositories} repositories, told apart by {self._rule}{self._without()})"
-
-    def _without(self) -> str:
-        """What is not taken, with the number of folders or files."""
-        parts = [f"{kind} {count:,}" for kind, count in sorted(self._left_out.items())]
-        return f"; left out: {', '.join(parts)}" if parts else ""
+        return f"local: {names} ({repositories} repositories, told apart by {self._rule}{_without(self._left_out)})"
 
     def fingerprint(self) -> str:
         """Over names, licences, revisions and contents of the files in the configured languages, and over what a sample
@@ -187,12 +200,14 @@ class OpenLocalSource:
         """Which later commits added these lines (without white space at their ends)."""
         found = Authors()
 
+        @cache
+        def paths(top: Path, name: str) -> list[str]:
+            path = top / name
+            return [root.below(path).as_posix() for root in self._roots if root.path in (path, *path.parents)]
+
         def see(repo: str, top: Path, commit: str, name: str, line: str) -> None:
             if (text := line.strip()) in lines:
-                path = top / name
-                held_by = [root for root in self._roots if root.path in (path, *path.parents)]
-                paths = [root.below(path).as_posix() for root in held_by]
-                found.add(repo, paths, text, f"{repo} {commit[:12]}")
+                found.add(repo, paths(top, name), text, f"{repo} {commit[:12]}")
 
         for repo, (top, cut) in self._cuts.items():
             _by_git(partial(checkout.read_additions, since=cut, see=partial(see, repo, top)), top)
@@ -215,11 +230,11 @@ class OpenLocalSource:
             return path.id
         if self._max_bytes is not None and row.size is not None and row.size > self._max_bytes:
             return "too large"  # it is not read, whatever it holds
-        try:
-            with opened(Path(path)) as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            return "unreadable"
+        if self._digests is None:  # it is asked for once
+            return _digest_of(path)
+        if path not in self._digests:
+            self._digests[path] = _digest_of(path)
+        return self._digests[path]
 
     def _releases(self, items: list[_Item]) -> tuple[str, list[Entry]]:
         """The files of the newest older release of each project, and all that are of none; `later` gets the newest's.
@@ -420,6 +435,20 @@ def _by_git(question: Callable[[Path], T], top: Path) -> T:
             field=_FIELD,
             remedy="clone it in full, leave it out, or hold out by repository, folder or release",
         ) from refusal
+
+
+def _digest_of(path: str) -> str:
+    try:
+        with opened(Path(path)) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def _without(left_out: Counter[str]) -> str:
+    """What is not taken, with the number of folders or files."""
+    parts = [f"{kind} {count:,}" for kind, count in sorted(left_out.items())]
+    return f"; left out: {', '.join(parts)}" if parts else ""
 
 
 def _roots(paths: Iterable[str]) -> list[_Root]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -29,7 +29,7 @@ from tasks.sampling.writing import SideWriter
 
 if TYPE_CHECKING:
     from tasks.sampling.later import LaterFile
-    from tasks.sampling.local_source import OpenLocalSource
+    from tasks.sampling.local_source import Listing, OpenLocalSource
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,10 @@ def source_fingerprint(config: SamplingConfig) -> str:
 def _fingerprint(config: SamplingConfig) -> str:
     if config.held_out_by != "auto":
         return open_source(config, config.held_out_by, config.held_out).fingerprint()
-    found = []
+    found, listing = [], _listing(config)
     for way in _ways(config):
         try:
-            found.append(open_source(config, way, config.held_out).fingerprint())
+            found.append(open_source(config, way, config.held_out, listing).fingerprint())
         except TooLittle as reason:
             found.append(reason.problem)
     return digest.of_json(found)
@@ -82,12 +82,14 @@ def run_sampling(
         TransientError: the hub does not deliver.
     """
     refused: dict[HeldOutBy, TooLittle] = {}
+    listing = _listing(config)
     for way in _ways(config):
         # too few commits may have been asked for: a test on older ones as well beats none
         shares = [config.held_out * factor for factor in (1, 2, 4, 8)] if way in _OF_COMMITS else [config.held_out]
         for share in [one for one in shares if one <= _MOST_COMMITS] or shares[:1]:
             try:
-                sample = _sample(config, way, share, workdir, progress, mapper)
+                source = open_source(config, way, share, listing)
+                sample = _sample(config, source, way, workdir, progress, mapper)
             except TooLittle as reason:
                 refused[way] = reason
                 continue
@@ -111,19 +113,30 @@ def _ways(config: SamplingConfig) -> tuple[HeldOutBy, ...]:
     return AUTO if isinstance(config.source, LocalSource) else ("repository",)
 
 
+def _listing(config: SamplingConfig) -> Listing | None:
+    """The files of this machine, where several ways to hold some of them out are tried."""
+    if config.held_out_by != "auto" or not isinstance(config.source, LocalSource):
+        return None
+    from tasks.sampling.local_source import Listing
+
+    return Listing(config.source)
+
+
 def _listed(refused: dict[HeldOutBy, TooLittle]) -> str:
     return "; ".join(f"by {way}, {reason.problem}" for way, reason in refused.items())
 
 
 def _sample(
-    config: SamplingConfig, way: HeldOutBy, share: float, workdir: Path, progress: Progress, mapper: Mapper
+    config: SamplingConfig, source: OpenSource, way: HeldOutBy, workdir: Path, progress: Progress, mapper: Mapper
 ) -> DatasetSample:
     """The sample with what is held out told by one of the ways.
 
     Raises:
         TooLittle: that gives no interval, though one is needed.
     """
-    with _chosen(config, workdir, progress, mapper, way, share) as (source, pool, tally):
+    if config.held_out_by == "auto" and way == "repository" and isinstance(config.source, LocalSource):
+        _check_repositories(cast("OpenLocalSource", source))
+    with _chosen(config, source, workdir, progress, mapper) as (pool, tally):
         _check(config, source, pool, tally)
         if UNITS[way].of_lines:
             from tasks.sampling.later import later_files
@@ -134,10 +147,8 @@ def _sample(
             sample = _write(config, source, pool, Division(frozenset()), tally, workdir, way, later)
         else:
             _check_several(config, pool, tally, way)
-            if config.held_out_by == "auto" and way == "repository" and isinstance(config.source, LocalSource):
-                _check_repositories(cast("OpenLocalSource", source))
             fewest = 1 if config.held_out_by == "repository" else FEWEST
-            sides = division.divide(pool, share, config.seed, progress, fewest)
+            sides = division.divide(pool, config.held_out, config.seed, progress, fewest)
             tally.drop("copies", "near-copy of a training file", len(sides.copies))
             sample = _write(config, source, pool, sides, tally, workdir, way)
     return _with_enough(sample, needed=config.held_out_by != "repository")
@@ -148,10 +159,12 @@ def _with_replay(
 ) -> DatasetSample:
     assert config.replay
     chosen = config.replay.choice(config)
-    with _settings_of("sampling.replay"), _chosen(chosen, workdir, progress, mapper) as (source, pool, tally):
-        replay.keep_apart(pool, sample, tally)
-        _check(chosen, source, pool, tally)
-        return replay.appended(sample, pool, config.replay.share, source.describe())
+    with _settings_of("sampling.replay"):
+        source = open_source(chosen)
+        with _chosen(chosen, source, workdir, progress, mapper) as (pool, tally):
+            replay.keep_apart(pool, sample, tally)
+            _check(chosen, source, pool, tally)
+            return replay.appended(sample, pool, config.replay.share, source.describe())
 
 
 def _with_enough(sample: DatasetSample, *, needed: bool) -> DatasetSample:
@@ -181,15 +194,9 @@ def _with_enough(sample: DatasetSample, *, needed: bool) -> DatasetSample:
 
 @contextmanager
 def _chosen(
-    config: ChoiceConfig,
-    workdir: Path,
-    progress: Progress,
-    mapper: Mapper,
-    way: HeldOutBy = "repository",
-    share: float = 0.1,
-) -> Iterator[tuple[OpenSource, Pool, Tally]]:
+    config: ChoiceConfig, source: OpenSource, workdir: Path, progress: Progress, mapper: Mapper
+) -> Iterator[tuple[Pool, Tally]]:
     """The files that the seeded order chooses."""
-    source = open_source(config, way, share)
     with Pool(workdir / ".pool.sqlite", config.files, config.seed) as pool:
         tally = _gather(config, source, pool, progress, mapper)
         chosen = pool.chosen()
@@ -199,17 +206,19 @@ def _chosen(
         if config.near_duplicates is not None:
             reason = f"near-duplicate, similarity {config.near_duplicates:g} or more"
             tally.drop(NEAR_DUPLICATES, reason, pool.thin(config.near_duplicates, progress))
-        yield source, pool, tally
+        yield pool, tally
 
 
-def open_source(config: ChoiceConfig, way: HeldOutBy = "repository", share: float = 0.1) -> OpenSource:
-    """The configured source, ready to be read for what is held out so. What it needs is imported only when it is
-    used."""
+def open_source(
+    config: ChoiceConfig, way: HeldOutBy = "repository", share: float = 0.1, listing: Listing | None = None
+) -> OpenSource:
+    """The configured source, ready to be read for what is held out so; with a `listing` of its files, where there is
+    one. What it needs is imported only when it is used."""
     source = config.source
     if isinstance(source, LocalSource):
         from tasks.sampling.local_source import OpenLocalSource
 
-        return OpenLocalSource(source, config.languages, config.quality.max_bytes, way, share)
+        return OpenLocalSource(source, config.languages, config.quality.max_bytes, way, share, listing)
     if isinstance(source, TableSource):
         from tasks.sampling.table_source import OpenTableSource
 
@@ -367,7 +376,11 @@ def run_retention(
     mapper: Mapper = HERE,
 ) -> RetentionSample:
     """As `run_sampling`, without what stands in the training files of `sample`. Nothing is learned from either side."""
-    with _settings_of("retention"), _chosen(config, workdir, progress, mapper) as (source, pool, tally):
+    with (
+        _settings_of("retention"),
+        nullcontext(open_source(config)) as source,
+        _chosen(config, source, workdir, progress, mapper) as (pool, tally),
+    ):
         replay.keep_out(pool, sample, tally)
         copies = division.standing_in(pool, sample.path / "train.parquet")
         tally.drop("copies", "near-copy of a training file", len(copies))
