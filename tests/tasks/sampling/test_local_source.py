@@ -169,10 +169,13 @@ def test_of_each_file_little_is_in_memory(tmp_path: Path) -> None:
             file.write_text("x = 1\n")
         source = LocalSource(paths=(str(folder),), license="MIT")
         OpenLocalSource(source, ("Python",))  # imports
-        tracemalloc.start()
-        opened = OpenLocalSource(source, ("Python",))
-        held.append(tracemalloc.get_traced_memory()[0])
-        tracemalloc.stop()
+        sizes = []
+        for _ in range(2):  # in one of them the table of all names of the interpreter, megabytes by then, may grow
+            tracemalloc.start()
+            opened = OpenLocalSource(source, ("Python",))
+            sizes.append(tracemalloc.get_traced_memory()[0])
+            tracemalloc.stop()
+        held.append(min(sizes))
         sha256 = hashlib.sha256(b"x = 1\n").hexdigest()
         # a source's fingerprint decides about what was made of it before
         facts = [[row.repo, row.path, "MIT", "", sha256] for batch in opened.batches() for row in batch.rows()]
