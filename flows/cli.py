@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 WIDEST = 80
 """Characters of a line of code that is shown."""
-LINES_BEFORE = 4
+LINES_BEFORE = 12
 """Lines before the gap of an example that the server is asked to fill."""
 LAST_WORDS = 60.0
 """Seconds for what is left to be told to a server when a command is done."""
