@@ -338,3 +338,40 @@ def test_no_git_is_said(tmp_path: Path, sample: Sample) -> None:
     with pytest.raises(InputError, match="no source path is a git repository"):
         sample(source=local(tmp_path / "plain"), held_out_by="commit-date")
     shutil.rmtree(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("way", ["commit-date", "commit"])
+def test_a_history_with_two_beginnings(tmp_path: Path, sample: Sample, way: str) -> None:
+    """What a root without a parent brought counts when it was merged, and is learned from once it is older."""
+    folder = commit(tmp_path / "mine", BEFORE)
+    git(folder, "switch", "-q", "--orphan", "other")
+    library = {f"lib/n{number}.py": program(100 + number) for number in range(8)}
+    commit(folder, library)
+    git(folder, "switch", "-q", "main")
+    for number in range(8):
+        commit(folder, {"notes.md": f"{number}\n"})
+    git(folder, "merge", "-q", "--no-edit", "--allow-unrelated-histories", "other")
+    if way == "commit-date":
+        merged = sample(source=local(folder), held_out_by=way)
+        assert asked(merged).keys() == {f"mine/{name}" for name in library}
+        assert {row["path"] for row in rows(merged, "train")} == BEFORE.keys()
+    for number in range(7):
+        commit(folder, {f"pkg/m{number}.py": grown(number)})
+    found = sample(source=local(folder), held_out_by=way, held_out=0.4)
+    assert {row["path"] for row in rows(found, "train")} == {*BEFORE, *library}
+    assert sorted(asked(found).values()) == sorted(EXPECTED.values()) and found.units == 7
+
+
+@pytest.mark.parametrize("way", ["commit-date", "commit"])
+def test_an_amended_commit_is_one_as_it_is_now(tmp_path: Path, sample: Sample, way: str) -> None:
+    folder = commit(tmp_path / "mine", BEFORE)
+    for number in range(6):
+        commit(folder, {"notes.md": f"{number}\n"})
+    for number in range(7):
+        commit(folder, {f"pkg/m{number}.py": program(number) + f"\ndef mistaken_{number}():\n    return {number}\n"})
+        (folder / "pkg" / f"m{number}.py").write_text(grown(number))
+        git(folder, "commit", "-q", "--all", "--amend", "-m", "again", "--date=2001-01-01T00:00:00")
+    found = sample(source=local(folder), held_out_by=way, held_out=0.5)
+    assert sorted(asked(found).values()) == sorted(EXPECTED.values()) and found.units == 7
+    assert {row["path"]: row["content"] for row in rows(found, "train")} == BEFORE
+    assert "the newest 7 of 14 commits" in found.source
