@@ -228,7 +228,7 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
     retention = run.stage(sampling.RETENTION, config.retention, sample=sample) if config.retention else None
     tokens = run.stage(tokenization.STAGE, config.tokenization, sample=sample, model=model)
     asked = ask(run, config, config.tokenization, model=model, sample=sample, tokens=tokens, retention=retention)
-    base = _quantized(run, config, model, cleared)
+    base = _quantized(run, config, model, cleared, tokens)
 
     def base_for(wanted: Quantization) -> QuantizedBase | None:
         """For a stage that computes with the model quantized like `wanted`; what differs from training it makes
@@ -363,14 +363,23 @@ def check_sandbox(config: PipelineConfig) -> None:
 
 
 def _quantized(
-    run: StageRunner, config: PipelineConfig, model: base_model.ModelReference, cleared: PreflightReport
+    run: StageRunner,
+    config: PipelineConfig,
+    model: base_model.ModelReference,
+    cleared: PreflightReport,
+    tokens: TokenizedDataset,
 ) -> QuantizedBase | None:
     """The base model as training needs it; None when that is the model as published."""
     if config.training.quantization == "none":
         return None
     device = cleared.plan.device
     settings = quantization.QuantizationConfig(quantization=config.training.quantization, device=device)
-    return run.stage(quantization.STAGE, settings, model=model, after=cleared)
+
+    def enough() -> None:
+        """Training would refuse too little text as well, after gigabytes were fetched for it."""
+        training.learned_from(config.training, tokens)
+
+    return run.stage(quantization.STAGE, settings, guard=enough, model=model, after=cleared)
 
 
 def _summary(outcome: Outcome) -> StageSummary:

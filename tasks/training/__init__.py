@@ -1,6 +1,6 @@
 """Training a LoRA adapter on a frozen, quantized base model, in a supervised process of its own."""
 
 from tasks.training.config import LoraSettings, TrainingConfig, ValidationSettings
-from tasks.training.stage import STAGE, run_training
+from tasks.training.stage import STAGE, learned_from, run_training
 
-__all__ = ["STAGE", "LoraSettings", "TrainingConfig", "ValidationSettings", "run_training"]
+__all__ = ["STAGE", "LoraSettings", "TrainingConfig", "ValidationSettings", "learned_from", "run_training"]

@@ -11,7 +11,7 @@ from artifacts.progress import Progress
 from artifacts.schema import Checkpoint, Plan, QuantizedBase, TokenizedDataset
 from tasks.models.base_model import ModelReference, fetch
 from tasks.running.stage import Stage
-from tasks.training.aside import set_aside
+from tasks.training.aside import TrainingRows, set_aside
 from tasks.training.batches import arranged
 from tasks.training.config import TrainingConfig
 from tasks.training.fallback import FallbackPlan, NoMemoryError, in_words
@@ -20,6 +20,8 @@ from tasks.training.supervision import run_worker
 from tasks.training.view import sections
 
 log = logging.getLogger(__name__)
+
+DATA = "train.parquet"
 
 
 def run_training(
@@ -44,10 +46,14 @@ def run_training(
         TransientError: the hub did not deliver the weights.
     """
     config.check()
-    data = tokens.path / "train.parquet"
-    rows = set_aside(data, config.validation, config.seed)
-    sequences = len(arranged(data, rows, tokens.max_length if config.packing else None))
-    _check(config, sequences, plan)
+    if plan.effective_batch != config.effective_batch:
+        raise InputError(
+            f"the plan's batch of {plan.batch_in_words} is not {config.effective_batch}",
+            field="training.effective_batch",
+            remedy="plan again for this configuration",
+        )
+    data = tokens.path / DATA
+    rows, sequences = learned_from(config, tokens)
     if config.packing:
         log.info("%d chunks are packed into %d sequences (training.packing)", len(rows.learned), sequences)
     if config.validation is not None:
@@ -86,20 +92,23 @@ def run_training(
             progress.begin(f"out of memory: continuing with {smaller}")
 
 
-def _check(config: TrainingConfig, chunks: int, plan: Plan) -> None:
-    if plan.effective_batch != config.effective_batch:
+def learned_from(config: TrainingConfig, tokens: TokenizedDataset) -> tuple[TrainingRows, int]:
+    """Which chunks are learned from, and how many sequences they make.
+
+    Raises:
+        InputError: fewer than one optimizer step takes; all text is of one file, and some is to be set aside.
+    """
+    data = tokens.path / DATA
+    rows = set_aside(data, config.validation, config.seed)
+    sequences = len(arranged(data, rows, tokens.max_length if config.packing else None))
+    if sequences < config.effective_batch:
         raise InputError(
-            f"the plan's batch of {plan.batch_in_words} is not {config.effective_batch}",
-            field="training.effective_batch",
-            remedy="plan again for this configuration",
-        )
-    if chunks < config.effective_batch:
-        raise InputError(
-            f"one optimizer step takes {config.effective_batch} sequences, but the sample gives only {chunks}",
+            f"one optimizer step takes {config.effective_batch} sequences, but the sample gives only {sequences}",
             field="training.effective_batch",
             remedy="raise sampling.files or name more sources, lower training.effective_batch, "
             "or lower tokenization.max_length",
         )
+    return rows, sequences
 
 
 STAGE = Stage(name="training", version=1, run=run_training, produces=Checkpoint, sections=sections, keeps_workdir=True)

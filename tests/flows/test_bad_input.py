@@ -194,3 +194,16 @@ def test_bad_input(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "Traceback" not in said
     left = [path for path in (tmp_path / "store" / ".work").rglob("*") if path.is_file()]
     assert not left
+
+
+def test_too_little_text_for_a_step_is_said_before_the_model_is_quantized(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code(tmp_path)
+    settings = [*local(f"{tmp_path}/code"), "training.effective_batch=512", "training.quantization=nf4"]
+    command = ["run", "demo", *(part for one in settings for part in ("--set", one)), "--store", f"{tmp_path}/store"]
+    assert cli.guarded(command) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "one optimizer step takes 512 sequences" in said
+    made = {path.name for path in (tmp_path / "store").iterdir()}
+    assert "tokenization" in made and "quantization" not in made, made
