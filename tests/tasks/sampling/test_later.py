@@ -375,3 +375,17 @@ def test_an_amended_commit_is_one_as_it_is_now(tmp_path: Path, sample: Sample, w
     assert sorted(asked(found).values()) == sorted(EXPECTED.values()) and found.units == 7
     assert {row["path"]: row["content"] for row in rows(found, "train")} == BEFORE
     assert "the newest 7 of 14 commits" in found.source
+
+
+def test_near_duplicates_of_one_repository_are_dropped_from_what_is_learned_and_counted(
+    tmp_path: Path, sample: Sample
+) -> None:
+    """Lines that were added to each of them are asked for all the same."""
+    before = {f"m{number}.py": program(1, 30) + f"\nx = {number}\n" for number in range(7)}
+    folder = commit(tmp_path / "mine", before)
+    for number in range(8):
+        commit(folder, {"notes.md": f"{number}\n"})
+    commit(folder, {name: text + f"\ny = {number} * x\n" for number, (name, text) in enumerate(before.items())})
+    found = sample(source=local(folder), held_out_by="commit-date", near_duplicates=0.7)
+    assert (found.train.files, found.units) == (1, 7)
+    assert dropped(found, "near-duplicates") == {"near-duplicate, similarity 0.7 or more": 6}
