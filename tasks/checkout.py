@@ -213,7 +213,7 @@ def read_additions(top: Path, since: str, see: Callable[[str, str, str], None]) 
         said = git.place / "said"
         what = ("--first-parent", "-m", "--reverse", "-p", "-U0", "-M", "--no-color", "--no-ext-diff", "--no-textconv")
         names = ("--src-prefix=a/", "--dst-prefix=b/", "--format=commit %H")
-        git.ask("-c", "core.quotePath=false", "log", *what, *names, f"{since}..HEAD" if since else "HEAD", into=said)
+        git.ask("log", *what, *names, f"{since}..HEAD" if since else "HEAD", into=said)
         commit = name = ""
         left = 0
         with said.open("rb") as lines:
@@ -225,8 +225,8 @@ def read_additions(top: Path, since: str, see: Callable[[str, str, str], None]) 
                     left = int(hunk[1] or 1)
                 elif line.startswith(b"commit "):
                     commit = line[7:].strip().decode()
-                elif line.startswith(b"+++ b/"):
-                    name = os.fsdecode(line[6:].rstrip(b"\t\n"))
+                elif line.startswith((b"+++ b/", b'+++ "b/')):
+                    name = os.fsdecode(_unquoted(line[4:].rstrip(b"\t\n")).removeprefix(b"b/"))
 
     _asked(top, ask)
 

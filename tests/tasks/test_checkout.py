@@ -374,6 +374,15 @@ def test_what_a_commit_added_is_read_whatever_it_looks_like(repository: Path) ->
         checkout.read_additions(repository, "0" * 40, lambda *_: None)
 
 
+@pytest.mark.parametrize("name", ['quoted "b".py', "back\\slash.py", "tab\tand\nline.py", '"ü".py', "end ", " b/c.py"])
+def test_what_was_added_to_a_file_of_any_name(repository: Path, name: str) -> None:
+    since = git(repository, "rev-parse", "HEAD").strip()
+    added: list[tuple[str, ...]] = []
+    commit(repository, {"a.py": "a = 2\n", name: "++ b/c.py\n"})
+    checkout.read_additions(repository, since, lambda *one: added.append(one))
+    assert {one[1:] for one in added} == {("a.py", "a = 2\n"), (name, "++ b/c.py\n")}
+
+
 def test_a_merge_is_one_commit_of_its_branch(repository: Path) -> None:
     git(repository, "switch", "-q", "-c", "side")
     commit(repository, {"a.py": "a = 2\n"})
