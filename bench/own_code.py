@@ -10,8 +10,8 @@ for filling in the middle, so what needs them is measured on the built-in model.
 projects that the built-in model never saw. The base's answers to the same questions are kept for the next row.
 
 One row a change, each on top of the one before; a row whose settings this version does not know is left out. Every row
-is the whole pipeline, `flows.finetune.pipeline`, with a runner that does without Prefect. Rows run several at a time,
-so their times mean nothing: step times are measured alone, at the end.
+is the whole pipeline, `flows.finetune.pipeline`, with a runner that does without Prefect. Rows run several at a time on
+every GPU, so their times mean nothing: step times are measured alone, at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import os
 import random
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import Queue
 from statistics import median
 from typing import Any, Literal, TypeVar
 
@@ -492,17 +494,20 @@ def predicted(config: Any, model: Any, name: str, capability: tuple[int, int]) -
 # --- all of them ----------------------------------------------------------------------------------------------
 
 
-def in_a_process(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A row, in a process of its own; as it was found before, where it was."""
+def in_a_process(task: Task, arguments: argparse.Namespace, free: Queue[str]) -> dict[str, Any]:
+    """A row, in a process of its own on a GPU that is free; as it was found before, where it was."""
     result = arguments.work / f"{str(task).replace('/', '-')}.json"
     if result.exists():
         before: dict[str, Any] = json.loads(result.read_text())
         return {"model": task.model, "row": task.row, "words": task.change.words, "seed": task.seed} | before
     command = [sys.executable, "-m", "bench.own_code", "--data", str(arguments.data), "--work", str(arguments.work)]
     command += ["--one", str(task), "--out", str(result), *(["--quick"] if arguments.quick else [])]
+    gpu = free.get()
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
     started = time.perf_counter()
     with result.with_suffix(".log").open("w") as log:
-        status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False, cwd=ROOT).returncode
+        status = subprocess.run(command, stdout=log, stderr=log, check=False, cwd=ROOT, env=environment).returncode
+    free.put(gpu)
     seconds = round(time.perf_counter() - started, 1)
     row = {"model": task.model, "row": task.row, "words": task.change.words, "seed": task.seed}
     if status:
@@ -552,8 +557,11 @@ def everything(arguments: argparse.Namespace) -> dict[str, Any]:
     tasks = [task for task in tasks if str(task) not in missing]
     rows: list[dict[str, Any]] = []
     record = {"rows": rows, "left_out": missing, "quick": arguments.quick, "gpu": _gpu()}
-    with ThreadPoolExecutor(arguments.parallel) as pool:
-        for one in as_completed([pool.submit(in_a_process, task, arguments) for task in tasks]):
+    free = Queue[str]()
+    for gpu in _gpus() * arguments.parallel:
+        free.put(gpu)
+    with ThreadPoolExecutor(free.qsize()) as pool:
+        for one in as_completed([pool.submit(in_a_process, task, arguments, free) for task in tasks]):
             rows.append(one.result())
             arguments.out.write_text(json.dumps(record, indent=1) + "\n")
     places = {task: number for number, task in enumerate(tasks)}
@@ -677,6 +685,14 @@ def picture(record: dict[str, Any]) -> bytes:
         return figures.to_svg(figure)
 
 
+def _gpus() -> list[str]:
+    """As `CUDA_VISIBLE_DEVICES` names them; one empty name where there is none."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(one) for one in range(torch.cuda.device_count())] or [""]
+
+
 def _gpu() -> str:
     import torch
 
@@ -690,7 +706,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "own-code-work", help="store and logs")
     parser.add_argument("--rows", help="names of rows, with commas, or model/row/seed; all without it")
     parser.add_argument("--seeds", choices=("all", "one"), default="all", help="three of the main rows, or one")
-    parser.add_argument("--parallel", type=int, default=4, help="rows at a time")
+    parser.add_argument("--parallel", type=int, default=2, help="rows at a time on a GPU")
     parser.add_argument("--quick", action="store_true", help="a few steps and questions: does it run?")
     parser.add_argument("--untimed", action="store_true", help="without the times of steps alone, at the end")
     parser.add_argument("--draw", type=Path, help="draw what the file of figures has, and do nothing more")
