@@ -115,6 +115,7 @@ REPLAY = Change(
     {"sampling.replay": {"share": 0.05, "source": {"kind": "local", "paths": ["stdlib"], "repositories": "top-level"}}},
 )
 LONG = {"tokenization.max_length": 2048, "training.effective_batch": 4}
+PATIENT = {"training.validation": {"patience": 5}}
 VALIDATED = {"training.validation": {}, "exporting.adapter_scale": "auto"}
 NEAR = Change("near-duplicates", "without near-duplicates", {"sampling.near_duplicates": 0.7})
 CHAINS: dict[Model, tuple[Change, ...]] = {
@@ -124,6 +125,8 @@ CHAINS: dict[Model, tuple[Change, ...]] = {
         Change("rate-5e-4", "learning rate 5e-4", {"training.learning_rate": 5e-4}, seeds=SEEDS),
         Change("epochs-6", "6 epochs", {"training.epochs": 6}, aside=True),
         Change("epochs-10", "10 epochs", {"training.epochs": 10}, aside=True),
+        Change("epochs-20", "20 epochs", {"training.epochs": 20}, aside=True),
+        Change("epochs-auto", "35 epochs, ended by validation", {"training.epochs": "auto"} | PATIENT, aside=True),
         Change("rank-64", "r=64, alpha 128", {"training.lora.r": 64, "training.lora.alpha": 128}, aside=True),
         Change("length-2048", "2,048 tokens a sequence", LONG, aside=True),
         Change("packing", "packed", {"training.packing": True}, aside=True),
