@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import time
@@ -49,10 +50,14 @@ def write_model(folder: Path, shape: str) -> None:
 
 
 def prepare(root: Path, shape: str) -> Inputs:
-    """Model, texts and the int8 base, by the real stages."""
+    """Model, texts and the int8 base, by the real stages; made once in a folder that is kept."""
     assert shape in SHAPES
-    write_model(root / f"model-{shape}", shape)
-    return inputs_of(root, locate(ModelConfig(name=str(root / f"model-{shape}"))), shape)
+    file = root / f"inputs-{shape}"
+    if not file.exists():
+        write_model(root / f"model-{shape}", shape)
+        file.write_bytes(pickle.dumps(inputs_of(root, locate(ModelConfig(name=str(root / f"model-{shape}"))), shape)))
+    inputs: Inputs = pickle.loads(file.read_bytes())
+    return inputs
 
 
 def texts_of(

@@ -34,12 +34,12 @@ from tasks.models.shape import read_shape
 LIBRARIES = ("torch", "triton", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
 
-def planned(root: Path, inputs: common.Inputs, cap_gib: float, products: str) -> Any:
-    """What preflight plans for this card under this cap, and predicts."""
-    workdir = root / f"preflight-{products}"
+def planned(root: Path, inputs: common.Inputs, cap_gib: float, **changes: Any) -> Any:
+    """What preflight plans for this card under this cap, and predicts. `changes`: of the reference job."""
+    workdir = root / "-".join(["preflight", *map(str, changes.values())])
     workdir.mkdir()
     settings: dict[str, Any] = {"gpu_memory_gib": cap_gib, "precision": "fp16"} if common.on_gpu() else {}
-    job = PipelineConfig().job().model_copy(update={"products": products})  # the defaults are the reference job
+    job = PipelineConfig().job().model_copy(update=changes)  # the defaults are the reference job
     config = preflight.PreflightConfig(**settings)
     return preflight.STAGE.run(config, model=inputs.model, job=job, workdir=workdir, progress=common.SILENT)
 
@@ -84,7 +84,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     kept = arguments.keep or root
     kept.mkdir(exist_ok=True)
     inputs = common.prepare(kept, arguments.shape)
-    cleared, fast = (planned(root, inputs, arguments.cap_gib, products) for products in ("fp16", "int8"))
+    cleared, fast = (planned(root, inputs, arguments.cap_gib, products=products) for products in ("fp16", "int8"))
     print(cleared.summary, fast.summary, sep="\n", flush=True)
     fused = common.run_stage(root, "fused", cleared.plan, arguments.steps, inputs)
     int8 = common.run_stage(root, "fused, int8", fast.plan, arguments.steps, inputs)

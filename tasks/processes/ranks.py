@@ -6,6 +6,7 @@ Every function may be called by a process that trains alone: it is the first of 
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,13 +23,20 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def any_of_us(flag: bool, device: torch.device) -> bool:
-    """Whether it holds for one of the processes. They all ask at the same point, and get the same answer."""
+def any_of_us(flag: bool) -> bool:
+    """Whether it holds for one of the processes. They all ask at the same point, and get the same answer. No GPU is
+    waited for."""
     if count() == 1:
         return flag
-    found = torch.tensor(int(flag), device=device)
-    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    found = torch.tensor(int(flag))
+    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=_on_cpu())
     return bool(found.item())
+
+
+@cache
+def _on_cpu() -> Any:
+    """The processes once more, talking to each other in main memory."""
+    return dist.new_group(backend="gloo")
 
 
 def as_first(value: Any) -> Any:

@@ -297,7 +297,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not fo
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save and leave when somebody asked to."""
-        if ranks.any_of_us(self._stop.requested, args.device):
+        if ranks.any_of_us(self._stop.requested):
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
