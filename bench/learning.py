@@ -95,6 +95,7 @@ WAYS = {
     "int8, backward at random": Way(products="int8", probe={"backward": "at random"}),
     "transformers": Way(backend="transformers"),
 }
+GRADIENTS = "gradients"
 PER_FILE = ("after", "base_in_int8", "after_in_int8")
 EXACT = "fused"
 """What the others are compared with."""
@@ -112,7 +113,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        what = ("transformers" if "transformers" in self.ways else "fused") if self.ways else "gradients"
+        what = ("transformers" if "transformers" in self.ways else "fused") if self.ways else GRADIENTS
         return "-".join([self.model, self.job, what, *map(str, self.seeds)])
 
 
@@ -468,7 +469,8 @@ def tasks_of(arguments: argparse.Namespace) -> list[Task]:
     """What matters most first: the backend `transformers` takes longest, and is known to agree. What takes long is
     divided, and begins early."""
     pairs = [(pair.partition("=")[0], job) for pair in reversed(arguments.models) for job in reversed(arguments.jobs)]
-    engine, seeds = tuple(way for way in WAYS if way != "transformers"), tuple(arguments.seeds)
+    seeds = tuple(arguments.seeds)
+    engine = tuple(way for way in WAYS if way != "transformers" and way in arguments.ways)
 
     def steps(job: str) -> int:
         return int(arguments.steps or JOBS[job].steps)
@@ -477,9 +479,14 @@ def tasks_of(arguments: argparse.Namespace) -> list[Task]:
         long = job != "reference" and model != BUILT_IN.partition("=")[0]
         return [Task(model, job, engine, some, steps(job)) for some in ([(one,) for one in seeds] if long else [seeds])]
 
-    first = [one for pair in pairs for one in trained(*pair)]
-    last = [Task(model, job, ("transformers",), seeds, steps(job)) for model, job in reversed(pairs)]
-    return [*first, *(Task(model, job, (), (), 0) for model, job in reversed(pairs)), *last]
+    found = [one for pair in pairs for one in trained(*pair)] if engine else []
+    if GRADIENTS in arguments.ways:
+        found += [Task(model, job, (), (), 0) for model, job in reversed(pairs)]
+    if "transformers" in arguments.ways:
+        found += [
+            Task(model, job, ("transformers",), (one,), steps(job)) for model, job in reversed(pairs) for one in seeds
+        ]
+    return found
 
 
 def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
@@ -532,6 +539,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=[BUILT_IN], metavar="NAME=FOLDER")
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    ways = [*WAYS, GRADIENTS]
+    parser.add_argument("--ways", nargs="+", default=ways, choices=ways, help="of computing, and what is compared")
     parser.add_argument("--steps", type=int, help="of every job, in place of its own")
     parser.add_argument("--files", type=int, default=400, help="of the standard library, learned or held out")
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -385,6 +386,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             wanted = wanted[::4]
         if arguments.products == "int8":
             wanted = [replace(case, products="int8") for case in wanted if case.backend == "fused"]
+        if arguments.named:
+            wanted = [case for case in wanted if any(part in case.name for part in arguments.named)]
         if arguments.tiny:
             wanted = [replace(case, length=case.length // 32) for case in wanted if case.length < 2048]
         try:
@@ -466,6 +469,7 @@ def main() -> None:
     parser.add_argument("--limit-s", type=float, default=140, help="no configuration begins after this time")
     parser.add_argument("--products", choices=["fp16", "int8"], default="fp16", help="int8: for models in int8 only")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, help="which, in this order")
+    parser.add_argument("--named", nargs="+", metavar="PART", help="only those with one of these in their name")
     parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.deadline = time.perf_counter() + arguments.limit_s
@@ -487,7 +491,10 @@ def run_each(arguments: argparse.Namespace) -> None:
         command += ["--products", arguments.products]
         command += [] if arguments.context_gib is None else ["--context-gib", str(arguments.context_gib)]
         command += ["--cap-gib", str(arguments.cap_gib), *(["--transformers"] if arguments.transformers else [])]
-        subprocess.run(command, check=False)
+        command += ["--named", *arguments.named] if arguments.named else []
+        # as the training stage has it
+        environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
+        subprocess.run(command, check=False, env=environment)
         if part.exists():
             found = json.loads(part.read_text())
             whole = found | {"rows": whole.get("rows", []) + found["rows"]}
