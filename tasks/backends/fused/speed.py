@@ -38,11 +38,13 @@ def step_seconds(shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | in
     if isinstance(machine, int):
         return cpu_seconds(shape, job, plan, machine)
     spec = spec_of(machine)
-    return None if spec is None else plan.accumulation * graph_seconds(shape, job, plan, spec) + STEP_SECONDS
+    return (
+        None if spec is None else plan.accumulation * sum(graph_seconds(shape, job, plan, spec).values()) + STEP_SECONDS
+    )
 
 
-def graph_seconds(shape: ModelShape, job: JobShape, plan: Plan, spec: GpuSpec) -> float:
-    """One micro-batch, as one CUDA graph."""
+def graph_seconds(shape: ModelShape, job: JobShape, plan: Plan, spec: GpuSpec) -> dict[str, float]:
+    """One micro-batch, as one CUDA graph: seconds by what they go to."""
     layers, tokens = shape.layers, plan.micro_batch * job.max_length
     checkpointed = (layers if plan.checkpointed_layers is None else plan.checkpointed_layers) / layers
     again = checkpointed if plan.gradient_checkpointing else 0
@@ -51,9 +53,9 @@ def graph_seconds(shape: ModelShape, job: JobShape, plan: Plan, spec: GpuSpec) -
     rate, flow = spec.teraflops * 1e12, spec.bandwidth * 1e9 * STREAMING
     # few tokens: a product takes as long as reading its weights
     computing = 2 * tokens / (rate * spec.sustained)
-    products = 2 * shape.vocabulary * shape.hidden * max(computing, 2 / flow)
+    head = 2 * shape.vocabulary * shape.hidden * max(computing, 2 / flow)
     linear = passes * shape.linear_parameters
-    products += linear * (max(computing / spec.int8, 1 / flow) if int8 else max(computing, 2 / flow))
+    products = linear * (max(computing / spec.int8, 1 / flow) if int8 else max(computing, 2 / flow))
     stored = STORED_BYTES.get(job.quantization)
     packed = 1 - plan.resident_layers / layers
     if int8:  # codes are transposed, for the backward pass alone
@@ -65,11 +67,19 @@ def graph_seconds(shape: ModelShape, job: JobShape, plan: Plan, spec: GpuSpec) -
     attention = (7 + 2 * again) * job.max_length * queries / (rate * ATTENTION_SHARE)
     attention += (16 + 4 * again) * queries * 2 / flow
     rest = (1 + again / 3) * (20 * shape.hidden + 10 * mlp) * 2 / flow
+    sums = 0.0
     if int8:
         rest += (1 + again) * 9 * shape.hidden * 2 / flow  # quantizing what no other kernel writes
         # written in 32 bits and read again; the columns apart, written, read and written
         made = (1 + again) * sum(kind.outputs for kind in shape.linears)
         made += sum(shape.kind(members[0]).inputs for members in GROUPS.values())
-        rest += made * (8 + 6) / flow if spec.int8_sums else 0
-    starts = (1 + again / 3) * layers * LAYER_KERNELS * KERNEL_SECONDS
-    return products + unpacking + layers * tokens * (attention + rest) + starts
+        sums = made * (8 + 6) / flow if spec.int8_sums else 0
+    return {
+        "products of frozen layers": products,
+        "output layer": head,
+        "transposing codes" if int8 else "dequantizing": unpacking,
+        "sums in 32 bits": layers * tokens * sums,
+        "attention": layers * tokens * attention,
+        "norms, rotation, SwiGLU, quantizing": layers * tokens * rest,
+        "starts of kernels": (1 + again / 3) * layers * LAYER_KERNELS * KERNEL_SECONDS,
+    }
