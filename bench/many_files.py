@@ -5,7 +5,7 @@
 Files are made of the lines of the installation's Python files: four stretches of ten lines from anywhere, so that none
 equals another; every tenth is there a second time with one other line. Sampling looks for near-duplicates and secrets,
 and has a replay of a tenth as many files. Each stage is a process of its own on one core; the peak is the resident
-memory of that process, as the kernel counts it.
+memory of that process, as the kernel counts it. Rows that `--out` already has, of other numbers or stages, stay.
 """
 
 from __future__ import annotations
@@ -150,13 +150,16 @@ def main() -> None:
         print(json.dumps(one(options.one, options.folder, *options.files)))
         return
     rows: dict[str, dict[str, Any]] = {}
+    if options.out and options.out.exists():
+        rows = json.loads(options.out.read_text())
     for files in options.files:
         with tempfile.TemporaryDirectory() as folder:
             for name, count, seed in (("own", files, 0), ("general", files // 10, 1)):
                 write_table(Path(folder, f"{name}.parquet"), count, seed)
                 if "local" in options.stages:
                     write_folder(Path(folder, name), count, seed)
-            rows[str(files)] = {name: measured(name, Path(folder), files) for name in options.stages}
+            found = {name: measured(name, Path(folder), files) for name in options.stages}
+            rows[str(files)] = {**rows.get(str(files), {}), **found}
         if options.out:
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
 

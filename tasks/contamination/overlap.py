@@ -6,22 +6,31 @@ its different runs of five tokens (BigCode's shingles and threshold, but of cont
 short problem inside a long file has a similarity of nearly nothing). Tokens are words and signs of code, so indentation
 and line breaks make no difference.
 
-The shares are exact: an index of some items' shingles fits in memory, whatever the size of the training data. Where
-documents are compared with each other (`similar`), there is no such index: MinHash says which pairs are worth a look.
+The shares are exact, and memory grows with neither items nor documents. Of each part a few of its rarest runs are
+indexed: a document that holds most of the part holds one of these, all but surely. Only then are the two compared.
+Where documents are compared with each other (`similar`), MinHash says which pairs are worth a look.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
+import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    Words = npt.NDArray[np.uint32]
     Ids = npt.NDArray[np.uint64]
+    Flags = npt.NDArray[np.bool_]
 
 SHINGLE = 5
 """Tokens in a row."""
@@ -31,9 +40,26 @@ FEWEST_TOKENS = 20
 """Shorter parts are not judged: `return number % 1.0` stands in many files. From here on, none of HumanEval's prompts,
 alone or with its solution, has 30 % of its shingles in one of the 668 files of a standard library."""
 
-AT_ONCE = 1 << 25
-"""Characters of the items that are looked for at once, which bounds the index: some five thousand files."""
+AT_ONCE = 1 << 17
+"""Parts that are looked for at once, which bounds the index: 0.7 KB each. The documents are read once for these."""
+INDEXED = 64
+"""Runs of a part that are indexed."""
+_RAREST = 0.4
+"""Share of a part's runs from which these are chosen. A document that holds enough of it lacks at most 0.3 of its runs,
+so it has a quarter of the rarest 0.4 or more: that it lacks all of 64, or all but one, has a probability of one in four
+million. Common runs, such as a licence's, would point to half of all documents."""
+_ALL = 16
+"""Of so few runs all are indexed."""
+_SKETCHED = 28
+"""Of 64 of its runs by chance, a document with 0.7 of all has as many; fewer once in two hundred thousand times."""
+_KNOWN_BITS, _COUNTED_BITS = 25, 24
+"""Sizes of two tables by the last bits of a hash."""
+_IN_MEMORY = 1 << 24
+"""Bytes of the parts from which on they are kept in a file."""
+_COMPACTED = 4096
+"""Documents after which what needs no more looking for leaves the index."""
 
+_LAST, _SHORT = (1 << 32) - 1, (1 << 16) - 1
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -76,39 +102,64 @@ class Contaminated:
     """Of the part's shingles, in the document."""
 
 
-def find(training: Iterable[TrainingText], items: Iterable[EvaluationText]) -> list[Contaminated]:
+def find(
+    training: Iterable[TrainingText], items: Iterable[EvaluationText], folder: Path | None = None
+) -> list[Contaminated]:
     """The contaminated items, in the order of `items`.
 
-    Memory grows with neither: so many items are looked for at once, and the training data is read once for these.
+    Args:
+        training: can be read more than once, see `Documents`.
+        items: what is looked for.
+        folder: for temporary files, where the system's is not meant: 4 bytes for each token of the items.
     """
+    found = list[Contaminated]()
+    for index in _indices(training, items, folder):
+        worst: dict[int, Contaminated] = {}
+        for document in training:
+            for number, one in index.search(document):
+                place = index.places[number]
+                if place not in worst or _severity(one) > _severity(worst[place]):
+                    worst[place] = one
+                if one.kind == "exact":
+                    index.retire(place)
+        found += (worst[place] for place in sorted(worst))
+    return found
+
+
+def items_in(training: Iterable[TrainingText], items: Iterable[EvaluationText], folder: Path | None = None) -> set[str]:
+    """The contaminated items alone, which takes less: each is looked for until it is found."""
+    found = set[str]()
+    for index in _indices(training, items, folder):
+        for document in training:
+            for number, one in index.search(document):
+                found.add(one.item)
+                index.retire(index.places[number])
+    return found
+
+
+def documents_with(
+    training: Iterable[TrainingText], items: Iterable[EvaluationText], folder: Path | None = None
+) -> set[str]:
+    """The documents in which an item stands, all of them."""
+    found = set[str]()
+    for index in _indices(training, items, folder):
+        for document in training:
+            found.update(one.document for _, one in islice(index.search(document), 1))
+    return found
+
+
+def _indices(
+    training: Iterable[TrainingText], items: Iterable[EvaluationText], folder: Path | None
+) -> Iterator[_Index]:
+    """Of so many items at a time."""
     assert iter(training) is not training, "what can be read once only is not enough: see `Documents`"
-    return [found for group in _groups(items) for found in _find(training, group)]
-
-
-def _groups(items: Iterable[EvaluationText]) -> Iterator[list[EvaluationText]]:
-    group: list[EvaluationText] = []
-    size = 0
-    for item in items:
-        group.append(item)
-        size += sum(map(len, item.parts.values()))
-        if size >= AT_ONCE:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _find(training: Iterable[TrainingText], items: Sequence[EvaluationText]) -> list[Contaminated]:
-    index = _Index(items)
-    if not index.parts:
-        return []
-    worst: dict[int, Contaminated] = {}
-    for document in training:
-        for place, found in index.search(document):
-            before = worst.get(place)
-            if before is None or _severity(found) > _severity(before):
-                worst[place] = found
-    return [worst[place] for place in sorted(worst)]
+    left = iter(items)
+    while True:
+        with _Index(folder) as index:
+            index.fill(left)
+            if not index.places:
+                return
+            yield index
 
 
 def judged(item: EvaluationText) -> bool:
@@ -121,83 +172,165 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-@dataclass(frozen=True)
-class _Part:
-    place: int
-    """Of the item."""
-    name: str
-    ids: Ids
-    shingles: int
-    """Different ones."""
+class _WordHashes(dict[str, int]):
+    """A hash of each word, as long as there are not too many."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= 1 << 17:
+            self.clear()
+        found = self[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))
+        return found
+
+
+_hash_of = _WordHashes().__getitem__
+
+
+def ids(words: Sequence[str]) -> Words:
+    """A number for each token, the same in every process and on every machine."""
+    import numpy as np
+
+    return np.fromiter(map(_hash_of, words), np.uint32, len(words))
 
 
 class _Index:
-    """The shingles of all items, and which parts each belongs to."""
+    """Some runs of each part, and which parts each belongs to. The parts themselves are in a temporary file."""
 
-    def __init__(self, items: Sequence[EvaluationText]) -> None:
+    def __init__(self, folder: Path | None) -> None:
+        place = str(folder) if folder else None
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=place)  # noqa: SIM115 - closed on leaving
+        self._ends = array("q", [0])
+        """Of the parts in the file, in tokens."""
+        self.places = array("q")
+        """Of each part, the number of its item."""
+        self._names: list[tuple[str, str]] = []
+        """Of each part, its item and what it is."""
+
+    def __enter__(self) -> _Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def fill(self, items: Iterator[EvaluationText]) -> None:
+        """Take in items until there are enough."""
         import numpy as np
 
-        self._items = items
-        self._vocabulary: dict[str, int] = {}
-        self.parts: list[_Part] = []
-        hashes: list[Ids] = []
         for place, item in enumerate(items):
             for name, text in item.parts.items():
                 words = tokens(text)
                 if len(words) >= FEWEST_TOKENS:
-                    ids = np.array([self._vocabulary.setdefault(word, len(self._vocabulary) + 1) for word in words])
-                    hashes.append(runs(ids.astype(np.uint64)))
-                    self.parts.append(_Part(place, name, ids.astype(np.uint64), len(hashes[-1])))
-        if not hashes:
-            return
-        self._shingles = np.array([part.shingles for part in self.parts])
-        owners = np.repeat(np.arange(len(hashes)), [len(one) for one in hashes])
-        flat = np.concatenate(hashes)
-        order = np.argsort(flat, kind="stable")
-        self._owners = owners[order]
-        self._hashes, self._starts = np.unique(flat[order], return_index=True)
-        self._ends = np.append(self._starts[1:], len(flat))
+                    self._file.write(ids(words).tobytes())
+                    self._ends.append(self._ends[-1] + len(words))
+                    self.places.append(place)
+                    self._names.append((item.id, name))
+            if len(self.places) >= AT_ONCE:
+                break
+        # how many parts have a run: of different ones in a place of the table the sum
+        bits = np.uint64(2 ** min(_COUNTED_BITS, max(10, self._ends[-1].bit_length())) - 1)
+        counts = np.zeros(int(bits) + 1, np.uint32)
+        for number in range(len(self.places)):
+            counts[runs(self._part(number)) & bits] += 1
+        entries = np.empty(INDEXED * len(self.places), np.uint64)
+        size = 0
+        self._sketches = np.empty((len(self.places), INDEXED), np.uint16)
+        for number in range(len(self.places)):
+            hashes = runs(self._part(number))
+            self._sketches[number] = hashes[np.linspace(0, len(hashes) - 1, INDEXED).astype(int)] & _SHORT
+            rarest = np.argsort(counts[hashes & bits], kind="stable")[: max(_ALL, ceil(_RAREST * len(hashes)))]
+            chosen = np.sort(hashes[rarest])[:INDEXED]  # by hash, which is as good as by chance
+            chosen = np.resize(chosen, max(2, len(chosen)))  # a single run counts twice
+            entries[size : size + len(chosen)] = chosen << np.uint64(32) | np.uint64(number)
+            size += len(chosen)
+        self._entries = np.sort(entries[:size])
+        """The last half of a hash, and the number of a part."""
+        self._known = np.zeros(1 << _KNOWN_BITS, bool)
+        self._known[self._entries >> np.uint64(32) & np.uint64(len(self._known) - 1)] = True
+        self._wanted = np.ones(self.places[-1] + 1 if self.places else 0, bool)
+        """Of each item, whether it is still looked for."""
+        self._numbers = np.array(self.places)
+        self._searched, self._retired = 0, False
 
-    def search(self, document: TrainingText) -> Iterable[tuple[int, Contaminated]]:
-        """The parts of which a document holds enough, each with the place of its item."""
+    def retire(self, place: int) -> None:
+        """Look for an item no more."""
+        self._wanted[place] = False
+        self._retired = True
+
+    def search(self, document: TrainingText) -> Iterator[tuple[int, Contaminated]]:
+        """The parts of which a document holds enough, by their numbers."""
         import numpy as np
 
-        words = tokens(document.text)
-        get = self._vocabulary.get
-        ids = np.array([get(word, 0) for word in words], np.uint64)
-        hashes = runs(ids)
-        near = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
-        present = near[self._hashes[near] == hashes]
-        if not len(present):
-            return
-        held = np.concatenate([self._owners[self._starts[one] : self._ends[one]] for one in present])
-        numbers, counts = np.unique(held, return_counts=True)  # few parts share anything with a document
-        shares = counts / self._shingles[numbers]
-        enough = shares >= THRESHOLD
-        for number, share in zip(numbers[enough].tolist(), shares[enough].tolist(), strict=True):
-            part = self.parts[number]
-            kind: Literal["exact", "near"] = "exact" if share == 1 and _stands_in(part.ids, ids) else "near"
-            yield part.place, Contaminated(self._items[part.place].id, part.name, kind, document.id, share)
+        self._searched += 1
+        if self._retired and self._searched % _COMPACTED == 0:
+            self._entries = self._entries[self._wanted[self._numbers[self._entries & _LAST]]]
+            self._retired = False
+        words = ids(tokens(document.text))
+        hashes = runs(words)
+        for number in self._alike(hashes).tolist():
+            if not self._wanted[self.places[number]]:
+                continue
+            part = self._part(number)
+            wanted = runs(part)
+            share = np.count_nonzero(_are_in(wanted, hashes)) / len(wanted)
+            if share >= THRESHOLD:
+                kind: Literal["exact", "near"] = "exact" if share == 1 and _stands_in(part, words) else "near"
+                item, name = self._names[number]
+                yield number, Contaminated(item, name, kind, document.id, share)
+
+    def _alike(self, hashes: Ids) -> Ids:
+        """The numbers of the parts with which a document of these runs is worth comparing."""
+        import numpy as np
+
+        known = hashes[self._known[hashes & np.uint64(len(self._known) - 1)]] << np.uint64(32)
+        starts = np.searchsorted(self._entries, known)
+        counts = np.searchsorted(self._entries, known | _LAST, "right") - starts
+        before = np.cumsum(counts) - counts
+        numbers = np.sort(self._entries[np.repeat(starts - before, counts) + np.arange(counts.sum())] & _LAST)
+        numbers = np.unique(numbers[1:][numbers[1:] == numbers[:-1]])
+        if len(numbers):
+            here = np.zeros(_SHORT + 1, bool)
+            here[hashes & _SHORT] = True
+            numbers = numbers[here[self._sketches[numbers]].sum(axis=1) >= _SKETCHED]
+        return numbers
+
+    def _part(self, number: int) -> Words:
+        """A part's tokens."""
+        import numpy as np
+
+        start, end = self._ends[number], self._ends[number + 1]
+        self._file.seek(4 * start)
+        return np.frombuffer(self._file.read(4 * (end - start)), np.uint32)
 
 
-def runs(ids: Ids) -> Ids:
-    """The different hashes of runs of `SHINGLE` tokens, sorted; runs with a token that no item has (0) left out."""
+def _are_in(some: Ids, others: Ids) -> Flags:
+    """Of each of some sorted hashes, whether it is among other sorted ones."""
     import numpy as np
 
-    count = len(ids) - SHINGLE + 1
+    if not len(others):
+        return np.zeros(len(some), bool)
+    found: Flags = others[np.searchsorted(others, some).clip(max=len(others) - 1)] == some
+    return found
+
+
+def runs(words: Words) -> Ids:
+    """The different hashes of runs of `SHINGLE` tokens, sorted."""
+    import numpy as np
+
+    count = len(words) - SHINGLE + 1
     if count < 1:
         return np.empty(0, np.uint64)
+    pieces = words.astype(np.uint64) + np.uint64(1)
     hashes = np.zeros(count, np.uint64)
-    known = np.ones(count, bool)
     for offset in range(SHINGLE):
-        piece = ids[offset : offset + count]
-        hashes = (hashes + piece) * np.uint64(0x9E3779B97F4A7C15)
+        hashes += pieces[offset : offset + count]
+        hashes *= np.uint64(0x9E3779B97F4A7C15)
         hashes ^= hashes >> np.uint64(29)
-        known &= piece > 0
-    return np.unique(hashes[known])
+    hashes.sort()
+    different = np.ones(count, bool)
+    np.not_equal(hashes[1:], hashes[:-1], out=different[1:])
+    return hashes[different]
 
 
-def _stands_in(part: Ids, document: Ids) -> bool:
+def _stands_in(part: Words, document: Words) -> bool:
     """Whether one sequence is a run of the other."""
     text, wanted = document.tobytes(), part.tobytes()
     start = text.find(wanted)

@@ -7,10 +7,10 @@ of similar ones at most one pair in a hundred is missed.
 
 from __future__ import annotations
 
-import zlib
+from functools import cache
 from typing import TYPE_CHECKING
 
-from tasks.contamination.overlap import FEWEST_TOKENS, runs, tokens
+from tasks.contamination.overlap import FEWEST_TOKENS, ids, runs, tokens
 
 if TYPE_CHECKING:
     from tasks.contamination.overlap import Ids
@@ -27,8 +27,7 @@ def shingles(text: str) -> Ids:
     words = tokens(text) if len(text) >= FEWEST_TOKENS else []
     if len(words) < FEWEST_TOKENS:
         return np.empty(0, np.uint64)
-    hashes = np.fromiter((zlib.crc32(word.encode()) for word in words), np.uint64, len(words))
-    return runs(hashes + np.uint64(1))
+    return runs(ids(words))
 
 
 def similarity(one: Ids, other: Ids) -> float:
@@ -39,6 +38,7 @@ def similarity(one: Ids, other: Ids) -> float:
     return common / max(1, len(one) + len(other) - common)
 
 
+@cache
 def rows_of_a_band(threshold: float) -> int:
     """As many as find a pair of this similarity almost surely: the more, the fewer pairs are compared in vain."""
     return max(

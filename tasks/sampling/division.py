@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.progress import SILENT, Progress
-from tasks.contamination import Documents, EvaluationText, TrainingText, documents, find
+from tasks.contamination import Documents, EvaluationText, TrainingText, documents, items_in
 from tasks.sampling.candidates import TooLittle
 from tasks.sampling.pool import Pool
 from tasks.sampling.split import held_out, same_repository
@@ -85,7 +85,8 @@ def different_repositories(pool: Pool) -> int:
 
 def standing_in(pool: Pool, training: Path) -> set[bytes]:
     """The files, by their sha256, that stand in the training files of another sample."""
-    return {bytes.fromhex(one.item) for one in find(documents(training), _items(pool, frozenset(pool.repositories())))}
+    items = _items(pool, frozenset(pool.repositories()))
+    return {bytes.fromhex(item) for item in items_in(documents(training), items, pool.folder)}
 
 
 def _sizes(repositories: dict[str, int]) -> Counter[str]:
@@ -105,8 +106,8 @@ def _copies(pool: Pool, aside: frozenset[str], progress: Progress) -> dict[bytes
                 yield TrainingText(file.sha256.hex(), file.content.decode())
             progress.update(number)
 
-    found = {bytes.fromhex(one.item) for one in find(Documents(training), _items(pool, aside))}
-    return {file.sha256: file.row.repo for file in pool.files() if file.sha256 in found}
+    found = items_in(Documents(training), _items(pool, aside), pool.folder)
+    return {sha256: pool.repository(sha256) for sha256 in map(bytes.fromhex, found)}
 
 
 def _items(pool: Pool, repositories: frozenset[str]) -> Iterator[EvaluationText]:

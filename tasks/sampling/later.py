@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from artifacts.lines import lines_of
 from artifacts.progress import Progress
-from tasks.contamination import Documents, EvaluationText, TrainingText, find
+from tasks.contamination import Documents, EvaluationText, TrainingText, items_in
 from tasks.sampling.candidates import SourceFile, Tally
 from tasks.sampling.config import SamplingConfig
 from tasks.sampling.filtering import Filter
@@ -162,5 +162,5 @@ def _copies(pool: Pool, files: list[LaterFile]) -> set[tuple[int, int]]:
         for number, file in enumerate(files)
         for part, text in enumerate(file.texts)
     )
-    places = (found.item.split(":") for found in find(Documents(training), items))
+    places = (item.split(":") for item in items_in(Documents(training), items, pool.folder))
     return {(int(number), int(part)) for number, part in places}

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 _SCHEMA = """
 CREATE TABLE seen (sha256 BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE pool (rank BLOB PRIMARY KEY, sha256 BLOB, repo TEXT, path TEXT, license TEXT, language TEXT,
-                   revision TEXT, secrets TEXT, content BLOB, bands BLOB);
+                   revision TEXT, secrets TEXT, bands BLOB, content BLOB);
 CREATE TABLE kept (file INTEGER PRIMARY KEY, rank BLOB);
 CREATE TABLE bands (hash INTEGER, file INTEGER, PRIMARY KEY (hash, file)) WITHOUT ROWID;
 """
 _SLACK = 512
 """Files beyond the wanted ones that are kept before the surplus is thrown out."""
+_PLACES, _BITS = 512, 28
+"""Bits of a table for a file, of which there are some forty bands; and two to the power of this at most, 32 MB."""
 _COMPARED = 64
 """Files with which one is compared at most, those that share most bands with it: what is similar is among them."""
 
@@ -56,7 +58,9 @@ class Pool:
         self._file.unlink(missing_ok=True)
         self._database = sqlite3.connect(self._file, isolation_level=None)
         # It is thrown away after a crash, so nothing has to survive one.
-        self._database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
+        self._database.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768;" + _SCHEMA
+        )
         return self
 
     def __exit__(
@@ -64,6 +68,11 @@ class Pool:
     ) -> None:
         self._database.close()
         self._file.unlink(missing_ok=True)
+
+    @property
+    def folder(self) -> Path:
+        """Where there is room for more temporary files."""
+        return self._file.parent
 
     @property
     def different(self) -> int:
@@ -87,7 +96,7 @@ class Pool:
             return True
         self._execute(
             "INSERT INTO pool VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (rank, file.sha256, *names, file.content, file.bands),
+            (rank, file.sha256, *names, file.bands, file.content),
         )
         self._held += 1
         if self._held >= self._files + _SLACK:
@@ -103,6 +112,11 @@ class Pool:
         """Chosen files by repository."""
         self._trim()
         return dict(self._database.execute("SELECT repo, count(*) FROM pool GROUP BY repo ORDER BY repo"))
+
+    def repository(self, sha256: bytes) -> str:
+        """Of a chosen file."""
+        (repo,) = self._execute("SELECT repo FROM pool WHERE rank=?", (self._rank(sha256),)).fetchone()
+        return str(repo)
 
     def files(self) -> Iterator[SourceFile]:
         """The chosen files in seeded order."""
@@ -132,10 +146,11 @@ class Pool:
             (content,) = self._execute(query, (file,)).fetchone()
             return shingles(content.decode())
 
+        recurs = self._recurring()
         similar: list[bytes] = []
         with closing(self._execute("SELECT rank, sha256, bands, content FROM pool ORDER BY rank")) as cursor:
             for number, (rank, sha256, bands, content) in enumerate(cursor, 1):
-                hashes = [int.from_bytes(bands[at : at + 8], "little", signed=True) for at in range(0, len(bands), 8)]
+                hashes = recurs(bands)
                 if others := self._sharing(hashes):
                     mine = shingles(content.decode())
                     if any(similarity(mine, shingles_of(other)) >= threshold for other in others):
@@ -147,6 +162,37 @@ class Pool:
                 progress.update(number, dropped=len(similar))
         self.remove(similar)
         return len(similar)
+
+    def _recurring(self) -> Callable[[bytes], list[int]]:
+        """Which of a file's bands may be another's too. Most are not, and need no place in the index.
+
+        Two tables of bits tell whether a hash has been seen, and whether it has been seen before that. So a few that
+        are of one file alone are taken for others', which costs time and changes nothing.
+        """
+        import numpy as np
+
+        bits = np.uint64(2 ** min(_BITS, (_PLACES * self.chosen()).bit_length()) - 1)
+        once, again = (np.zeros(int(bits) // 8 + 1, np.uint8) for _ in range(2))
+
+        def places(hashes: Ids) -> tuple[Ids, Ids]:
+            return (hashes & bits) >> np.uint64(3), (1 << (hashes & np.uint64(7))).astype(np.uint8)
+
+        with closing(self._execute("SELECT bands FROM pool")) as cursor:
+            while rows := cursor.fetchmany(1024):
+                here = np.sort(np.frombuffer(b"".join(bands for (bands,) in rows), "<u8") & bits)
+                twice = here[1:][here[1:] == here[:-1]]
+                byte, bit = places(here)
+                np.bitwise_or.at(again, byte, once[byte] & bit)
+                np.bitwise_or.at(once, byte, bit)
+                np.bitwise_or.at(again, *places(twice))
+
+        def recurring(bands: bytes) -> list[int]:
+            hashes = np.frombuffer(bands, "<u8")
+            byte, bit = places(hashes)
+            found: list[int] = hashes[(again[byte] & bit) > 0].astype(np.int64).tolist()
+            return found
+
+        return recurring
 
     def _sharing(self, hashes: list[int]) -> list[int]:
         """The files before this one to compare it with."""

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from artifacts.schema import REPLAY, DatasetSample, Replay, SplitSize
-from tasks.contamination import Documents, TrainingText, files, find
+from tasks.contamination import Documents, TrainingText, documents_with, files
 from tasks.sampling import division
 from tasks.sampling.candidates import Tally
 from tasks.sampling.pool import Pool
@@ -35,11 +35,10 @@ def keep_apart(pool: Pool, sample: DatasetSample, tally: Tally) -> None:
     copies = division.standing_in(pool, sample.path / "train.parquet")
     tally.drop("copies", "near-copy of a training file", len(copies))
     pool.remove(copies)
-    aside = sample.path / "held_out.parquet"
-    # for each file the document with most of it is told: once that is gone, there may be another
-    while holding := {bytes.fromhex(one.document) for one in find(Documents(partial(_documents, pool)), files(aside))}:
-        tally.drop("copies", "holds a held-out file", len(holding))
-        pool.remove(holding)
+    general = Documents(partial(_documents, pool))
+    holding = documents_with(general, files(sample.path / "held_out.parquet"), pool.folder)
+    tally.drop("copies", "holds a held-out file", len(holding))
+    pool.remove({bytes.fromhex(sha256) for sha256 in holding})
 
 
 def appended(sample: DatasetSample, pool: Pool, share: float, source: str) -> DatasetSample:

@@ -8,11 +8,24 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.contamination import Documents, EvaluationText, TrainingText, documents, files, find, judged, overlap
+from tasks.contamination import (
+    Documents,
+    EvaluationText,
+    TrainingText,
+    documents,
+    documents_with,
+    files,
+    find,
+    items_in,
+    judged,
+    overlap,
+    shingles,
+)
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 TRAINING = [TrainingText(path.name, path.read_text()) for path in sorted(LIBRARY.glob("*.py"))[:60]]
@@ -108,7 +121,7 @@ def test_so_many_items_at_a_time_find_the_same(monkeypatch: pytest.MonkeyPatch) 
         yield from TRAINING[:30]
 
     at_once = find(Documents(read), items)
-    monkeypatch.setattr(overlap, "AT_ONCE", 100_000)
+    monkeypatch.setattr(overlap, "AT_ONCE", 6)
     assert find(Documents(read), items) == at_once and len(at_once) == 10
     assert len(reads) > 3  # once, and then for each group
 
@@ -116,3 +129,62 @@ def test_so_many_items_at_a_time_find_the_same(monkeypatch: pytest.MonkeyPatch) 
 def test_what_can_be_read_once_only_is_refused() -> None:
     with pytest.raises(AssertionError, match="Documents"):
         find(iter(TRAINING), [ITEM])
+
+
+def edited(text: str, share: float, seed: int) -> str:
+    """With so many of its words renamed, some of them again and again."""
+    chosen, words = random.Random(seed), re.split(r"(\w+)", text)
+    return "".join(f"{word}_{seed}" if n % 2 and chosen.random() < share else word for n, word in enumerate(words))
+
+
+def test_the_pairs_are_those_of_an_exact_comparison_of_all_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "_COMPACTED", 7)
+    texts = [text for text in TRAINING if len(text.text) > 1000][:16]
+    items = [
+        EvaluationText(f"{text.id}:{part}", {"file": edited(text.text[:8000], part / 100, part)})
+        for text in texts
+        for part in range(3, 24, 4)  # around the threshold
+    ]
+    exact: dict[str, tuple[str, float]] = {}
+    runs = {text.id: shingles(text.text) for text in texts}
+    for item in items:
+        mine = shingles(item.parts["file"])
+        for name, others in runs.items():
+            share = len(np.intersect1d(mine, others)) / len(mine)
+            if share >= 0.7 and share > exact.get(item.id, ("", 0))[1]:
+                exact[item.id] = (name, share)
+    found = {one.item: (one.document, one.share) for one in find(texts, items)}
+    assert found == exact and len(items) / 4 < len(exact) < len(items) * 3 / 4
+    assert items_in(texts, items) == exact.keys()
+    assert documents_with(texts, items) == {document for document, _ in exact.values()}
+
+
+def spread(name: str, count: int = 60) -> str:
+    return " ".join(f"{name}{number}" for number in range(count))
+
+
+def test_what_only_shares_a_licence_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared, really = [], overlap._are_in
+    monkeypatch.setattr(overlap, "_are_in", lambda *pair: compared.append(1) or really(*pair))
+    licence = spread("licence")
+    training = [TrainingText(str(n), f"{licence} {spread(f't{n}x')}") for n in range(100)]
+    items = [EvaluationText(str(n), {"file": f"{licence} {spread(f'i{n}x')}"}) for n in range(50)]
+    assert items_in(training, items) == set() and not compared
+    items.append(EvaluationText("copy", {"file": f"{licence} {spread('t7x')} {spread('new', 30)}"}))
+    assert items_in(training, items) == {"copy"} and documents_with(training, items) == {"7"}
+    assert len(compared) == 2
+
+
+@pytest.mark.parametrize("text", ["a " * 40, "a b " * 20, "\ud800 = '\udfff' " * 9, spread("w", 20)])
+def test_few_different_runs_are_enough(text: str) -> None:
+    training = [TrainingText("other", spread("o", 90)), TrainingText("copy", f"{spread('p')} {text} {spread('q')}")]
+    (found,) = find(training, [EvaluationText("short", {"prompt": text})])
+    assert (found.document, found.kind, found.share) == ("copy", "exact", 1)
+
+
+def test_more_than_fits_in_memory_is_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "_IN_MEMORY", 100)
+    items = [EvaluationText(text.id, {"file": text.text}) for text in TRAINING[:9]]
+    assert find(TRAINING, items, tmp_path) == find(TRAINING, items) and not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError, match="gone"):
+        find(TRAINING, items, tmp_path / "gone")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from itertools import combinations
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 
 from artifacts.errors import InputError
 from artifacts.presentation import to_markdown
-from tasks.contamination import shingles, similarity
+from tasks.contamination import bands, shingles, similarity
 from tasks.sampling import RETENTION, STAGE, SamplingConfig
+from tasks.sampling import pool as pool_module
+from tasks.sampling.candidates import Row, SourceFile
+from tasks.sampling.pool import Pool
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import Threads, bytes_of, dropped, everything, write_jsonl
 from tests.tasks.sampling.test_division import program
@@ -77,6 +81,27 @@ def test_without_the_setting_they_stay_and_nothing_is_said(tmp_path: Path, sampl
     result = sample(source=source(tmp_path / "t.jsonl", records(20, 2)), held_out=0.3)
     assert "near-duplicates" not in [step.name for step in result.funnel]
     assert result.train.files + result.held_out.files > 20
+
+
+def thinned(folder: Path, monkeypatch: pytest.MonkeyPatch, bits: int) -> tuple[list[str], int]:
+    """What is left of families of files with a table of so many bits, and how many bands were kept."""
+    monkeypatch.setattr(pool_module, "_BITS", bits)
+    with Pool(folder / f"pool{bits}", 1000, seed=3) as pool:
+        for row in records(families=40, of_each=2) + records(families=400, of_each=1):
+            content = row["content"].encode()
+            sha256 = hashlib.sha256(content).digest()
+            place = Row(row["repo"], row["path"], "mit", "Python", "")
+            pool.add(SourceFile(place, content, sha256, bands(row["content"], 0.7)))
+        dropped = pool.thin(0.7)
+        (kept,) = pool._database.execute("SELECT count(*) FROM bands").fetchone()
+        assert dropped == 40 and pool.chosen() == 400
+        return [file.row.path for file in pool.files()], kept
+
+
+def test_bands_of_one_file_alone_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, kept = thinned(tmp_path, monkeypatch, 28)
+    # in three bits every band is taken for another's, and all are kept
+    assert thinned(tmp_path, monkeypatch, 3) == (left, 400 * 42) and 40 * 20 < kept < 400 * 42 / 4
 
 
 def test_short_files_are_not_compared(tmp_path: Path, sample: Sample) -> None:
