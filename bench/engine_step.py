@@ -21,11 +21,14 @@ import torch
 from artifacts.schema import Plan
 from bench.common import GIB, milliseconds, rates, write_model
 from bench.reference_job import SHAPES
+from tasks.backends.contract import JobShape, Layout
 from tasks.backends.fused import inference, int8, ops, weights
 from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
+from tasks.backends.fused.memory import FusedMemory
 from tasks.backends.fused.model import FusedModel
 from tasks.models.loading import load_base, silence_peft
+from tasks.models.shape import ALL_LINEAR, llama_shape
 
 
 def parts(model: FusedModel, tokens: int) -> dict[str, float]:
@@ -93,7 +96,8 @@ def load(arguments: argparse.Namespace, folder: Path) -> Any:
     )
     model = load_base(folder, arguments.quantization, plan)
     torch.cuda.empty_cache()
-    lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
+    targets = arguments.targets[0] if arguments.targets == [ALL_LINEAR] else arguments.targets
+    lora = LoraConfig(task_type="CAUSAL_LM", r=arguments.rank, lora_alpha=16, target_modules=targets)
     tuned = get_peft_model(model, lora)
     for parameter in tuned.parameters():
         if parameter.requires_grad:
@@ -114,8 +118,46 @@ def depths(model: Any, shape: tuple[int, int], ids: torch.Tensor, factor: torch.
     return found
 
 
+def residuals(model: Any, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The step as a graph with the residual stream in fp16 and in fp32, in turn; peaks beside what is predicted."""
+    base = model.get_base_model()
+    job = JobShape(
+        quantization=arguments.quantization,
+        lora_rank=arguments.rank,
+        lora_target_modules=tuple(arguments.targets),
+        max_length=arguments.length,
+        effective_batch=arguments.sequences,
+    )
+    shape, sequences = llama_shape(base.config.to_dict()), (arguments.sequences, arguments.length)
+    layout = Layout(arguments.sequences, arguments.checkpointed, arguments.resident)
+    ids, factor = torch.randint(3, 32000, sequences, device="cuda"), torch.tensor(64.0, device="cuda")
+    rows = []
+    for turn in range(2 * arguments.turns):
+        base.fp32_residual = kept = turn % 2 == 1
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        fused = FusedModel(
+            model, checkpointed=arguments.checkpointed, resident=arguments.resident, length=arguments.length
+        )
+        batch = MicroBatch(fused, sequences)
+        loss = float(batch.run(ids, ids, factor)) / ids.numel()
+        norm = float(fused.adapters.grads.norm())
+        row: dict[str, Any] = {"fp32_residual": kept, "loss": loss, "norm": norm, "captured": batch.captured}
+        row["graph_ms"] = milliseconds(lambda batch=batch: batch.run(ids, ids, factor), 20)  # type: ignore[misc]
+        row["peak_gib"] = torch.cuda.max_memory_allocated() / GIB
+        row["predicted_gib"] = FusedMemory(shape, job, "fp16", True, kept).peak_gib(layout)
+        print(row, flush=True)
+        rows.append(row)
+        del fused, batch
+    return rows
+
+
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     model = load(arguments, folder)
+    if arguments.turns:
+        card = {"card": torch.cuda.get_device_name(), "shape": (arguments.sequences, arguments.length)}
+        return card | {"residual": residuals(model, arguments)}
     loaded = torch.cuda.memory_allocated() / GIB
     shape = (arguments.sequences, arguments.length)
     fused = FusedModel(
@@ -179,6 +221,9 @@ def main() -> None:
     parser.add_argument("--resident", type=int, default=0, help="layers whose weights are kept in 16 bits")
     parser.add_argument("--quantization", choices=["int8", "nf4", "none"], default="int8")
     parser.add_argument("--products", choices=["fp16", "int8"], default="fp16")
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--targets", nargs="+", default=["q_proj", "v_proj"])
+    parser.add_argument("--turns", type=int, default=0, help="only: with the residual stream in fp16 and in fp32")
     parser.add_argument("--cublaslt", action="store_true", help="with products in int8, a T4's way as well")
     parser.add_argument("--cap-gib", type=float, default=14.56)
     parser.add_argument("--depths", action="store_true", help="compare numbers of buffers")

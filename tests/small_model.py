@@ -44,3 +44,20 @@ def write(folder: Path) -> None:
             weights[f"model.layers.{LAYERS.index(int(head))}.{tail}"] = weight
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone
+
+
+def write_large(folder: Path, base: Path, times: int = 4096) -> None:
+    """A model that computes the same as `base`, with numbers so many times larger in its residual stream: what is added
+    to it is larger, and norms make it small again. A power of two keeps every bit, in a type without an end."""
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(base, folder, dirs_exist_ok=True)
+    settings = json.loads((base / "config.json").read_text())
+    settings |= {"tie_word_embeddings": False, "rms_norm_eps": settings["rms_norm_eps"] * times**2}
+    (folder / "config.json").write_text(json.dumps(settings))
+    weights = load_file(base / "model.safetensors")
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    for name, weight in weights.items():
+        if name.endswith(("embed_tokens.weight", "o_proj.weight", "down_proj.weight")):
+            weights[name] = weight * weight.dtype.type(times)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

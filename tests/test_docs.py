@@ -92,7 +92,7 @@ def settings() -> set[str]:
         for page in PAGES
         for code in codes(page)
         if not code.startswith("[")  # a heading in another program's file
-        for name in re.findall(r"(?<![/\w.])[a-z_]+(?:\.[a-z_]+)+", code)
+        for name in re.findall(r"(?<![/\w.])[a-z_]+(?:\.[a-z_][a-z_0-9]*)+", code)
     }
     return {
         name for name in found if name.partition(".")[0] in PipelineConfig.model_fields and not name.endswith(".py")

@@ -18,6 +18,8 @@ class Plan(Record):
     device: Literal["cuda", "cpu"]
     precision: Literal["fp16", "bf16", "fp32"]
     """Arithmetic of the forward and backward pass; trainable weights are fp32 always."""
+    fp32_residual: bool = False
+    """Whether the residual stream is kept in fp32 all the same (`tasks.models.residual`)."""
     micro_batch: int
     """Sequences in one forward pass."""
     accumulation: int
@@ -45,6 +47,11 @@ class Plan(Record):
         return self.micro_batch * self.accumulation * self.processes
 
     @property
+    def precision_in_words(self) -> str:
+        """`fp16`, `fp16 with a residual stream in fp32`."""
+        return self.precision + (" with a residual stream in fp32" if self.fp32_residual else "")
+
+    @property
     def batch_in_words(self) -> str:
         """`4 × 1`, `2 × 1 in 2 processes`."""
         together = f" in {self.processes} processes" if self.processes > 1 else ""
@@ -60,7 +67,8 @@ class Plan(Record):
     @property
     def fingerprint(self) -> str:
         without_bits = {"gpu_memory_gib", "resident_layers"}  # the same numbers, only kept otherwise
-        return digest.of_json(self.model_dump(mode="json", exclude=without_bits))
+        unused = set() if self.fp32_residual else {"fp32_residual"}
+        return digest.of_json(self.model_dump(mode="json", exclude=without_bits | unused))
 
 
 class Prediction(Record):
@@ -116,7 +124,7 @@ class PreflightReport(Handle):
     def summary(self) -> str:
         plan = self.plan
         return (
-            f"{self.machine}: {plan.precision}, backend {plan.backend}, "
+            f"{self.machine}: {plan.precision_in_words}, backend {plan.backend}, "
             f"batch {plan.batch_in_words}, {plan.checkpointing_in_words}, "
             f"{self.prediction.peak_gib:.1f} GiB expected"
         )

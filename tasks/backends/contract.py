@@ -197,8 +197,10 @@ class Backend(Protocol):
     def products(self, shape: ModelShape, job: JobShape, *, on_gpu: bool) -> Products:
         """What the products of frozen layers run on, of what the job allows."""
 
-    def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:
-        """What a job takes."""
+    def memory(
+        self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool, fp32_residual: bool = False
+    ) -> Memory:
+        """What a job takes. `fp32_residual`: its residual stream is kept in fp32 whatever the precision."""
 
     def step_seconds(self, shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | int) -> float | None:
         """Wall time of one optimizer step on a GPU, or on a number of CPU cores. None for an unknown GPU."""

@@ -15,6 +15,7 @@ from artifacts.errors import StageError
 from artifacts.escaping import visible
 from artifacts.schema import Comparison, Plan
 from tasks.exporting.contract import Chunks
+from tasks.models.residual import keep_in_fp32
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,8 @@ def trained_logits(
 
 
 def load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
-    """A model by transformers alone: in fp32 on a CPU, where it costs nothing, in fp16 on a GPU."""
+    """A model by transformers alone: in fp32 on a CPU, where it costs nothing, in fp16 on a GPU, its residual stream as
+    the plan has it."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -94,6 +96,8 @@ def load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
         use_safetensors=True,
         trust_remote_code=False,
     )
+    if plan.fp32_residual:
+        keep_in_fp32(model, dtype)
     return model.eval()
 
 

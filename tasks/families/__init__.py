@@ -6,14 +6,30 @@ context other files of a repository in front of a gap
 chat    the model's own chat template, cut at the question and at the answer
 """
 
-from tasks.families.table import BIASED, EMBEDDINGS, FAMILIES, HEAD, LLAMA_LAYERS, WINDOWS, Family, Marks, check_family
+from tasks.families.table import (
+    BIASED,
+    EMBEDDINGS,
+    FAMILIES,
+    HEAD,
+    INTO_STREAM,
+    LAYER_NORMS,
+    LLAMA_LAYERS,
+    OVERFLOWING,
+    WINDOWS,
+    Family,
+    Marks,
+    check_family,
+)
 
 __all__ = [
     "BIASED",
     "EMBEDDINGS",
     "FAMILIES",
     "HEAD",
+    "INTO_STREAM",
+    "LAYER_NORMS",
     "LLAMA_LAYERS",
+    "OVERFLOWING",
     "WINDOWS",
     "Family",
     "Marks",

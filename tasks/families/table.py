@@ -82,6 +82,14 @@ _QWEN = Marks(
     file="<|file_sep|>",
 )
 
+INTO_STREAM = ("self_attn.o_proj", "mlp.down_proj")
+"""The linear layers whose outputs are added to the residual stream, in all families but those with `LAYER_NORMS`."""
+LAYER_NORMS = frozenset({"starcoder2"})
+"""`model_type`s with layer norms, and other names for these layers."""
+OVERFLOWING = frozenset({"qwen2"})
+"""`model_type`s whose models were made in bf16 and are known to pass 65,504, where fp16 ends: for Qwen2 see the issues
+670, 761, 826 and 868 of QwenLM/Qwen3."""
+
 FAMILIES = (
     Family("Code Llama", "llama", Marks("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>", both_orders=True), True),
     Family("DeepSeek-Coder", "llama", Marks("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"), True),

@@ -15,8 +15,9 @@ from tasks.families.marks import FimTokens
 from tasks.families.prompting import Prompt, gap_prompt, text_before
 from tasks.models.adapter_files import check_finite, read_adapter
 from tasks.models.base_model import ModelConfig, check_unchanged, fetch, locate
-from tasks.models.files import ADAPTER_CONFIG
+from tasks.models.files import ADAPTER_CONFIG, CONFIG, read_json
 from tasks.models.healing import beginning_with, healed
+from tasks.models.residual import unsupported
 from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, decode_bytes, line_breaks
 from tasks.tokenization.config import context_length, usable_tokenizer
 
@@ -148,6 +149,8 @@ def complete(folder: Path, question: CompletionRequest, *, new_tokens: int, quan
     plan = Plan(
         device=device,
         precision=precision,
+        # whether the model needs it is not known here, and it costs little
+        fp32_residual=device == "cuda" and unsupported(read_json(model.metadata / CONFIG)) is None,
         micro_batch=1,
         accumulation=1,
         gradient_checkpointing=False,

@@ -71,6 +71,8 @@ class Pair:
             if side == "tuned"
             else (self._folder, "its weights are", "take another base model")
         )
+        if self._plan.precision == "fp16" and not self._plan.fp32_residual:
+            remedy += ", or compute with numbers beyond fp16's: preflight.fp32_residual=true"
         raise InputError(
             f"{file} cannot be used: the loss of the {side} model is {loss}, so {why} damaged or too large",
             field="MODEL",

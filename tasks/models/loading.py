@@ -25,6 +25,7 @@ from tasks.families import HEAD
 from tasks.models.adapter_files import check_finite, read_adapter
 from tasks.models.files import CONFIG, read_json
 from tasks.models.libraries import import_bitsandbytes
+from tasks.models.residual import keep_in_fp32
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,8 @@ def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTraine
     """The base model on `plan.device`, weights quantized, every parameter frozen, in eval mode.
 
     `folder` holds the model as published or, quantized already, a `QuantizedBase` of the same kind.
-    Computes in fp32 on a CPU and in `plan.precision` on a GPU; embeddings and output layer are never quantized.
+    Computes in fp32 on a CPU and in `plan.precision` on a GPU, with `plan.fp32_residual` but for the residual stream;
+    embeddings and output layer are never quantized.
 
     Raises:
         InputError: the folder holds no causal language model that transformers can load, lacks some weights, or is
@@ -56,6 +58,8 @@ def load_base(folder: Path, quantization: Quantization, plan: Plan) -> PreTraine
         _compute_in(model, dtype)
     if plan.device == "cpu":
         _compute_alike_in_eval_mode(model)
+    if plan.fp32_residual:
+        keep_in_fp32(model, dtype)
     return model.requires_grad_(False).eval()
 
 

@@ -41,6 +41,10 @@ class PreflightConfig(Config):
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     """Arithmetic of forward and backward pass. `auto`: fp16 for int8 weights; else bf16 on GPUs that have it (compute
     capability 8.0) and fp16 on others. A CPU always computes in fp32."""
+    fp32_residual: bool | Literal["auto"] = "auto"
+    """Keep the residual stream in fp32 where fp16 or bf16 is computed in: models made in bf16 may pass 65,504 there,
+    where fp16 ends. It takes memory and a little time. `auto`: in fp16, for the models that are known to do so
+    (Qwen2)."""
     gpu_memory_gib: Annotated[float, Field(gt=0, le=MOST_GIB), NUMBER] | None = Field(
         default_factory=lambda: variables.number(CAP_VARIABLE, most=MOST_GIB), validate_default=True
     )

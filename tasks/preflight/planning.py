@@ -15,6 +15,7 @@ from artifacts.schema import Plan
 from tasks import backends
 from tasks.backends.contract import Backend, JobShape, Layout, Memory, Precision
 from tasks.machines.records import Gpu, MachineProbe
+from tasks.models import residual
 from tasks.models.shape import ModelShape
 from tasks.preflight.config import PreflightConfig
 
@@ -51,7 +52,9 @@ class PlanningInput:
 
     @property
     def memory(self) -> Memory:
-        return self.backend.memory(self.shape, self.job, self.precision, on_gpu=self.gpu is not None)
+        return self.backend.memory(
+            self.shape, self.job, self.precision, on_gpu=self.gpu is not None, fp32_residual=self.fp32_residual
+        )
 
     @property
     def backend(self) -> Backend:
@@ -68,6 +71,27 @@ class PlanningInput:
         if self.job.quantization == "int8":
             return "fp16"  # LLM.int8() multiplies in fp16 whatever it is given, with a warning at every call
         return "bf16" if gpu.capability >= (8, 0) else "fp16"
+
+    @property
+    def fp32_residual(self) -> bool:
+        """Whether the residual stream is kept in fp32 while something narrower is computed in.
+
+        Raises:
+            InputError: it is asked for, and the model cannot have it.
+        """
+        wanted = self.config.fp32_residual
+        if self.precision == "fp32" or not wanted:
+            return False
+        reason = residual.unsupported(self.shape.config)
+        if wanted == "auto":
+            return reason is None and self.precision == "fp16" and residual.overflows(self.shape.config)
+        if reason:
+            raise InputError(
+                f"the residual stream cannot be kept in fp32: {reason}",
+                field="preflight.fp32_residual",
+                remedy="set preflight.fp32_residual=auto, and preflight.precision=fp32 if fp16 overflows",
+            )
+        return True
 
     @property
     def device_gib(self) -> float:
@@ -91,6 +115,7 @@ class PlanningInput:
         return Plan(
             device="cpu" if self.gpu is None else "cuda",
             precision=self.precision,
+            fp32_residual=self.fp32_residual,
             micro_batch=choice.micro_batch,
             accumulation=self.job.effective_batch // choice.micro_batch // self.processes,
             gradient_checkpointing=choice.checkpointed > 0,

@@ -29,7 +29,7 @@ def plan_rows(plan: Plan) -> tuple[tuple[str, str], ...]:
         checkpointing = f"on for {_layers(plan.checkpointed_layers)}"
     rows: tuple[tuple[str, str], ...] = (
         ("device", {"cuda": "GPU", "cpu": "CPU"}[plan.device]),
-        ("arithmetic", plan.precision),
+        ("arithmetic", plan.precision_in_words),
         ("sequences at once × accumulated", plan.batch_in_words),
         ("gradient checkpointing", checkpointing),
         ("backend", plan.backend),

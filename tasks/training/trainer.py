@@ -19,6 +19,7 @@ from trl import SFTTrainer
 from artifacts.errors import StageError
 from artifacts.presentation import duration
 from tasks.backends.contract import Backend, Stepping
+from tasks.models.residual import is_fp32
 from tasks.processes import ranks
 from tasks.training.batches import FILLER, IGNORED, Batches
 from tasks.training.checkpoints import Checkpoints
@@ -231,10 +232,10 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         step = self.state.global_step
         remedy = "look at these files, lower training.learning_rate, or check the base model's weights"
         if self.args.fp16:  # some models, made in bf16, have larger numbers in their residual stream
-            remedy += (
-                "; or compute with numbers beyond 65,504, where fp16 ends: preflight.precision=bf16 on a GPU of compute"
-                " capability 8.0 or newer, fp32 on others"
-            )
+            remedy += "; or compute with numbers beyond 65,504, where fp16 ends: "
+            if not is_fp32(self.model.get_base_model()):
+                remedy += "preflight.fp32_residual=true, "
+            remedy += "preflight.precision=bf16 on a GPU of compute capability 8.0 or newer, fp32 on others"
         return StageError(
             f"training diverged at step {step}: {finding} on this batch (repository, path, number of the chunk):\n"
             + self.batches.describe(step, first, count),

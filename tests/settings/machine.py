@@ -15,7 +15,7 @@ from tasks.preflight.judgement import judge
 from tests.conftest import BASE_MODEL, SMALL_MODEL
 from tests.hub import Hub
 from tests.settings.table import Lab, Look, Row
-from tests.tasks.preflight.machines import CODE_LLAMA, H200, T4, TINY, machine, shape_of
+from tests.tasks.preflight.machines import CODE_LLAMA, H200, QWEN_CODER, T4, TINY, machine, shape_of
 
 OLDER = "e" * 40
 
@@ -54,9 +54,10 @@ def look_model(lab: Lab, config: PipelineConfig) -> int:
 
 
 REFUSED = "PreflightRefused"
-on_t4, on_h200, small_on_t4, small_on_cpu = (
+on_t4, on_h200, qwen_on_t4, small_on_t4, small_on_cpu = (
     look_plan(CODE_LLAMA, T4),
     look_plan(CODE_LLAMA, H200),
+    look_plan(QWEN_CODER, T4),
     look_plan(TINY, T4),
     look_plan(TINY),
 )
@@ -66,6 +67,7 @@ ROWS = {
     "model.revision": Row(None, OLDER, look_model, {"model.name": "some/model"}, seen=(3, 8)),
     "preflight.device": Row("auto", "cpu", small_on_t4),
     "preflight.precision": Row("auto", "bf16", on_h200, apart=frozenset({"precision"})),
+    "preflight.fp32_residual": Row("auto", False, qwen_on_t4, apart=frozenset({"fp32_residual"})),
     "preflight.gpu_memory_gib": Row(None, 14.56, on_h200),
     "preflight.headroom": Row(0.04, 0.4, on_t4),
     "preflight.budget": Row("20s", 600.0, look_time),

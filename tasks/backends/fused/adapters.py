@@ -30,6 +30,11 @@ class LoraFactors:
     start: int
     """Where `a` begins in the buffers."""
 
+    def add_to(self, out: Tensor, inner: Tensor) -> None:
+        """Add the layer's part to `out` (T × outputs), from x Aᵀ (T × rank); in the type of `out`, which may be fp32
+        where 16 bits are computed in."""
+        torch.addmm(out, inner.to(out.dtype), self.b.T.to(out.dtype), alpha=self.scale, out=out)
+
 
 class Adapters:
     """All LoRA weights of a model.

@@ -37,8 +37,10 @@ class FusedBackend:
     def products(self, shape: ModelShape, job: JobShape, *, on_gpu: bool) -> Products:
         return products_of(shape, job, on_gpu=on_gpu)
 
-    def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:
-        return FusedMemory(shape, job, precision, on_gpu)
+    def memory(
+        self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool, fp32_residual: bool = False
+    ) -> Memory:
+        return FusedMemory(shape, job, precision, on_gpu, fp32_residual)
 
     def step_seconds(self, shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | int) -> float | None:
         return step_seconds(shape, job, plan, machine)

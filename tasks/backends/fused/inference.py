@@ -32,7 +32,7 @@ def unpacking(adapted: bool) -> Linear:
         y = projection.forward(x, adapted=False)
         for one in projection.adapted:
             out = y[:, one.outputs]
-            torch.addmm(out, x @ one.adapter.a.T, one.adapter.b.T, alpha=one.adapter.scale, out=out)
+            one.adapter.add_to(out, x @ one.adapter.a.T)
         return y
 
     return linear
@@ -42,7 +42,9 @@ def reading(adapted: bool) -> Linear:
     """Products of few rows: quantized weights are read as they are stored."""
 
     def linear(projection: Projection, x: Tensor) -> Tensor:
-        parts = [one.product(x) for one in projection.weights if isinstance(one, (Int8Weight, Nf4Weight))]
+        parts = [
+            one.product(x, projection.dtype) for one in projection.weights if isinstance(one, (Int8Weight, Nf4Weight))
+        ]
         if not parts:
             return unpacking(adapted)(projection, x)
         y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -61,13 +63,13 @@ def _adapt(projection: Projection, x: Tensor, y: Tensor) -> None:
     for one in projection.adapted:
         out = y[:, one.outputs]
         own = inner[:, one.inner.start - projection.rows : one.inner.stop - projection.rows]
-        torch.addmm(out, own, one.adapter.b.T, alpha=one.adapter.scale, out=out)
+        one.adapter.add_to(out, own)
 
 
 def stream(model: FusedModel, ids: Tensor, linear: Linear, attend: Attend) -> tuple[Tensor, Tensor]:
     """What the last layer makes of token ids (T), and the residual stream that it is to be added to: both T × H."""
     model.begin()
-    pending, residual = torch.nn.functional.embedding(ids, model.embedding), None
+    pending, residual = model.embedded(ids), None
     for number, layer in enumerate(model.layers):
         pending, residual = _layer(layer, pending, residual, linear, lambda qkv, n=number: attend(n, qkv))  # type: ignore[misc]
     model.end()

@@ -98,7 +98,8 @@ def rms_norm(
         out, rstd = ops.rms_norm(x, weight, eps, residual)
         return quantize(out, apart.factors, apart, out if plain else None), rstd
     tokens, width = x.shape
-    made = _empty(x, width, True, torch.empty((tokens, width), dtype=x.dtype, device=x.device) if plain else None)
+    out = weight.new_empty((tokens, width if plain else 0))
+    made = _empty(out, width, True, out if plain else None)
     rstd = torch.empty(tokens, dtype=torch.float32, device=x.device)
     added = x if residual is None else residual
     _kernels().rms_norm_int8[(tokens,)](
@@ -252,7 +253,10 @@ def _library_product(
     tokens = x.codes.shape[0]
     low = left is not None and right is not None
     if left is not None and right is not None:
-        torch.mm(left, right, out=out)
+        if out.dtype == left.dtype:
+            torch.mm(left, right, out=out)
+        else:
+            torch.mm(left, right, out_dtype=out.dtype, out=out)
     for start in range(0, w.shape[0], SUMS):
         part = slice(start, min(start + SUMS, w.shape[0]))
         sums = torch._int_mm(x.codes, w[part].T)

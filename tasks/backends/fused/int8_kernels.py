@@ -87,11 +87,11 @@ def rms_norm_int8(
     rstd = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / columns + eps)
     tl.store(rstd_out + row, rstd)
     made = wide * rstd * tl.load(weight + places, mask=inside, other=0.0).to(tl.float32)
-    made = made.to(x.dtype.element_ty)
+    made = made.to(weight.dtype.element_ty)
     if PLAIN:
         tl.store(out + row * columns + places, made, mask=inside)
     some_made = some.to(tl.float32) * rstd * tl.load(weight + chosen, mask=chosen >= 0, other=0.0).to(tl.float32)
-    tl.store(apart + row * APART + slots, some_made.to(x.dtype.element_ty))
+    tl.store(apart + row * APART + slots, some_made.to(weight.dtype.element_ty))
     kept = made.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
     largest = _largest(kept)
     tl.store(codes + row * columns + places, _codes(kept, largest), mask=inside)

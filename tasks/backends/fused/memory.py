@@ -57,6 +57,7 @@ class FusedMemory:
     job: JobShape
     precision: Precision
     on_gpu: bool
+    fp32_residual: bool = False
 
     def peak_gib(self, choice: Layout) -> float:
         """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
@@ -84,6 +85,11 @@ class FusedMemory:
     def element(self) -> int:
         """Bytes of one number in the forward pass."""
         return element_bytes(self.precision)
+
+    @cached_property
+    def _stream(self) -> int:
+        """Bytes of one number of the residual stream, and of what is added to it."""
+        return 4 if self.fp32_residual else self.element
 
     @cached_property
     def weights(self) -> float:
@@ -148,7 +154,7 @@ class FusedMemory:
     def _sum(self, choice: Layout, size: Callable[[float], float]) -> float:
         tokens, layers = choice.micro_batch * self.job.max_length, self.shape.layers
         checkpointed = min(choice.checkpointed, layers)
-        stream = size(tokens * self._width("down") * self.element)
+        stream = size(tokens * self._width("down") * self._stream)
         layer = sum(size(tokens * each) for each in self._kept)
         masks = self._masks(choice, size)
         # the highest moment of the layers that keep everything, and of those that are computed again
@@ -156,7 +162,7 @@ class FusedMemory:
         again = checkpointed * stream + layer if checkpointed else 0
         moments = [sum(map(size, moment)) for moment in self._moments(tokens)]
         # after a recomputed layer the stream is nobody's but the loss's; in the backward pass the layer's output stays
-        unkept = size(tokens * self._width("o") * self.element) if checkpointed == layers else 0
+        unkept = size(tokens * self._width("o") * self._stream) if checkpointed == layers else 0
         whole += max(moments[0] + unkept, *moments[1:])
         again += stream + max(moments[1:]) if checkpointed else 0
         # what keeps texts apart: for all layers
@@ -172,7 +178,7 @@ class FusedMemory:
     def _kept(self) -> tuple[float, ...]:
         """Bytes per token of each tensor that a layer keeps: `tasks.backends.fused.layers.Kept`."""
         size = self.element
-        h, middle = self._width("down") * size, self._width("o") * size
+        h, middle = self._width("down") * self._stream, self._width("o") * self._stream
         attended, qkv, gate_up = self._queries * size, self._width("qkv") * size, self._width("gate_up") * size
         padded = -(-self.job.max_length // 32) * 32 / self.job.max_length  # of the log-sum-exp, to whole blocks
         return h, qkv, attended, 4 * self.shape.heads * padded, middle, gate_up, 4, 4
@@ -185,7 +191,7 @@ class FusedMemory:
         # those of the tokens before are still there; on a CPU softmax makes as much beside them
         twice = tokens > HEAD_TOKENS or not self.on_gpu
         logits = [min(tokens, HEAD_TOKENS) * self.shape.vocabulary * e] * (2 if twice else 1)
-        made, middle = t * self._width("down"), t * self._width("o")
+        made = tokens * self._stream * self._width("down")
         yield (made, t * hidden, *logits, t * hidden)
         if self._int8:
             yield from self._int8_moments(tokens)
@@ -194,10 +200,10 @@ class FusedMemory:
         expanded = [t * queries] * 2 if keys != queries else []
         yield (t * hidden, *expanded, max(dropped, default=0))  # forward: attention's inputs
         yield (t * mlp, made, max(dropped, default=0))  # forward: the end of the MLP
-        wide = [made] if self._adapted("down") else []
+        wide = [t * self._width("down")] if self._adapted("down") else []
         activation = [t * mlp] if self._adapted("down") else []
         yield (t * hidden, *wide, t * mlp, *activation, max(dropped, default=0))  # backward: the MLP's activation
-        wide = [middle] if self._adapted("o") else []
+        wide = [t * self._width("o")] if self._adapted("o") else []
         base = (t * hidden, *wide, t * queries)  # gradients of the stream and of attention's output
         accumulated = 4 * tokens * queries if e < 4 else 0  # dq is added up in fp32
         delta = 4 * tokens * self.shape.heads
@@ -213,7 +219,7 @@ class FusedMemory:
         t = tokens * self.element
         hidden, queries = self.shape.hidden, self._queries
         keys, mlp = (self.shape.kind(name).outputs for name in ("self_attn.k_proj", "mlp.gate_proj"))
-        made, middle, apart = t * self._width("down"), t * self._width("o"), t * APART
+        made, apart = tokens * self._stream * self._width("down"), t * APART
         dropped = max((2 * t * kind.inputs for kind in self._dropping), default=0)
         expanded = [t * queries] * 2 if keys != queries else []
 
@@ -227,12 +233,12 @@ class FusedMemory:
             yield (tokens * hidden, apart, *plain(group, hidden), dropped, sums(self._outputs(group)))
         yield (*expanded, tokens * queries, apart, sums(hidden))
         yield (tokens * mlp, apart, *plain("down", mlp), made, dropped, sums(hidden))
-        wide = [made] if self._adapted("down") else []
+        wide = [t * self._width("down")] if self._adapted("down") else []
         base = (t * hidden, *wide, t * mlp, *plain("down", mlp))
         yield (*base, tokens * hidden, dropped, sums(mlp))  # backward: the MLP's activation
         yield (*base, 2 * tokens * mlp)
         yield (t * hidden, 2 * tokens * mlp, t * hidden, sums(hidden))
-        wide = [middle] if self._adapted("o") else []
+        wide = [t * self._width("o")] if self._adapted("o") else []
         yield (t * hidden, *wide, tokens * hidden, t * queries, sums(queries))
         base = (t * hidden, *wide, t * queries)
         accumulated = 4 * tokens * queries if self.element < 4 else 0  # dq is added up in fp32

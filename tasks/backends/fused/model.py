@@ -16,8 +16,9 @@ from artifacts.schema import Products
 from tasks.backends.fused import ops
 from tasks.backends.fused.adapters import Adapters
 from tasks.backends.fused.layers import DecoderLayer, Geometry, Kept
-from tasks.backends.fused.support import ALIGNED, GROUPS, HEAD_TOKENS, unsupported_config
+from tasks.backends.fused.support import ALIGNED, GROUPS, HEAD_TOKENS, INTO_STREAM, unsupported_config
 from tasks.backends.fused.weights import Int8Projection, Projection, Scratch
+from tasks.models.residual import is_fp32
 
 Tensor = torch.Tensor
 
@@ -63,6 +64,7 @@ class FusedModel:
         self._dropout = model.peft_config[names[0]].lora_dropout if names and model.training else 0.0
         self.geometry = _geometry(base, length)
         self._projection = Int8Projection if products == "int8" else Projection
+        self.stream = torch.float32 if is_fp32(base) else self.embedding.dtype
         self.layers = [self._layer(layer, number < resident) for number, layer in enumerate(base.model.layers)]
         projections = [one for layer in self.layers for one in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         like = self.embedding if products == "fp16" else self.embedding.new_empty(0, dtype=torch.int8)
@@ -78,12 +80,17 @@ class FusedModel:
             modules = [_module(layer, name) for name in names]
             bases = [getattr(module, "base_layer", module) for module in modules]
             adapters = [self.adapters.of(module) for module in modules]
-            projections[group] = self._projection(bases, adapters, self.adapters, self._dropout)
+            dtype = self.stream if group in INTO_STREAM else self.embedding.dtype
+            projections[group] = self._projection(bases, adapters, self.adapters, self._dropout, dtype)
             if resident:
                 projections[group].keep(bases)
         return DecoderLayer(
             self.geometry, (layer.input_layernorm.weight, layer.post_attention_layernorm.weight), projections
         )
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """The residual stream's beginning, T × H, of token ids (T)."""
+        return torch.nn.functional.embedding(ids, self.embedding).to(self.stream)
 
     def begin(self) -> None:
         """A pass over the layers starts, other than `loss_and_gradients`: all such take their products alike."""
@@ -115,7 +122,7 @@ class FusedModel:
         self.adapters.refresh()
         self._scratch.begin()
         kept: list[Kept | Tensor] = []
-        pending, stream = torch.nn.functional.embedding(ids.flatten(), self.embedding), None
+        pending, stream = self.embedded(ids.flatten()), None
         for number, layer in enumerate(self.layers):
             made, state = layer.forward(pending, stream, shape, apart=apart)
             kept.append(state if number >= self.checkpointed else state.h)
@@ -167,8 +174,8 @@ def _geometry(base: Any, length: int) -> Geometry:
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     device = base.model.embed_tokens.weight.device
     places = torch.arange(max(length, 1), device=device)[None]
-    # transformers' own module: it knows every way of scaling the angles
-    cosines, sines = base.model.rotary_emb(torch.zeros(1, dtype=torch.float32, device=device), places)
+    # transformers' own module: it knows every way of scaling the angles (without hooks, which would round them)
+    cosines, sines = base.model.rotary_emb.forward(torch.zeros(1, dtype=torch.float32, device=device), places)
     angles = tuple(one[0, :, : width // 2].float().contiguous() for one in (cosines, sines))
     return Geometry(
         heads=heads,

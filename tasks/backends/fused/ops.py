@@ -41,12 +41,21 @@ def dequantize_int8(codes: Tensor, scales: Tensor, out: Tensor) -> None:
     kernels.dequantize_int8[(rows, _parts(columns, block))](codes, scales, out, columns, BLOCK=block, num_warps=8)
 
 
-def int8_linear(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """`x @ weight.T` in this type: that of both (the default), or fp32, in which products are summed anyway."""
+    if dtype is None or dtype == x.dtype:
+        return x @ weight.T
+    if x.is_cuda:
+        return torch.mm(x, weight.T, out_dtype=dtype)
+    return x.to(dtype) @ weight.T.to(dtype)
+
+
+def int8_linear(x: Tensor, codes: Tensor, scales: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """`x @ W.T` (T × rows) for few T, of a weight in int8 as `dequantize_int8` takes it, which is read once and never
-    written out. x: T × columns, contiguous.
+    written out; in a type as `linear` has it. x: T × columns, contiguous.
     """
     if not x.is_cuda:
-        return x @ (codes.float() * scales[:, None]).to(x.dtype).T
+        return linear(x, (codes.float() * scales[:, None]).to(x.dtype), dtype)
     tokens, inputs = x.shape
     rows = codes.shape[0]
     blocks, splits = int8_grid(rows, inputs)
@@ -66,7 +75,7 @@ def int8_linear(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
         num_warps=4,
         num_stages=3,
     )
-    out = torch.empty((tokens, rows), dtype=x.dtype, device=x.device)
+    out = torch.empty((tokens, rows), dtype=dtype or x.dtype, device=x.device)
     _kernels().add_up[(_parts(out.numel(), 1024),)](parts, out, out.numel(), splits, BLOCK=1024, num_warps=4)
     return out
 
@@ -84,12 +93,12 @@ def int8_grid(rows: int, columns: int) -> tuple[int, int]:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The norm of `x` (T × H) and the reciprocal of each row's root mean square (fp32).
+    """The norm of `x` (T × H), in the type of `weight`, and the reciprocal of each row's root mean square (fp32).
 
     With `residual` it is added to `x` first, in place.
     """
     tokens, width = x.shape
-    out = torch.empty((tokens, width), dtype=x.dtype, device=x.device)
+    out = torch.empty((tokens, width), dtype=weight.dtype, device=x.device)
     rstd = torch.empty(tokens, dtype=torch.float32, device=x.device)
     if not by_kernels(x):
         if residual is not None:

@@ -19,6 +19,8 @@ GROUPS = {
     "down": ("mlp.down_proj",),
 }
 """The linear layers of a decoder layer by matrix product."""
+INTO_STREAM = ("o", "down")
+"""Products that are added to the residual stream."""
 HEAD_TOKENS = 1024
 """Tokens whose logits exist at a time."""
 DEPTH = 2

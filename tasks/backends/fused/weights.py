@@ -19,6 +19,7 @@ from tasks.backends.fused import int8, ops
 from tasks.backends.fused.adapters import Adapters, LoraFactors
 from tasks.backends.fused.int8 import Apart, Quantized
 from tasks.backends.fused.support import ALIGNED, DEPTH
+from tasks.models.residual import SHRUNK
 
 Tensor = torch.Tensor
 Input = Tensor | Quantized
@@ -64,9 +65,9 @@ class Int8Weight:
     def unpack(self, out: Tensor) -> None:
         ops.dequantize_int8(self.codes, self.scales, out)
 
-    def product(self, x: Tensor) -> Tensor:
-        """`x @ W.T`, for few rows, without unpacking."""
-        return ops.int8_linear(x, self.codes, self.scales)
+    def product(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """`x @ W.T`, for few rows, without unpacking; in a type as `ops.linear` has it."""
+        return ops.int8_linear(x, self.codes, self.scales, dtype)
 
 
 class Nf4Weight:
@@ -84,12 +85,14 @@ class Nf4Weight:
         else:  # bitsandbytes has no such operator elsewhere
             out.copy_(dequantize_4bit(self._packed, self._state))
 
-    def product(self, x: Tensor) -> Tensor:
-        """`x @ W.T`; bitsandbytes unpacks or not, whichever is faster on the GPU for so many rows."""
+    def product(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """`x @ W.T`; bitsandbytes unpacks or not, whichever is faster on the GPU for so many rows. In a type as
+        `ops.linear` has it."""
         from bitsandbytes import matmul_4bit
 
-        made: Tensor = matmul_4bit(x, self._packed, self._state)
-        return made
+        wide = dtype is not None and dtype != x.dtype  # it returns the type of x, which may not hold the product
+        made: Tensor = matmul_4bit(x * SHRUNK if wide else x, self._packed, self._state)
+        return made.to(dtype) / SHRUNK if wide else made
 
 
 class PlainWeight:
@@ -231,11 +234,20 @@ class Projection:
     """`y = x @ [W…; A…].T`, the adapters' B included; y is T × `width`, of which the first `rows` are the layers'.
 
     With LoRA dropout every adapter sees an input of its own: their A factors then take products of their own.
+
+    Args:
+        dtype: of y; fp32 for products that are added to a residual stream in fp32. None: that of x.
     """
 
     def __init__(
-        self, modules: Sequence[nn.Module], adapters: Sequence[LoraFactors | None], flat: Adapters, dropout: float = 0.0
+        self,
+        modules: Sequence[nn.Module],
+        adapters: Sequence[LoraFactors | None],
+        flat: Adapters,
+        dropout: float = 0.0,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        self.dtype = dtype or flat.copies.dtype
         self.weights = weights_of(modules)
         sizes = [int(module.out_features) for module in modules]  # type: ignore[arg-type]
         self.bias = _joined([getattr(module, "bias", None) for module in modules], sizes)
@@ -299,7 +311,7 @@ class Projection:
         for one, drop in zip(self.adapted, self._drops, strict=True) if adapted else ():
             inner = drop.forward(x, one.adapter, again) if self.dropout else y[:, one.inner]
             out = y[:, one.outputs]
-            torch.addmm(out, inner, one.adapter.b.T, alpha=one.adapter.scale, out=out)
+            one.adapter.add_to(out, inner)
         return y
 
     def backward(
@@ -365,7 +377,7 @@ class Projection:
         """The product, and its input in 16 bits for the adapters."""
         assert isinstance(x, Tensor)
         matrix = self._matrix()
-        return x @ (matrix if adapted else matrix[: self.rows]).T, x
+        return ops.linear(x, matrix if adapted else matrix[: self.rows], self.dtype), x
 
     def _product_backward(self, dy: Tensor, made: Quantized | None) -> Tensor:
         assert made is None
@@ -400,9 +412,14 @@ class Int8Projection(Projection):
     the codes transposed, for the backward pass; the forward pass reads them as they are stored."""
 
     def __init__(
-        self, modules: Sequence[nn.Module], adapters: Sequence[LoraFactors | None], flat: Adapters, dropout: float = 0.0
+        self,
+        modules: Sequence[nn.Module],
+        adapters: Sequence[LoraFactors | None],
+        flat: Adapters,
+        dropout: float = 0.0,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(modules, adapters, flat, dropout)
+        super().__init__(modules, adapters, flat, dropout, dtype)
         (weight,) = self.weights
         assert isinstance(weight, Int8Weight)
         self._weight = weight
@@ -440,11 +457,11 @@ class Int8Projection(Projection):
     def _product(self, x: Input, adapted: bool) -> tuple[Tensor, Tensor]:
         read = int8.quantize(x, self._apart.factors, self._apart, x) if isinstance(x, Tensor) else x
         width = self.width if adapted else self.rows
-        y = self._flat.copies.new_empty((len(read.codes), width))
+        y = self._flat.copies.new_empty((len(read.codes), width), dtype=self.dtype)
         int8.product(read, self._weight.codes, self._weight.scales, y[:, : self.rows], read.apart, self._apart_weight)
         if width > self.rows:
             assert read.plain is not None
-            y[:, self.rows :] = read.plain @ self.inner_factors().T
+            y[:, self.rows :] = ops.linear(read.plain, self.inner_factors(), self.dtype)
         return y, y if read.plain is None else read.plain  # nothing reads it where there is no adapter
 
     def _product_backward(self, dy: Tensor, made: Quantized | None) -> Tensor:

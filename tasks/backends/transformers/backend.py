@@ -25,8 +25,10 @@ class TransformersBackend:
     def products(self, shape: ModelShape, job: JobShape, *, on_gpu: bool) -> Products:
         return "fp16"  # those of LLM.int8() are bitsandbytes' own
 
-    def memory(self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool) -> Memory:
-        return TransformersMemory(shape, job, precision, on_gpu)
+    def memory(
+        self, shape: ModelShape, job: JobShape, precision: Precision, *, on_gpu: bool, fp32_residual: bool = False
+    ) -> Memory:
+        return TransformersMemory(shape, job, precision, on_gpu, fp32_residual)
 
     def step_seconds(self, shape: ModelShape, job: JobShape, plan: Plan, machine: Gpu | int) -> float | None:
         return step_seconds(shape, job, plan, machine)

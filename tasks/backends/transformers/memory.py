@@ -66,6 +66,7 @@ class TransformersMemory:
     job: JobShape
     precision: Precision
     on_gpu: bool
+    fp32_residual: bool = False
 
     @property
     def element(self) -> int:
@@ -127,7 +128,8 @@ class TransformersMemory:
         """What grows with the tokens of one forward pass."""
         layers, kept, held = self.shape.layers, self.layer_token, self.held_token
         if checkpointing:
-            per_token = layers * (self.shape.hidden * self.element + (1 + outliers) * held) + RECOMPUTING * kept
+            stream = self.shape.hidden * (4 if self.fp32_residual else self.element)
+            per_token = layers * (stream + (1 + outliers) * held) + RECOMPUTING * kept
         else:
             per_token = layers * (kept + outliers * held) * (KEPT[self.job.quantization] if self.on_gpu else 1)
         if self.job.packed:  # what keeps texts apart, which attention makes anew in every layer and keeps

@@ -10,10 +10,12 @@ import pytest
 
 from tasks.exporting.adapter import Adapter
 from tasks.exporting.card import write_card
+from tasks.exporting.comparing import load_plain
 from tasks.exporting.contract import Ingredients
 from tasks.exporting.forms import get
 from tasks.exporting.forms.adapter import write_adapter
 from tasks.models.base_model import ModelReference
+from tasks.models.residual import is_fp32
 from tests.conftest import BASE_MODEL
 from tests.tasks.exporting.pieces import CPU, make, tiny_llama
 
@@ -46,6 +48,18 @@ def test_card_names_repository_commit_and_licence(made: Ingredients, tmp_path: P
     assert {f"base_model: {NAME}", "license: llama2", "library_name: peft"} <= set(front.splitlines())
     assert "license: other" not in card
     assert f'from_pretrained("{NAME}", revision="{COMMIT}"' in body and "| nf4 |" in body
+
+
+def test_card_warns_of_fp16_where_the_residual_stream_was_kept_in_fp32(made: Ingredients, tmp_path: Path) -> None:
+    plan = CPU.model_copy(update={"precision": "fp16", "fp32_residual": True})
+    kept = made.model_copy(update={"plan": plan})
+    cards = []
+    for ingredients in (made, kept):
+        write_card(ingredients, get("adapter"), tmp_path)
+        cards.append((tmp_path / "README.md").read_text())
+    assert "fp16 may overflow" not in cards[0]
+    assert "fp16 may overflow" in cards[1] and "fp16 with a residual stream in fp32" in cards[1]
+    assert is_fp32(load_plain(made.base, kept.plan)) and not is_fp32(load_plain(made.base, made.plan))
 
 
 def test_adapter_names_repository_and_commit(made: Ingredients, tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import weakref
 import pytest
 import torch
 
+from artifacts.errors import InputError
 from artifacts.schema import ExportedModel, Plan, Quantization
+from tasks.backends.contract import Decoding
 from tasks.backends.fused.sides import FusedSide
 from tasks.backends.transformers.inference import Modules
 from tasks.generation.models import Pair, Side, threads
 from tasks.models.loading import load_base
 from tests.conftest import SMALL_MODEL
 from tests.tasks.generation.world import PLAN
+from tests.tasks.models.large import computing_in, large_model
 
 FUSED = PLAN.model_copy(update={"backend": "fused"})
 IDS = torch.arange(300, 340).reshape(2, 20)
@@ -47,6 +50,25 @@ def test_nothing_is_left_of_released_models(noise: ExportedModel, plan: Plan) ->
     del computing
     pair.release()
     assert reference() is None
+
+
+@pytest.mark.parametrize("plan", [PLAN, FUSED])
+@pytest.mark.parametrize("side", ["base", "tuned"])
+def test_both_hold_in_fp16_with_a_residual_stream_in_fp32(noise: ExportedModel, plan: Plan, side: Side) -> None:
+    counts = torch.ones_like(IDS, dtype=torch.bool)
+    found = []
+    for dtype, kept in ((torch.float32, False), (torch.float16, True), (torch.float16, False)):
+        changes = {"fp32_residual": kept, "precision": "fp16"}
+        with computing_in(dtype):
+            pair = Pair(large_model(), noise.path / "adapter", "int8", plan.model_copy(update=changes))
+        pair.prepare(30)
+        with pair.side(side) as computing:
+            found.append(computing.losses(IDS, counts))
+            assert computing.generate([[*range(300, 320)]], Decoding(1, 4, frozenset({2})), lambda _: None)
+    torch.testing.assert_close(found[1], found[0], rtol=5e-3, atol=0)
+    with pytest.raises(InputError, match="loss of the") as told:
+        pair.check(side, [*range(300, 320)])
+    assert "preflight.fp32_residual=true" in str(told.value.remedy)
 
 
 def test_threads_are_put_back() -> None:

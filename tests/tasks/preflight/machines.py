@@ -48,6 +48,19 @@ TINY_LLAMA = CODE_LLAMA | {
 }
 """TinyLlama-1.1B's: eight heads for one key."""
 
+QWEN_CODER = CODE_LLAMA | {
+    "model_type": "qwen2",
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151_936,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+"""Qwen2.5-Coder-1.5B's."""
+
 T4 = Gpu(name="Tesla T4", total_gib=14.56, free_gib=14.4, capability=(7, 5), temperature_c=48)
 H200 = Gpu(name="NVIDIA H200", total_gib=139.8, free_gib=139.0, capability=(9, 0))
 V100 = Gpu(name="Tesla V100-SXM2-16GB", total_gib=15.8, free_gib=15.7, capability=(7, 0))

@@ -111,7 +111,13 @@ def train_here(
 
 
 def stopped_and_resumed(
-    workdir: Path, tokens: TokenizedDataset, config: TrainingConfig, plan: Plan, *, after: int
+    workdir: Path,
+    tokens: TokenizedDataset,
+    config: TrainingConfig,
+    plan: Plan,
+    *,
+    after: int,
+    model: Path = SMALL_MODEL,
 ) -> None:
     """As `train_here`, asked to stop at the end of a step, as SIGTERM does; then to the end."""
     from tasks.training.job import train
@@ -125,7 +131,7 @@ def stopped_and_resumed(
             return self.left <= 0
 
     workdir.mkdir(exist_ok=True)
-    told, nobody = spec(tokens, config, plan), Sender(os.open(os.devnull, os.O_WRONLY))
+    told, nobody = spec(tokens, config, plan, model), Sender(os.open(os.devnull, os.O_WRONLY))
     asks, going_on = cast("Any", StopAfter()), cast("Any", SimpleNamespace(requested=False, training=False))
     # nothing to resume where training ended earlier by itself
     assert train(told, workdir, nobody, asks) or train(told, workdir, nobody, going_on)

@@ -106,15 +106,18 @@ def test_loss_that_is_not_finite_names_step_and_batch(workdir: Path, tmp_path: P
     assert not list((workdir / "checkpoints").glob("step-*")) and not (workdir / "result" / "adapter").exists()
 
 
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("fp16", [True, False])
-def test_fp16_is_named_where_it_may_be_the_reason(fp16: bool) -> None:
+def test_fp16_is_named_where_it_may_be_the_reason(fp16: bool, kept: bool) -> None:
     trainer = SimpleNamespace(
+        model=SimpleNamespace(get_base_model=lambda: SimpleNamespace(fp32_residual=kept)),
         state=SimpleNamespace(global_step=1),
         args=SimpleNamespace(fp16=fp16),
         batches=SimpleNamespace(describe=lambda *_: "a, b.py, 0"),
     )
     error = AdapterTrainer._not_finite(cast(Any, trainer), "the loss is nan", 0, 1)
     assert ("preflight.precision=bf16" in str(error.remedy)) is fp16
+    assert ("preflight.fp32_residual=true" in str(error.remedy)) is (fp16 and not kept)
 
 
 def test_unknown_layers_are_named(workdir: Path, tokens: TokenizedDataset) -> None:

@@ -22,6 +22,12 @@ def results() -> dict[str, torch.Tensor]:
     ops.dequantize_int8(codes, scales, found["dequantized"])
     found["normed"], found["rstd"] = ops.rms_norm(x, weight, 1e-5, residual)
     found["sum"] = x.clone()
+    wide = x * 1e6  # a residual stream in fp32, beside weights in fp16
+    found["normed from fp32"], rstd = ops.rms_norm(wide, weight.half(), 1e-5, residual * 1e6)
+    found["sum in fp32"] = wide / 1e6
+    gradient, once_more = torch.randn(5, 70).half(), torch.empty(5, 70).half()
+    ops.rms_norm_backward(dy.half(), wide, weight.half(), rstd, gradient, gradient, once_more)
+    found["norm gradient from fp32"], found["again from fp32"] = gradient, once_more
     stream, again = torch.randn(5, 70), torch.empty(5, 70)
     ops.rms_norm_backward(dy, x, weight, found["rstd"], stream, stream, again)
     found["norm gradient"], found["again"] = stream, again
@@ -65,6 +71,9 @@ def int8_results() -> dict[str, torch.Tensor]:
     )
     keep("normed", normed)
     gate_up = torch.randn(20, 2 * 48 + 4)
+    large = wide[:, :70] * 1e6
+    of_fp32, _ = int8.rms_norm(large, torch.rand(70).half(), 1e-5, None, int8.Apart.largest(large), plain=True)
+    found["normed from fp32: plain"] = of_fp32.plain
     activation = int8.swiglu(gate_up, 48, int8.Apart.largest(gate_up[:, :48]), plain=True)
     keep("activation", activation)
     keep("activation gradient", int8.swiglu_backward(torch.randn(20, 48), gate_up, torch.rand(96), plain=True))

@@ -38,10 +38,14 @@ class Found:
 
 
 def tiny(
-    quantization: Quantization, targets: Any = ("q_proj", "v_proj"), rank: int = 8, base: Path = BASE_MODEL
+    quantization: Quantization,
+    targets: Any = ("q_proj", "v_proj"),
+    rank: int = 8,
+    base: Path = BASE_MODEL,
+    **plan: Any,
 ) -> Any:
-    """The built-in model, or another `base`, with a LoRA adapter that is not zero."""
-    return with_adapter(load_base(base, quantization, PLAN), targets, rank)
+    """The built-in model, or another `base`, with a LoRA adapter that is not zero. `plan`: what differs in it."""
+    return with_adapter(load_base(base, quantization, PLAN.model_copy(update=plan)), targets, rank)
 
 
 def outliers(quantization: Quantization, targets: Any, layers: int) -> Any:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.backends.contract import CONTEXT_GIB, JobShape, Layout, Memory
+from tasks.backends.contract import CONTEXT_GIB, JobShape, Layout, Memory, Precision
 from tasks.backends.fused import memory, model
 from tasks.backends.fused.memory import FusedMemory
 from tasks.backends.transformers.memory import TransformersMemory
+from tasks.models.residual import keep_in_fp32
 from tasks.models.shape import ModelShape, llama_shape
 from tests.tasks.backends.fused import models
 from tests.tasks.preflight.machines import CODE_LLAMA, TINY_LLAMA, four_layers, shape_of
@@ -34,16 +35,20 @@ def test_measured_peaks_are_met(
     assert _memory(seven).peak_gib(Layout(4)) == pytest.approx(measured, rel=0.02)
 
 
+@pytest.mark.parametrize("kept_in_fp32", [False, True])
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("all-linear",)])
-def test_what_a_layer_keeps_is_counted_to_the_byte(targets: tuple[str, ...]) -> None:
+def test_what_a_layer_keeps_is_counted_to_the_byte(targets: tuple[str, ...], kept_in_fp32: bool) -> None:
     tuned = models.other("llama", "all-linear" if targets == ("all-linear",) else targets)
+    if kept_in_fp32:
+        keep_in_fp32(tuned.get_base_model().half(), torch.float16)
     layer = model.FusedModel(tuned, length=32).layers[1]
     h = torch.randn(64, layer.down.width)[:, :64]
     _, kept = layer.forward(h, None, (2, 32))
     tensors = (kept.h, kept.qkv, kept.attended, kept.middle, kept.gate_up, kept.rstd_attention, kept.rstd_mlp)
     held = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
     job = JobShape(quantization="none", lora_target_modules=targets, max_length=32)
-    memory = FusedMemory(llama_shape(tuned.config.to_dict()), job, "fp32", on_gpu=False)
+    precision: Precision = "fp16" if kept_in_fp32 else "fp32"
+    memory = FusedMemory(llama_shape(tuned.config.to_dict()), job, precision, False, kept_in_fp32)
     log_sum_exp = 64 * 4 * memory.shape.heads  # a CPU's attention keeps none
     assert 64 * sum(memory._kept) == held + log_sum_exp
 
