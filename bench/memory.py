@@ -39,6 +39,7 @@ from tasks.backends.fused.model import FusedModel
 from tasks.backends.fused.speed import STEP_SECONDS
 from tasks.machines.records import Gpu
 from tasks.models.loading import quantization_config, silence_peft
+from tasks.models.residual import keep_in_fp32
 from tasks.models.shape import ModelShape, llama_shape
 
 GIB = 2**30
@@ -82,6 +83,7 @@ class Case:
     backend: str = "fused"
     capped: bool = True
     products: Products = "fp16"
+    fp32_residual: bool = False
 
     @property
     def job(self) -> JobShape:
@@ -105,6 +107,7 @@ class Case:
         more += f" {'+'.join(self.targets)}" if self.targets != Case.targets else ""
         more += f" dropout {self.dropout}" if self.dropout else ""
         more += " products in int8" if self.products == "int8" else ""
+        more += " residual in fp32" if self.fp32_residual else ""
         return f"{self.shape} {self.quantization} {self.backend} {self.micro_batch} × {self.length}{more}"
 
 
@@ -320,7 +323,8 @@ def attempt(model: Any, case: Case, room: Room) -> dict[str, Any]:
 def row_of(model: Any, shape: ModelShape, case: Case, room: Room) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     backend = backends.get(case.backend)
-    memory = backend.memory(shape, case.job, "fp16" if on_gpu else "fp32", on_gpu=on_gpu)
+    kept = case.fp32_residual and on_gpu
+    memory = backend.memory(shape, case.job, "fp16" if on_gpu else "fp32", on_gpu=on_gpu, fp32_residual=kept)
     predicted, needed = memory.peak_gib(case.choice), memory.needed_gib(case.choice)
     card = torch.cuda.get_device_name() if on_gpu else "CPU"
     row = {
@@ -355,6 +359,7 @@ def predicted_ms(shape: ModelShape, case: Case) -> float | None:
         resident_layers=case.resident,
         backend=case.backend,
         products=case.products,
+        fp32_residual=case.fp32_residual,
     )
     gpu = Gpu(name=torch.cuda.get_device_name(), total_gib=1, free_gib=1, capability=torch.cuda.get_device_capability())
     seconds = backends.get(case.backend).step_seconds(shape, case.job, plan, gpu)
@@ -386,6 +391,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             wanted = wanted[::4]
         if arguments.products == "int8":
             wanted = [replace(case, products="int8") for case in wanted if case.backend == "fused"]
+        wanted = [replace(case, fp32_residual=arguments.fp32_residual) for case in wanted]
         if arguments.named:
             wanted = [case for case in wanted if any(part in case.name for part in arguments.named)]
         if arguments.tiny:
@@ -419,6 +425,8 @@ def fresh(case: Case, room: Room) -> Any:
     room.apply(False)
     started = time.perf_counter()
     model = build(SHAPES[case.shape], case.quantization, "cuda" if torch.cuda.is_available() else "cpu")
+    if case.fp32_residual:
+        keep_in_fp32(model, model.dtype)
     _synchronize()
     print(f"{case.shape} {case.quantization}: built in {time.perf_counter() - started:.1f} s", flush=True)
     return adapted(model, case.targets)
@@ -468,6 +476,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a tiny model: a test of this program")
     parser.add_argument("--limit-s", type=float, default=140, help="no configuration begins after this time")
     parser.add_argument("--products", choices=["fp16", "int8"], default="fp16", help="int8: for models in int8 only")
+    parser.add_argument("--fp32-residual", action="store_true", help="with the residual stream in fp32")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, help="which, in this order")
     parser.add_argument("--named", nargs="+", metavar="PART", help="only those with one of these in their name")
     parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)
@@ -488,7 +497,7 @@ def run_each(arguments: argparse.Namespace) -> None:
         part.unlink(missing_ok=True)
         left = arguments.deadline - time.perf_counter()
         command = [sys.executable, "-m", "bench.memory", "--model", model, "--out", str(part), "--limit-s", str(left)]
-        command += ["--products", arguments.products]
+        command += ["--products", arguments.products, *(["--fp32-residual"] if arguments.fp32_residual else [])]
         command += [] if arguments.context_gib is None else ["--context-gib", str(arguments.context_gib)]
         command += ["--cap-gib", str(arguments.cap_gib), *(["--transformers"] if arguments.transformers else [])]
         command += ["--named", *arguments.named] if arguments.named else []

@@ -107,7 +107,8 @@ def test_what_is_needed_is_more_than_the_peak(seven: ModelShape) -> None:
 def _rows() -> list[dict[str, Any]]:
     if not MEASURED.exists():
         return []
-    records = [json.loads(file.read_text()) for file in (MEASURED, RESULTS / "memory_int8.json")]
+    files = (MEASURED, RESULTS / "memory_int8.json", RESULTS / "memory_residual.json")
+    records = [json.loads(file.read_text()) for file in files if file.exists()]
     return [row | {"cap_gib": record["cap_gib"]} for record in records for row in record["rows"]]
 
 
@@ -136,7 +137,7 @@ def _problem(shape: ModelShape, row: dict[str, Any]) -> str:
         products=row.get("products", "fp16"),
     )
     kind = FusedMemory if row["backend"] == "fused" else TransformersMemory
-    memory: Memory = kind(shape, job, "fp16", on_gpu=True)
+    memory: Memory = kind(shape, job, "fp16", True, row.get("fp32_residual", False))
     choice = Layout(row["micro_batch"], row["checkpointed"], row["resident"])
     if row["out_of_memory"]:
         # the cap stands for a GPU, of which this GPU's context was taken off
