@@ -42,7 +42,8 @@ def measure(
         if not 0 <= loss < float("inf"):
             raise StageError(
                 f"the loss of chunk {chunk['chunk']} of {chunk['repo']}/{chunk['path']} is {loss}",
-                remedy="the adapter or the base model is broken: look at the training's loss curve, lower its rate",
+                remedy="the adapter or the base model is broken: look at the training's loss curve, lower its rate; "
+                "or fp16 overflows: set preflight.fp32_residual=true",
             )
     return sums
 

@@ -14,6 +14,7 @@ from artifacts.schema import Check, Plan, Prediction
 from tasks.backends.contract import QUANTIZED_BYTES, JobShape, Layout
 from tasks.exporting import forms
 from tasks.machines.records import GIB, Gpu, MachineProbe
+from tasks.models import residual
 from tasks.models.shape import ModelShape
 from tasks.preflight.config import PreflightConfig
 from tasks.preflight.planning import PlanningInput, choice_of, make_plan
@@ -179,8 +180,13 @@ def _device_checks(question: PlanningInput) -> Iterator[Check]:
     if question.precision == "bf16" and gpu.capability < BF16_CAPABILITY:
         finding = f"{gpu.name} ({gpu.architecture}) has no bf16 arithmetic"
         yield Check(name="precision", verdict="refused", finding=finding, remedy="set preflight.precision=fp16 or auto")
+    elif question.precision == "fp16" and not question.fp32_residual and residual.overflows(question.shape.config):
+        finding = f"fp16 on {gpu.architecture}, in which models of type {question.shape.model_type} may overflow"
+        remedy = "set preflight.fp32_residual=auto"
+        yield Check(name="precision", verdict="warning", finding=finding, remedy=remedy)
     else:
-        yield Check(name="precision", verdict="ok", finding=f"{question.precision} on {gpu.architecture}")
+        kept = ", the residual stream in fp32" if question.fp32_residual else ""
+        yield Check(name="precision", verdict="ok", finding=f"{question.precision} on {gpu.architecture}{kept}")
 
 
 def _enough_gpus(question: PlanningInput) -> Check:

@@ -34,6 +34,14 @@ def test_auto_keeps_it_for_models_that_overflow_where_fp16_is_computed_in(tmp_pa
     assert planned(qwen, H200, fp32_residual=True).fp32_residual
 
 
+def test_preflight_says_what_overflows(tmp_path: Path) -> None:
+    qwen = shape_of(tmp_path / "qwen", QWEN_CODER)
+    kept, off = (judged(qwen, machine(T4), PLAIN, fp32_residual=wanted).checks for wanted in ("auto", False))
+    assert next(one for one in kept if one.name == "precision").finding == "fp16 on sm_75, the residual stream in fp32"
+    warned = next(one for one in off if one.name == "precision")
+    assert warned.verdict == "warning" and "qwen2" in warned.finding and "fp32_residual=auto" in warned.remedy
+
+
 def test_a_cpu_needs_none(tiny: ModelShape) -> None:
     plan = judged(tiny, machine(), fp32_residual=True).plan
     assert plan.precision == "fp32" and not plan.fp32_residual
