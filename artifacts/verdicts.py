@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from artifacts.intervals import Verdict
 from artifacts.schema import Handle, Place, Question, Record
@@ -26,6 +28,14 @@ class Judgement(Record):
     """What else there is to know: the smallest detectable difference, Wilson's intervals, McNemar's test."""
 
 
+class FormJudgement(Record):
+    """What a form of the export costs."""
+
+    form: str
+    costs: tuple[Judgement, ...]
+    """What became of the deciding figures from the model as it was trained to that form."""
+
+
 class GateDecision(Handle):
     """`decision.json`: the decision; `settings.json`: what it was decided by; `results.parquet`: a row per metric and
     item, `metric, item` (a digest: the same item has the same in every run), `cluster, weight, base, tuned`, for
@@ -36,10 +46,19 @@ class GateDecision(Handle):
     reasons: tuple[str, ...]
     """In sentences."""
     judgements: tuple[Judgement, ...]
-    form: str = ""
-    """The form of the export that was measured, too: the one that is shipped. Empty where none was."""
-    shipped: tuple[Judgement, ...] = ()
-    """What became of the deciding figures from the model as it was trained to that form."""
+    shipped: tuple[FormJudgement, ...] = ()
+    """Of the forms of the export that were measured, too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_form(cls, told: Any) -> Any:
+        """Decisions in a registry that were made when one form could be measured."""
+        if not isinstance(told, dict) or "form" not in told:
+            return told
+        form = {"form": told["form"], "costs": told.get("shipped", ())}
+        return {name: value for name, value in told.items() if name != "form"} | {
+            "shipped": [form] if told["form"] else []
+        }
 
     @property
     def summary(self) -> str:

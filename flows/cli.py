@@ -129,7 +129,7 @@ def run(
     from flows import server
 
     config.training.check()
-    config.exporting.check(config.generation.form)
+    config.exporting.check(config.generation.forms)
     config.workers.check()
     Store.from_environment()  # a store that cannot be written is said before a server is started
     watched = server.start()
@@ -150,6 +150,7 @@ def run(
                     "version": summary.version,
                     "reasons": summary.reasons,
                     "verdicts": summary.verdicts,
+                    "measured": {form: one.model_dump() for form, one in summary.measured.items()},
                     "held_out_by": summary.held_out_by,
                     "proves": summary.proves,
                 }

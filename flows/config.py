@@ -106,12 +106,11 @@ class PipelineConfig(Config):
                     remedy=f"figures are {', '.join(sorted(NAMES))}, and <suite>_pass of a functional suite",
                 )
         for name in self.gate.forms:
-            if name != self.generation.form:
-                measured = f"only {self.generation.form} is" if self.generation.form else "no form is"
+            if name not in (measured := self.generation.forms):
                 raise InputError(
-                    f"{name} is required, and {measured} measured",
+                    f"{name} is required, and measured is {', '.join(measured) or 'no form'}",
                     field="gate.requires",
-                    remedy=f"set generation.form={name}, with {name} among exporting.forms",
+                    remedy=f"set generation.forms=[{', '.join((*measured, name))}], all among exporting.forms",
                 )
         return self
 

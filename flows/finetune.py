@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import Field
 
 from artifacts import faults
 from artifacts.errors import redacting_secrets
@@ -21,7 +23,6 @@ from artifacts.schema import (
     EvaluationReport,
     ExportedModel,
     Generations,
-    Plan,
     PreflightReport,
     PromptSet,
     Quantization,
@@ -55,6 +56,7 @@ from tasks import (
     tokenization,
     training,
 )
+from tasks.evaluation.forms import Measured, measured
 from tasks.gate import promotion
 from tasks.machines.probe import probe
 from tasks.models import base_model
@@ -93,6 +95,8 @@ class RunSummary(Record):
     """Of the verdict, in sentences."""
     verdicts: dict[str, Verdict]
     """Of the figures that decide, by metric."""
+    measured: dict[str, Measured] = Field(default_factory=dict)
+    """Where forms were measured: the figures of the model as it was trained (`trained`) and of each form."""
     forms: tuple[str, ...] = ()
     """Of the export."""
     example: Completion | None = None
@@ -166,7 +170,7 @@ def _through(
     store: Store, config: PipelineConfig, refresh: list[StageName] | None, from_stage: StageName | None
 ) -> RunSummary:
     config.training.check()
-    config.exporting.check(config.generation.form)
+    config.exporting.check(config.generation.forms)
     retrying(partial(prompts.suites_fingerprint, config.prompts))  # a broken one is said now
     gpu = GpuLock(None if config.preflight.device == "cpu" else gpu_name())
     with Run(store, refresh or (), config.workers, from_stage=from_stage, recipe=config.recipe or "", gpu=gpu) as run:
@@ -181,6 +185,7 @@ def _through(
         version=event.version,
         reasons=event.reasons,
         verdicts={one.metric: one.verdict for one in results.decided.judgements if one.decides},
+        measured=measured(results.evaluated, results.shipped) if results.shipped else {},
         forms=tuple(form.name for form in results.exported.forms),
         example=_example(results.evaluated.samples),
         held_out_by=results.evaluated.held_out_by,
@@ -209,11 +214,16 @@ def _overview(outcomes: list[Outcome], report: RunReport, event: Event) -> Secti
     return Section("overview", "The run", (Text(verdict), Table(("stage", "", "took", "result"), rows), Text(where)))
 
 
+Shipped = dict[str, Any]
+"""Evaluations by form. Not of their own type: they go on as inputs named by the form."""
+
+
 class Results(NamedTuple):
     """What the pipeline ends in."""
 
     exported: ExportedModel
     evaluated: EvaluationReport
+    shipped: Shipped
     decided: GateDecision
     report: RunReport
 
@@ -271,15 +281,10 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
     )
     executed = run.stage(execution.STAGE, config.execution, generations=generated) if functional(config) else None
     evaluated = run.stage(evaluation.STAGE, config.evaluation, generations=generated, executions=executed)
-    made, shipped = as_shipped(run, config, model=model, asked=asked, exported=exported, plan=plan)
-    decided = run.stage(
-        gate.STAGE,
-        config.gate,
-        generations=generated,
-        evaluation=evaluated,
-        shipped_generations=made,
-        shipped=shipped,
+    shipped = as_shipped(
+        run, config, trained=generated, judged=evaluated, model=model, prompts=asked, exported=exported, plan=plan
     )
+    decided = run.stage(gate.STAGE, config.gate, generations=generated, evaluation=evaluated, **shipped)
     report = run.stage(
         reporting.STAGE,
         config.reporting,
@@ -293,10 +298,10 @@ def pipeline(run: StageRunner, config: PipelineConfig, model: base_model.ModelRe
         generations=generated,
         executions=executed,
         evaluation=evaluated,
-        shipped=shipped,
         decision=decided,
+        **shipped,
     )
-    return Results(exported, evaluated, decided, report)
+    return Results(exported, evaluated, shipped, decided, report)
 
 
 def ask(
@@ -323,28 +328,24 @@ def ask(
 
 
 def as_shipped(
-    run: StageRunner,
-    config: PipelineConfig,
-    *,
-    model: base_model.ModelReference,
-    asked: PromptSet,
-    exported: ExportedModel,
-    plan: Plan,
-) -> tuple[Generations | None, EvaluationReport | None]:
-    """Both models asked and judged once more as the form that is shipped, where there is one to be measured."""
-    if config.generation.form is None:
-        return None, None
-    made = run.stage(
-        generation.SHIPPED,
-        config.generation,
-        model=model,
-        prompts=asked,
-        exported=exported,
-        plan=plan,
-        guard=lambda: check_sandbox(config),
-    )
-    executed = run.stage(execution.SHIPPED, config.execution, generations=made) if functional(config) else None
-    return made, run.stage(evaluation.SHIPPED, config.evaluation, generations=made, executions=executed)
+    run: StageRunner, config: PipelineConfig, *, trained: Generations, judged: EvaluationReport, **asked: Any
+) -> Shipped:
+    """Both models asked and judged once more as each form that is shipped and to be measured.
+
+    Args:
+        trained, judged: the same of the model as it was trained.
+        asked: what generation takes.
+    """
+    found: Shipped = {}
+    for form in config.generation.forms:
+        asking, judging = replace(generation.SHIPPED, of=form), replace(evaluation.SHIPPED, of=form)
+        made = run.stage(asking, config.generation.of(form), guard=lambda: check_sandbox(config), **asked)
+        executing = replace(execution.SHIPPED, of=form)
+        executed = run.stage(executing, config.execution, generations=made) if functional(config) else None
+        found[form] = run.stage(
+            judging, config.evaluation, generations=made, executions=executed, trained=trained, judged=judged
+        )
+    return found
 
 
 def functional(config: PipelineConfig) -> bool:

@@ -28,7 +28,7 @@ from flows import forms
 from flows.config import PipelineConfig, refuse_secrets
 from flows.discretion import forget_secrets
 from flows.failures import told
-from flows.finetune import as_shipped, ask, check_sandbox, functional, locate
+from flows.finetune import Shipped, as_shipped, ask, check_sandbox, functional, locate
 from flows.naming import place_of
 from flows.notification import notify
 from tasks import evaluation, execution, gate, generation, prompts, sampling
@@ -50,6 +50,8 @@ class Reevaluation(Record):
     generations: str
     """The folder of what was generated."""
     report: EvaluationReport
+    shipped: dict[str, EvaluationReport]
+    """The same of each form that was measured."""
     verdict: Ruling
     """What the gate would say; nothing is promoted."""
     reasons: tuple[str, ...]
@@ -114,12 +116,13 @@ def _reevaluate(model: str, config: PipelineConfig, suites: list[str] | None) ->
         exported = _open(store, place_of(model, store), ExportedModel)
         made_from = _inputs(exported, store)
     with faults.in_words(store.place), Run(store, (), config.workers, recipe=config.recipe or "") as run:
-        made, judged, decided = _judge(run, config, exported, made_from)
+        made, judged, shipped, decided = _judge(run, config, exported, made_from)
     return Reevaluation(
         model=str(exported.path),
         evaluation=str(judged.path),
         generations=str(made.path),
         report=judged,
+        shipped=shipped,
         verdict=decided.ruling,
         reasons=decided.reasons,
     )
@@ -160,7 +163,7 @@ def _framing(tokens: TokenizedDataset, store: Store) -> TokenizationConfig:
 
 def _judge(
     run: Run, config: PipelineConfig, exported: ExportedModel, made_from: _Inputs
-) -> tuple[Generations, EvaluationReport, GateDecision]:
+) -> tuple[Generations, EvaluationReport, Shipped, GateDecision]:
     store = run.store
     sample = _open(store, made_from.sample.place, DatasetSample)
     tokens = _open(store, made_from.tokens.place, TokenizedDataset)
@@ -184,11 +187,11 @@ def _judge(
     )
     executed = run.stage(execution.STAGE, config.execution, generations=made) if functional(config) else None
     judged = run.stage(evaluation.STAGE, config.evaluation, generations=made, executions=executed)
-    files, shipped = as_shipped(run, config, model=model, asked=asked, exported=exported, plan=plan)
-    decided = run.stage(
-        gate.STAGE, config.gate, generations=made, evaluation=judged, shipped_generations=files, shipped=shipped
+    shipped = as_shipped(
+        run, config, trained=made, judged=judged, model=model, prompts=asked, exported=exported, plan=plan
     )
-    return made, judged, decided
+    decided = run.stage(gate.STAGE, config.gate, generations=made, evaluation=judged, **shipped)
+    return made, judged, shipped, decided
 
 
 def _open(store: Store, place: str, kind: type[H]) -> H:

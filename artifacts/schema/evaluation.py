@@ -167,7 +167,8 @@ class FunctionalResult(Record):
 
 class EvaluationReport(Handle):
     """`scores.parquet`: a row per answer and score (`domain, suite, item, repo, language, score, base, again, tuned`),
-    made from generations and executions alone; `metrics.json`: the figures with their margins."""
+    made from generations and executions alone; `metrics.json`: the figures with their margins; `costs.json`: what a
+    form costs."""
 
     metrics: tuple[Metric, ...]
     noise: tuple[Noise, ...] = ()
@@ -180,6 +181,9 @@ class EvaluationReport(Handle):
     """What both models' base weights were quantized to."""
     form: str = ""
     """The form of the export as which both were measured, instead; empty for the model as it was trained."""
+    costs: tuple[Metric, ...] = ()
+    """Of such a form: each figure of the tuned model as it was trained (`base`) and as that form (`tuned`), on the same
+    items."""
     generation: GenerationSpeed | None = None
     """None when nothing was generated."""
     functional: tuple[FunctionalResult, ...] = ()
@@ -210,7 +214,10 @@ class EvaluationReport(Handle):
         judged = f"; elsewhere {words}" if retention else ""
         over = "" if self.held_out_by == "repository" else f" over {loss.drawn}"
         change = f"difference {loss.difference:+.4f} {loss.interval}{over}"
-        return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{specific}{judged}"
+        costs = "".join(
+            f"; from trained {one.difference:+.4f} {one.interval}" for one in self.costs if one.name == loss.name
+        )
+        return f"held-out loss {loss.base:.4f} → {loss.tuned:.4f}, {change}{specific}{judged}{costs}"
 
 
 class RunReport(Handle):

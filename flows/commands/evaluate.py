@@ -90,10 +90,13 @@ def _show(result: Reevaluation) -> None:
     from artifacts.presentation import Figure, to_markdown
     from flows.output import Console
     from tasks.evaluation import STAGE
+    from tasks.evaluation.forms import side_by_side
 
     console = Console(highlight=False)
-    for section in STAGE.show(result.report.model_copy(update={"path": Path(result.evaluation)})):
-        if section.key in ("held-out", "specific", "retention", "functional", "reasons", "noise", "notes"):
+    judged = result.report.model_copy(update={"path": Path(result.evaluation)})
+    forms = [side_by_side(judged, result.shipped)] if result.shipped else []
+    for section in (*STAGE.show(judged), *forms):
+        if section.key in ("held-out", "specific", "retention", "functional", "reasons", "noise", "notes", "forms"):
             console.print(Markdown(f"## {section.title}"))
             for block in section.blocks:
                 if not isinstance(block, Figure):

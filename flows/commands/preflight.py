@@ -24,7 +24,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
     from tasks.prompts import check_context
 
     config.training.check()
-    config.exporting.check(config.generation.form)
+    config.exporting.check(config.generation.forms)
     config.workers.check()
     say_what_is_looked_at(config)
     with tempfile.TemporaryDirectory() as folder:

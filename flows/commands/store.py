@@ -87,11 +87,15 @@ def _lines(row: dict[str, Any]) -> list[str]:
 
 
 def _row(store: Store, run: RunRecord) -> dict[str, Any]:
-    stages = {}
+    stages: dict[str, dict[str, Any]] = {}
     for place, stage in run.stages.items():
         if not stage.part:
             name, _, key = place.partition("/")
-            stages[name] = {"key": key, **stage.model_dump(include={"state", "seconds"})}
+            times = sum(other.partition(" ")[0] == name for other in stages)
+            stages[f"{name} {times + 1}" if times else name] = {
+                "key": key,
+                **stage.model_dump(include={"state", "seconds"}),
+            }
     report = stages.get("reporting", {}).get("key")
     verdicts = [one.handle.get("verdict", "") for one in store.manifests("reporting") if one.key == report]
     return {

@@ -38,9 +38,12 @@ def why(
     say_what_is_looked_at(config)
     walk = DryRun(Store.to_read())
     pipeline(walk, config, locate(config.model))
-    if stage not in walk.steps:
-        raise InputError(f"this recipe runs without {stage}", field="STAGE", remedy=f"ask for {', '.join(walk.steps)}")
-    explanation = explain(walk, stage)
+    found = [label for label, step in walk.steps.items() if step.stage.name == stage]
+    if not found:
+        there = ", ".join(dict.fromkeys(step.stage.name for step in walk.steps.values()))
+        raise InputError(f"this recipe runs without {stage}", field="STAGE", remedy=f"ask for {there}")
+    # of several forms the first that would run
+    explanation = explain(walk, min(found, key=lambda label: walk.steps[label].reused))
     if as_json:
         print(json.dumps(explanation.model_dump(mode="json")))
         return 0

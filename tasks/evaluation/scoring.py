@@ -135,6 +135,20 @@ class Measure:
         self.title = title or f"{called}{' ' if kind in _OF_FILES else ': '}{_TITLES[kind]}"
         self.better: Better = "lower" if kind in _OF_FILES else "higher"
 
+    def since(self, trained: Measure) -> Measure:
+        """What became of the tuned model from `trained` to here, on the items that both have: the one is `base`, the
+        other `tuned`."""
+        before = {_item(row): row["tuned"] for row in trained.rows}
+        both = [pair for pair in zip(self.rows, self.weights, strict=True) if _item(pair[0]) in before]
+        return Measure(
+            self.kind,
+            self.domain,
+            [{**row, "base": before[_item(row)]} for row, _ in both],
+            [weight for _, weight in both],
+            self.held_out_by,
+            self.title if self.functional else None,
+        )
+
     def metric(self, config: EvaluationConfig) -> Metric:
         """Both models' figures and the interval of their difference."""
         weighted = list(zip(self.rows, self.weights, strict=True))
@@ -203,6 +217,14 @@ class Measure:
         return margins.similarity if self.kind.endswith("edit_similarity") else margins.exact_match
 
 
+def costs(shipped: Sequence[Measure], trained: Sequence[Measure], config: EvaluationConfig) -> list[Metric]:
+    """What each figure of the tuned model changes by from the model as it was trained (`base`) to a form of it
+    (`tuned`), with the interval of the paired difference."""
+    before = {one.name: one for one in trained}
+    found = [one.since(before[one.name]) for one in shipped if one.name in before]
+    return [one.metric(config) for one in found if one.rows]
+
+
 def specific(metrics: Sequence[Metric]) -> list[Metric]:
     """How much more each figure changed on held-out code than on code from elsewhere, of those that both have. Ratios
     of perplexities would say what the losses say."""
@@ -232,6 +254,11 @@ def specific(metrics: Sequence[Metric]) -> list[Metric]:
         )
         found.append(metric)
     return found
+
+
+def _item(row: Row) -> tuple[Any, ...]:
+    """What was asked, whoever answered."""
+    return tuple(value for name, value in sorted(row.items()) if name not in SIDES)
 
 
 def _difference(metric: Metric) -> Difference:

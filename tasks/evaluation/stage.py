@@ -29,12 +29,18 @@ def run_evaluation(
     *,
     generations: Generations,
     executions: Executions | None = None,
+    trained: Generations | None = None,
+    judged: EvaluationReport | None = None,
     workdir: Path,
     progress: Progress = SILENT,
 ) -> EvaluationReport:
     """Judge base and tuned by what `generations` holds and what became of their programs, and write `scores.parquet`.
 
     The same inputs give the same bytes.
+
+    Args:
+        trained, judged: of the model as it was trained, where `generations` are those of a form of it. Then
+            `costs.json` says what the form costs.
     """
     losses, completions = (read_rows(generations.path / f"{name}.parquet") for name in ("losses", "completions"))
     verdicts = functional.by_item(read_rows(executions.path / "verdicts.parquet") if executions else ())
@@ -50,8 +56,14 @@ def run_evaluation(
     metrics += scoring.specific(metrics)
     # not in the handle alone: a verdict that changes must change the fingerprint, or what follows would be reused
     (workdir / "metrics.json").write_text(json.dumps([one.model_dump() for one in metrics], indent=1), encoding="utf-8")
+    costs = []
+    if trained and judged:
+        before = read_rows(trained.path / "losses.parquet"), read_rows(judged.path / "scores.parquet")
+        costs = scoring.costs(measures, scoring.measures(*before, generations.held_out_by), config)
+        (workdir / "costs.json").write_text(json.dumps([one.model_dump() for one in costs], indent=1), encoding="utf-8")
     return EvaluationReport(
         path=workdir,
+        costs=tuple(costs),
         metrics=tuple(metrics),
         noise=tuple(noise for measure in measures if (noise := measure.noise())),
         breakdowns=tuple(row for measure in measures for row in measure.breakdowns()),
@@ -70,4 +82,4 @@ STAGE = Stage(
     name="evaluation", version=11, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_gpu=False
 )
 SHIPPED = replace(STAGE, name="shipped-evaluation")
-"""The same of the form that is shipped."""
+"""The same of a form that is shipped."""

@@ -133,4 +133,4 @@ def _stopped(suite: Suite, tasks: Sequence[str]) -> list[str]:
 
 STAGE = Stage(name="execution", version=2, run=run_execution, produces=Executions, sections=sections, needs_gpu=False)
 SHIPPED = replace(STAGE, name="shipped-execution")
-"""The same of the form that is shipped."""
+"""The same of a form that is shipped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -64,22 +65,22 @@ class ExportingConfig(Config):
         values = super().keyed()
         return {name: value for name, value in values.items() if (name, value) != ("adapter_scale", 1.0)}
 
-    def check(self, measured: str | None = None) -> None:
+    def check(self, measured: Iterable[str] = ()) -> None:
         """What would be missed after the training.
 
         Args:
-            measured: the form of which the evaluation will be, if it is of one.
+            measured: the forms of which the evaluation will be, beside the model as it was trained.
 
         Raises:
-            InputError: what makes a form is not installed, or the form that is measured is not made.
+            InputError: what makes a form is not installed, or a form that is measured is not made.
         """
         from tasks.exporting.forms import with_needs
 
-        if measured is not None and measured not in self.forms:
+        if missing := [name for name in measured if name not in self.forms]:
             raise InputError(
-                f"{measured} is to be measured and is not among exporting.forms",
-                field="generation.form",
-                remedy=f"add it there: exporting.forms=[{', '.join((*self.forms, measured))}]",
+                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} to be measured, and not exported",
+                field="generation.forms",
+                remedy=f"set exporting.forms=[{', '.join((*self.forms, *missing))}]",
             )
         for form in with_needs(self.forms):
             form.check_ready()

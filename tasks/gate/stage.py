@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from artifacts.intervals import verdict
 from artifacts.progress import SILENT, Progress
 from artifacts.schema import EvaluationReport, Generations, Metric, Question, has_learned
 from artifacts.units import UNITS
-from artifacts.verdicts import GateDecision, Judgement, Ruling
+from artifacts.verdicts import FormJudgement, GateDecision, Judgement, Ruling
 from tasks.gate import results
 from tasks.gate.config import ASKED, SHIPPED, GateConfig
 from tasks.gate.results import Result
-from tasks.gate.versus import by_metric, versus
 from tasks.gate.view import sections
 from tasks.running.stage import Stage
 from tasks.statistics import mcnemar, wilson
@@ -25,15 +25,14 @@ def run_gate(
     *,
     generations: Generations,
     evaluation: EvaluationReport,
-    shipped_generations: Generations | None = None,
-    shipped: EvaluationReport | None = None,
     workdir: Path,
     progress: Progress = SILENT,
+    **shipped: EvaluationReport,
 ) -> GateDecision:
     """Decide by the evaluation's figures, and keep both models' results on each item for comparisons to come.
 
-    `shipped_generations`, `shipped`: the same of the form that is shipped, where it was measured: where the form is
-    required, the tuned model must not be worse in it than it was trained.
+    `shipped`: by form, the evaluation of each that was measured. In those that are required the tuned model must not be
+    worse than it was trained.
     """
     progress.begin("judging")
     found = results.gather([generations.path, evaluation.path])
@@ -42,14 +41,12 @@ def run_gate(
     ruling, reasons = decide(judgements, config)
     if ruling == "promote" and evaluation.held_out_by != "repository":
         reasons = (*reasons, UNITS[evaluation.held_out_by].proves)
-    form, costs = "", tuple[Judgement, ...]()
-    if shipped and shipped_generations:
-        there = results.gather([shipped_generations.path, shipped.path])
-        form, costs = shipped.form, costs_of_the_form(evaluation.metrics, config, found, there)
-    ruling, reasons = with_the_form(ruling, reasons, form, costs, config)
-    decision = GateDecision(
-        path=workdir, ruling=ruling, reasons=reasons, judgements=judgements, form=form, shipped=costs
+    forms = tuple(
+        FormJudgement(form=form, costs=costs_of_a_form(evaluation.metrics, config, one.costs))
+        for form, one in shipped.items()
     )
+    ruling, reasons = with_the_forms(ruling, reasons, forms, config)
+    decision = GateDecision(path=workdir, ruling=ruling, reasons=reasons, judgements=judgements, shipped=forms)
     (workdir / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
     # some count against the champion only: with others, a model that was judged is judged again
     (workdir / "settings.json").write_text(json.dumps(config.keyed(), indent=1), encoding="utf-8")
@@ -73,55 +70,68 @@ def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> J
     )
 
 
-def costs_of_the_form(
-    metrics: Iterable[Metric], config: GateConfig, trained: Sequence[Result], shipped: Sequence[Result]
-) -> tuple[Judgement, ...]:
-    """What the deciding figures lose from the tuned model as it was trained to the form that is shipped, on the same
-    items. Figures of how specific the gain is have no items of their own."""
-    before, after = by_metric(trained), by_metric(shipped)
+def costs_of_a_form(metrics: Iterable[Metric], config: GateConfig, costs: Iterable[Metric]) -> tuple[Judgement, ...]:
+    """What the deciding figures lose from the tuned model as it was trained to a form. The margin of held-out figures,
+    which have none, is a share of what training gained. Figures of how specific the gain is have no items of their own.
+
+    Args:
+        metrics: base against tuned, as it was trained.
+    """
+    trained = {metric.name: metric for metric in metrics}
     found = []
-    for metric in metrics:
-        decides = any(fnmatch(metric.name, pattern) for pattern in config.decided_by)
-        if decides and metric.question != "specific" and metric.name in before:
-            said, finding = versus(before[metric.name], after[metric.name], metric, config)
-            found.append(
-                Judgement(
-                    metric=metric.name,
-                    title=metric.title,
-                    question=metric.question,
-                    verdict=said,
-                    decides=True,
-                    finding=finding.removeprefix(f"{said}, "),
-                )
+    for cost in costs:
+        if not any(fnmatch(cost.name, pattern) for pattern in config.decided_by):
+            continue
+        gained = trained[cost.name].difference * (-1 if cost.better == "lower" else 1)
+        margin = config.tolerance * max(0.0, gained) if cost.margin is None else cost.margin
+        said = verdict(cost.low, cost.high, better=cost.better, margin=margin, bound=cost.bound)
+        low, high = (f"{end:+.4f}" if end is not None else "?" for end in (cost.low, cost.high))
+        finding = f"{cost.base:.4f} → {cost.tuned:.4f}, 95 % interval [{low}, {high}], margin {margin:.4g}"
+        found.append(
+            Judgement(
+                metric=cost.name,
+                title=cost.title,
+                question=cost.question,
+                verdict=said,
+                decides=True,
+                finding=finding,
             )
+        )
     return tuple(found)
 
 
-def with_the_form(
-    ruling: Ruling, reasons: tuple[str, ...], form: str, costs: Sequence[Judgement], config: GateConfig
+def with_the_forms(
+    ruling: Ruling, reasons: tuple[str, ...], forms: Sequence[FormJudgement], config: GateConfig
 ) -> tuple[Ruling, tuple[str, ...]]:
-    """The decision, where the tuned model must also be as good in the form that is shipped as it was trained.
+    """The decision, where the tuned model must also be as good in the forms that are shipped as it was trained.
 
     Args:
-        form: that was measured; empty where none was.
+        forms: those that were measured.
     """
-    worse = [one for one in costs if one.verdict not in ("improved", "non-inferior")]
+    measured = {one.form for one in forms}
     against = [
         f"Whether the tuned model is as good as {name} as it was trained was not measured."
         for name in config.forms
-        if name != form
+        if name not in measured
     ]
-    required = form and (SHIPPED in config.requires or form in config.forms)
-    if required:
-        against += [
-            f"As {form} it is not shown to be as good as it was trained: {one.title}: {one.verdict} ({one.finding})."
-            for one in worse
-        ]
-    if form and not required:
-        found = ", ".join(f"{one.title}: {one.verdict}" for one in worse) or "it is"
-        reasons = (*reasons, f"Whether it is as good as {form} as it was trained was not required ({found}).")
-    elif form and not worse:
-        reasons = (*reasons, f"As {form}, which is shipped, it is as good as it was trained.")
+    kept, aside = [], []
+    for one in forms:
+        worse = [cost for cost in one.costs if cost.verdict not in ("improved", "non-inferior")]
+        if SHIPPED not in config.requires and one.form not in config.forms:
+            found = ", ".join(f"{cost.title}: {cost.verdict}" for cost in worse) or "it is"
+            aside.append(f"Whether it is as good as {one.form} as it was trained was not required ({found}).")
+        elif worse:
+            against += [
+                f"As {one.form} it is not shown to be as good as it was trained: {cost.title}: {cost.verdict}"
+                f" ({cost.finding})."
+                for cost in worse
+            ]
+        else:
+            kept.append(one.form)
+    if kept:
+        are = "is" if len(kept) == 1 else "are"
+        reasons = (*reasons, f"As {' and '.join(kept)}, which {are} shipped, it is as good as it was trained.")
+    reasons = (*reasons, *aside)
     if against:
         return "hold", (*(reasons if ruling == "hold" else ()), *against)
     return ruling, reasons
@@ -180,4 +190,4 @@ def _objections(question: Question, judgements: Sequence[Judgement]) -> list[str
     ]
 
 
-STAGE = Stage(name="gate", version=10, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)
+STAGE = Stage(name="gate", version=11, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)

@@ -22,13 +22,13 @@ def sections(decision: GateDecision) -> list[Section]:
     reasons = "\n".join(f"- {quoted(reason)}" for reason in decision.reasons)
     table = Table(("", "asked whether it", "verdict", "decides", "finding", "beside it"), rows, caption)
     found = [Section("decision", "The gate", (Text(f"**{decision.ruling}**\n\n{reasons}"), table))]
-    if decision.form:
-        costs = tuple((one.title, one.verdict, one.finding) for one in decision.shipped)
+    if decision.shipped:
+        costs = tuple((of.form, one.title, one.verdict, one.finding) for of in decision.shipped for one in of.costs)
         said = (
-            f"The tuned model as {decision.form} in llama.cpp against the tuned model as it was trained, on the same"
-            " items. Where the form is required, each must be non-inferior. The margin on held-out code is a share of"
-            " what training gained."
+            "The tuned model as such a file in llama.cpp against the tuned model as it was trained, on the same items."
+            " Where the form is required, each must be non-inferior. The margin on held-out code is a share of what"
+            " training gained."
         )
-        table = Table(("", "verdict", "trained → shipped"), costs, said)
-        found.append(Section("shipped", f"What {decision.form} costs", (table,)))
+        table = Table(("form", "", "verdict", "trained → shipped"), costs, said)
+        found.append(Section("shipped", "What the shipped forms cost", (table,)))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -19,15 +19,21 @@ def _known(name: str) -> str:
     return name
 
 
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len({*names}) < len(names):
+        raise ValueError("a form is named twice")
+    return names
+
+
 class GenerationConfig(Config):
     """How base and tuned answer. What they are asked is set in `prompts`, how it is judged in `evaluation`."""
 
     quantization: Quantization = "int8"
     """What both models' base weights are quantized to; as in training, unless set otherwise."""
-    form: Annotated[str, AfterValidator(_known)] | None = None
-    """The form of the export that is shipped, `gguf-q4_k_m` or the like, to be measured as well: base and tuned both as
-    such a file, in llama.cpp. The gate then asks by default that the tuned model is as good in it as it was trained
-    (`gate.requires`). It must be among `exporting.forms`."""
+    forms: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], AfterValidator(_different)] = ()
+    """Forms of the export that are shipped, `gguf-q4_k_m` and the like, to be measured as well: base and tuned both as
+    such a file, in llama.cpp. The gate then asks by default that the tuned model is as good in each as it was trained
+    (`gate.requires`). They must be among `exporting.forms`."""
     repeated: Real = Field(1.0, gt=0, le=1)
     """Share of chunks and prompts, of each suite evenly from first to last, that the base model is put through a second
     time: the noise floor."""
@@ -37,6 +43,21 @@ class GenerationConfig(Config):
     """Threads of a run on the CPU; part of what decides the bits there, as in training."""
 
     @property
+    def form(self) -> str | None:
+        """What the stage measures, one form at a time; None: the model as it was trained."""
+        return self.forms[0] if self.forms else None
+
+    @property
     def trained(self) -> GenerationConfig:
         """The same for the model as it was trained."""
-        return self.model_copy(update={"form": None})
+        return self.model_copy(update={"forms": ()})
+
+    def of(self, form: str) -> GenerationConfig:
+        """The same for one form."""
+        return self.model_copy(update={"forms": (form,)})
+
+    def keyed(self) -> dict[str, Any]:
+        """The fields that decide the bytes of one form's measurement: which others there are does not."""
+        values = super().keyed()
+        del values["forms"]
+        return {**values, "form": self.form}

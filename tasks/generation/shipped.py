@@ -13,7 +13,7 @@ from tasks.gguf.converter import convert
 from tasks.gguf.loaded import GgufModel
 from tasks.models.vocabulary import CodeTokenizer
 
-FIELD = "generation.form"
+FIELD = "generation.forms"
 
 
 class ShippedPair(Pair):

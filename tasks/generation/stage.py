@@ -179,4 +179,4 @@ STAGE = Stage(
     name="generation", version=VERSION, run=run_generation, produces=Generations, sections=sections, in_parts=True
 )
 SHIPPED = replace(STAGE, name="shipped-generation")
-"""The same of the form that is shipped."""
+"""The same of a form that is shipped."""

@@ -9,11 +9,9 @@ from typing import Any
 from artifacts.presentation import Section, Table, duration
 from artifacts.schema import Handle
 from artifacts.store import MANIFEST
+from tasks.evaluation.forms import side_by_side
 from tasks.reporting.comparison import SideBySide, compare
 from tasks.reporting.inputs import RunResults
-
-SHIPPED = ("held-out", "specific", "retention", "functional")
-"""Sections of the evaluation that are shown of the form that is shipped as well, by key."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,17 @@ def chapters(run: RunResults, shown: dict[str, list[Section]]) -> list[Chapter]:
     judged = tuple(one for one in shown["evaluation"] if one.key != "completions")
     proof = (*judged, *shown.get("execution", ()), *shown.get("gate", ()))
     aside = [replace(section, title=f"Code from elsewhere: {section.title}") for section in shown.get("retention", ())]
-    # its figures; pictures and answers are those of the model as it was trained
-    figures = [one for one in shown.get("shipped-evaluation", ()) if one.key in SHIPPED]
-    shipped = tuple(replace(one, key=f"shipped-{one.key}") for one in figures)
+    # pictures and answers are those of the model as it was trained
+    solved = [
+        replace(one, key=f"{number}-{one.key}", title=f"{one.title}: {form}")
+        for number, form in enumerate(run.shipped)
+        for one in shown[f"shipped-evaluation {form}"]
+        if one.key == "functional"
+    ]
+    shipped = [side_by_side(run.evaluation, run.shipped), *solved] if run.shipped else []
     return [
         Chapter("evaluation", "Base and tuned compared", proof),
-        *([Chapter("shipped", f"The same as {run.shipped.form}, which is shipped", shipped)] if run.shipped else []),
+        *([Chapter("shipped", "As trained, and as shipped", tuple(shipped))] if shipped else []),
         # laid out wider than elsewhere, with what differs marked
         *([Chapter("samples", "Sample completions", comparisons=compared)] if compared else []),
         Chapter(

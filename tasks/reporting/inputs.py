@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from artifacts.schema import (
     Checkpoint,
@@ -35,8 +36,8 @@ class RunResults:
     retention: RetentionSample | None = None
     decision: GateDecision | None = None
     executions: Executions | None = None
-    shipped: EvaluationReport | None = None
-    """Of the form that is shipped."""
+    shipped: Mapping[str, EvaluationReport] = field(default_factory=dict)
+    """Of the forms that are shipped and were measured, by form."""
 
     @property
     def by_stage(self) -> dict[str, Handle]:
@@ -52,7 +53,7 @@ class RunResults:
             "generation": self.generations,
             "execution": self.executions,
             "evaluation": self.evaluation,
-            "shipped-evaluation": self.shipped,
+            **{f"shipped-evaluation {form}": one for form, one in self.shipped.items()},
             "gate": self.decision,
         }
         return {stage: handle for stage, handle in found.items() if handle}

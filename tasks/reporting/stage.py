@@ -25,6 +25,7 @@ from artifacts.schema import (
     TokenizedDataset,
 )
 from artifacts.verdicts import GateDecision
+from tasks.evaluation.forms import side_by_side
 from tasks.exporting.card import EVALUATION
 from tasks.reporting.chapters import chapters
 from tasks.reporting.config import ReportingConfig
@@ -49,9 +50,9 @@ def run_reporting(  # the stages' handles are the signature
     retention: RetentionSample | None = None,
     decision: GateDecision | None = None,
     executions: Executions | None = None,
-    shipped: EvaluationReport | None = None,
     workdir: Path,
     progress: Progress,
+    **shipped: EvaluationReport,
 ) -> RunReport:
     """Write `report.html`, one page that loads nothing from elsewhere, `report.md`, the same for the dashboard,
     `figures.json`, its key figures, and `cards/`, the export's model cards with what came of the comparison."""
@@ -72,7 +73,8 @@ def run_reporting(  # the stages' handles are the signature
     )
     page = compose(config, run, show_all(run))
     write(page, workdir)
-    write_cards(exported.path, page.answers, compared(evaluation), workdir / "cards")
+    forms = [side_by_side(evaluation, shipped)] if shipped else []
+    write_cards(exported.path, page.answers, compared(evaluation), workdir / "cards", forms)
     return RunReport(path=workdir, verdict=" ".join(answer.sentence for answer in page.answers))
 
 
@@ -103,8 +105,8 @@ def show_all(run: RunResults) -> dict[str, list[Section]]:
     }
     if run.decision:
         found["gate"] = gate.STAGE.show(run.decision)
-    if run.shipped:
-        found["shipped-evaluation"] = evaluation.SHIPPED.show(run.shipped)
+    for form, one in run.shipped.items():
+        found[f"shipped-evaluation {form}"] = evaluation.SHIPPED.show(one)
     if run.executions:
         found["execution"] = execution.STAGE.show(run.executions)
     return found | ({"retention": sampling.RETENTION.show(run.retention)} if run.retention else {})
@@ -134,11 +136,15 @@ def write(page: Page, folder: Path) -> None:
     (folder / "figures.json").write_text(json.dumps([asdict(figure) for figure in page.figures], indent=1))
 
 
-def write_cards(export: Path, answers: Sequence[Answer], figures: Sequence[KeyFigure], folder: Path) -> None:
+def write_cards(
+    export: Path, answers: Sequence[Answer], figures: Sequence[KeyFigure], folder: Path, more: Sequence[Section] = ()
+) -> None:
     """The model cards of an export, `adapter.md` and `merged.md`, with what the run says: they were written, and belong
-    to the export, before there was anything to compare."""
+    to the export, before there was anything to compare. `more`: what is shown behind it."""
     table = to_markdown_block(Table(("", "", ""), tuple((f.label, f.value, f.note) for f in figures)))
     results = "\n\n".join([EVALUATION, *(f"**{one.question}** {quoted(one.sentence)}" for one in answers), table])
+    for section in more:
+        results = "\n\n".join([results, f"### {section.title}", *map(to_markdown_block, section.blocks)])
     for card in sorted(export.glob("*/README.md")):
         folder.mkdir(exist_ok=True)
         before, found, after = card.read_text(encoding="utf-8").rpartition(f"\n{EVALUATION}\n")
@@ -154,4 +160,4 @@ def _subtitle(run: RunResults) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-STAGE = Stage(name="reporting", version=10, run=run_reporting, produces=RunReport, sections=sections, needs_gpu=False)
+STAGE = Stage(name="reporting", version=11, run=run_reporting, produces=RunReport, sections=sections, needs_gpu=False)

@@ -202,10 +202,28 @@ def key_figures(run: RunResults) -> list[KeyFigure]:
         note += " for idle cores"
     return [
         *compared(run.evaluation),
+        *(_form_figure(run, form) for form in run.shipped),
         KeyFigure("Training speed", f"{checkpoint.tokens_per_second:,.0f} tokens/s", note),
         KeyFigure("Training time", duration(seconds), f"{checkpoint.steps:,} steps, {tokens}"),
         KeyFigure("Peak memory", f"{checkpoint.peak_memory_gib:.2f} GiB", f"{predicted.peak_gib:.2f} GiB predicted"),
     ]
+
+
+def _form_figure(run: RunResults, form: str) -> KeyFigure:
+    """Held-out loss of a form that is shipped, and what the form costs. Its tone is what the gate says of that."""
+    shipped = run.shipped[form]
+    loss, cost = shipped.metric("loss"), next(one for one in shipped.costs if one.name == "loss")
+    judged = (
+        {one.metric: one.verdict for of in run.decision.shipped if of.form == form for one in of.costs}
+        if run.decision
+        else {}
+    )
+    return KeyFigure(
+        f"{LABELS['loss']}, {form}",
+        f"{show(loss, loss.base)} → {show(loss, loss.tuned)}",
+        f"{signed(cost)} {interval(cost)} from trained",
+        TONES[judged["loss"]] if "loss" in judged else "neutral",
+    )
 
 
 def _metric_figure(metric: Metric) -> KeyFigure:

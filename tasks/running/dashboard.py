@@ -6,6 +6,7 @@ The dashboard is for watching. When it cannot be told something, the log says so
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -37,7 +38,7 @@ WAIT_SECONDS = 10.0
 def publish(stage: str, sections: list[Section]) -> None:
     """Put a stage's sections among the artifacts of the current task run."""
     for section in sections:
-        key = f"{stage}-{section.key}"
+        key = f"{_part(stage)}-{section.key}"
         text = "\n\n".join(to_markdown(block) for block in section.blocks if not isinstance(block, Figure))
         figures = [block for block in section.blocks if isinstance(block, Figure)]
         try:
@@ -48,6 +49,11 @@ def publish(stage: str, sections: list[Section]) -> None:
         except Exception as error:
             log.warning("the dashboard did not take “%s”: %s", section.title, error)
             return
+
+
+def _part(stage: str) -> str:
+    """Of a key: the server takes lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", stage)
 
 
 def publish_report(markdown: str) -> None:
@@ -86,7 +92,7 @@ def progress_of(stage: str) -> Iterator[Listener]:
 
 class _Bar:
     def __init__(self, stage: str) -> None:
-        self._key = f"{stage}-progress"
+        self._key = f"{_part(stage)}-progress"
         self._artifact: UUID | None = None
         self._last: Tick | None = None
         self._news, self._over = Event(), Event()

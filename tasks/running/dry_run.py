@@ -56,7 +56,7 @@ class DryRun:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.steps: dict[str, PlannedStage] = {}
-        """By stage, in the order of the flow."""
+        """By the stage's label, in the order of the flow."""
 
     def stage(
         self,
@@ -72,17 +72,17 @@ class DryRun:
         given = {name: value for name, value in inputs.items() if value is not None}
         missing = tuple(value.stage for value in given.values() if isinstance(value, Unknown))
         if missing:
-            self.steps[stage.name] = PlannedStage(stage, None, waits_for=missing)
-            return cast(H, Unknown(stage.name))
+            self.steps[stage.label] = PlannedStage(stage, None, waits_for=missing)
+            return cast(H, Unknown(stage.label))
         job = Job.of(stage, config, given)
         step, handle = self._look(job)
-        self.steps[stage.name] = step
+        self.steps[stage.label] = step
         if handle is None and stage.instant:
             # On the store's disk, where that can be written: what it says may depend on the room there.
             place = self.store.place if os.access(self.store.place, os.W_OK, effective_ids=True) else None
             with TemporaryDirectory(prefix=".try-", dir=place) as folder:
                 return job.build(Store(Path(folder)), SILENT).handle
-        return handle or cast(H, Unknown(stage.name))
+        return handle or cast(H, Unknown(stage.label))
 
     def _look(self, job: Job[H]) -> tuple[PlannedStage, H | None]:
         try:

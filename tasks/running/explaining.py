@@ -45,7 +45,7 @@ class Explanation(Record):
 
 
 def explain(walk: DryRun, name: str) -> Explanation:
-    """What a run would do at the stage, and why."""
+    """What a run would do at the stage of this label, and why."""
     step = walk.steps[name]
     if step.job is None:
         waits = [explain(walk, stage) for stage in dict.fromkeys(_roots(walk, step))]
@@ -53,9 +53,9 @@ def explain(walk: DryRun, name: str) -> Explanation:
     key = step.job.key
     if step.found:
         state: Literal["reused", "damaged"] = "damaged" if step.damage else "reused"
-        mine = [one for one in walk.store.manifests(name) if one.key == key]
+        mine = [one for one in walk.store.manifests(step.stage.name) if one.key == key]
         return Explanation(stage=name, state=state, key=key, damage=step.damage, finished=_finished(mine))
-    compared = [(one, changes_since(one, step)) for one in walk.store.manifests(name)]
+    compared = [(one, changes_since(one, step)) for one in walk.store.manifests(step.stage.name)]
     if not compared:
         return Explanation(stage=name, state="new", key=key)
     earlier, changes = min(compared, key=lambda pair: len(pair[1]))  # of equally near ones the newest

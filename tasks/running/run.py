@@ -147,7 +147,7 @@ class Run:
         """
         started = time.monotonic()
         for observer in OBSERVERS.get():
-            observer.started(stage.name)
+            observer.started(stage.label)
         job = Job.of(stage, config, {name: value for name, value in inputs.items() if value is not None})
         origins = {value.fingerprint for value in (*job.inputs.values(), after) if value}
         follows = stage.name == self.from_stage or not origins.isdisjoint(self._renewed)
@@ -161,7 +161,7 @@ class Run:
         if not found and stage.needs_gpu:
             self.gpu.hold()  # before the key's lock: whoever has the GPU may wait for the key
         work = partial(Built, found, reused=True) if found else partial(self._build, job, guard, forced=forced)
-        named = run_stage.with_options(name=stage.name, task_run_name=stage.name)
+        named = run_stage.with_options(name=stage.name, task_run_name=stage.label)
         upstream = [opaque(state) for name, state in self._task_runs.items() if name in origins]
         with faults.in_words(self.store.place):
             state = named(work, wait_for=upstream)
@@ -174,7 +174,7 @@ class Run:
             self._renewed |= handle.known_by
         went_on = getattr(handle, "resumed_from", None) is not None
         became: StageState = "cached" if built.reused else "resumed" if went_on else "ran"
-        outcome = Outcome(stage.name, became, time.monotonic() - started, job.key, handle)
+        outcome = Outcome(stage.label, became, time.monotonic() - started, job.key, handle)
         self.outcomes.append(outcome)
         if self._entry:
             with faults.in_words(self.store.place):
@@ -191,7 +191,7 @@ class Run:
 
     def _build(self, job: Job[H], guard: Callable[[], object] | None, *, forced: bool) -> Built[H]:
         """Build what the store does not have, in sight of all who watch."""
-        name = job.stage.name
+        name = job.stage.label
         watchers = [partial(observer.ticked, name) for observer in OBSERVERS.get()]
         with redacting_secrets():
             with dashboard.progress_of(name) as shown:

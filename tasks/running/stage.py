@@ -57,8 +57,16 @@ class Stage(Generic[H]):
     """Its artifact leaves the store: `lineage.json` in it tells where it comes from."""
     needs_gpu: bool = True
     """Whether it must have the GPU, if the job uses one, to itself: to compute on it, or to look at what is free."""
+    of: str = ""
+    """What it is of where a run has it more than once: the form of the export that is measured. The key comes of the
+    config."""
     keeps_workdir: bool = False
     """A failed or killed attempt's work directory is handed to the next attempt, which continues from it."""
+
+    @property
+    def label(self) -> str:
+        """Its name, told from others of that name in the same run: `shipped-generation gguf-q4_k_m`."""
+        return f"{self.name} {self.of}".rstrip()
 
     def show(self, handle: H) -> list[Section]:
         """What to look at. Drawn once: the dashboard shows a stage when it is done, the report all at the end."""

@@ -51,7 +51,7 @@ def look_generated(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
 
 
 def look_shipped(lab: Lab, config: PipelineConfig) -> dict[str, Any]:
-    """The losses of both models as the form that is shipped, where there is one."""
+    """The losses of both models as the first form that is shipped, where there is one."""
     if not INSTALLED:
         pytest.skip("needs the extra codetune[gguf]: llama-cpp-python")
     inputs = lab.once(prompts.place).inputs(lab.once(noise_as_gguf), lab.once(prompts.asked))
@@ -84,4 +84,4 @@ ROWS = {
         "batch_size": row(8, 2, "batches", "decoded"),
         "cpu_threads": row(1, 2, "threads"),
     }.items()
-} | {"generation.form": Row(None, "gguf-f16", look_shipped, GIVEN, apart=frozenset({"form", "base", "tuned"}))}
+} | {"generation.forms": Row([], ["gguf-f16"], look_shipped, GIVEN, apart=frozenset({"form", "base", "tuned"}))}

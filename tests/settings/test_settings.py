@@ -52,8 +52,8 @@ def test_a_setting_does_something(name: str, lab: Lab) -> None:
         assert differing(*seen) >= row.least
 
 
-# `retention` and `generation.form` have stages of their own run, or not
-ELSEWHERE = ("retention", "generation.form")
+# `retention` and `generation.forms` have stages of their own run, or not
+ELSEWHERE = ("retention", "generation.forms")
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("model.") and name not in ELSEWHERE])
@@ -65,7 +65,7 @@ def test_a_setting_reaches_its_stage(name: str, lab: Lab) -> None:
 
 def test_a_form_that_is_shipped_is_measured_and_judged_as_well(lab: Lab) -> None:
     without, with_it = (
-        pipeline.recorded(lab, config).told for config in TABLE["generation.form"].configs("generation.form", lab)
+        pipeline.recorded(lab, config).told for config in TABLE["generation.forms"].configs("generation.forms", lab)
     )
     assert with_it.keys() - without.keys() == {"shipped-generation", "shipped-evaluation"}
     assert with_it["shipped-generation"] != with_it["generation"] == without["generation"]

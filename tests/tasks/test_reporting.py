@@ -11,6 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from artifacts import figures
+from artifacts.intervals import Verdict
 from artifacts.presentation import Figure, Section, Table, Text
 from artifacts.schema import (
     Check,
@@ -33,7 +34,7 @@ from artifacts.schema import (
     TokenizedDataset,
     TokenizedSplit,
 )
-from artifacts.verdicts import GateDecision
+from artifacts.verdicts import FormJudgement, GateDecision, Judgement
 from tasks.evaluation import STAGE
 from tasks.gate import GateConfig
 from tasks.gate.stage import decide, judge
@@ -156,14 +157,40 @@ def _html(run: RunResults | None = None, **shown: list[Section]) -> str:
 
 
 def test_the_form_that_is_shipped_has_a_chapter_with_its_own_figures() -> None:
-    shipped = _evaluation(_loss(-0.3, -0.1)).model_copy(update={"form": "gguf-q4_k_m"})
-    run = replace(_run(), shipped=shipped)
-    shown = {"shipped-evaluation": STAGE.show(shipped), "evaluation": STAGE.show(run.evaluation)}
-    page = _Tags(_html(run, **shown))
-    assert "The same as gguf-q4_k_m, which is shipped" in page.text and "gguf-q4_k_m, in llama.cpp" in page.text
+    run = _as_shipped()
+    shown = {f"shipped-evaluation {form}": STAGE.show(one) for form, one in run.shipped.items()}
+    page = _Tags(_html(run, **shown, evaluation=STAGE.show(run.evaluation)))
+    assert "As trained, and as shipped" in page.text
+    for said in ("2.150 → 2.134, improved", "2.150 → 1.950, improved", "+0.1840\xa0[+0.1600,\xa0+0.2000]"):
+        assert said.replace(" → ", "\xa0→\xa0") in page.text, said
+    assert {form: page.text.count(form) >= 2 for form in run.shipped} == dict.fromkeys(run.shipped, True)
     anchors = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
     assert len(anchors) == len({*anchors})
-    assert "which is shipped" not in _Tags(_html()).text
+    assert "as shipped" not in _Tags(_html()).text
+
+
+def _as_shipped() -> RunResults:
+    """With two forms, of which one loses more than training gained."""
+    cost = _loss(-0.001, 0.001, difference=0.0)
+    whole = _evaluation(_loss(-0.021, -0.012)).model_copy(update={"form": "gguf-f16", "costs": (cost,)})
+    more = _loss(0.16, 0.2, difference=0.184)
+    small = _evaluation(_loss(-0.3, -0.1, difference=-0.2)).model_copy(update={"form": "gguf-q4_k_m", "costs": (more,)})
+    return replace(_run(), shipped={one.form: one for one in (whole, small)})
+
+
+def test_the_head_of_the_page_says_what_each_form_costs() -> None:
+    run = _as_shipped()
+    costs = {form: _judged(verdict) for form, verdict in (("gguf-f16", "non-inferior"), ("gguf-q4_k_m", "regressed"))}
+    shipped = tuple(FormJudgement(form=form, costs=(one,)) for form, one in costs.items())
+    decided = GateDecision(ruling="hold", reasons=("No.",), judgements=(), shipped=shipped)
+    found = {one.label: one for one in key_figures(replace(run, decision=decided))}
+    assert found["Held-out loss, gguf-f16"].tone == "good" and found["Held-out loss, gguf-q4_k_m"].tone == "bad"
+    assert found["Held-out loss, gguf-q4_k_m"].note == "+0.184 [+0.160, +0.200] from trained"
+    assert {one.tone for one in key_figures(run) if "gguf" in one.label} == {"neutral"}
+
+
+def _judged(verdict: Verdict) -> Judgement:
+    return Judgement(metric="loss", title="", question="improved", verdict=verdict, decides=True, finding="")
 
 
 class _Tags(HTMLParser):

@@ -135,3 +135,19 @@ def test_figures_by_language_and_repository() -> None:
     languages = {row.name: (row.items, row.base, row.tuned) for row in found if row.by == "language"}
     assert languages == {"Go": (3, 0.0, 0.0), "C": (3, 0.0, 1.0)}
     assert sum(row.by == "repository" for row in found) == 6
+
+
+def test_what_a_form_costs_is_the_change_of_the_tuned_model_on_the_items_that_both_have() -> None:
+    trained = scoring.measures([chunk(number, 30.0, 20.0) for number in range(8)], [])
+    there = [
+        chunk(number, 40.0, 20.0 + number, domain=domain) for domain in ("held_out", "retention") for number in range(9)
+    ]
+    shipped = scoring.measures(there, [])
+    loss, perplexity = scoring.costs(shipped, trained, CONFIG)
+    assert (loss.name, perplexity.name, loss.items) == ("loss", "perplexity", 8)  # the trained one has no other
+    tokens = sum(10 + number for number in range(8))
+    assert (loss.base, loss.tuned) == (pytest.approx(160 / tokens), pytest.approx((160 + sum(range(8))) / tokens))
+    assert loss.low is not None and loss.low > 0 and loss.margin is None
+    kept = scoring.measures([row for row in there if row["domain"] == "retention"], [])
+    assert scoring.costs(shipped, kept, CONFIG)[0].margin == CONFIG.margins.loss
+    assert scoring.costs(shipped, scoring.measures([chunk(99, 1.0, 1.0)], []), CONFIG) == []

@@ -28,13 +28,13 @@ def metric(name: str = "loss", low: float | None = -0.03, high: float | None = -
         else {"retention": "retention", "specific": "specific"}.get(name.partition("_")[0], "improved"),
         "better": "lower" if name.endswith("loss") else "higher",
         "margin": None if name.startswith("specific") else 0.05,
+        "difference": -0.02,
     }
     return Metric(
         name=name,
         title=name,
         base=2.0,
         tuned=1.98,
-        difference=-0.02,
         low=low,
         high=high,
         items=100,

@@ -18,7 +18,7 @@ from artifacts.verdicts import Event, GateDecision
 from tasks.gate import GateConfig, promotion, results, run_gate
 from tasks.gate.config import ASKED
 from tasks.gate.results import Result
-from tasks.gate.stage import decide, judge, with_the_form
+from tasks.gate.stage import decide, judge, with_the_forms
 from tasks.gate.versus import versus
 from tasks.gate.view import sections
 from tasks.statistics import paired_difference
@@ -61,55 +61,74 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def judged_as(
-    form: str, folders: tuple[Path, Path], tmp_path: Path, lost: float, config: GateConfig = CONFIG
+    lost_by: dict[str, float], folders: tuple[Path, Path], tmp_path: Path, config: GateConfig = CONFIG
 ) -> GateDecision:
-    """The decision where the tuned model's losses are so many nats higher in the form that is shipped."""
+    """The decision where the tuned model's losses are so many nats higher in these forms, and training gained 0.02."""
     made, scored = folders
-    shipped = tmp_path / "shipped"
-    shipped.mkdir()
-    rows = [
-        {
-            "domain": domain,
-            "repo": f"r{n}",
-            "path": "a.py",
-            "chunk": 0,
-            "tokens": 10,
-            "base": 20.0,
-            "tuned": 18.0 + n / 9,
-        }
-        for domain in ("held_out", "retention")
-        for n in range(9)
-    ]
-    for folder, more in ((made, 0.0), (shipped, lost)):
-        table = pa.Table.from_pylist([{**row, "tuned": row["tuned"] + more * (1 + row["tuned"] % 1)} for row in rows])
-        pq.write_table(table, folder / "losses.parquet")
-    for path in (made / "completions.parquet", scored / "scores.parquet"):
-        pq.write_table(pq.read_table(path), shipped / path.name)
     figures = (metric(), metric("retention_loss", -0.01, 0.01))
-    (out := tmp_path / "out").mkdir()
-    sums = {"quantization": "int8", "losses": 3, "completions": 16}
+    (out := tmp_path / "out").mkdir(exist_ok=True)
     return run_gate(
         config,
-        generations=Generations(path=made, **sums),
+        generations=Generations(path=made, quantization="int8", losses=3, completions=16),
         evaluation=EvaluationReport(path=scored, metrics=figures, samples=(), quantization="int8"),
-        shipped_generations=Generations(path=shipped, form=form, **sums),
-        shipped=EvaluationReport(path=shipped, metrics=figures, samples=(), quantization="int8", form=form),
         workdir=out,
+        **{form: as_form(form, lost) for form, lost in lost_by.items()},
     )
 
 
+def as_form(form: str, lost: float) -> EvaluationReport:
+    """A form in which the losses of the tuned model are so many nats higher."""
+    low, high = lost - 0.004, lost + 0.004
+    costs = (
+        metric("loss", low, high, difference=lost, margin=None, bound=high),
+        metric("retention_loss", low, high, difference=lost, bound=high),
+        metric("line_exact_match", -0.9, -0.8),  # decides nothing
+    )
+    return EvaluationReport(metrics=(), samples=(), quantization="int8", form=form, costs=costs)
+
+
 def test_a_form_that_costs_nothing_is_told_and_changes_nothing(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    decision = judged_as("gguf-q8_0", folders, tmp_path, 0.0)
+    decision = judged_as({"gguf-q8_0": 0.0}, folders, tmp_path)
     assert decision.ruling == "promote" and "As gguf-q8_0, which is shipped" in decision.reasons[-1]
-    assert {one.metric for one in decision.shipped} == {"loss", "retention_loss"}
+    (form,) = decision.shipped
+    assert {one.metric for one in form.costs} == {"loss", "retention_loss"}
     shown = sections(decision)[1]
-    assert shown.title == "What gguf-q8_0 costs" and len(shown.blocks[0].rows) == 2  # type: ignore[union-attr]
+    assert shown.title == "What the shipped forms cost" and len(shown.blocks[0].rows) == 2  # type: ignore[union-attr]
+
+
+def test_every_form_that_is_measured_must_be_as_good(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    good = judged_as({"gguf-f16": 0.0, "gguf-q8_0": 0.0}, folders, tmp_path)
+    assert good.reasons[-1] == "As gguf-f16 and gguf-q8_0, which are shipped, it is as good as it was trained."
+    one_is_not = judged_as({"gguf-f16": 0.0, "gguf-q2_k": 1.0}, folders, tmp_path)
+    assert one_is_not.ruling == "hold" and all(reason.startswith("As gguf-q2_k") for reason in one_is_not.reasons)
+    by_name = GateConfig(requires=("improved", "gguf-f16"))
+    (tmp_path / "out" / "decision.json").unlink()
+    named = judged_as({"gguf-f16": 0.0, "gguf-q2_k": 1.0}, folders, tmp_path, by_name)
+    assert named.ruling == "promote" and "As gguf-f16, which is shipped" in named.reasons[-2]
+    assert "gguf-q2_k as it was trained was not required (loss: regressed" in named.reasons[-1]
+
+
+def test_the_margin_on_held_out_code_is_a_share_of_what_training_gained(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"tolerance": 0.5})  # 0.01 of 0.02 nats
+    for lost, said in ((0.005, "non-inferior"), (0.0061, "regressed")):
+        (form,) = judged_as({"gguf-q8_0": lost}, folders, tmp_path, config).shipped
+        assert form.costs[0].metric == "loss" and form.costs[0].verdict == said
+
+
+def test_a_decision_about_one_form_as_registries_hold_it_is_read(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    now = judged_as({"gguf-q8_0": 0.0}, folders, tmp_path)
+    costs = now.model_dump(mode="json")["shipped"][0]["costs"]
+    older = {**now.model_dump(mode="json"), "form": "gguf-q8_0", "shipped": costs}
+    assert GateDecision.model_validate(older).shipped == now.shipped
+    assert GateDecision.model_validate({**older, "form": "", "shipped": []}).shipped == ()
 
 
 def test_a_form_that_loses_what_training_gained_holds_the_model(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    decision = judged_as("gguf-q2_k", folders, tmp_path, 1.0)
+    decision = judged_as({"gguf-q2_k": 1.0}, folders, tmp_path)
     assert decision.ruling == "hold" and "As gguf-q2_k it is not shown to be as good" in decision.reasons[0]
-    assert len(decision.reasons) == len([one for one in decision.shipped if one.verdict != "non-inferior"])
+    assert len(decision.reasons) == 2
 
 
 @pytest.mark.parametrize(
@@ -125,15 +144,15 @@ def test_a_form_that_loses_what_training_gained_holds_the_model(folders: tuple[P
 def test_a_form_is_required_by_name_or_not_at_all(
     requires: Any, lost: float, ruling: str, said: str, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    decision = judged_as("gguf-q2_k", folders, tmp_path, lost, GateConfig(requires=requires))
+    decision = judged_as({"gguf-q2_k": lost}, folders, tmp_path, GateConfig(requires=requires))
     assert decision.ruling == ruling and sum(said in reason for reason in decision.reasons) == 1, decision.reasons
-    assert {one.metric for one in decision.shipped} == {"loss", "retention_loss"}  # told in any case
+    assert {one.metric for one in decision.shipped[0].costs} == {"loss", "retention_loss"}  # told in any case
 
 
 def test_where_no_form_is_measured_only_one_that_is_named_is_missed() -> None:
     reasons = ("Good.",)
-    assert with_the_form("promote", reasons, "", (), GateConfig()) == ("promote", reasons)
-    ruling, against = with_the_form("promote", reasons, "", (), GateConfig(requires=("gguf-f16",)))
+    assert with_the_forms("promote", reasons, (), GateConfig()) == ("promote", reasons)
+    ruling, against = with_the_forms("promote", reasons, (), GateConfig(requires=("gguf-f16",)))
     assert ruling == "hold" and against == (
         "Whether the tuned model is as good as gguf-f16 as it was trained was not measured.",
     )
