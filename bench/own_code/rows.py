@@ -29,6 +29,8 @@ class Change:
     settings: dict[str, Any] = field(default_factory=dict)
     aside: bool = False
     """Later rows do not have it."""
+    learned: tuple[str, ...] = ()
+    """The projects, where it is not those of `LEARNED`."""
     seeds: tuple[int, ...] = (42,)
 
 
@@ -60,6 +62,7 @@ LONG = {"tokenization.max_length": 2048, "training.effective_batch": 4}
 PATIENT = {"training.validation": {"patience": 5}}
 VALIDATED = {"training.validation": {}, "exporting.adapter_scale": "auto"}
 NEAR = Change("near-duplicates", "without near-duplicates", {"sampling.near_duplicates": 0.7})
+ONE = ("starlette",)
 CHAINS: dict[Model, tuple[Change, ...]] = {
     "smollm2": (
         *REFERENCE,
@@ -69,6 +72,17 @@ CHAINS: dict[Model, tuple[Change, ...]] = {
         Change("epochs-10", "10 epochs", {"training.epochs": 10}, aside=True),
         Change("epochs-20", "20 epochs", {"training.epochs": 20}, aside=True),
         Change("epochs-auto", "35 epochs, ended by validation", {"training.epochs": "auto"} | PATIENT, aside=True),
+        *(
+            Change(f"one-{count}", f"starlette alone, {count} epochs", {"training.epochs": count}, True, ONE)
+            for count in (3, 10, 30)
+        ),
+        Change(
+            "one-auto",
+            "starlette alone, 50 epochs, ended by validation",
+            {"training.epochs": "auto"} | PATIENT,
+            True,
+            ONE,
+        ),
         Change("rank-64", "r=64, alpha 128", {"training.lora.r": 64, "training.lora.alpha": 128}, aside=True),
         Change("length-2048", "2,048 tokens a sequence", LONG, aside=True),
         Change("packing", "packed", {"training.packing": True}, aside=True),
@@ -119,7 +133,7 @@ class Task:
         """The pipeline's."""
         chain = CHAINS[self.model]
         place = [one.name for one in chain].index(self.row)
-        settings = _given(self.model, data, quick)
+        settings = _given(self.model, self.change.learned or LEARNED[self.model], data, quick)
         for one in chain[: place + 1]:
             if one.name != self.row and (one.aside or not known(one.settings)):
                 continue
@@ -145,9 +159,9 @@ def put(settings: dict[str, Any], dotted: str, value: Any) -> None:
     settings[name] = deepcopy(value)
 
 
-def _given(model: Model, data: Path, quick: bool) -> dict[str, Any]:
+def _given(model: Model, projects: tuple[str, ...], data: Path, quick: bool) -> dict[str, Any]:
     """What all rows have: weights in 16 bits, arithmetic and memory of a T4, the same questions."""
-    learned = [str(data / "projects" / f"{name}-{one}") for name in LEARNED[model] for one in PROJECTS[name]]
+    learned = [str(data / "projects" / f"{name}-{one}") for name in projects for one in PROJECTS[name]]
     others = [str(path) for path in sorted((data / "elsewhere").iterdir())]
     counts = (16, 8) if quick else (800, 400)
     middle = counts[1] if model == "built-in" else 0
