@@ -210,6 +210,8 @@ def read_additions(top: Path, since: str, see: Callable[[str, str, str], None]) 
 
     def ask(git: _Git) -> None:
         _configure(git, _settings(git))
+        # of a file that the repository does not want shown (`-diff`) lines were added, too
+        (git.place / "info" / "attributes").write_text("* !diff\n")
         said = git.place / "said"
         what = ("--first-parent", "-m", "--reverse", "-p", "-U0", "-M", "--no-color", "--no-ext-diff", "--no-textconv")
         names = ("--src-prefix=a/", "--dst-prefix=b/", "--format=commit %H")

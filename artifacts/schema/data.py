@@ -70,22 +70,27 @@ class DatasetSample(Handle):
     """Lines that are asked for, where not whole files are."""
 
     @property
-    def summary(self) -> str:
-        train, held_out = self.train, self.held_out
-        if self.added_lines:
-            return (
-                f"{train.files:,} files of {train.repositories:,} repositories to learn from, "
-                f"{self.added_lines:,} lines added later to {held_out.files:,} files held out"
-            )
-        if self.held_out_by == "folder":
-            return (
-                f"{train.files:,} files of {train.repositories:,} folders to learn from, "
-                f"{held_out.files:,} of {held_out.repositories:,} held out"
-            )
-        return (
-            f"{train.files:,} files of {train.repositories:,} repositories to learn from, "
-            f"{held_out.files:,} of {held_out.repositories:,} held out"
+    def own(self) -> SplitSize:
+        """What is learned from without general code."""
+        if self.replay is None:
+            return self.train
+        general = self.replay.size
+        return SplitSize(
+            files=self.train.files - general.files,
+            repositories=self.train.repositories - general.repositories,
+            bytes=self.train.bytes - general.bytes,
         )
+
+    @property
+    def summary(self) -> str:
+        own, held_out = self.own, self.held_out
+        where = "folders" if self.held_out_by == "folder" else "repositories"
+        learned = f"{own.files:,} files of {own.repositories:,} {where} to learn from"
+        if self.replay:
+            learned += f" beside {self.replay.size.files:,} of general code"
+        if self.added_lines:
+            return f"{learned}, {self.added_lines:,} lines added later to {held_out.files:,} files held out"
+        return f"{learned}, {held_out.files:,} of {held_out.repositories:,} held out"
 
 
 class RetentionSample(DatasetSample):

@@ -86,9 +86,10 @@ def _license(base: Path) -> dict[str, str]:
 
 
 def _data(sample: DatasetSample, tokens: TokenizedDataset) -> str:
+    general = f", and at most {sample.replay.size.files:,} of general code" if sample.replay else ""
     rows = [
         ("Source", sample.source),
-        ("Training files", f"{sample.train.files:,} of {sample.train.repositories:,} repositories"),
+        ("Training files", f"{sample.own.files:,} of {sample.own.repositories:,} repositories{general}"),
         _held_out(sample),
         ("Languages", _counts(sample.languages)),
         ("Licences", _counts(sample.licenses)),

@@ -44,9 +44,9 @@ class Stage(Generic[H]):
     produces: type[H]
     sections: Callable[[H], list[Section]]
     """What to look at, from the handle and its files. See `show`."""
-    identify: Callable[[Any], str] | None = None
+    identify: Callable[[Any], str | None] | None = None
     """From the config: a fingerprint of what the stage reads from outside the pipeline (source files, a data set's
-    revision, a machine). Part of the key, so that a change outside runs the stage again."""
+    revision, a machine), None for nothing. Part of the key, so that a change outside runs the stage again."""
     parallel: bool = False
     """`run` takes a `mapper` too, and has it compute its parts (`tasks.running.mapping`)."""
     in_parts: bool = False

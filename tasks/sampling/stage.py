@@ -91,6 +91,8 @@ def run_sampling(
                 source = open_source(config, way, share, listing)
                 sample = _sample(config, source, way, workdir, progress, mapper)
             except TooLittle as reason:
+                if way in refused and refused[way].problem != reason.problem:
+                    reason.problem += f" (sampling.held_out={config.held_out:g} was widened to {share:g})"
                 refused[way] = reason
                 continue
             for other, why in refused.items():
@@ -151,7 +153,7 @@ def _sample(
             sides = division.divide(pool, config.held_out, config.seed, progress, fewest)
             tally.drop("copies", "near-copy of a training file", len(sides.copies))
             sample = _write(config, source, pool, sides, tally, workdir, way)
-    return _with_enough(sample, needed=config.held_out_by != "repository")
+        return _with_enough(sample, needed=config.held_out_by != "repository")
 
 
 def _with_replay(
@@ -201,12 +203,16 @@ def _chosen(
         tally = _gather(config, source, pool, progress, mapper)
         chosen = pool.chosen()
         tally.drop("choice", "not among the first of the seeded order", pool.different - chosen)
-        if 0 < chosen < config.files:
-            log.warning("the sample has %d files instead of %d: %s", chosen, config.files, tally.in_words())
         if config.near_duplicates is not None:
             reason = f"near-duplicate, similarity {config.near_duplicates:g} or more"
             tally.drop(NEAR_DUPLICATES, reason, pool.thin(config.near_duplicates, progress))
         yield pool, tally
+        # after the rest, since one way of holding out may be tried after another
+        if chosen < config.files:
+            if source.samples:
+                log.warning("the sample has %d files instead of %d: %s", chosen, config.files, tally.in_words())
+            else:  # all of one's code, mostly
+                log.info("all %d files that pass the filters are in the sample: %s", chosen, tally.in_words())
 
 
 def open_source(

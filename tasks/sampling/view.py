@@ -68,8 +68,8 @@ def _sides(sample: DatasetSample) -> Table:
         caption += f" {unit.proves}"
     elif sample.units is not None and sample.units < FEWEST:
         caption += f" An interval needs {FEWEST} held-out repositories: there will be no verdict."
-    replay = (_side("of these general code, as much as is used of it", sample.replay.size),) if sample.replay else ()
-    rows = (_side("trained on", sample.train), *replay, _side("held out", sample.held_out))
+    replay = (_side("general code, at most", sample.replay.size),) if sample.replay else ()
+    rows = (_side("trained on", sample.own), *replay, _side("held out", sample.held_out))
     return Table(columns, rows, caption)
 
 

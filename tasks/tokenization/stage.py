@@ -27,6 +27,7 @@ from tasks.tokenization.chunks import Chunk, Framing, TokenizedFile, causal_chun
 from tasks.tokenization.config import Format, TokenizationConfig, chat_template, check_tokenization
 from tasks.tokenization.infilling import Infilling
 from tasks.tokenization.questions import NUMBER, Asking
+from tasks.tokenization.syntax import UNUSABLE, package, unusable
 from tasks.tokenization.view import sections
 
 if TYPE_CHECKING:
@@ -86,6 +87,13 @@ def run_tokenization(
             if split == "train" and sample.replay:
                 encoded = _with_share(encoded, sample.replay.share)
             sizes[split] = _write(encoded, writer, config.max_length, progress)
+    if missing := sorted({what.partition(UNUSABLE)[2].strip() for what in sizes["train"].made if UNUSABLE in what}):
+        log.warning(
+            "of %s all middles are drawn by lines, since a grammar is missing or made for another tree-sitter; install"
+            " %s again",
+            ", ".join(missing),
+            ", ".join(map(package, missing)),
+        )
     if not sizes["train"].chunks:
         raise InputError(
             f"no file of the sample gave any tokens ({_reasons(sizes['train'].dropped)})",
@@ -308,12 +316,19 @@ def _reasons(dropped: dict[str, int]) -> str:
     return ", ".join(f"{count} files: {reason}" for reason, count in sorted(dropped.items())) or "no files"
 
 
+def grammars_fingerprint(config: TokenizationConfig) -> str | None:
+    """The grammars that are asked for and cannot be loaded: once they are installed, other middles are drawn."""
+    asked = config.format == "fim" and config.syntax_rate
+    return (", ".join(unusable()) or None) if asked or config.question_rate else None
+
+
 STAGE = Stage(
     name="tokenization",
     version=3,
     run=run_tokenization,
     produces=TokenizedDataset,
     sections=sections,
+    identify=grammars_fingerprint,
     parallel=True,
     needs_gpu=False,
 )

@@ -34,6 +34,9 @@ GRAMMARS = {
 """Module and function of each language's grammar; languages are spelled as sampling does."""
 _TSX = "tree_sitter_typescript:language_tsx"
 
+UNUSABLE = "no usable grammar installed for"
+"""Begins what is counted of files whose grammar cannot be loaded."""
+
 STEPS, BYTES_PER_STEP = 1_000, 20
 """Steps of reading that any file may take, and the bytes that allow another one. Code takes one for 60 to 300 bytes."""
 
@@ -78,14 +81,17 @@ def read(language: str, path: str, source: bytes) -> Node:
     """A file as its grammar has it.
 
     Raises:
-        Unreadable: there is no grammar for the language, or it takes too many steps.
+        Unreadable: there is no grammar for the language, or it cannot be loaded, or it takes too many steps.
     """
     from tree_sitter import Parser
 
     name = GRAMMARS.get(language)
     if name is None:
         raise Unreadable(f"no grammar for {language}")
-    parser = Parser(_grammar(_TSX if path.endswith(".tsx") else name))
+    grammar = _grammar(_TSX if path.endswith(".tsx") else name)
+    if grammar is None:
+        raise Unreadable(f"{UNUSABLE} {language}")
+    parser = Parser(grammar)
     steps = STEPS + len(source) // BYTES_PER_STEP
 
     def gives_up(_place: int, _is_error: bool) -> bool:
@@ -108,12 +114,26 @@ def _stripped(piece: Piece, source: bytes) -> Piece | None:
 
 
 @lru_cache(maxsize=len(GRAMMARS) + 1)
-def _grammar(name: str) -> Language:
+def _grammar(name: str) -> Language | None:
+    """None where its package is missing, damaged, or made for another tree-sitter."""
     from tree_sitter import Language
 
     module, _, function = name.partition(":")
-    make: Callable[[], object] = getattr(import_module(module), function)
-    return Language(make())
+    try:
+        make: Callable[[], object] = getattr(import_module(module), function)
+        return Language(make())
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return None
+
+
+def unusable() -> tuple[str, ...]:
+    """The languages whose grammars cannot be loaded here."""
+    return tuple(language for language, name in GRAMMARS.items() if _grammar(name) is None)
+
+
+def package(language: str) -> str:
+    """What is to be installed for a language."""
+    return GRAMMARS[language].partition(":")[0].replace("_", "-")
 
 
 def _walk(root: Node) -> Iterator[Piece]:

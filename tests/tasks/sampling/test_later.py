@@ -246,11 +246,33 @@ def test_of_a_repository_that_began_later_every_commit_is_one_part(tmp_path: Pat
     assert sorted(unit.split()[0] for unit in asked(found)) == ["old"] * 2 + ["young"] * 5
 
 
+def test_lines_of_files_that_git_does_not_show_have_their_commit(tmp_path: Path, sample: Sample) -> None:
+    folder = changes(tmp_path / "mine", 7)
+    plain = asked(sample(source=local(folder), held_out_by="commit"))
+    (folder / ".gitattributes").write_text("*.py -diff\n")
+    assert asked(sample(source=local(folder), held_out_by="commit")) == plain and len(plain) == 7
+
+
+def test_what_is_tried_in_vain_notes_no_number_of_files(
+    tmp_path: Path, sample: Sample, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert sample(source=local(history(tmp_path / "mine")), held_out_by="auto").held_out_by == "commit-date"
+    assert sum("that pass the filters" in one.getMessage() for one in caplog.records) == 1
+
+
 def test_too_few_commits_are_no_parts(tmp_path: Path, sample: Sample) -> None:
     with pytest.raises(InputError) as refused:
         sample(source=local(history(tmp_path / "mine")), held_out_by="commit")
     assert "only 4 of 10 commits are the newest 40%" in refused.value.problem
+    assert refused.value.problem.endswith("(sampling.held_out=0.1 was widened to 0.4)")
     assert "commit-date" in str(refused.value.remedy)
+    with pytest.raises(InputError) as refused:
+        sample(source=local(tmp_path / "mine"), held_out_by="commit", held_out=0.3)
+    assert "newest 30%" in refused.value.problem and "widened" not in refused.value.problem
+    with pytest.raises(InputError) as refused:  # it is not for the share
+        sample(source=local(write(tmp_path / "plain", BEFORE)), held_out_by="commit")
+    assert "widened" not in refused.value.problem
     assert sample(source=local(tmp_path / "mine"), held_out_by="auto").held_out_by == "commit-date"
 
 

@@ -95,6 +95,13 @@ def test_its_files_are_told_wherever_files_are(own: dict[str, Any], general: dic
     added = files[without.train.files :]
     assert added and all(row["repo"].startswith("replay:general") for row in added)
     assert found.replay and found.replay.size.files == len(added) == found.train.files - without.train.files
+    assert found.own == without.own == without.train and found.summary.startswith(
+        f"{without.train.files} files of {without.train.repositories} repositories to learn from beside {len(added)} of"
+    )
+    sides = STAGE.show(found)[0].blocks[2].rows  # type: ignore[union-attr]
+    assert [row[1:3] for row in sides[:2]] == [
+        (f"{size.files}", f"{size.repositories}") for size in (without.train, found.replay.size)
+    ]
     assert found.replay.size.bytes >= 0.2 / 0.8 * without.train.bytes and without.replay is None
     assert sum(found.licenses.values()) == len(rows_of(found.path)) == sum(found.languages.values())
     text = "\n".join(to_markdown(block) for section in STAGE.show(found) for block in section.blocks)

@@ -13,6 +13,7 @@ from artifacts.errors import InputError
 from artifacts.presentation import to_markdown
 from tasks.sampling import RETENTION, STAGE, SamplingConfig, source_fingerprint
 from tasks.sampling.config import LocalSource
+from tests.hub import Hub
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import bytes_of, everything, programs, rows, write_jsonl
 
@@ -75,10 +76,21 @@ def test_funnel_adds_up_and_is_shown(sample: Sample, code: Path) -> None:
     assert "Markdown 1" in text and "empty 2" in text  # the standard library brings one of its own
 
 
-def test_fewer_than_asked_is_said(sample: Sample, code: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_of_ones_own_code_is_noted_once(sample: Sample, code: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     result = sample(source={"kind": "local", "paths": [str(code)]}, files=500)
-    said, _ = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
-    assert f" {result.train.files + result.held_out.files} " in said and " 500" in said
+    files = result.train.files + result.held_out.files
+    (said,) = (one for one in caplog.records if f"all {files} files" in one.getMessage())
+    assert said.levelno == logging.INFO and not [one for one in caplog.records if " 500" in one.getMessage()]
+
+
+def test_fewer_than_asked_of_a_data_set_is_a_warning(
+    sample: Sample, hub: Hub, shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = sample(files=100_000)
+    files = result.train.files + result.held_out.files
+    (said,) = (one for one in caplog.records if f" {files} files instead of 100000" in one.getMessage())
+    assert said.levelno == logging.WARNING
 
 
 def test_nothing_left_tells_which_step_dropped_how_many(sample: Sample, code: Path) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
+import tree_sitter
+import tree_sitter_python
 
 from tasks.families.marks import FimTokens
 from tasks.models.vocabulary import CodeTokenizer, decode, encode, load_tokenizer
 from tasks.running.mapping import HERE
 from tasks.sampling.languages import LANGUAGES
-from tasks.tokenization import TokenizationConfig, run_tokenization, syntax
+from tasks.tokenization import STAGE, TokenizationConfig, run_tokenization, syntax
 from tasks.tokenization.chunks import Framing, TokenizedFile, decode_chunks
 from tasks.tokenization.infilling import Infilling, draw_piece
 from tasks.tokenization.syntax import GRAMMARS, Piece, Unreadable, pieces
@@ -173,6 +179,48 @@ def test_a_share_is_along_syntax_and_none_without(tokenizer: CodeTokenizer) -> N
 def test_without_a_grammar_middles_are_drawn_by_lines_and_counted(tokenizer: CodeTokenizer) -> None:
     made = {made for _, made in infilled(tokenizer, PYTHON, "a", language="Lua")}
     assert made == {("middle drawn by lines: no grammar for Lua",)}
+
+
+@pytest.fixture(params=["missing", "another version", "no grammar"])
+def without_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The grammar of Python cannot be loaded."""
+    if request.param == "missing":
+        monkeypatch.setitem(sys.modules, "tree_sitter_python", None)
+    elif request.param == "no grammar":
+        monkeypatch.setitem(sys.modules, "tree_sitter_python", ModuleType("tree_sitter_python"))
+    else:
+        language, python = tree_sitter.Language, tree_sitter_python.language()
+
+        def only_others(made: object) -> tree_sitter.Language:
+            if repr(made) == repr(python):
+                raise ValueError("Incompatible Language version 99. Must be between 13 and 15")
+            return language(made)
+
+        monkeypatch.setattr(tree_sitter, "Language", only_others)
+        monkeypatch.setattr(tree_sitter_python, "language", lambda: python)
+    syntax._grammar.cache_clear()
+    yield
+    syntax._grammar.cache_clear()
+
+
+@pytest.mark.usefixtures("without_python")
+def test_a_grammar_that_cannot_be_loaded_is_counted_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = reference(toys.code_llama(tmp_path / "model"))
+    sample = write_sample(tmp_path / "sample", [PYTHON * 2, PYTHON * 3, *toys.CORPUS])
+    config = TokenizationConfig(format="fim", fim_rate=1.0, syntax_rate=1.0, max_length=96)
+    made = run_tokenization(config, sample=sample, model=model, workdir=tmp_path, mapper=HERE)
+    assert made.train.made.keys() == {"middle drawn by lines: no usable grammar installed for Python"}
+    (said,) = (one.getMessage() for one in caplog.records if one.levelno == logging.WARNING)
+    assert "tree-sitter-python" in said
+    # once it is there, they are not taken for what is drawn with it
+    assert STAGE.identify and STAGE.identify(config) == "Python"
+    assert STAGE.identify(TokenizationConfig(format="fim")) is None
+
+
+def test_every_grammar_can_be_loaded() -> None:
+    assert STAGE.identify and STAGE.identify(TokenizationConfig(format="fim", syntax_rate=0.5)) is None
 
 
 def test_bodies_are_drawn_as_often_as_they_are_meant_to_be() -> None:
