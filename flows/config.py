@@ -136,6 +136,7 @@ class PipelineConfig(Config):
             keeps_best=training.validation is not None and training.validation.keep == "best",
             sample_files=self.sampling.files,
             exports=self.exporting.forms,
+            measured=self.generation.forms,
         )
 
 

@@ -77,6 +77,8 @@ class JobShape(Record):
     """Source files that sampling will write to the store."""
     exports: tuple[str, ...] = ("merged",)
     """The forms that will be written beside the adapter."""
+    measured: tuple[str, ...] = ()
+    """Those as which both models will be measured, one after the other: the base becomes such a file, too."""
 
     @property
     def fingerprint(self) -> str:

@@ -74,6 +74,13 @@ class Export(Protocol):
             InputError: it is not.
         """
 
+    def check_model(self, model: ModelReference) -> None:
+        """Whether it can be made of this base model, as far as its metadata tell.
+
+        Raises:
+            InputError: it cannot.
+        """
+
     def stored_bytes(self, shape: ModelShape) -> float:
         """What it takes on the disk."""
 

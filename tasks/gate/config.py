@@ -16,7 +16,7 @@ ASKED: dict[Question, str] = {
 }
 """What each question asks of the tuned model."""
 SHIPPED = "shipped"
-"""The form of the export that is measured as well, whichever that is."""
+"""The forms of the export that are measured as well, whichever they are."""
 
 
 def _known(name: str) -> str:
@@ -33,9 +33,9 @@ class GateConfig(Config):
 
     requires: tuple[Annotated[str, AfterValidator(_known)], ...] = (*get_args(Question), SHIPPED)
     """What must be shown: that the model is better on this code (`improved`), that it gained more there than on code
-    from elsewhere (`specific`), that it kept what it could do (`retention`), that in the form of which
-    `generation.form` has it measured it is as good as it was trained (`shipped`, or the form by name: `gguf-q4_k_m`).
-    What is required and was not measured holds the model, but for `shipped` where no form is to be measured."""
+    from elsewhere (`specific`), that it kept what it could do (`retention`), that in each form of
+    `generation.forms` it is as good as it was trained (`shipped`, or forms by name: `gguf-q4_k_m`). What is required
+    and was not measured holds the model, but for `shipped` where no form is to be measured."""
     decided_by: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("loss", "specific_loss", "retention_loss", "*_pass"), min_length=1
     )

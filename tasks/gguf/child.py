@@ -19,7 +19,7 @@ from tasks.processes.child import die_with
 
 
 def convert(job: dict[str, Any]) -> None:
-    """Write the GGUF file of a model's folder, with the keys and kinds of tokens of the job."""
+    """Write the GGUF file of a model's folder, with the keys and kinds of tokens of the job. `weights`: with those."""
     import gguf
     import torch
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class
@@ -60,7 +60,7 @@ def convert(job: dict[str, Any]) -> None:
     with torch.inference_mode(), tempfile.TemporaryDirectory() as nothing:
         made = Converted(folder, kind, Path(job["file"]), model_name=job["name"])
         made.dir_model_card = Path(nothing)  # else it guesses, from the names of folders among others
-        made.write()
+        made.write() if job["weights"] else made.write_vocab()
 
 
 def convert_adapter(job: dict[str, Any]) -> None:

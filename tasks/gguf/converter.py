@@ -13,29 +13,61 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from artifacts.errors import StageError
+from artifacts.errors import InputError, StageError
 from artifacts.installation import PROJECT, safe
 from tasks.gguf.vocabulary import keys, rope_base, splitter
 from tasks.models import sentencepiece_model
+from tasks.models.base_model import ModelReference
 from tasks.models.files import CONFIG, read_json
-from tasks.models.vocabulary import CodeTokenizer
+from tasks.models.vocabulary import CodeTokenizer, load_tokenizer
 
 CONVERTER = PROJECT / "third_party" / "llama.cpp"
 
 log = logging.getLogger(__name__)
 
 
-def convert(folder: Path, file: Path, tokenizer: CodeTokenizer, *, name: str, infills: bool) -> None:
+class UnknownModelError(StageError):
+    """The converter does not know a model's architecture or tokenizer."""
+
+
+def check_known(model: ModelReference) -> None:
+    """Whether the converter knows a model's tokenizer: else that is found hours later. Takes seconds where there is
+    doubt: where pieces are merged as by SentencePiece, and where we know how text is split, it does not ask.
+
+    Raises:
+        InputError: it does not.
+    """
+    tokenizer = load_tokenizer(model.metadata)
+    if splitter(tokenizer) or sentencepiece_model.make(tokenizer):
+        return
+    with TemporaryDirectory() as folder:
+        try:
+            convert(model.metadata, Path(folder) / "vocabulary.gguf", tokenizer, name="", infills=False, weights=False)
+        except UnknownModelError as error:
+            raise InputError(
+                f"{model.name} cannot become a GGUF file: {error.problem}",
+                field="exporting.forms",
+                remedy=f"leave out the GGUF forms, {error.remedy}",
+            ) from error
+        except StageError as error:  # perhaps of this alone: the export says
+            log.warning("whether %s can become a GGUF file could not be tried: %s", model.name, error.problem)
+
+
+def convert(
+    folder: Path, file: Path, tokenizer: CodeTokenizer, *, name: str, infills: bool, weights: bool = True
+) -> None:
     """Write a model as GGUF in f16.
 
     Args:
         name: of the model, as programs show it.
         infills: see `tasks.gguf.vocabulary.keys`.
+        weights: with them, or the vocabulary and what is told of the model alone.
 
     Raises:
-        StageError: the converter does not know the model's architecture or tokenizer, or failed.
+        UnknownModelError: the converter does not know the model's architecture or tokenizer.
+        StageError: it failed.
     """
-    with _with_tokenizer_model(folder, tokenizer) as given:
+    with _prepared(folder, tokenizer, weights=weights) as given:
         _run(
             file,
             folder=str(given),
@@ -45,6 +77,7 @@ def convert(folder: Path, file: Path, tokenizer: CodeTokenizer, *, name: str, in
             splitter=splitter(tokenizer),
             rope_base=rope_base(read_json(folder / CONFIG)),
             adapter=False,
+            weights=weights,
         )
 
 
@@ -61,16 +94,18 @@ def convert_adapter(folder: Path, base: Path, file: Path) -> None:
 
 
 @contextmanager
-def _with_tokenizer_model(folder: Path, tokenizer: CodeTokenizer) -> Iterator[Path]:
-    """The folder, or one of links to its files with the `tokenizer.model` that it lacks."""
+def _prepared(folder: Path, tokenizer: CodeTokenizer, *, weights: bool) -> Iterator[Path]:
+    """The folder, or one of links to its files: with the `tokenizer.model` that it lacks, or without weights."""
     made = None if (folder / sentencepiece_model.NAME).exists() else sentencepiece_model.make(tokenizer)
-    if made is None:
+    if made is None and weights:
         yield folder
         return
     with TemporaryDirectory() as links:
         for path in folder.iterdir():
-            (Path(links) / path.name).symlink_to(path.resolve())
-        (Path(links) / sentencepiece_model.NAME).write_bytes(made)
+            if weights or not path.name.endswith((".safetensors", ".index.json", ".bin")):
+                (Path(links) / path.name).symlink_to(path.resolve())
+        if made is not None:
+            (Path(links) / sentencepiece_model.NAME).write_bytes(made)
         yield Path(links)
 
 
@@ -93,7 +128,7 @@ def _run(file: Path, **job: Any) -> None:
     if problem is None and file.exists():
         return
     if problem:
-        raise StageError(
+        raise UnknownModelError(
             f"llama.cpp's converter does not know this model: {problem}",
             field="exporting.forms",
             remedy="export other forms than GGUF, or wait for a version of codetune with a newer converter",

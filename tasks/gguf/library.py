@@ -36,6 +36,12 @@ def file_name(form: str) -> str:
     return f"model-{type_of(form)}.gguf"
 
 
+def bytes_to_make(form: str, parameters: int) -> float:
+    """What a file of a form takes on the disk while it is made, with the file of 16 bits that it is made from."""
+    kinds = {F16, type_of(form)}
+    return sum(TYPES[kind] for kind in kinds) / 8 * parameters
+
+
 def installed() -> bool:
     """Whether the library is there. Where it is not, llama.cpp's server can check files of `f16`, and nothing writes
     those of other types."""

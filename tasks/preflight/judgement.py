@@ -13,6 +13,7 @@ from artifacts.presentation import duration
 from artifacts.schema import Check, Plan, Prediction
 from tasks.backends.contract import QUANTIZED_BYTES, JobShape, Layout
 from tasks.exporting import forms
+from tasks.gguf import library
 from tasks.machines.records import GIB, Gpu, MachineProbe
 from tasks.models import residual
 from tasks.models.shape import ModelShape
@@ -119,8 +120,7 @@ def _writes(question: PlanningInput, *, download: bool) -> dict[str, float]:
     """GiB that the run adds, by purpose of the disk."""
     job, shape = question.job, question.shape
     lora = shape.lora_parameters(job.lora_rank, job.lora_target_modules)
-    # with what forms are made from, which is there for a while
-    exported = sum(form.stored_bytes(shape) for form in forms.with_needs(job.exports))
+    exported = sum(_exported(job, shape).values())
     # a checkpoint holds adapter and optimizer (three fp32 numbers); the adapter is kept and exported besides
     adapters = lora * ((16 if job.keeps_best else 12) * CHECKPOINTS_KEPT + 8)
     store = exported + adapters + job.sample_files * FILE_BYTES
@@ -129,6 +129,18 @@ def _writes(question: PlanningInput, *, download: bool) -> dict[str, float]:
         store += shape.other_parameters * shape.weight_bytes
     hub = shape.weight_bytes * shape.parameters if download else 0
     return {"store": store / GIB, "hub cache": hub / GIB}
+
+
+def _exported(job: JobShape, shape: ModelShape) -> dict[str, float]:
+    """Bytes of the forms and of what is there with them for a while, at the time when it is most: while they are made,
+    of other forms, or while one is measured, and the base's file is there."""
+    making = {form.name: form.stored_bytes(shape) for form in forms.with_needs(job.exports)}
+    base = {f"the base as {form}": library.bytes_to_make(form, shape.parameters) for form in job.measured}
+    largest = max(base, key=lambda one: base[one], default=None)
+    if largest is None:
+        return making
+    measuring = {name: size for name, size in making.items() if name in job.exports} | {largest: base[largest]}
+    return max(making, measuring, key=lambda one: sum(one.values()))
 
 
 def _time(question: PlanningInput, prediction: Prediction) -> Iterator[Check]:
@@ -335,10 +347,8 @@ def _disks(question: PlanningInput, *, download: bool) -> Iterator[Check]:
         need, free = sum(needs[disk.purpose] for disk in shared), min(disk.free_gib for disk in shared)
         name = " and ".join(disk.purpose for disk in shared)
         if free < need * 1.05:
-            exported = (
-                (form.name, form.stored_bytes(question.shape) / GIB) for form in forms.with_needs(question.job.exports)
-            )
-            parts = ", ".join(f"{form} {_size(size)}" for form, size in exported if size)
+            exported = _exported(question.job, question.shape)
+            parts = ", ".join(f"{form} {_size(size / GIB)}" for form, size in exported.items() if size)
             yield _short_of_space(free, need, name, parts if "store" in name else "")
         elif need:
             yield Check(name=f"disk ({name})", verdict="ok", finding=f"{_size(free)} free, {_size(need)} needed")

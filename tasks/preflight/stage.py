@@ -9,6 +9,7 @@ from artifacts.errors import CodetuneError, InputError
 from artifacts.progress import Progress
 from artifacts.schema import PreflightReport
 from tasks.backends.contract import JobShape
+from tasks.exporting.forms import with_needs
 from tasks.families import check_family
 from tasks.machines.probe import probe
 from tasks.models.architecture import read_config
@@ -66,6 +67,8 @@ def check_model(model: ModelReference, job: JobShape) -> ModelShape:
     check_tokenization(job.format, job.max_length, model)
     if shape.tensors:
         _check_tensors(model, shape)
+    for form in with_needs(job.exports):
+        form.check_model(model)
     return shape
 
 
@@ -94,7 +97,7 @@ def machine_fingerprint(_config: PreflightConfig) -> str:
 
 STAGE = Stage(
     name="preflight",
-    version=3,
+    version=4,
     run=run_preflight,
     produces=PreflightReport,
     sections=sections,

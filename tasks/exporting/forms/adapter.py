@@ -44,6 +44,9 @@ class AdapterExport:
     def check_ready(self) -> None:
         return None
 
+    def check_model(self, model: ModelReference) -> None:
+        return None
+
     def stored_bytes(self, shape: ModelShape) -> float:
         return 0.0  # counted with the checkpoints, of which it is one
 

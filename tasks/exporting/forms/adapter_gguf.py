@@ -15,8 +15,9 @@ from tasks.exporting.comparing import gguf_share, judge, literal, trained_logits
 from tasks.exporting.config import ExportingConfig
 from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.gguf import library
-from tasks.gguf.converter import convert, convert_adapter
+from tasks.gguf.converter import check_known, convert, convert_adapter
 from tasks.gguf.loaded import GgufModel
+from tasks.models.base_model import ModelReference
 from tasks.models.shape import ModelShape
 from tasks.models.vocabulary import load_tokenizer
 
@@ -36,6 +37,9 @@ class AdapterGgufExport:
 
     def check_ready(self) -> None:
         library.check_installed("exporting.forms")
+
+    def check_model(self, model: ModelReference) -> None:
+        check_known(model)
 
     def stored_bytes(self, shape: ModelShape) -> float:
         return library.TYPES[library.F16] / 8 * shape.parameters  # the base, on which it is compared

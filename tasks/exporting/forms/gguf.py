@@ -23,9 +23,10 @@ from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.exporting.others import texts_of
 from tasks.exporting.serving import MODELFILE, NAME, modelfile
 from tasks.gguf import library, server
-from tasks.gguf.converter import convert
+from tasks.gguf.converter import check_known, convert
 from tasks.gguf.loaded import GgufModel
 from tasks.gguf.vocabulary import problems, served_problems
+from tasks.models.base_model import ModelReference
 from tasks.models.files import CONFIG, read_json
 from tasks.models.shape import ModelShape
 from tasks.models.vocabulary import SPACE, CodeTokenizer, encode_batch, load_tokenizer
@@ -57,6 +58,10 @@ class GgufExport:
 
     def check_ready(self) -> None:
         library.check_installed("exporting.forms", self.kind)
+
+    def check_model(self, model: ModelReference) -> None:
+        if self.kind == library.F16:  # of which the others are made
+            check_known(model)
 
     def stored_bytes(self, shape: ModelShape) -> float:
         return library.TYPES[self.kind] / 8 * shape.parameters

@@ -21,6 +21,7 @@ from tasks.exporting.contract import Chunks, Export, Ingredients
 from tasks.exporting.merging import merge
 from tasks.exporting.others import end_middles, write_tokenizer_model
 from tasks.exporting.serving import NAME
+from tasks.models.base_model import ModelReference
 from tasks.models.shape import ModelShape
 from tasks.models.vocabulary import load_tokenizer
 
@@ -37,6 +38,9 @@ class MergedExport:
     needs: tuple[str, ...] = ()
 
     def check_ready(self) -> None:
+        return None
+
+    def check_model(self, model: ModelReference) -> None:
         return None
 
     def stored_bytes(self, shape: ModelShape) -> float:

@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 
 from artifacts.errors import InputError, StageError
+from tasks.backends.contract import JobShape
 from tasks.exporting import ExportingConfig
-from tasks.gguf import library
+from tasks.families import FAMILIES
+from tasks.gguf import converter, library
 from tasks.gguf.converter import CONVERTER, convert
 from tasks.gguf.loaded import GgufModel
 from tasks.gguf.vocabulary import splitter
-from tasks.models.vocabulary import load_tokenizer
+from tasks.models.base_model import ModelConfig, ModelReference, locate
+from tasks.models.vocabulary import encode_batch, load_tokenizer
+from tasks.preflight.stage import check_model
+from tests.tasks.families import models
 from tests.tasks.gguf.extra import WITH_EXTRA
 from tests.tasks.tokenization import toys
 
@@ -74,6 +79,54 @@ def test_how_text_is_split_is_told_by_the_name_that_llama_cpp_has(
     description = json.loads((tmp_path / "tokenizer.json").read_text()) | {"pre_tokenizer": steps}
     (tmp_path / "tokenizer.json").write_text(json.dumps(description))
     assert splitter(load_tokenizer(tmp_path)) == name
+
+
+UNKNOWN = {"type": "Sequence", "pretokenizers": [{"type": "Punctuation", "behavior": "Isolated"}, BYTES]}
+
+
+def unknown(folder: Path) -> ModelReference:
+    """A model of a known family whose tokenizer splits text as nobody else's."""
+    models.write(folder, next(family for family in FAMILIES if family.name == "Qwen2"))
+    description = json.loads((folder / "tokenizer.json").read_text()) | {"pre_tokenizer": UNKNOWN}
+    (folder / "tokenizer.json").write_text(json.dumps(description))
+    return locate(ModelConfig(name=str(folder)))
+
+
+def test_a_tokenizer_that_it_does_not_know_is_told_before_the_training(tmp_path: Path) -> None:
+    model = unknown(tmp_path / "model")
+    for forms in (("merged", "gguf-q4_k_m"), ("adapter-gguf",)):
+        with pytest.raises(
+            InputError, match=r"cannot become a GGUF file: llama\.cpp's converter does not know"
+        ) as refused:
+            check_model(model, JobShape(max_length=64, exports=forms))
+        assert refused.value.field == "exporting.forms" and "leave out the GGUF forms" in str(refused.value.remedy)
+    check_model(model, JobShape(max_length=64, exports=("merged",)))
+
+
+def test_it_is_asked_only_where_there_is_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converter, "convert", lambda *_, **__: pytest.fail("it takes seconds"))
+    for number, family in enumerate(FAMILIES):
+        models.write(tmp_path / str(number), family)
+        converter.check_known(locate(ModelConfig(name=str(tmp_path / str(number)))))
+
+
+def test_that_it_could_not_be_tried_refuses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = unknown(tmp_path / "model")
+    monkeypatch.setattr(converter, "CONVERTER", tmp_path / "nowhere")
+    converter.check_known(model)
+    assert "could not be tried: llama.cpp's converter failed" in caplog.text
+
+
+@WITH_EXTRA
+def test_a_vocabulary_without_weights_gives_the_ids_of_training(tmp_path: Path) -> None:
+    models.write(tmp_path / "model", next(family for family in FAMILIES if family.name == "Qwen2"))
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"damaged, and not looked at")
+    tokenizer = load_tokenizer(tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "v.gguf", tokenizer, name="qwen", infills=False, weights=False)
+    with GgufModel(tmp_path / "v.gguf", vocabulary_only=True) as model:
+        assert [model.tokenize(text) for text in toys.CORPUS] == encode_batch(tokenizer, toys.CORPUS)
 
 
 @WITH_EXTRA

@@ -143,6 +143,31 @@ def test_what_a_form_is_made_from_is_counted_and_named(seven: ModelShape) -> Non
     assert "of them for exports: merged 12.6 GiB, gguf-f16 12.6 GiB, gguf-q4_k_m 3.8 GiB" in refused.problem
 
 
+def test_the_file_of_the_base_that_measuring_a_form_makes_is_counted(seven: ModelShape) -> None:
+    """One after the other, and the file of 16 bits that the export was made from is gone by then."""
+
+    def needed(*measured: str, exports: tuple[str, ...]) -> float:
+        job = JobShape(exports=exports, measured=measured)
+        return judged(seven, machine(H200), job).prediction.disk_gib
+
+    both = ("gguf-f16", "gguf-q4_k_m")
+    rest = needed(exports=())
+    assert needed(exports=both) - rest == pytest.approx(2 * 12.55 + 3.84, abs=0.05)
+    assert needed("gguf-f16", exports=both) - rest == pytest.approx(2 * 12.55 + 3.84, abs=0.05)
+    assert needed(*both, exports=both) - rest == pytest.approx(2 * 12.55 + 2 * 3.84, abs=0.05)
+    q4 = both[1:]
+    assert needed(*q4, exports=q4) == needed(exports=q4)  # most while it is made
+    kept = ("merged", *q4)
+    assert needed(*q4, exports=kept) - rest == pytest.approx(2 * 12.55 + 2 * 3.84, abs=0.05)
+
+
+def test_what_is_measured_is_named_where_the_disk_is_too_small(seven: ModelShape) -> None:
+    full = (Disk(purpose="store", free_gib=30, filesystem=1), Disk(purpose="hub cache", free_gib=900, filesystem=2))
+    job = JobShape(exports=("merged", "gguf-q4_k_m"), measured=("gguf-q4_k_m",))
+    refused = refusal(seven, machine(T4, disks=full), job)
+    assert "merged 12.6 GiB, gguf-q4_k_m 3.8 GiB, the base as gguf-q4_k_m 16.4 GiB" in refused.problem
+
+
 def test_the_quantized_base_is_written_too(seven: ModelShape) -> None:
     kinds = ("none", "nf4", "int8")
     jobs = [JobShape.model_validate({"quantization": kind, "exports": ()}) for kind in kinds]
