@@ -1,10 +1,14 @@
-"""What products in int8 do to the adapters' gradients, on trained models and real text, without a GPU.
+"""What products in int8, and fp16, do to the adapters' gradients, on trained models and real text, without a GPU.
 
     python -m bench.products --out bench/results/products.json --models NAME=FOLDER … [--batch 4] [--length 256]
+    python -m bench.products --out bench/results/residual_gradients.json --fp16 --models NAME=FOLDER …
 
 The reference is the engine in fp32 on the weights that int8 stands for. Against it: int8 forward, backward and both;
 the columns that stay in 16 bits found in random tokens (as training finds them), found in the text itself, or none;
 gradients rounded to the nearest or at random.
+
+With `--fp16` the weights are not quantized, and against fp32 stands fp16, with the residual stream in fp16 and in fp32.
+Then the same of a model that computes the same with a residual stream `TIMES` larger.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +28,13 @@ from torch.nn.functional import cosine_similarity
 from tasks.backends.fused import int8, model, ops
 from tasks.backends.fused.calibration import calibrate, observe
 from tasks.backends.fused.weights import Input, Int8Projection, Projection
-from tests.tasks.backends.fused.models import tiny
+from tests.small_model import write_large
+from tests.tasks.backends.fused.models import engine_gradients, tiny
+from tests.tasks.models.large import computing_in
 
 Tensor = torch.Tensor
+TIMES = 16
+"""Of the residual stream: a power of two."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +113,19 @@ def gradients(tuned: Any, ids: Tensor, variant: Variant | None) -> tuple[float, 
     return loss / ids.numel(), fused.adapters.grads.clone(), found
 
 
-def rows(folder: Path, batch: int, length: int) -> list[dict[str, Any]]:
+def texts(folder: Path, batch: int, length: int) -> Tensor:
+    """Token ids of the standard library, sequences × tokens."""
     from transformers import AutoTokenizer
 
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-d]*.py"))
     text = "\n".join(file.read_text(errors="replace") for file in files)[: 8 * batch * length]
     ids = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"][: batch * length]
-    inputs = torch.tensor(ids).view(batch, length)
+    return torch.tensor(ids).view(batch, length)
+
+
+def rows(folder: Path, batch: int, length: int) -> list[dict[str, Any]]:
+    """By what is in int8."""
+    inputs = texts(folder, batch, length)
     tuned = tiny("int8", base=folder)
     loss, whole, parts = gradients(tuned, inputs, None)
     found: list[dict[str, Any]] = [{"int8": "nothing", "loss": loss, "norm": float(whole.norm())}]
@@ -131,17 +146,42 @@ def rows(folder: Path, batch: int, length: int) -> list[dict[str, Any]]:
     return found
 
 
+def fp16_rows(folder: Path, batch: int, length: int) -> list[dict[str, Any]]:
+    """By the type of the residual stream, and by its size."""
+    inputs, found = texts(folder, batch, length), []
+    with tempfile.TemporaryDirectory() as large:
+        write_large(Path(large), folder, TIMES)
+        for times, place in ((1, folder), (TIMES, Path(large))):
+            made = {}
+            for name, dtype, kept in (
+                ("fp32", torch.float32, False),
+                ("fp16", torch.float16, False),
+                ("fp16, residual stream in fp32", torch.float16, True),
+            ):
+                with computing_in(dtype):
+                    tuned = tiny("none", "all-linear", base=place, fp32_residual=kept)
+                one = engine_gradients(tuned, inputs, inputs)
+                made[name] = torch.cat([part.float().flatten() for part in one.gradients.values()])
+                error = float((made[name] - made["fp32"]).norm() / made["fp32"].norm())
+                row = {"stream": times, "precision": name, "loss": one.loss, "relative_error": error}
+                # JSON has no word for what is no number
+                found.append({key: None if value != value else value for key, value in row.items()})
+                print(found[-1], flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where to write the figures (JSON)")
     parser.add_argument("--models", nargs="+", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--fp16", action="store_true", help="the residual stream in fp16 and in fp32")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--length", type=int, default=256)
     arguments = parser.parse_args()
     record = {}
     for pair in arguments.models:
         name, _, folder = pair.partition("=")
-        record[name] = rows(Path(folder), arguments.batch, arguments.length)
+        record[name] = (fp16_rows if arguments.fp16 else rows)(Path(folder), arguments.batch, arguments.length)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
