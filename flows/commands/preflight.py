@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.commands.options import Budget, Changes, Recipe, StorePath, configure, say_what_is_looked_at
+
+if TYPE_CHECKING:
+    from artifacts.presentation import Section
+    from artifacts.schema import DatasetSample
+    from flows.config import PipelineConfig
 
 
 def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None, store: StorePath = None) -> int:
     """Say whether this machine can run a recipe, and at what cost.
 
-    The plan, the time and the memory that are expected, what is too little. It runs no stage.
+    The plan, the time and the memory that are expected, what is too little. Whether there can be a verdict, where the
+    code is on this machine and not too much to be counted in seconds. It runs no stage.
     """
     config = configure(recipe, changes, store, budget)
     from rich.markdown import Markdown
@@ -22,6 +29,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
     from tasks.models.base_model import locate
     from tasks.preflight import STAGE
     from tasks.prompts import check_context
+    from tasks.sampling import foresight
 
     config.training.check()
     config.exporting.check(config.generation.forms)
@@ -32,8 +40,30 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
         report = STAGE.run(config.preflight, model=model, job=config.job(), workdir=Path(folder), progress=SILENT)
         check_context(config.prompts, model)
         console = Console(highlight=False)
-        for section in STAGE.show(report):
+
+        def show(section: Section) -> None:
             console.print(Markdown(f"## {section.title}"))
             for block in section.blocks:
                 console.print(Markdown(to_markdown(block), hyperlinks=False))
+
+        for section in STAGE.show(report):
+            show(section)
+        show(foresight(_sample(config, Path(folder))))
     return 0
+
+
+def _sample(config: PipelineConfig, folder: Path) -> DatasetSample | None:
+    """What a run would learn from and hold out: from the store, or made in a moment; None where it takes longer."""
+    from artifacts.store import Store
+    from tasks.running.dry_run import DryRun, Unknown
+    from tasks.sampling import STAGE, foreseen
+
+    sampling, store = config.sampling, Store.to_read()
+    sources = [sampling.source, *([sampling.replay.source] if sampling.replay else [])]
+    here = {source.kind for source in sources} <= {"local", "table"}  # the hub takes its time, or does not answer
+    if here and store.manifests(STAGE.name):  # to know its key, all files are read
+        found: DatasetSample | Unknown = DryRun(store).stage(STAGE, sampling)
+        if not isinstance(found, Unknown):
+            return found
+    (folder / "sample").mkdir()
+    return foreseen(sampling, folder / "sample")

@@ -52,7 +52,7 @@ _ALL = 16
 """Of so few runs all are indexed."""
 _SKETCHED = 28
 """Of 64 of its runs by chance, a document with 0.7 of all has as many; fewer once in two hundred thousand times."""
-_KNOWN_BITS, _COUNTED_BITS = 25, 24
+_KNOWN_BITS, _COUNTED_BITS = 24, 22
 """Sizes of two tables by the last bits of a hash."""
 _IN_MEMORY = 1 << 24
 """Bytes of the parts from which on they are kept in a file."""
@@ -241,7 +241,8 @@ class _Index:
             chosen = np.resize(chosen, max(2, len(chosen)))  # a single run counts twice
             entries[size : size + len(chosen)] = chosen << np.uint64(32) | np.uint64(number)
             size += len(chosen)
-        self._entries = np.sort(entries[:size])
+        self._entries = entries[:size]
+        self._entries.sort()
         """The last half of a hash, and the number of a part."""
         self._known = np.zeros(1 << _KNOWN_BITS, bool)
         self._known[self._entries >> np.uint64(32) & np.uint64(len(self._known) - 1)] = True

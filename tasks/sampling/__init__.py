@@ -7,6 +7,16 @@ however many workers read.
 """
 
 from tasks.sampling.config import RetentionConfig, SamplingConfig
+from tasks.sampling.foreseeing import foreseen, foresight
 from tasks.sampling.stage import RETENTION, STAGE, run_sampling, source_fingerprint
 
-__all__ = ["RETENTION", "STAGE", "RetentionConfig", "SamplingConfig", "run_sampling", "source_fingerprint"]
+__all__ = [
+    "RETENTION",
+    "STAGE",
+    "RetentionConfig",
+    "SamplingConfig",
+    "foreseen",
+    "foresight",
+    "run_sampling",
+    "source_fingerprint",
+]

@@ -33,8 +33,8 @@ CREATE TABLE bands (hash INTEGER, file INTEGER, PRIMARY KEY (hash, file)) WITHOU
 """
 _SLACK = 512
 """Files beyond the wanted ones that are kept before the surplus is thrown out."""
-_PLACES, _BITS = 512, 28
-"""Bits of a table for a file, of which there are some forty bands; and two to the power of this at most, 32 MB."""
+_PLACES, _BITS = 512, 27
+"""Bits of a table for a file, of which there are some forty bands; and two to the power of this at most, 16 MB."""
 _COMPARED = 64
 """Files with which one is compared at most, those that share most bands with it: what is similar is among them."""
 

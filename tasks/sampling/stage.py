@@ -153,7 +153,12 @@ def _sample(
             sides = division.divide(pool, config.held_out, config.seed, progress, fewest)
             tally.drop("copies", "near-copy of a training file", len(sides.copies))
             sample = _write(config, source, pool, sides, tally, workdir, way)
-        return _with_enough(sample, needed=config.held_out_by != "repository")
+        if too_little := lacking(sample):
+            if config.held_out_by != "repository":
+                raise too_little
+            said = (too_little.problem, too_little.remedy)
+            log.warning("the run will end without a verdict: %s. To change that: %s", *said)
+        return sample
 
 
 def _with_replay(
@@ -169,15 +174,11 @@ def _with_replay(
             return replay.appended(sample, pool, config.replay.share, source.describe())
 
 
-def _with_enough(sample: DatasetSample, *, needed: bool) -> DatasetSample:
-    """The sample, if an interval is possible on what it holds out, or where none is needed.
-
-    Raises:
-        TooLittle: else.
-    """
+def lacking(sample: DatasetSample) -> TooLittle | None:
+    """Why no interval is possible on what a sample holds out, and what to do; None where one is."""
     unit, units = UNITS[sample.held_out_by], sample.units or 0
     if units >= FEWEST:
-        return sample
+        return None
     if unit.of_lines:
         where = "by" if sample.held_out_by == "commit" else "to"
         problem = f"lines were added later {where} {unit.count(units)}, and an interval needs {FEWEST}"
@@ -188,10 +189,7 @@ def _with_enough(sample: DatasetSample, *, needed: bool) -> DatasetSample:
         problem = f"{unit.count(units)} can be held out, and an interval needs {FEWEST}"
         remedy = "hold out lines that were added later (sampling.held_out_by: auto), or add code: about thirty"
         remedy += " repositories or folders, of which a fifth is held out"
-    if needed:
-        raise TooLittle(problem, field="sampling.held_out_by", remedy=remedy)
-    log.warning("the run will end without a verdict: %s. To change that: %s", problem, remedy)
-    return sample
+    return TooLittle(problem, field="sampling.held_out_by", remedy=remedy)
 
 
 @contextmanager
