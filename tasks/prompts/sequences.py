@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
 from bisect import bisect_right
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 from artifacts.rows import Row
@@ -79,12 +80,18 @@ def choose_added(
     import pyarrow.parquet as pq
 
     by_name = {(file.repo, file.path): file for file in files}
-    found: list[HeldOutSequence] = []
-    for name, rows in groupby(pq.read_table(chunks).to_pylist(), key=lambda row: (row["repo"], row["path"])):
-        if name in by_name:
-            found += _parts(list(rows), by_name[name], tokenizer)
-    order = list(spread([one.repo for one in found], random.Random(f"loss {seed}")))[:wanted]
-    return [found[number] for number in sorted(order)]
+
+    def found() -> Iterator[HeldOutSequence]:
+        with pq.ParquetFile(chunks) as file:
+            read = (row for batch in file.iter_batches(64) for row in batch.to_pylist())
+            for name, rows in groupby(read, key=lambda row: (row["repo"], row["path"])):
+                if name in by_name:
+                    yield from _parts(list(rows), by_name[name], tokenizer)
+
+    # made twice: all of them would take forty bytes a token
+    units = [sys.intern(one.repo) for one in found()]
+    order = set(islice(spread(units, random.Random(f"loss {seed}")), wanted))
+    return [one for number, one in enumerate(found()) if number in order]
 
 
 def _parts(rows: Sequence[Row], file: HeldOutFile, tokenizer: CodeTokenizer) -> list[HeldOutSequence]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +14,9 @@ import pytest
 
 from artifacts.rows import read_rows
 from artifacts.schema import PromptSet
-from tasks.models.vocabulary import load_tokenizer
+from tasks.models.vocabulary import encode, load_tokenizer
+from tasks.prompts.gaps import AddedLines, HeldOutFile
+from tasks.prompts.sequences import choose_added
 from tests.conftest import SMALL_MODEL
 from tests.tasks.generation.world import NAMES, build, source
 
@@ -63,3 +68,24 @@ def test_the_loss_counts_tokens_of_added_lines_and_no_others(asked: PromptSet) -
 
 def test_how_it_was_held_out_is_passed_on(asked: PromptSet) -> None:
     assert asked.held_out_by == "release"
+
+
+def test_what_is_not_asked_is_not_held_in_memory(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(SMALL_MODEL)
+    text = "".join(f"value_{number} = other_{number}(value_{number - 1})\n" for number in range(100))
+    ids = encode(tokenizer, text)
+    added = (AddedLines(0, len(text), ""),)
+    files = [
+        HeldOutFile("r", f"{number}.py", "Python", text, added=(replace(added[0], unit=str(number)),))
+        for number in range(400)
+    ]
+    rows = [{"repo": "r", "path": file.path, "chunk": 0, "language": "Python", "input_ids": ids} for file in files]
+    kind = pa.schema([("repo", pa.string()), ("path", pa.string()), ("chunk", pa.int32()), ("language", pa.string())])
+    kind = kind.append(pa.field("input_ids", pa.list_(pa.int32())))
+    pq.write_table(pa.Table.from_pylist(rows, kind), tmp_path / "chunks.parquet")
+    tracemalloc.start()
+    found = choose_added(tmp_path / "chunks.parquet", files, tokenizer, wanted=20, seed=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len({one.repo for one in found}) == 20 and all(one.tokens == len(ids) - 1 for one in found)
+    assert peak < 400 * len(ids) * 10  # a list of them all takes forty bytes a token
