@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from artifacts.errors import InputError
 from artifacts.schema import ExportedModel
-from tasks.generation.models import Pair
+from tasks.backends.contract import Computing
+from tasks.generation.models import Pair, Side
 from tasks.gguf import library
 from tasks.gguf.converter import convert
 from tasks.gguf.loaded import GgufModel
@@ -17,7 +19,7 @@ FIELD = "generation.forms"
 
 
 class ShippedPair(Pair):
-    """Both as files. That of the base is made here, in the way in which the tuned model's was."""
+    """Both as files. That of the base is made when it is first asked."""
 
     def __init__(
         self, folder: Path, exported: ExportedModel, form: str, tokenizer: CodeTokenizer, scratch: Path
@@ -37,26 +39,40 @@ class ShippedPair(Pair):
                 field=FIELD,
                 remedy=f"run the recipe again with --set 'exporting.forms=[merged, {form}]', or measure another form",
             )
+        self._folder, self._adapter, self._tokenizer = folder, exported.path / "adapter", tokenizer
+        self._scratch = TemporaryDirectory(dir=scratch, prefix=".")
+        self._form, self._file = form, exported.path / form / library.file_name(form)
+        self._models: dict[bool, GgufModel] = {}
+        """Those that were asked so far. Whether it is the tuned one."""
+
+    def prepare(self, length: int) -> None:
+        from tasks.backends.llama_cpp.inference import NAME
+
+        self.backend = NAME
+
+    def side(self, side: Side) -> AbstractContextManager[Computing]:
+        from tasks.backends.llama_cpp.inference import GgufComputing
+
+        tuned = side == "tuned"
+        if tuned not in self._models:
+            self._models[tuned] = GgufModel(self._file if tuned else self._base())
+        return nullcontext(GgufComputing(self._models[tuned]))
+
+    def _base(self) -> Path:
+        """The base's file, made in the way in which the tuned model's was."""
         import torch
 
-        self._folder, self._adapter = folder, exported.path / "adapter"
-        self._scratch = TemporaryDirectory(dir=scratch, prefix=".")
-        kind = library.type_of(form)
-        file = Path(self._scratch.name) / library.file_name(form)
+        kind = library.type_of(self._form)
+        file = Path(self._scratch.name) / library.file_name(self._form)
         whole = file.with_name("whole.gguf") if kind != library.F16 else file
-        convert(folder, whole, tokenizer, name="base", infills=False)
+        convert(self._folder, whole, self._tokenizer, name="base", infills=False)
         if kind != library.F16:
             library.quantize(whole, file, kind, torch.get_num_threads())
             whole.unlink()
-        self._models = GgufModel(file), GgufModel(exported.path / form / library.file_name(form))
-
-    def prepare(self, length: int) -> None:
-        from tasks.backends.llama_cpp.inference import NAME, LlamaCppInference
-
-        self.backend, self._inference = NAME, LlamaCppInference(*self._models)
+        return file
 
     def release(self) -> None:
-        self._inference = None
-        for model in self._models:
+        for model in self._models.values():
             model.close()
+        self._models.clear()
         self._scratch.cleanup()

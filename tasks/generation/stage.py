@@ -2,18 +2,21 @@
 
 What is made of one file of the prompts, the losses' or a suite's, is an artifact of its own. Its key has the file's
 fingerprint and no other's, so another suite has only its own prompts answered; the model is loaded once for all that
-the store does not have.
+the store does not have. Of a form that is shipped, what the base makes of a file is another artifact: it depends on no
+export.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from artifacts.digest import Fingerprinted
 from artifacts.presentation import Section
 from artifacts.progress import SILENT, Progress
 from artifacts.rows import read_rows, write_rows
@@ -28,7 +31,7 @@ from artifacts.schema import (
     QuantizedBase,
 )
 from tasks.generation.config import GenerationConfig
-from tasks.generation.models import SIDES, Pair, threads
+from tasks.generation.models import SIDES, Pair, Side, threads
 from tasks.generation.shipped import ShippedPair
 from tasks.generation.view import sections
 from tasks.generation.work import Answering, Losses, Programs, Work, measure
@@ -80,21 +83,25 @@ def run_generation(
     def pair() -> Pair:
         """Both models, loaded when they are first needed."""
         if not loaded:
-            folder = base.path if base else fetch(model, progress)
+            folder = base.path if base and not config.form else fetch(model, progress)
             progress.begin("loading the model")
             if config.form:
-                original, tokenizer = fetch(model, progress), load_tokenizer(model.metadata)
-                loaded.append(ShippedPair(original, exported, config.form, tokenizer, workdir))
+                loaded.append(ShippedPair(folder, exported, config.form, load_tokenizer(model.metadata), workdir))
             else:
                 loaded.append(Pair(folder, exported.path / "adapter", config.quantization, plan))
         return loaded[0]
 
-    def answers(file: PromptFile, work: Work) -> FileAnswers:
+    def part(sides: Sequence[Side], work: Work, **given: Fingerprinted | None) -> FileAnswers:
         def run(_: GenerationConfig, *, workdir: Path, progress: Progress, **_inputs: object) -> FileAnswers:
-            return _answer(work, pair(), config.repeated, workdir, progress)
+            return _answer(copy(work), pair(), config.repeated, workdir, progress, sides)
 
-        given = {"model": model, "asked": file, "exported": exported, "plan": plan, "base": base}
-        return parts(replace(ANSWERS, run=run), config, progress, **given)
+        return parts(replace(ANSWERS, run=run), config, progress, model=model, **given)
+
+    def answers(file: PromptFile, work: Work) -> tuple[FileAnswers, ...]:
+        if config.form:
+            base_alone = part(SIDES[:2], work, asked=file)
+            return base_alone, part(SIDES[2:], work, asked=file, exported=exported)
+        return (part(SIDES, work, asked=file, exported=exported, plan=plan, base=base),)
 
     works = {file: _work(file, prompts, model, config) for file in (prompts.losses, *prompts.suites)}
     try:
@@ -104,9 +111,13 @@ def run_generation(
         for one in loaded:
             one.release()
     losses, *suites = (
-        [{**row, **sides} for row, sides in zip(work.rows, read_rows(made[file].path / "sides.parquet"), strict=True)]
+        [
+            {name: value for one in rows for name, value in one.items()}
+            for rows in zip(work.rows, *(read_rows(one.path / "sides.parquet") for one in made[file]), strict=True)
+        ]
         for file, work in works.items()
     )
+    all_parts = [one for of_file in made.values() for one in of_file]
     counted = [{**row, "tokens": sum(row["counts"])} for row in losses]
     write_rows(counted, workdir / "losses.parquet", LOSS_COLUMNS)
     completions = [{**row, "item": number} for number, row in enumerate(row for suite in suites for row in suite)]
@@ -121,8 +132,8 @@ def run_generation(
         losses=len(losses),
         completions=len(completions),
         functional=prompts.functional,
-        speed=_speed(made.values()),
-        parts=tuple(one.place for one in made.values() if one.place),
+        speed=_speed(all_parts),
+        parts=tuple(one.place for one in all_parts if one.place),
         held_out_by=prompts.held_out_by,
     )
 
@@ -143,11 +154,13 @@ def _work(file: PromptFile, prompts: PromptSet, model: ModelReference, config: G
     return Answering(file.name, rows, load_tokenizer(model.metadata), config.batch_size, programs)
 
 
-def _answer(work: Work, pair: Pair, repeated: float, workdir: Path, progress: Progress) -> FileAnswers:
-    """What every side makes of a file, row by row."""
-    sides = measure(work, pair, repeated, progress)
+def _answer(
+    work: Work, pair: Pair, repeated: float, workdir: Path, progress: Progress, sides: Sequence[Side]
+) -> FileAnswers:
+    """What sides make of a file, row by row."""
+    made = measure(work, pair, repeated, progress, sides)
     kind = "string" if isinstance(work, Answering) else "float64"
-    write_rows(sides, workdir / "sides.parquet", dict.fromkeys(SIDES, kind))
+    write_rows(made, workdir / "sides.parquet", dict.fromkeys(sides, kind))
     speed: dict[str, Any] = {}
     if isinstance(work, Answering):
         speed = {"tokens": work.tokens, "completions": work.completions, "seconds": work.seconds}

@@ -18,7 +18,7 @@ from tasks.backends.contract import Computing, Decoding
 from tasks.families.marks import FimTokens
 from tasks.functional import Problem
 from tasks.generation import losses
-from tasks.generation.models import SIDES, Pair
+from tasks.generation.models import SIDES, Pair, Side
 from tasks.models.healing import beginning_with
 from tasks.models.vocabulary import CodeTokenizer, decode_bytes, line_breaks
 
@@ -175,7 +175,9 @@ class Programs:
         return list({problem.form: problem for problem in self.problems}.values())
 
 
-def measure(work: Work, pair: Pair, repeated: float, progress: Progress) -> list[dict[str, Any]]:
+def measure(
+    work: Work, pair: Pair, repeated: float, progress: Progress, sides: Sequence[Side] = SIDES
+) -> list[dict[str, Any]]:
     """What every side makes of every row, in the same order and batches: a row each with `base, again, tuned`; `again`
     is None where it was not repeated.
 
@@ -184,10 +186,11 @@ def measure(work: Work, pair: Pair, repeated: float, progress: Progress) -> list
         StageError: a loss is not finite.
     """
     pair.prepare(work.longest)
-    for side in ("base", "tuned"):
-        pair.check(side, min((row[work.ids] for row in work.rows), key=len))
-    found: list[dict[str, Any]] = [dict.fromkeys(SIDES) for _ in work.rows]
-    for side in SIDES:
+    for side in sides:
+        if side != "again":
+            pair.check(side, min((row[work.ids] for row in work.rows), key=len))
+    found: list[dict[str, Any]] = [dict.fromkeys(sides) for _ in work.rows]
+    for side in sides:
         indices = _part(len(work.rows), repeated if side == "again" else 1.0)
         progress.begin(f"{work.title}, {side}", len(indices), work.unit)
         with pair.side(side) as computing:

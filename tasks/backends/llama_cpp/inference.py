@@ -7,8 +7,7 @@ prompts it shares one with, but for the last bits of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -20,17 +19,6 @@ from tasks.models.healing import restricted
 NAME = "llama.cpp"
 STEPS = 8
 """Tokens between two looks at whether an answer's text says that it has ended."""
-
-
-class LlamaCppInference:
-    """Base and tuned as a file each. See `tasks.backends.contract.Inference`."""
-
-    def __init__(self, base: GgufModel, tuned: GgufModel) -> None:
-        self._base, self._tuned = base, tuned
-
-    @contextmanager
-    def side(self, *, adapted: bool) -> Iterator[GgufComputing]:
-        yield GgufComputing(self._tuned if adapted else self._base)
 
 
 class GgufComputing:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from artifacts.errors import InputError
+from artifacts.progress import SILENT
 from artifacts.rows import read_rows
 from artifacts.schema import ExportedModel
+from artifacts.store import Store
 from flows.config import build
-from tasks.generation import GenerationConfig
+from tasks.backends.llama_cpp.inference import GgufComputing
+from tasks.generation import SHIPPED, GenerationConfig, shipped
+from tasks.running.job import Job
 from tests.tasks.functional.suites import row, write
 from tests.tasks.generation import world
 from tests.tasks.gguf.extra import WITH_EXTRA
@@ -35,6 +40,36 @@ def test_sixteen_bits_are_what_was_trained_and_four_are_not(
         whole, sixteen, four = ([row[side] for row in losses[name]] for name in ("trained", "f16", "q4_k_m"))
         assert sixteen == pytest.approx(whole, rel=5e-3) and sixteen != whole
         assert max(abs(a / b - 1) for a, b in zip(four, whole, strict=True)) > 0.01
+
+
+@WITH_EXTRA
+def test_of_another_export_the_tuned_side_alone_is_asked(
+    small_world: world.World, noise: ExportedModel, tmp_path: Path
+) -> None:
+    asked = small_world.ask(
+        tmp_path / "asked", **{name: FEW[name] for name in ("line_prompts", "fim_prompts", "block_prompts")}
+    )
+    store, config = Store(tmp_path / "store"), GenerationConfig(**world.SETTINGS, forms=("gguf-q8_0",))
+    (other := tmp_path / "other").mkdir()
+    exports = [noise, world.memorised_adapter(other, world.source("alpha"))]
+    made, counts = [], []
+    for number, one in enumerate(exports):
+        (folder := tmp_path / f"export {number}").mkdir()
+        exported = world.with_gguf(one, folder, kind="q8_0").model_copy(update={"fingerprint": str(number)})
+        inputs = small_world.inputs(exported, asked)
+        del inputs["parts"]
+        answering = patch.object(GgufComputing, "generate", autospec=True, side_effect=GgufComputing.generate)
+        with patch.object(shipped, "convert", wraps=shipped.convert) as converted, answering as answered:
+            made.append(Job.of(SHIPPED, config, inputs).build(store, SILENT).handle)
+        counts.append((converted.call_count, answered.call_count))
+    suites = len(asked.suites)
+    assert counts == [(1, 3 * suites), (0, suites)]
+    first, second = (read_rows(one.path / "completions.parquet") for one in made)
+    assert [row["base"] for row in first] == [row["base"] for row in second]
+    assert [row["tuned"] for row in first] != [row["tuned"] for row in second]
+    assert len({*made[0].parts} & {*made[1].parts}) == 1 + suites
+    speed = made[1].speed
+    assert speed is not None and speed.backend == "llama.cpp" and speed.completions_per_second > 0
 
 
 @WITH_EXTRA

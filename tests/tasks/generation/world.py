@@ -91,7 +91,7 @@ def built_in(folder: Path) -> Parts:
     """Every part anew, in a folder below this."""
 
     def build(part: Stage[P], config: Config, progress: Progress, **inputs: Any) -> P:
-        workdir = folder / inputs["asked"].name
+        workdir = folder / inputs["asked"].name / "+".join(name for name, value in inputs.items() if value is not None)
         workdir.mkdir(parents=True, exist_ok=True)
         return part.run(config, **inputs, workdir=workdir, progress=progress)
 
