@@ -17,6 +17,9 @@ from tasks.sampling.local_source import Entry, OpenLocalSource
 from tasks.sampling.pool import Pool
 from tasks.sampling.secrets import PLACEHOLDER, cleaned
 
+_SLACK = 512
+"""Files beyond the wanted ones that are kept before the surplus is thrown out."""
+
 
 @dataclass(frozen=True)
 class LaterFile:
@@ -64,7 +67,7 @@ def later_files(
     compared_with_none = config.model_copy(update={"near_duplicates": None})
     filter_ = Filter(compared_with_none, check_licenses=source.states_licenses)
     before = _Before(source, config)
-    found: list[tuple[bytes, LaterFile]] = []
+    found, surplus = list[tuple[bytes, LaterFile]](), 0
     for batch in source.later_batches():
         files, counts = filter_.sift(batch)
         tally.add(counts)
@@ -76,9 +79,11 @@ def later_files(
             else:
                 tally.drop("choice", "nothing was added later")
         progress.advance(len(batch.rows()))
-    found.sort(key=lambda one: (one[0], one[1].name))
-    tally.drop("choice", "not among the first of the seeded order", max(0, len(found) - config.files))
-    chosen = [file for _, file in found[: config.files]]
+        if len(found) > config.files + _SLACK:
+            surplus += _trim(found, config.files)
+    surplus += _trim(found, config.files)
+    tally.drop("choice", "not among the first of the seeded order", surplus)
+    chosen = [file for _, file in found]
     copies = _copies(pool, chosen)
     left = [
         replace(file, added=tuple(span for part, span in enumerate(file.added) if (number, part) not in copies))
@@ -89,6 +94,14 @@ def later_files(
     if by_commit:
         return _by_commit(source, left)
     return [replace(file, added=tuple(span._replace(unit=file.name) for span in file.added)) for file in left]
+
+
+def _trim(found: list[tuple[bytes, LaterFile]], files: int) -> int:
+    """Leave the first `files` in seeded order. Returns how many were too many."""
+    found.sort(key=lambda one: (one[0], one[1].name))
+    surplus = max(0, len(found) - files)
+    del found[files:]
+    return surplus
 
 
 def _by_commit(source: OpenLocalSource, files: list[LaterFile]) -> list[LaterFile]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from artifacts.errors import InputError
 from artifacts.schema import DatasetSample
-from tasks.sampling import SamplingConfig, source_fingerprint
+from tasks.sampling import SamplingConfig, later, source_fingerprint
 from tests.repositories import commit, everything_in, git
 from tests.tasks.sampling.conftest import Sample
 from tests.tasks.sampling.reading import bytes_of, dropped, everything, rows
@@ -259,6 +259,24 @@ def test_what_is_tried_in_vain_notes_no_number_of_files(
     caplog.set_level(logging.INFO)
     assert sample(source=local(history(tmp_path / "mine")), held_out_by="auto").held_out_by == "commit-date"
     assert sum("that pass the filters" in one.getMessage() for one in caplog.records) == 1
+
+
+def test_of_many_changed_files_only_as_many_as_are_wanted_are_kept(
+    tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "x-1.0", {f"pkg/m{number}.py": program(number, 2) for number in range(200)})
+    write(tmp_path / "x-1.1", {f"pkg/m{number}.py": program(number, 2) + change(number) for number in range(200)})
+    most = list[int]()
+    trim = later._trim
+    monkeypatch.setattr(later, "_trim", lambda found, files: most.append(len(found)) or trim(found, files))
+    results = []
+    for slack in (500, 7):
+        monkeypatch.setattr(later, "_SLACK", slack)
+        results.append(sample(source=local(tmp_path), held_out_by="release", files=40))
+    assert len({bytes_of(one) for one in results}) == 1 and results[0].held_out.files == 40
+    assert [dropped(one, "choice")["not among the first of the seeded order"] for one in results] == [320, 320]
+    assert most[0] == 200 and max(most[1:]) <= 40 + 7 + 64
+    assert {row["path"] for row in rows(results[0], "held_out")} != {f"pkg/m{number}.py" for number in range(40)}
 
 
 def test_too_few_commits_are_no_parts(tmp_path: Path, sample: Sample) -> None:
