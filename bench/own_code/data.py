@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 PROJECTS = {
+    "jinja2": ("2.11.3", "3.1.6"),
     "litestar": ("2.13.0", "2.25.0"),
     "narwhals": ("1.14.2", "2.5.0"),
     "scrapy": ("2.12.0", "2.19.0"),

@@ -62,7 +62,19 @@ LONG = {"tokenization.max_length": 2048, "training.effective_batch": 4}
 PATIENT = {"training.validation": {"patience": 5}}
 VALIDATED = {"training.validation": {}, "exporting.adapter_scale": "auto"}
 NEAR = Change("near-duplicates", "without near-duplicates", {"sampling.near_duplicates": 0.7})
-ONE = ("starlette",)
+ALONE = {
+    model: tuple(
+        Change(f"one-{name}", f"{project} alone, {words}", changes, aside=True, learned=(project,))
+        for name, words, changes in (
+            ("3", "3 epochs", {"training.epochs": 3}),
+            ("10", "10 epochs", {"training.epochs": 10}),
+            ("30", "30 epochs", {"training.epochs": 30}),
+            ("auto", "ended by validation", {"training.epochs": "auto"} | PATIENT),
+        )
+    )
+    for model, project in (("smollm2", "starlette"), ("built-in", "jinja2"))
+}
+"""How often the code of one small project should be read."""
 CHAINS: dict[Model, tuple[Change, ...]] = {
     "smollm2": (
         *REFERENCE,
@@ -72,17 +84,7 @@ CHAINS: dict[Model, tuple[Change, ...]] = {
         Change("epochs-10", "10 epochs", {"training.epochs": 10}, aside=True),
         Change("epochs-20", "20 epochs", {"training.epochs": 20}, aside=True),
         Change("epochs-auto", "35 epochs, ended by validation", {"training.epochs": "auto"} | PATIENT, aside=True),
-        *(
-            Change(f"one-{count}", f"starlette alone, {count} epochs", {"training.epochs": count}, True, ONE)
-            for count in (3, 10, 30)
-        ),
-        Change(
-            "one-auto",
-            "starlette alone, 50 epochs, ended by validation",
-            {"training.epochs": "auto"} | PATIENT,
-            True,
-            ONE,
-        ),
+        *ALONE["smollm2"],
         Change("rank-64", "r=64, alpha 128", {"training.lora.r": 64, "training.lora.alpha": 128}, aside=True),
         Change("length-2048", "2,048 tokens a sequence", LONG, aside=True),
         Change("packing", "packed", {"training.packing": True}, aside=True),
@@ -108,6 +110,7 @@ CHAINS: dict[Model, tuple[Change, ...]] = {
             {"tokenization.context": {"share": 0.3, "max_tokens": 384}},
         ),
         Change("spans", "spans along syntax", {"tokenization.syntax_rate": 0.5}),
+        *ALONE["built-in"],
         REPLAY,
         NEAR,
     ),

@@ -3,76 +3,85 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 from bench.own_code.rows import CHAINS
 
 
 def table(record: dict[str, Any]) -> str:
-    """The rows in Markdown, by model; of several seeds the mean, with the lowest and the highest."""
+    """The rows in Markdown, by model: what was learned, then what was kept; of several seeds the mean, with the lowest
+    and the highest."""
     lines = []
     for model in CHAINS:
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in record["rows"]:
             if row["model"] == model and "failed" not in row:
                 found[row["words"]].append(row)
-        if not found:
-            continue
-        suite = "line" if model == "smollm2" else "fim"
-        lines += [f"\n{model}\n", "| " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * (len(COLUMNS) - 1)]
-        lines += ["| " + " | ".join([words, *_cells(rows, suite)]) + " |" for words, rows in found.items()]
+        for columns in (LEARNED, KEPT) if found else ():
+            names = [name for name in columns if model == "built-in" or name not in MIDDLE]
+            lines += [f"\n{model}\n", "| | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+            for words, rows in found.items():
+                lines.append(" | ".join([f"| {words}", *(columns[name](rows) for name in names)]) + " |")
     return "\n".join(lines)
 
 
-COLUMNS = (
-    "each row on top of the ones before",
-    "loss, added lines",
-    "exact match",
-    "times the base's",
-    "edit similarity",
-    "unseen repositories, loss",
-    "elsewhere, loss",
-    "specific",
-    "steps",
-    "H200, s",
-    "T4, min",
-)
+Rows = list[dict[str, Any]]
+"""Those of a row with several seeds."""
 
 
-def _cells(rows: list[dict[str, Any]], suite: str) -> list[str]:
-    def mean(read: Any, form: str) -> str:
-        values = [read(row) for row in rows]
-        if any(value is None for value in values):
-            return ""
-        spread = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
-        return f"{sum(values) / len(values):{form}}{spread}"
+def _change(name: str, form: str, where: str = "metrics") -> Callable[[Rows], str]:
+    """A metric's mean, base and tuned, with the verdict where it is not better."""
 
-    def change(name: str, read: Any, form: str) -> str:
-        metrics = [read(row)[name] for row in rows if name in read(row)]
+    def cell(rows: Rows) -> str:
+        metrics = [row[where][name] for row in rows if name in row[where]]
         if not metrics:
             return ""
-        verdict = metrics[0]["verdict"].replace("improved", "")
-        base = sum(one["base"] for one in metrics) / len(metrics)
-        tuned = sum(one["tuned"] for one in metrics) / len(metrics)
-        return f"{base:{form}} → {tuned:{form}}" + (f", {verdict}" if verdict else "")
+        base, tuned = (fmean(one[side] for one in metrics) for side in ("base", "tuned"))
+        verdict = metrics[0]["verdict"]
+        return f"{base:{form}} → {tuned:{form}}" + (f", {verdict}" if verdict != "improved" else "")
 
-    def times(row: dict[str, Any]) -> float | None:
-        metric = row["metrics"].get(f"{suite}_exact_match")
-        return metric["tuned"] / metric["base"] if metric and metric["base"] else None
+    return cell
 
-    own, unseen = (lambda row: row["metrics"]), (lambda row: row["unseen"])
-    return [
-        change("loss", own, ".3f"),
-        change(f"{suite}_exact_match", own, ".1%"),
-        mean(times, ".2f"),
-        change("line_edit_similarity", own, ".3f"),
-        change("retention_loss", unseen, ".3f"),
-        change("retention_loss", own, ".3f"),
-        str(rows[0]["metrics"].get("specific_loss", {}).get("verdict", "")),
-        f"{rows[0]['steps']:,}",
-        mean(lambda row: row["steps"] * (row.get("step_seconds") or row["h200_step_seconds"]), ".0f"),
-        mean(lambda row: row["steps"] * row["t4_step_seconds"] / 60, ".1f"),
-    ]
+
+def _mean(read: Callable[[dict[str, Any]], float], form: str) -> Callable[[Rows], str]:
+    def cell(rows: Rows) -> str:
+        values = [read(row) for row in rows]
+        spread = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
+        return f"{fmean(values):{form}}{spread}"
+
+    return cell
+
+
+def _times(rows: Rows) -> str:
+    found = rows[0]["ratio"]
+    interval = f" [{found['low']:.2f}, {found['high']:.2f}]" if len(rows) == 1 else ""
+    return _mean(lambda row: row["ratio"]["ratio"], ".2f")(rows) + interval
+
+
+MIDDLE = ("exact match, filled in", "the same with other files")
+LEARNED: dict[str, Callable[[Rows], str]] = {
+    "loss, added lines": _change("loss", ".3f"),
+    "exact match": _change("line_exact_match", ".1%"),
+    "times the base's": _times,
+    "edit similarity": _change("line_edit_similarity", ".3f"),
+    MIDDLE[0]: _change("fim_exact_match", ".1%"),
+    MIDDLE[1]: _change("context_exact_match", ".1%"),
+    "steps": lambda rows: f"{rows[0]['steps']:,}",
+    "H200, s": _mean(lambda row: row["steps"] * (row.get("step_seconds") or row["h200_step_seconds"]), ".0f"),
+    "T4, min": _mean(lambda row: row["steps"] * row["t4_step_seconds"] / 60, ".1f"),
+}
+KEPT: dict[str, Callable[[Rows], str]] = {
+    "unseen: loss": _change("retention_loss", ".3f", "unseen"),
+    "unseen: exact match": _change("retention_line_exact_match", ".1%", "unseen"),
+    "unseen: edit similarity": _change("retention_line_edit_similarity", ".3f", "unseen"),
+    "elsewhere: loss": _change("retention_loss", ".3f"),
+    "elsewhere: exact match": _change("retention_line_exact_match", ".1%"),
+    "elsewhere: edit similarity": _change("retention_line_edit_similarity", ".3f"),
+    "specific": lambda rows: str(rows[0]["metrics"].get("specific_loss", {}).get("verdict", "")),
+    "gate": lambda rows: str(rows[0]["verdict"]),
+}
 
 
 def picture(record: dict[str, Any]) -> bytes:
