@@ -130,11 +130,12 @@ def residuals(model: Any, arguments: argparse.Namespace) -> list[dict[str, Any]]
     )
     shape, sequences = llama_shape(base.config.to_dict()), (arguments.sequences, arguments.length)
     layout = Layout(arguments.sequences, arguments.checkpointed, arguments.resident)
-    ids, factor = torch.randint(3, 32000, sequences, device="cuda"), torch.tensor(64.0, device="cuda")
+    ids, factor = torch.randint(3, 32000, sequences, device="cuda"), torch.tensor(1.0, device="cuda")
     rows = []
     for turn in range(2 * arguments.turns):
         base.fp32_residual = kept = turn % 2 == 1
         gc.collect()
+        torch._C._cuda_clearCublasWorkspaces()  # one for every stream that there ever was
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         fused = FusedModel(

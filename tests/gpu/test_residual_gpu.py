@@ -17,6 +17,7 @@ from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.decoding import Decoder
 from tasks.backends.fused.model import FusedModel
 from tasks.exporting import ExportingConfig, run_exporting
+from tests.small_model import BASE_MODEL, write_large
 from tests.tasks.backends.fused import models
 from tests.tasks.exporting import pieces
 from tests.tasks.models.large import large_model
@@ -84,7 +85,8 @@ def test_answers_are_the_most_likely_in_fp32(quantization: Quantization) -> None
 
 
 def test_exports_are_checked_alike(tmp_path: Path) -> None:
-    made = pieces.make(tmp_path, large_model())
+    write_large(tmp_path / "base", BASE_MODEL, 256)  # more, and the model's epsilon is beyond what a config may say
+    made = pieces.make(tmp_path, tmp_path / "base")
     plan = pieces.CPU.model_copy(update={"device": "cuda", "precision": "fp16", "fp32_residual": True})
     (tmp_path / "export").mkdir()
     inputs = made.inputs() | {"plan": plan}

@@ -68,8 +68,8 @@ def graph_seconds(shape: ModelShape, job: JobShape, plan: Plan, spec: GpuSpec) -
     attention += (16 + 4 * again) * queries * 2 / flow
     rest = (1 + again / 3) * (20 * shape.hidden + 10 * mlp) * 2 / flow
     sums = 0.0
-    if plan.fp32_residual:  # written by a product, read, added up and read again, twice a layer; read backward
-        rest += (20 + 16 * again) * shape.hidden / flow
+    if plan.fp32_residual:  # written by a product, added to by an adapter, read, added up and read again; read backward
+        rest += (28 + 24 * again) * shape.hidden / flow
     if int8:
         rest += (1 + again) * 9 * shape.hidden * 2 / flow  # quantizing what no other kernel writes
         # written in 32 bits and read again; the columns apart, written, read and written

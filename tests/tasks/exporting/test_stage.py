@@ -23,8 +23,10 @@ from tasks.exporting.comparing import logits, read_chunks
 from tasks.exporting.forms.adapter import compare_adapter
 from tasks.exporting.forms.merged import compare_merged
 from tasks.exporting.view import sections
-from tests.conftest import SMALL_MODEL
+from tests.conftest import BASE_MODEL, SMALL_MODEL
+from tests.small_model import write_large
 from tests.tasks.exporting.pieces import CPU, Pieces, make, tiny_llama
+from tests.tasks.models.large import computing_in
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,21 @@ def test_without_merged_model_untied_and_unquantized(tmp_path: Path) -> None:
         assert (handle.form("merged") is not None) == (tmp_path / name / "merged").exists() == merged
         digests.add(digest.of_files(tmp_path / name / "adapter", ("adapter_config.json", "README.md")))
     assert len(digests) == 1 and len(list((tmp_path / "two" / "merged").glob("*.safetensors"))) > 2
+
+
+def test_where_fp16_overflows_the_adapter_is_checked_with_a_residual_stream_in_fp32(tmp_path: Path) -> None:
+    write_large(tmp_path / "base", BASE_MODEL, 256)
+    pieces = make(tmp_path, tmp_path / "base")
+    config = ExportingConfig(quantization="int8", forms=[])
+    inputs = [pieces.inputs() | {"plan": CPU.model_copy(update={"fp32_residual": kept})} for kept in (True, False)]
+    folders = [tmp_path / name for name in ("kept", "not")]
+    for folder in folders:
+        folder.mkdir()
+    with computing_in(torch.float16):
+        (adapter,) = run_exporting(config, **inputs[0], workdir=folders[0]).forms
+        with pytest.raises(StageError, match="differ by up to nan"):
+            run_exporting(config, **inputs[1], workdir=folders[1])
+    assert adapter.comparison.largest_difference <= adapter.comparison.bound
 
 
 def test_over_the_bound_is_an_error(pieces: Pieces, tmp_path: Path) -> None:
