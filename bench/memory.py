@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import subprocess
 import sys
 import time
@@ -501,9 +500,7 @@ def run_each(arguments: argparse.Namespace) -> None:
         command += [] if arguments.context_gib is None else ["--context-gib", str(arguments.context_gib)]
         command += ["--cap-gib", str(arguments.cap_gib), *(["--transformers"] if arguments.transformers else [])]
         command += ["--named", *arguments.named] if arguments.named else []
-        # as the training stage has it
-        environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
-        subprocess.run(command, check=False, env=environment)
+        subprocess.run(command, check=False)
         if part.exists():
             found = json.loads(part.read_text())
             whole = found | {"rows": whole.get("rows", []) + found["rows"]}

@@ -160,6 +160,24 @@ def test_what_products_run_on_is_planned(seven: ModelShape, tiny: ModelShape) ->
 
 
 @pytest.mark.parametrize(
+    ("length", "gib", "layout"),
+    [
+        (256, 14.56, (4, 2, 9)),  # 8 × 1 was measured to run out of memory there
+        (256, 16.0, (8, 1, 0)),
+        (2048, 20.0, (1, 8, 17)),
+        (2048, 24.0, (2, 4, 3)),
+    ],
+)
+def test_memory_goes_to_tokens_first_then_to_codes_kept_transposed(
+    seven: ModelShape, length: int, gib: float, layout: tuple[int, int, int]
+) -> None:
+    card = T4.model_copy(update={"total_gib": gib, "free_gib": gib})
+    plan = _plan(seven, gpu=card, products="int8", effective_batch=8, max_length=length)
+    assert (plan.micro_batch, plan.accumulation, plan.resident_layers) == layout
+    assert plan.products == "int8" and not plan.gradient_checkpointing
+
+
+@pytest.mark.parametrize(
     ("job", "reason"),
     [
         ({"backend": "transformers"}, "transformers has no products in int8"),
