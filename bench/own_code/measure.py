@@ -55,34 +55,19 @@ class Bare:
 def base_once(folder: Path, model: str) -> None:
     """The base model is asked the same only once, whichever row asks: what it made of it is kept in a file."""
     from tasks.generation import stage
-    from tasks.generation import work as asking
-    from tasks.generation.models import SIDES
+    from tasks.generation.work import SIDES, measure
 
-    def measured(work: Any, pair: Any, repeated: float, progress: Any) -> list[dict[str, Any]]:
+    def measured(work: Any, pair: Any, repeated: float, progress: Any, sides: Any = SIDES) -> list[dict[str, Any]]:
         asked = [[row.get(name) for name in (work.ids, "counts", "start", "new_tokens")] for row in work.rows]
         key = digest.of_json([model, work.title, work.batch_size, repeated, repr(asked)])
-        pair.prepare(work.longest)
-        for side in ("base", "tuned"):
-            pair.check(side, min((row[work.ids] for row in work.rows), key=len))
-        with pair.side("tuned") as computing:
-            tuned = work.put(computing, work.rows, progress.advance)
+        tuned = measure(work, pair, repeated, progress, ("tuned",))
         file = folder / f"{key}.json"
         folder.mkdir(parents=True, exist_ok=True)
         with file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not file.exists():
-                again: list[Any] = [None] * len(work.rows)
-                some = asking._part(len(work.rows), repeated)
-                with pair.side("base") as computing:
-                    base = work.put(computing, work.rows, progress.advance)
-                with pair.side("again") as computing:
-                    for index, one in zip(
-                        some, work.put(computing, [work.rows[one] for one in some], progress.advance), strict=True
-                    ):
-                        again[index] = one
-                file.write_text(json.dumps([base, again]))
-        both = json.loads(file.read_text())
-        return [dict(zip(SIDES, one, strict=True)) for one in zip(*both, tuned, strict=True)]
+                file.write_text(json.dumps(measure(work, pair, repeated, progress, ("base", "again"))))
+        return [base | one for base, one in zip(json.loads(file.read_text()), tuned, strict=True)]
 
     vars(stage)["measure"] = measured
 
