@@ -15,7 +15,7 @@ from artifacts.errors import StageError
 from artifacts.escaping import visible
 from artifacts.schema import Comparison, Plan
 from tasks.exporting.contract import Chunks
-from tasks.models.residual import keep_in_fp32
+from tasks.models.residual import keep_in_fp32, unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -82,8 +82,8 @@ def trained_logits(
 
 
 def load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
-    """A model by transformers alone: in fp32 on a CPU, where it costs nothing, in fp16 on a GPU, its residual stream as
-    the plan has it."""
+    """A model by transformers alone: in fp32 on a CPU, where it costs nothing, in fp16 on a GPU. There its residual
+    stream is in fp32 wherever the family can have it: a model that was trained in bf16 may overflow in fp16."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -96,7 +96,7 @@ def load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
         use_safetensors=True,
         trust_remote_code=False,
     )
-    if plan.fp32_residual:
+    if plan.fp32_residual or (plan.device == "cuda" and unsupported(model.config.to_dict()) is None):
         keep_in_fp32(model, dtype)
     return model.eval()
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from artifacts.errors import StageError
-from artifacts.schema import Quantization
+from artifacts.schema import Precision, Quantization
 from tasks.backends.contract import Decoding
 from tasks.backends.fused import int8, ops
 from tasks.backends.fused.calibration import calibrate
@@ -84,15 +84,17 @@ def test_answers_are_the_most_likely_in_fp32(quantization: Quantization) -> None
     assert decoder.captured and (logits.amax(1) - logits[range(len(answer)), answer]).max() < 0.2
 
 
-def test_exports_are_checked_alike(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "kept"), [("fp16", True), ("bf16", False)])
+def test_exports_are_checked_alike(precision: Precision, kept: bool, tmp_path: Path) -> None:
+    """Exports are compared in fp16, whatever the model was trained in."""
     write_large(tmp_path / "base", BASE_MODEL, 256)  # more, and the model's epsilon is beyond what a config may say
     made = pieces.make(tmp_path, tmp_path / "base")
-    plan = pieces.CPU.model_copy(update={"device": "cuda", "precision": "fp16", "fp32_residual": True})
+    plan = pieces.CPU.model_copy(update={"device": "cuda", "precision": precision, "fp32_residual": kept})
     (tmp_path / "export").mkdir()
     inputs = made.inputs() | {"plan": plan}
     exported = run_exporting(ExportingConfig(quantization="int8"), **inputs, workdir=tmp_path / "export")
     assert all(0 <= form.comparison.largest_difference <= form.comparison.bound for form in exported.forms)
-    assert "fp16 may overflow" in (exported.path / "merged" / "README.md").read_text()
+    assert kept == ("fp16 may overflow" in (exported.path / "merged" / "README.md").read_text())
 
 
 @pytest.mark.parametrize("quantization", ["int8", "none"])
