@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from artifacts.schema import Replay, SplitSize
 from tasks.exporting.adapter import Adapter
 from tasks.exporting.card import write_card
 from tasks.exporting.comparing import load_plain
@@ -48,6 +50,15 @@ def test_card_names_repository_commit_and_licence(made: Ingredients, tmp_path: P
     assert {f"base_model: {NAME}", "license: llama2", "library_name: peft"} <= set(front.splitlines())
     assert "license: other" not in card
     assert f'from_pretrained("{NAME}", revision="{COMMIT}"' in body and "| nf4 |" in body
+
+
+def test_card_counts_general_code_apart(made: Ingredients, tmp_path: Path) -> None:
+    general = Replay(share=0.05, source="others", size=SplitSize(files=16, repositories=4, bytes=100))
+    both = SplitSize(files=616, repositories=7, bytes=9000)
+    sample = made.sample.model_copy(update={"train": both, "replay": general})
+    write_card(made.model_copy(update={"sample": sample}), get("adapter"), tmp_path)
+    (row,) = (line for line in (tmp_path / "README.md").read_text().splitlines() if "Training files" in line)
+    assert re.findall(r"\d+", row) == ["600", "3", "16"]
 
 
 def test_card_warns_of_fp16_where_the_residual_stream_was_kept_in_fp32(made: Ingredients, tmp_path: Path) -> None:
