@@ -69,7 +69,7 @@ ALONE = {
             ("3", "3 epochs", {"training.epochs": 3}),
             ("10", "10 epochs", {"training.epochs": 10}),
             ("30", "30 epochs", {"training.epochs": 30}),
-            ("auto", "ended by validation", {"training.epochs": "auto"} | PATIENT),
+            ("50", "50 epochs, ended by validation", {"training.epochs": 50} | PATIENT),
         )
     )
     for model, project in (("smollm2", "starlette"), ("built-in", "jinja2"))
@@ -83,7 +83,7 @@ CHAINS: dict[Model, tuple[Change, ...]] = {
         Change("epochs-6", "6 epochs", {"training.epochs": 6}, aside=True),
         Change("epochs-10", "10 epochs", {"training.epochs": 10}, aside=True),
         Change("epochs-20", "20 epochs", {"training.epochs": 20}, aside=True),
-        Change("epochs-auto", "35 epochs, ended by validation", {"training.epochs": "auto"} | PATIENT, aside=True),
+        Change("epochs-35", "35 epochs, ended by validation", {"training.epochs": 35} | PATIENT, aside=True),
         *ALONE["smollm2"],
         Change("rank-64", "r=64, alpha 128", {"training.lora.r": 64, "training.lora.alpha": 128}, aside=True),
         Change("length-2048", "2,048 tokens a sequence", LONG, aside=True),

@@ -17,11 +17,11 @@ from tasks.models.shape import ALL_LINEAR
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
-EPOCHS = ((1_000, 50), (5_000, 35), (15_000, 20), (30_000, 10))
-"""Epochs below so many sequences of `EPOCH_TOKENS` tokens, as Refact's trainer for code bases chooses them; with more,
-`FEWEST_EPOCHS`."""
+EPOCHS = ((500_000, 10), (2_000_000, 5))
+"""Epochs below so many training tokens; with more, `FEWEST_EPOCHS`. Three are measured: over 2.6 million tokens ten
+made a model forget (`bench.own_code`). Refact's trainer for code bases takes 50, 35, 20 and 10 before it comes to
+three."""
 FEWEST_EPOCHS = 3
-EPOCH_TOKENS = 2048
 
 
 class LoraSettings(Config):
@@ -95,7 +95,7 @@ class TrainingConfig(Config):
     max_steps: Steps | None = 200
     """Optimizer steps in all; without any `epochs` counts."""
     epochs: Annotated[float, Field(gt=0, le=10_000), NUMBER] | Literal["auto"] | None = None
-    """Passes over the training data, counted in steps once the text is tokenized. `auto`: from 50 with little text down
+    """Passes over the training data, counted in steps once the text is tokenized. `auto`: from 10 with little text down
     to 3 with much. Set without `max_steps` it takes its place; set with it, what is less counts."""
     warmup_steps: Whole = Field(10, ge=0, le=10_000_000)
     """Optimizer steps in which the learning rate rises from zero; fewer than `max_steps`. With `epochs` at most a tenth
@@ -147,6 +147,8 @@ class TrainingConfig(Config):
         values = super().keyed()
         if not self.packing:
             del values["packing"]
+        if self.epochs == "auto":
+            values["epochs"] = [*EPOCHS, FEWEST_EPOCHS]
         return {name: value for name, value in values.items() if value is not None}
 
     @property
@@ -169,7 +171,7 @@ class TrainingConfig(Config):
         """The epochs that are set, or that so many training tokens are worth."""
         if isinstance(self.epochs, float):
             return self.epochs
-        return next((epochs for most, epochs in EPOCHS if tokens < most * EPOCH_TOKENS), FEWEST_EPOCHS)
+        return next((epochs for most, epochs in EPOCHS if tokens < most), FEWEST_EPOCHS)
 
     def within(self, steps: int | None) -> TrainingConfig:
         """The same in so many optimizer steps at most, which is what a time budget has room for; None: in all."""

@@ -28,13 +28,14 @@ def test_epochs_become_steps(workdir: Path, tokens: TokenizedDataset, caplog: py
 
 
 @pytest.mark.parametrize(
-    ("sequences", "epochs"), [(1, 50), (999, 50), (1_000, 35), (4_999, 35), (5_000, 20), (15_000, 10), (30_000, 3)]
+    ("tokens", "epochs"), [(1, 10), (499_999, 10), (500_000, 5), (1_999_999, 5), (2_000_000, 3), (10**9, 3)]
 )
-def test_the_fewer_the_more_text_there_is(sequences: int, epochs: int) -> None:
-    """A sequence of the table has 2,048 tokens."""
+def test_the_fewer_the_more_text_there_is(tokens: int, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainingConfig(epochs="auto", effective_batch=1)
-    assert config.counted(sequences, sequences * 2048).steps == epochs * sequences
-    assert config.counted(8 * sequences, sequences * 2048).steps == epochs * 8 * sequences
+    assert config.counted(7, tokens).steps == epochs * 7
+    before = config.keyed()
+    monkeypatch.setattr("tasks.training.config.FEWEST_EPOCHS", 2)
+    assert config.keyed() != before and config.counted(7, 10**9).steps == 14
 
 
 def test_the_warmup_is_a_tenth_of_the_steps_at_most() -> None:
