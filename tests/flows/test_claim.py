@@ -143,7 +143,7 @@ class Judged:
     def _evaluated(self) -> None:
         places = {"model": "m", "evaluation": str(self.report.path), "generations": "g"}
         verdict, reasons = self.decision.ruling, self.decision.reasons
-        evaluate._show(Reevaluation(report=self.report, verdict=verdict, reasons=reasons, **places))
+        evaluate._show(Reevaluation(report=self.report, shipped={}, verdict=verdict, reasons=reasons, **places))
 
 
 def in_dashboard(stage: str, sections: list[Section]) -> str:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from artifacts.errors import StageError
-from artifacts.schema import Precision, Quantization
-from tasks.backends.contract import Decoding
+from artifacts.schema import Quantization
+from tasks.backends.contract import Decoding, Precision
 from tasks.backends.fused import int8, ops
 from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.decoding import Decoder
