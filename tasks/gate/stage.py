@@ -130,7 +130,10 @@ def with_the_forms(
             kept.append(one.form)
     if kept:
         are = "is" if len(kept) == 1 else "are"
-        reasons = (*reasons, f"As {' and '.join(kept)}, which {are} shipped, it is as good as it was trained.")
+        reasons = (
+            *reasons,
+            f"As {' and '.join(kept)}, which {are} shipped, it is within its margins of the trained model.",
+        )
     reasons = (*reasons, *aside)
     if against:
         return "hold", (*(reasons if ruling == "hold" else ()), *against)
@@ -190,4 +193,4 @@ def _objections(question: Question, judgements: Sequence[Judgement]) -> list[str
     ]
 
 
-STAGE = Stage(name="gate", version=11, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)
+STAGE = Stage(name="gate", version=12, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)
