@@ -59,8 +59,11 @@ def opened(path: Path, *, field: str | None = None, remedy: str | None = None) -
 def read_bytes(path: Path, *, limit: int = MOST_BYTES, field: str | None = None, remedy: str | None = None) -> bytes:
     """What a file holds, no more than `limit` bytes. Raises as `opened`, and for a larger file."""
     with opened(path, field=field, remedy=remedy) as file:
-        found = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
-        if found is None or len(found) > limit:
+        size = os.fstat(file.fileno()).st_size
+        found = file.read(size + 1) if size <= limit else b""  # memory is set aside for as much as is asked for
+        if len(found) > size:  # it has grown meanwhile
+            found += file.read(limit + 1 - len(found))
+        if max(size, len(found)) > limit:
             raise ValueError(f"it is larger than {limit:,} bytes")
         return found
 

@@ -14,6 +14,7 @@ from artifacts import reading
 from artifacts.errors import InputError
 from artifacts.lines import lines_of, without_end
 from artifacts.reading import blamed_on, parse_json, read_bytes, read_json, read_object, read_text
+from tests.memory import peak
 
 BAD_JSON = {
     "nothing": b"",
@@ -180,6 +181,19 @@ def test_lines_end_where_editors_end_them() -> None:
 def test_a_message_is_no_book() -> None:
     said = str(InputError("a" * 10_000 + " ghp_" + "0123456789abcdefghij" * 2, field="x", remedy="mend it"))
     assert len(said) < 1_600 and "mend it" in said and "ghp_0" not in said
+
+
+def test_a_small_file_takes_little_memory_however_large_it_may_be(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"a" * 1000)
+    assert peak(lambda: read_bytes(tmp_path / "a.yaml", limit=1 << 28)) < 1 << 16
+
+
+def test_a_file_that_has_no_size_is_read_whole() -> None:
+    """As one that grows while it is read."""
+    status = Path("/proc/self/status")
+    assert status.stat().st_size == 0 and b"VmHWM" in read_bytes(status)
+    with pytest.raises(InputError):
+        read_bytes(status, limit=100)
 
 
 def test_the_limit_is_told_as_it_is(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tasks.models.vocabulary import load_tokenizer
 from tasks.tokenization import STAGE, TokenizationConfig, check_tokenization, run_tokenization, stage
 from tasks.tokenization.chunks import decode_chunks
 from tasks.tokenization.view import sections
+from tests.memory import peak
 from tests.tasks.families.models import LLAMA2
 from tests.tasks.tokenization import toys
 from tests.tasks.tokenization.samples import reference, write_sample
@@ -133,18 +134,13 @@ def test_a_sample_without_any_text(tmp_path: Path, model: ModelReference) -> Non
 
 
 def test_memory_does_not_grow_with_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyarrow as pa
-
     small = reference(toys.byte_level(tmp_path / "model"))  # reading a large vocabulary would be the peak
     monkeypatch.setattr(stage, "GROUP_ROWS", 100)
     peaks = []
     for files in (60, 60, 480):  # the first run warms up imports
         sample = write_sample(tmp_path / "sample", (f"# {n}\n" + toys.CORPUS[n % 3] * 60 for n in range(files)))
-        pa.default_memory_pool().release_unused()
-        tracemalloc.start()
-        run_tokenization(TokenizationConfig(batch_bytes=1 << 14), sample=sample, model=small, workdir=tmp_path)
-        peaks.append(tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes())
-        tracemalloc.stop()
+        config = TokenizationConfig(batch_bytes=1 << 14)
+        peaks.append(peak(partial(run_tokenization, config, sample=sample, model=small, workdir=tmp_path)))
     assert peaks[2] < 1.3 * peaks[1], peaks
 
 
