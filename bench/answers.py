@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 
+from artifacts.rows import write_rows
 from artifacts.schema import Plan
 from tasks.backends.transformers.answers import Decoding, generate
 from tasks.generation import GenerationConfig
@@ -31,7 +33,8 @@ from tasks.generation.work import Answering
 from tasks.models.loading import load_base
 from tasks.models.vocabulary import CodeTokenizer, load_tokenizer
 from tasks.prompts import PromptsConfig
-from tasks.prompts.gaps import HeldOutFile, Item, wanted_of
+from tasks.prompts.files import HeldOutFiles
+from tasks.prompts.gaps import Item, wanted_of
 from tasks.prompts.stage import SUITES
 
 BASE = Path(__file__).parents[1] / "models" / "codellama-tiny"
@@ -41,10 +44,15 @@ PLAN = Plan(
 Prompts = Sequence[Sequence[int]]
 
 
-def files() -> list[HeldOutFile]:
-    folder = Path(os.__file__).parent
-    texts = ((path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[a-m]*.py")))
-    return [HeldOutFile(name, f"{name}.py", "Python", text) for name, text in texts]
+def files(folder: Path) -> HeldOutFiles:
+    """Modules of the standard library, a repository each, in a table in this folder."""
+    modules = sorted(Path(os.__file__).parent.glob("[a-m]*.py"))
+    rows = [
+        {"repo": path.stem, "path": path.name, "language": "Python", "content": path.read_text(encoding="utf-8")}
+        for path in modules
+    ]
+    write_rows(rows, folder / "held_out.parquet", dict.fromkeys(("repo", "path", "language", "content"), "string"))
+    return HeldOutFiles((folder / "held_out.parquet",), folder)
 
 
 def alone(model: Any, asked: Prompts, decoding: Decoding) -> list[list[int]]:
@@ -109,7 +117,8 @@ def main() -> None:
     decodings: dict[str, Decoding] = {}
     for suite, choose in SUITES.items():
         few = config.model_copy(update={f"{suite}_prompts": options.prompts})
-        items = choose(files(), tokenizer, few)
+        with tempfile.TemporaryDirectory() as folder:
+            items = choose(files(Path(folder)), tokenizer, few)
         asked, decodings[suite] = [item.prompt_ids for item in items], decoding_of(suite, items, tokenizer)
         found[suite] = measure(model, asked, decodings[suite], tokenizer.eos, options)
         print(suite, json.dumps(found[suite]), flush=True)

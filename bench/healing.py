@@ -58,7 +58,8 @@ def main() -> None:
         tokenizer = load_tokenizer(Path(folder))
     model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype="float32").eval()
     config = PromptsConfig(line_prompts=options.prompts)
-    items = line_items(files(), tokenizer, config)
+    with tempfile.TemporaryDirectory() as folder:
+        items = line_items(files(Path(folder)), tokenizer, config)
     bare = [replace(item, prompt_ids=(*item.prompt_ids, *taken_back(tokenizer, item)), start=b"") for item in items]
 
     def measured(asked: Sequence[Item]) -> dict[str, float]:

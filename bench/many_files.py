@@ -104,7 +104,21 @@ def tokenization(sample: Path, out: Path) -> dict[str, Any]:
     changes = {"format": "fim", "context": {"share": 0.3, "max_tokens": 64}, "syntax_rate": 0.5}
     model = locate(ModelConfig(name=str(MODEL)))
     found = run_tokenization(TokenizationConfig.model_validate(changes), sample=handle, model=model, workdir=out)
+    (out / "handle.json").write_text(found.model_dump_json())
     return {"chunks": found.train.chunks + found.held_out.chunks}
+
+
+def prompts(sample: Path, tokens: Path, out: Path) -> dict[str, Any]:
+    """What is asked, behind other files of the repository as well."""
+    from artifacts.schema import DatasetSample, TokenizedDataset
+    from tasks.models.base_model import ModelConfig, locate
+    from tasks.prompts import PromptsConfig, run_prompts
+
+    chosen = DatasetSample(path=sample, **json.loads((sample / "handle.json").read_text()))
+    tokenized = TokenizedDataset(path=tokens, **json.loads((tokens / "handle.json").read_text()))
+    config, model = PromptsConfig(context_tokens=256), locate(ModelConfig(name=str(MODEL)))
+    found = run_prompts(config, model=model, sample=chosen, tokens=tokenized, workdir=out)
+    return {"held_out": chosen.held_out.files, "prompts": sum(suite.rows for suite in found.suites)}
 
 
 def peak_gib() -> float:
@@ -131,6 +145,7 @@ def one(name: str, folder: Path, files: int) -> dict[str, Any]:
         "table": lambda: sampling("table", folder / "own.parquet", folder / "general.parquet", files, out),
         "local": lambda: sampling("local", folder / "own", folder / "general", files, out),
         "tokenization": lambda: tokenization(folder / "out-table", out),
+        "prompts": lambda: prompts(folder / "out-table", folder / "out-tokenization", out),
     }
     begun, before = time.perf_counter(), time.process_time()
     found = work[name]()
@@ -142,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, nargs="+", default=[2000, 20_000])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--stages", nargs="+", default=["table", "tokenization", "local"])
+    parser.add_argument("--stages", nargs="+", default=["table", "tokenization", "prompts", "local"])
     parser.add_argument("--one", help="used by itself")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()

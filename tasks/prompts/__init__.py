@@ -3,6 +3,7 @@
 Every suite is a file of its own with a fingerprint of its own, and so is what the loss is measured on: another suite
 changes no other file, and the answers to those files stay as they are (`tasks.generation`).
 
+    files       held-out files, read when they are asked for
     overlaps    what stands in the training data, and is not asked
     sequences   what the loss is measured on
     gaps        files → items: a gap in a file, the prompt that leads to it, what stands there in truth

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import random
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from itertools import islice
 from typing import Literal
 
-from artifacts.errors import InputError
 from artifacts.schema import Domain
 from tasks.families.context import Names, repository_context
 from tasks.families.marks import FimTokens
@@ -24,6 +23,7 @@ from tasks.families.prompting import CHARACTERS_PER_TOKEN, Prompt, gap_prompt, t
 from tasks.models.healing import healed
 from tasks.models.vocabulary import CodeTokenizer, Unrepresentable, encode
 from tasks.prompts.config import PromptsConfig
+from tasks.prompts.files import HeldOutFile, HeldOutFiles
 from tasks.related import Repositories
 
 SuiteName = Literal["line", "fim", "block", "context"]
@@ -66,43 +66,6 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
-class AddedLines:
-    """Lines of a file that are asked for, where the others are not."""
-
-    start: int
-    """First character."""
-    end: int
-    unit: str
-    """What they are drawn with for an interval."""
-
-
-@dataclass(frozen=True)
-class HeldOutFile:
-    """A held-out file."""
-
-    repo: str
-    path: str
-    language: str
-    content: str
-    domain: Domain = "held_out"
-    added: tuple[AddedLines, ...] | None = None
-    """None where all of it is asked for."""
-
-    @property
-    def asked(self) -> str:
-        """The text that is asked for."""
-        if self.added is None:
-            return self.content
-        return "".join(self.content[one.start : one.end] for one in self.added)
-
-    def unit_of(self, start: int, end: int) -> str | None:
-        """What the characters from `start` to `end` are drawn with; None where they are not asked for."""
-        if self.added is None:
-            return self.repo
-        return next((one.unit for one in self.added if one.start <= start and end <= one.end), None)
-
-
-@dataclass(frozen=True)
 class Item:
     """One gap to fill, or one problem to solve."""
 
@@ -135,31 +98,7 @@ class _Gap:
     """What it is drawn with."""
 
 
-def read_files(path: Path, domain: Domain = "held_out") -> list[HeldOutFile]:
-    """The files of one side of a sample.
-
-    Raises:
-        InputError: there are none.
-    """
-    import pyarrow.parquet as pq
-
-    columns = ["repo", "path", "language", "content"]
-    columns += [name for name in pq.read_schema(path).names if name == "added"]
-    files = [
-        HeldOutFile(**{**row, "added": lines and tuple(AddedLines(**one) for one in lines)}, domain=domain)
-        for row in pq.read_table(path, columns=columns).to_pylist()
-        for lines in (row.get("added"),)
-    ]
-    if not files:
-        raise InputError(
-            "no file is held out, so nothing can be evaluated",
-            field="sampling",
-            remedy="take files of more repositories, or hold out a larger share of them",
-        )
-    return files
-
-
-def line_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: PromptsConfig) -> list[Item]:
+def line_items(files: HeldOutFiles, tokenizer: CodeTokenizer, config: PromptsConfig) -> list[Item]:
     """Next-line completion: `BOS` and the text before a line, cut to the last `prompt_tokens`."""
     bos = _bos(tokenizer)
 
@@ -171,13 +110,13 @@ def line_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: P
     return _items("line", files, tokenizer, config, prompt)
 
 
-def block_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: PromptsConfig) -> list[Item]:
+def block_items(files: HeldOutFiles, tokenizer: CodeTokenizer, config: PromptsConfig) -> list[Item]:
     """As `fim_items`, with a gap of two to four lines."""
     return fim_items(files, tokenizer, config, "block")
 
 
 def fim_items(
-    files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: PromptsConfig, suite: SuiteName = "fim"
+    files: HeldOutFiles, tokenizer: CodeTokenizer, config: PromptsConfig, suite: SuiteName = "fim"
 ) -> list[Item]:
     """Fill in a line: `BOS <PRE> prefix <SUF> suffix <MID>`. The suffix gets a third of the room, more where the
     prefix leaves some.
@@ -195,15 +134,12 @@ def fim_items(
     return _items(suite, files, tokenizer, config, prompt)
 
 
-def context_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config: PromptsConfig) -> list[Item]:
+def context_items(files: HeldOutFiles, tokenizer: CodeTokenizer, config: PromptsConfig) -> list[Item]:
     """The gaps of `fim_items`, behind other files of their repository, where it has any that are related. None at all
     where no repository has. Raises as `fim_items`."""
     fim, behind = FimTokens.of(tokenizer), 0
     rows = map(asdict, files)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Repositories(rows, Path(folder), config.context_tokens * CHARACTERS_PER_TOKEN) as repositories,
-    ):
+    with Repositories(rows, files.folder, config.context_tokens * CHARACTERS_PER_TOKEN) as repositories:
 
         def prompt(gap: _Gap) -> Prompt:
             nonlocal behind
@@ -218,15 +154,16 @@ def context_items(files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, config
     return items if behind else []
 
 
-def spread(clusters: Sequence[str], rng: random.Random) -> Iterator[int]:
-    """Every index once, in seeded order, taking one of each cluster in turn.
+def spread(clusters: Iterable[str | None], rng: random.Random) -> Iterator[int]:
+    """Every index once, in seeded order, taking one of each cluster in turn. What is of none (None) is left out.
 
     However few are taken, they cover as many clusters as they can, evenly: that is what an interval over clusters
     needs. A cluster's share therefore does not grow with its size.
     """
-    members: dict[str, list[int]] = {}
+    members: dict[str, array[int]] = {}  # four bytes an index: there may be millions
     for index, cluster in enumerate(clusters):
-        members.setdefault(cluster, []).append(index)
+        if cluster is not None:
+            members.setdefault(cluster, array("I")).append(index)
     queues = [members[cluster] for cluster in sorted(members)]
     for queue in queues:
         rng.shuffle(queue)
@@ -239,7 +176,7 @@ def spread(clusters: Sequence[str], rng: random.Random) -> Iterator[int]:
 
 def _items(
     suite: SuiteName,
-    files: Sequence[HeldOutFile],
+    files: HeldOutFiles,
     tokenizer: CodeTokenizer,
     config: PromptsConfig,
     prompt: Callable[[_Gap], Prompt],
@@ -290,11 +227,12 @@ def answer_tokens(suite: SuiteName, config: PromptsConfig) -> int:
     return config.max_new_tokens * (2 if suite == "block" else 1)
 
 
-def _gaps(files: Sequence[HeldOutFile], wanted: int, rng: random.Random, *, blocks: bool = False) -> Iterator[_Gap]:
+def _gaps(files: HeldOutFiles, wanted: int, rng: random.Random, *, blocks: bool = False) -> Iterator[_Gap]:
     """Lines worth asking for, or blocks that begin with one, one of each repository in turn; of files with lines that
     were added, of each of their units."""
-    order = list(spread([file.repo for file in files], rng))[: FILES_PER_ITEM * wanted]
-    gaps = [_Gap(files[index], start, end) for index in order for start, end in _lines(files[index])]
+    order = list(islice(spread(files.repositories(), rng), FILES_PER_ITEM * wanted))
+    drawn = files.at(order)
+    gaps = [_Gap(drawn[number], start, end) for number in order for start, end in _lines(drawn[number])]
     if blocks:
         gaps = [block for gap in gaps if (block := _block(gap, rng.randint(*BLOCK_LINES)))]
     gaps = [replace(gap, unit=unit) for gap in gaps if (unit := gap.file.unit_of(gap.start, gap.end)) is not None]

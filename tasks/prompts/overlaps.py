@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 
 from artifacts.errors import InputError
-from artifacts.schema import DatasetSample, Domain, Overlap
+from artifacts.rows import count_rows
+from artifacts.schema import DatasetSample, Overlap
 from tasks.contamination import EvaluationText, documents, find
 from tasks.functional import Problem, Suite
-from tasks.prompts.gaps import HeldOutFile, read_files
+from tasks.prompts.files import HeldOutFiles
 
 
 @dataclass(frozen=True)
 class Screened:
     """What may be asked about, and what may not."""
 
-    held_out: list[HeldOutFile]
-    retention: list[HeldOutFile]
+    held_out: HeldOutFiles
+    retention: HeldOutFiles
     suites: list[Suite]
     found: tuple[Overlap, ...]
-    dropped: frozenset[tuple[str, str]]
+    dropped: frozenset[tuple[str, ...]]
     """Repository and path of held-out files that are left out."""
     looked_at: dict[str, int]
 
@@ -37,59 +40,59 @@ class Screened:
         ]
 
 
-@dataclass(frozen=True)
-class _Looked:
-    """Something that is looked for."""
-
-    domain: str
-    """`held_out`, `retention`, or a functional suite's name."""
-    name: str
-    parts: Mapping[str, str]
-
-
-def screen(sample: DatasetSample, retention: DatasetSample | None, suites: Sequence[Suite] = ()) -> Screened:
+def screen(sample: DatasetSample, retention: DatasetSample | None, suites: Sequence[Suite], folder: Path) -> Screened:
     """Leave out the files and problems of which most stands in one training file.
+
+    `folder`: for temporary files.
 
     Raises:
         InputError: no held-out file is left.
     """
-    files = read_files(sample.path / "held_out.parquet")
-    if retention:
-        files += [
-            file
-            for side in ("held_out", "train")
-            for file in read_files(retention.path / f"{side}.parquet", "retention")
-        ]
-    looked = [_Looked(file.domain, f"{file.repo}/{file.path}", {"file": file.asked}) for file in files]
-    looked += [_Looked(suite.name, one.task_id, _parts(one)) for suite in suites for one in suite.problems]
-    items = [EvaluationText(str(number), one.parts) for number, one in enumerate(looked)]
-    found = {int(one.item): one for one in find(documents(sample.path / "train.parquet"), items)}
-    overlaps = tuple(
-        Overlap(
-            domain=looked[number].domain,
-            item=looked[number].name,
-            part=one.part,
-            kind=one.kind,
-            document=one.document,
-            share=one.share,
+    sides = [retention.path / f"{side}.parquet" for side in ("held_out", "train")] if retention else []
+    held_out = HeldOutFiles((sample.path / "held_out.parquet",), folder)
+    others = HeldOutFiles(tuple(sides), folder, "retention")
+    if not all(map(count_rows, (*held_out.tables, *others.tables))):
+        raise InputError(
+            "no file is held out, so nothing can be evaluated",
+            field="sampling",
+            remedy="take files of more repositories, or hold out a larger share of them",
         )
-        for number, one in found.items()
+    problems = [(suite.name, problem) for suite in suites for problem in suite.problems]
+    texts = chain(({"file": file.asked} for file in chain(held_out, others)), (_parts(one) for _, one in problems))
+    items = (EvaluationText(str(number), parts) for number, parts in enumerate(texts))
+    found = {int(one.item): one for one in find(documents(sample.path / "train.parquet"), items, folder)}
+    names = chain(
+        ((files.domain, name) for files in (held_out, others) for name in files.names()),
+        ((suite, (problem.task_id,)) for suite, problem in problems),
     )
-    left = [file for number, file in enumerate(files) if number not in found]
-    held_out, others = (_of(left, domain) for domain in ("held_out", "retention"))
-    if not held_out:
+    looked = {number: one for number, one in enumerate(names) if number in found}
+    overlaps = [
+        Overlap(
+            domain=domain, item="/".join(name), part=one.part, kind=one.kind, document=one.document, share=one.share
+        )
+        for number, (domain, name) in looked.items()
+        for one in (found[number],)
+    ]
+    own = held_out.total
+    held_out, others = (
+        replace(held_out, left_out=frozenset(number for number in found if number < own)),
+        replace(others, left_out=frozenset(number - own for number in found if own <= number < own + others.total)),
+    )
+    if len(held_out.left_out) == own:
         raise InputError(
             "every held-out file stands in the training data, so nothing can be evaluated",
             field="sampling",
             remedy="sample more repositories, or leave out copies of the same code",
         )
+    looked_at = Counter({"held_out": own, "retention": others.total})
+    looked_at.update(suite for suite, _ in problems)
     return Screened(
         held_out,
         others,
         [suite.without({one.item for one in overlaps if one.domain == suite.name}) for suite in suites],
-        overlaps,
-        frozenset((file.repo, file.path) for number, file in enumerate(files) if number in found),
-        dict(Counter(one.domain for one in looked)),
+        tuple(overlaps),
+        frozenset(name for number, (_, name) in looked.items() if number < own + others.total),
+        dict(+looked_at),
     )
 
 
@@ -98,7 +101,3 @@ def _parts(problem: Problem) -> dict[str, str]:
     if problem.suffix is not None:
         return {"program": problem.program(problem.canonical_solution)}
     return {"prompt": problem.prompt, "solution": problem.canonical_solution}
-
-
-def _of(files: list[HeldOutFile], domain: Domain) -> list[HeldOutFile]:
-    return [file for file in files if file.domain == domain]

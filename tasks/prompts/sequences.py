@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
-import sys
 from bisect import bisect_right
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
-from artifacts.rows import Row
+from artifacts.rows import Row, each_row, rows_at
 from artifacts.schema import Domain
 from tasks.models.vocabulary import CodeTokenizer, decode_bytes
-from tasks.prompts.gaps import AddedLines, HeldOutFile, spread
+from tasks.prompts.files import AddedLines, HeldOutFile
+from tasks.prompts.gaps import spread
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def choose(
     files: Sequence[Path],
     wanted: int,
     seed: int,
-    without: Container[tuple[str, str]] = (),
+    without: Container[tuple[str, ...]] = (),
     domain: Domain = "held_out",
 ) -> list[HeldOutSequence]:
     """Chunks of tokenized files, at most `wanted`, spread over the repositories; in the order of the files.
@@ -48,49 +48,48 @@ def choose(
     The prediction of every token counts but that of the first, and where there is a completion mask of the tokens
     outside it. Chunks in which nothing counts are left out, and those of the files `without` (repository, path).
     """
-    import pyarrow.parquet as pq
-
-    tables = [pq.read_table(file) for file in files]
-    repositories = [repo for table in tables for repo in table["repo"].to_pylist()]
-    rows = [(table, index) for table in tables for index in range(table.num_rows)]
-    chosen: dict[int, HeldOutSequence] = {}
+    names = ((row["repo"], row["path"]) for row in each_row(files, ("repo", "path")))
+    dropped = {number for number, name in enumerate(names) if name in without}
     rng = random.Random(f"loss {seed}" if domain == "held_out" else f"{domain} loss {seed}")
-    for number in spread(repositories, rng):
-        if len(chosen) == wanted:
-            break
-        table, index = rows[number]
-        row = table.slice(index, 1).to_pylist()[0]
-        if (row["repo"], row["path"]) in without:
-            continue
-        ids = row["input_ids"]
-        mask = row.get("completion_mask") or [1] * len(ids)
-        counts = (False, *map(bool, mask[1:]))
-        language = row.get("language") or "unknown"
-        chunk = HeldOutSequence(row["repo"], row["path"], row["chunk"], tuple(ids), counts, language, domain)
-        if chunk.tokens:
-            chosen[number] = chunk
+    repositories = (row["repo"] for row in each_row(files, ("repo",)))
+    order = (number for number in spread(repositories, rng) if number not in dropped)
+    chosen: dict[int, HeldOutSequence] = {}
+    while drawn := list(islice(order, wanted - len(chosen))):
+        found = ((number, _sequence(row, domain)) for number, row in rows_at(files, drawn))
+        chosen.update((number, one) for number, one in found if one.tokens)
     return [chosen[number] for number in sorted(chosen)]
 
 
+def _sequence(row: Row, domain: Domain) -> HeldOutSequence:
+    """A chunk of which every token counts that can be predicted and is not masked."""
+    ids = row["input_ids"]
+    mask = row.get("completion_mask") or [1] * len(ids)
+    counts = (False, *map(bool, mask[1:]))
+    language = row.get("language") or "unknown"
+    return HeldOutSequence(row["repo"], row["path"], row["chunk"], tuple(ids), counts, language, domain)
+
+
 def choose_added(
-    chunks: Path, files: Sequence[HeldOutFile], tokenizer: CodeTokenizer, wanted: int, seed: int
+    chunks: Path,
+    files: Iterable[HeldOutFile],
+    tokenizer: CodeTokenizer,
+    wanted: int,
+    seed: int,
+    without: Container[tuple[str, ...]] = (),
 ) -> list[HeldOutSequence]:
     """As `choose`, of files of which only some lines are asked for: the prediction of tokens that begin in those lines
-    counts. A chunk with lines of several units is there once for each. `chunks`: all of the files, in order."""
-    import pyarrow.parquet as pq
-
-    by_name = {(file.repo, file.path): file for file in files}
+    counts. A chunk with lines of several units is there once for each. `chunks`: of the files, in their order."""
 
     def found() -> Iterator[HeldOutSequence]:
-        with pq.ParquetFile(chunks) as file:
-            read = (row for batch in file.iter_batches(64) for row in batch.to_pylist())
-            for name, rows in groupby(read, key=lambda row: (row["repo"], row["path"])):
-                if name in by_name:
-                    yield from _parts(list(rows), by_name[name], tokenizer)
+        left = iter(files)
+        for name, rows in groupby(each_row([chunks]), key=lambda row: (row["repo"], row["path"])):
+            # of some files, such as empty ones, there are no chunks
+            file = next(file for file in left if (file.repo, file.path) == name)
+            if name not in without:
+                yield from _parts(list(rows), file, tokenizer)
 
     # made twice: all of them would take forty bytes a token
-    units = [sys.intern(one.repo) for one in found()]
-    order = set(islice(spread(units, random.Random(f"loss {seed}")), wanted))
+    order = set(islice(spread((one.repo for one in found()), random.Random(f"loss {seed}")), wanted))
     return [one for number, one in enumerate(found()) if number in order]
 
 

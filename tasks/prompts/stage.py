@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from artifacts import digest
@@ -18,6 +18,7 @@ from tasks.models.base_model import ModelReference
 from tasks.models.vocabulary import CodeTokenizer, load_tokenizer
 from tasks.prompts import gaps, overlaps, problems, sequences
 from tasks.prompts.config import PromptsConfig
+from tasks.prompts.files import HeldOutFiles
 from tasks.prompts.gaps import SuiteName
 from tasks.prompts.problems import Asked
 from tasks.prompts.view import sections
@@ -38,7 +39,7 @@ ITEM_COLUMNS = {
     "start": "binary",
     "new_tokens": "int32",
 }
-Choosing = Callable[[Sequence[gaps.HeldOutFile], CodeTokenizer, PromptsConfig], list[gaps.Item]]
+Choosing = Callable[[HeldOutFiles, CodeTokenizer, PromptsConfig], list[gaps.Item]]
 SUITES: dict[SuiteName, Choosing] = {
     "line": gaps.line_items,
     "fim": gaps.fim_items,
@@ -78,11 +79,12 @@ def run_prompts(
     check_context(config, model)
     progress.begin("looking for copies in the training data")
     tokenizer = load_tokenizer(model.metadata)
-    screened = overlaps.screen(sample, retention, problems.suites(config.functional))
+    screened = overlaps.screen(sample, retention, problems.suites(config.functional), workdir)
     progress.begin("choosing what is asked")
     held_out = tokens.path / "held_out.parquet"
     if sample.added_lines:
-        chunks = sequences.choose_added(held_out, screened.held_out, tokenizer, config.max_chunks, config.seed)
+        files = replace(screened.held_out, left_out=())  # chunks of these are passed over
+        chunks = sequences.choose_added(held_out, files, tokenizer, config.max_chunks, config.seed, screened.dropped)
     else:
         chunks = sequences.choose([held_out], config.max_chunks, config.seed, screened.dropped)
     if not chunks:

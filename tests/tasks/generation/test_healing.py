@@ -22,8 +22,10 @@ from tasks.generation.work import Answering, measure
 from tasks.models.healing import beginning_with, healed
 from tasks.models.vocabulary import CodeTokenizer, encode, load_tokenizer
 from tasks.prompts import PromptsConfig
-from tasks.prompts.gaps import HeldOutFile, line_items
+from tasks.prompts.files import HeldOutFile
+from tasks.prompts.gaps import line_items
 from tests.tasks.generation.world import toy
+from tests.tasks.prompts.stored import stored
 from tests.tasks.tokenization import toys
 
 FILES = [HeldOutFile(f"repo-{number}", "a.py", "Python", text) for number, text in enumerate(toys.CORPUS)]
@@ -62,10 +64,10 @@ def test_an_answer_begins_with_an_allowed_token_which_does_not_end_it(decoder: s
     assert found[0] == free[0][: len(found[0])]
 
 
-def test_a_model_that_knows_a_text_by_heart_completes_its_lines(tokenizer: CodeTokenizer) -> None:
+def test_a_model_that_knows_a_text_by_heart_completes_its_lines(tmp_path: Path, tokenizer: CodeTokenizer) -> None:
     """What it cannot where it is asked with bare line breaks, after which it has never seen anything."""
     model = learned(tokenizer)
-    items = line_items(FILES, tokenizer, CONFIG)
+    items = line_items(stored(tmp_path, FILES), tokenizer, CONFIG)
     assert len(items) == 6 and {item.start for item in items} == {b"\n"}
     assert right(model, tokenizer, items) == 6
     (bare,) = encode(tokenizer, "\n")

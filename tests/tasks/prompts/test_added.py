@@ -15,7 +15,7 @@ import pytest
 from artifacts.rows import read_rows
 from artifacts.schema import PromptSet
 from tasks.models.vocabulary import encode, load_tokenizer
-from tasks.prompts.gaps import AddedLines, HeldOutFile
+from tasks.prompts.files import AddedLines, HeldOutFile
 from tasks.prompts.sequences import choose_added
 from tests.conftest import SMALL_MODEL
 from tests.tasks.generation.world import NAMES, build, source

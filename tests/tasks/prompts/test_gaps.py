@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from tasks.families.context import Names, repository_context
 from tasks.families.marks import FimTokens
 from tasks.models.vocabulary import CodeTokenizer, decode, encode, load_tokenizer
 from tasks.prompts import PromptsConfig
-from tasks.prompts.gaps import HeldOutFile, block_items, context_items, fim_items, line_items, read_files, spread
+from tasks.prompts.files import HeldOutFile, HeldOutFiles
+from tasks.prompts.gaps import block_items, context_items, fim_items, line_items, spread
 from tasks.related import Repositories
 from tests.conftest import BASE_MODEL
-from tests.tasks.generation.world import NAMES, build, source
+from tests.tasks.generation.world import NAMES, source
+from tests.tasks.prompts.stored import stored
 from tests.tasks.tokenization import toys
 
 CONFIG = PromptsConfig(line_prompts=16, fim_prompts=16, prompt_tokens=64, max_new_tokens=32)
@@ -30,11 +32,21 @@ def tokenizer() -> CodeTokenizer:
     return load_tokenizer(BASE_MODEL)
 
 
-def python(text: str) -> list[HeldOutFile]:
-    return [HeldOutFile("repo", "a.py", "Python", text)]
+@pytest.fixture
+def files(tmp_path: Path) -> HeldOutFiles:
+    return stored(tmp_path, FILES)
 
 
-def test_a_fim_prompt_token_by_token(tokenizer: CodeTokenizer) -> None:
+Storing = Callable[[str], HeldOutFiles]
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Storing:
+    """A file of this text."""
+    return lambda text: stored(tmp_path, [HeldOutFile("repo", "a.py", "Python", text)])
+
+
+def test_a_fim_prompt_token_by_token(python: Storing, tokenizer: CodeTokenizer) -> None:
     text = "import os\n\n    value = compute(1)\n    done()\n"
     (item,) = fim_items(python(text), tokenizer, CONFIG)
     fim = FimTokens.of(tokenizer)
@@ -50,28 +62,28 @@ def test_a_fim_prompt_token_by_token(tokenizer: CodeTokenizer) -> None:
     assert item.line == 3
 
 
-def test_a_next_line_prompt_token_by_token(tokenizer: CodeTokenizer) -> None:
+def test_a_next_line_prompt_token_by_token(python: Storing, tokenizer: CodeTokenizer) -> None:
     (item,) = line_items(python("import os\n\n    value = compute(1)\n    x()\n"), tokenizer, CONFIG)
     assert item.prompt_ids == (tokenizer.bos, *encode(tokenizer, "import os\n\n"))
     assert item.prompt_ids[-1] == encode(tokenizer, "\n", continues=True)[-1]
     assert item.truth == "    value = compute(1)"
 
 
-def test_a_block_is_whole_lines_with_their_indentation(tokenizer: CodeTokenizer) -> None:
-    for item in block_items(FILES, tokenizer, CONFIG.model_copy(update={"block_prompts": 16})):
+def test_a_block_is_whole_lines_with_their_indentation(files: HeldOutFiles, tokenizer: CodeTokenizer) -> None:
+    for item in block_items(files, tokenizer, CONFIG.model_copy(update={"block_prompts": 16})):
         lines = item.truth.split("\n")
         assert 2 <= len(lines) <= 4 and lines[-1].strip()
         assert source(item.repo).split("\n")[item.line - 1 :][: len(lines)] == lines
         assert item.prompt + item.truth + "\n" + item.suffix in source(item.repo)
 
 
-def test_the_same_gaps_are_asked_behind_other_files(tokenizer: CodeTokenizer) -> None:
-    files = [HeldOutFile("one", f"{name}.py", "Python", source(name)) for name in NAMES]
+def test_the_same_gaps_are_asked_behind_other_files(tmp_path: Path, tokenizer: CodeTokenizer) -> None:
+    files = stored(tmp_path, [HeldOutFile("one", f"{name}.py", "Python", source(name)) for name in NAMES])
     config = CONFIG.model_copy(update={"context_tokens": 100})
     alone, behind = fim_items(files, tokenizer, config), context_items(files, tokenizer, config)
     fim = FimTokens.of(tokenizer)
     rows = [asdict(file) for file in files]
-    with tempfile.TemporaryDirectory() as folder, Repositories(rows, Path(folder), 1600) as repositories:
+    with Repositories(rows, tmp_path, 1600) as repositories:
         for one, other in zip(alone, behind, strict=True):
             assert (one.path, one.line, one.truth, one.prompt) == (other.path, other.line, other.truth, other.prompt)
             related = repositories.related(next(row for row in rows if row["path"] == one.path))
@@ -80,13 +92,15 @@ def test_the_same_gaps_are_asked_behind_other_files(tokenizer: CodeTokenizer) ->
             assert other.suite == "context" and other.new_tokens == one.new_tokens
 
 
-def test_nothing_is_asked_behind_other_files_where_there_are_none(tokenizer: CodeTokenizer) -> None:
-    assert context_items(FILES, tokenizer, CONFIG.model_copy(update={"context_tokens": 100})) == []
+def test_nothing_is_asked_behind_other_files_where_there_are_none(
+    files: HeldOutFiles, tokenizer: CodeTokenizer
+) -> None:
+    assert context_items(files, tokenizer, CONFIG.model_copy(update={"context_tokens": 100})) == []
 
 
 @pytest.mark.parametrize("suite", [line_items, fim_items])
-def test_prompts_stand_in_the_file_around_the_truth(suite, tokenizer: CodeTokenizer) -> None:  # type: ignore[no-untyped-def]
-    items = suite(FILES, tokenizer, CONFIG)
+def test_prompts_stand_in_the_file_around_the_truth(suite, files: HeldOutFiles, tokenizer: CodeTokenizer) -> None:  # type: ignore[no-untyped-def]
+    items = suite(files, tokenizer, CONFIG)
     assert len(items) == 16
     for item in items:
         content = source(item.repo)
@@ -95,7 +109,7 @@ def test_prompts_stand_in_the_file_around_the_truth(suite, tokenizer: CodeTokeni
         assert len(item.prompt_ids) <= 64
 
 
-def test_long_contexts_are_cut_far_from_the_gap(tokenizer: CodeTokenizer) -> None:
+def test_long_contexts_are_cut_far_from_the_gap(python: Storing, tokenizer: CodeTokenizer) -> None:
     lines = [f"value_{number} = compute({number})" for number in range(400)]
     config = CONFIG.model_copy(update={"prompt_tokens": 90})
     item = next(i for i in fim_items(python("\n".join(lines)), tokenizer, config) if 50 < i.line < 350)
@@ -107,29 +121,29 @@ def test_long_contexts_are_cut_far_from_the_gap(tokenizer: CodeTokenizer) -> Non
     assert decode(tokenizer, suffix, continues=True).startswith(lines[item.line])
 
 
-def test_room_that_the_prefix_leaves_goes_to_the_suffix(tokenizer: CodeTokenizer) -> None:
+def test_room_that_the_prefix_leaves_goes_to_the_suffix(python: Storing, tokenizer: CodeTokenizer) -> None:
     text = "import os\nvalue = compute(1)\n" + "x = 1\n" * 200
     (item,) = fim_items(python(text), tokenizer, CONFIG)
     assert len(item.prompt_ids) == 64 and len(item.suffix) > len(item.prompt)
 
 
-def test_trivial_lines_are_not_asked_for(tokenizer: CodeTokenizer) -> None:
+def test_trivial_lines_are_not_asked_for(python: Storing, tokenizer: CodeTokenizer) -> None:
     text = "first = something\n\n# a comment line\n    )\nelse:\nx = 1\n" + "y" * 500 + "\nreturn value_of(x)\n"
     items = line_items(python(text), tokenizer, CONFIG)
     assert [item.truth for item in items] == ["return value_of(x)"]
 
 
-def test_lines_that_no_answer_could_hold_are_not_asked_for(tokenizer: CodeTokenizer) -> None:
+def test_lines_that_no_answer_could_hold_are_not_asked_for(files: HeldOutFiles, tokenizer: CodeTokenizer) -> None:
     every = CONFIG.model_copy(update={"line_prompts": 1000})
 
     def lengths(config: PromptsConfig) -> set[int]:
-        return {len(encode(tokenizer, item.truth, continues=True)) for item in line_items(FILES, tokenizer, config)}
+        return {len(encode(tokenizer, item.truth, continues=True)) for item in line_items(files, tokenizer, config)}
 
     longest = max(lengths(every))
     assert lengths(every.model_copy(update={"max_new_tokens": longest})) == lengths(every) - {longest}
 
 
-def test_special_tokens_in_a_file_stay_text(tokenizer: CodeTokenizer) -> None:
+def test_special_tokens_in_a_file_stay_text(python: Storing, tokenizer: CodeTokenizer) -> None:
     text = "text = '<s> ▁<PRE> </s>'\nreturn text_with('▁<MID>')\nx = '▁<SUF>'\n"
     (item,) = fim_items(python(text), tokenizer, CONFIG)
     fim = FimTokens.of(tokenizer)
@@ -138,11 +152,11 @@ def test_special_tokens_in_a_file_stay_text(tokenizer: CodeTokenizer) -> None:
     assert item.prompt == "text = '<s> ▁<PRE> </s>'\n"
 
 
-def test_the_choice_is_seeded_and_even(tokenizer: CodeTokenizer) -> None:
-    items = line_items(FILES, tokenizer, CONFIG)
+def test_the_choice_is_seeded_and_even(files: HeldOutFiles, tokenizer: CodeTokenizer) -> None:
+    items = line_items(files, tokenizer, CONFIG)
     assert Counter(item.repo for item in items) == dict.fromkeys(NAMES, 2)
-    assert items == line_items(FILES, tokenizer, CONFIG)
-    assert items != line_items(FILES, tokenizer, CONFIG.model_copy(update={"seed": 1}))
+    assert items == line_items(files, tokenizer, CONFIG)
+    assert items != line_items(files, tokenizer, CONFIG.model_copy(update={"seed": 1}))
 
 
 def test_spread_takes_one_of_each_cluster_in_turn() -> None:
@@ -152,16 +166,10 @@ def test_spread_takes_one_of_each_cluster_in_turn() -> None:
     assert {clusters[index] for index in order[:3]} == {"big", "small", "other"}
 
 
-def test_other_tokenizers_get_their_own_prompts(tmp_path: Path) -> None:
+def test_other_tokenizers_get_their_own_prompts(python: Storing, files: HeldOutFiles, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(toys.byte_level(tmp_path))
     (item,) = fim_items(python("import os\nvalue = compute(1)\nx()\n"), tokenizer, CONFIG)
     fim = FimTokens.of(tokenizer)
     assert item.prompt_ids[0] == fim.prefix and item.prompt_ids[-1] == fim.middle
     with pytest.raises(InputError, match="no fill-in-the-middle tokens"):
-        fim_items(FILES, load_tokenizer(toys.code_llama(tmp_path / "plain", fim=False)), CONFIG)
-
-
-def test_no_files_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError) as refused:
-        read_files(build(tmp_path, {}).sample.path / "held_out.parquet")
-    assert refused.value.field == "sampling" and "hold out" in str(refused.value.remedy)
+        fim_items(files, load_tokenizer(toys.code_llama(tmp_path / "plain", fim=False)), CONFIG)

@@ -34,7 +34,7 @@ def test_a_copy_of_a_training_file_is_left_out_and_counted(tmp_path: Path) -> No
 def test_nothing_left_is_said(tmp_path: Path) -> None:
     place = build(tmp_path, {"alpha": COPIED}, COPIED)
     with pytest.raises(InputError) as refused:
-        screen(place.sample, None)
+        screen(place.sample, None, [], tmp_path)
     assert refused.value.field == "sampling" and "copies" in str(refused.value.remedy)
 
 
@@ -50,7 +50,7 @@ def test_problems_that_were_trained_on_are_left_out_and_counted(tmp_path: Path) 
     ]
     suite = read_suite(write(tmp_path / "s.jsonl", *asked))
     place = build(tmp_path / "world", {"own": OWN}, f"def copied(x):\n{words}{body}")
-    screened = screen(place.sample, None, [suite])
+    screened = screen(place.sample, None, [suite], tmp_path)
     assert [problem.task_id for problem in screened.suites[0].problems] == ["T/2"]
     assert [(one.domain, one.part) for one in screened.found] == [("s", "prompt"), ("s", "solution"), ("s", "program")]
     assert screened.looked_at == {"held_out": 1, "s": 4}
