@@ -17,11 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, CycloptsPanel, Group, MissingArgumentError, Parameter
 from rich.text import Text
 
 from artifacts import faults
-from artifacts.errors import CodetuneError, redacting_secrets
+from artifacts.errors import CodetuneError, InputError, redacting_secrets
 from artifacts.garbage import leave
 from artifacts.installation import PACKAGES
 from artifacts.redaction import redact
@@ -31,6 +31,9 @@ from flows.output import Console
 from flows.stages import STAGES
 
 if TYPE_CHECKING:
+    from cyclopts import Argument
+    from rich.panel import Panel
+
     from artifacts.schema import Completion
     from flows.config import PipelineConfig
     from flows.finetune import RunSummary
@@ -48,6 +51,7 @@ app = App(
     help="Adapt a code model to your code on one GPU, and prove what it gained.",
     version=lambda: version("codetune"),
     suppress_keyboard_interrupt=False,  # `guarded` says what to do next
+    error_formatter=lambda error: _refusal(error),
 )
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -262,5 +266,30 @@ def _line(text: str, place: int) -> str:
     return lines[place] if len(lines[place]) <= WIDEST else lines[place][: WIDEST - 1] + "…"
 
 
+def _refusal(error: CycloptsError) -> Text | Panel:
+    """What is said of a command line that cannot be read. Of what was forgotten cyclopts tells the name alone, so here
+    it is said what that means, and what else the command needs."""
+    argument, command = error.argument, " ".join(error.command_chain or ())
+    if not isinstance(error, MissingArgumentError) or argument is None:
+        return CycloptsPanel(error)
+    there = app[command].assemble_argument_collection()
+    needed = [one for one in there if one.required or one.name == argument.name]
+    usage = [_placeholder(one) if one.field_info.is_positional else f"{one.name} {_placeholder(one)}" for one in needed]
+    said = InputError(
+        "it is missing" if argument.required else "its value is missing",
+        field=_placeholder(argument) if argument.field_info.is_positional else argument.name,
+        remedy=f"`{' '.join(['codetune', command, *usage])}`. {argument.parameter.help}",
+    )
+    return _error(str(said))
+
+
+def _placeholder(argument: Argument) -> str:
+    return argument.name.strip("-").upper()
+
+
+def _error(problem: str) -> Text:
+    return Text.assemble(("error:", "bold red"), " ", problem)
+
+
 def _say_error(problem: str) -> None:
-    errors.print(Text.assemble(("error:", "bold red"), " ", problem))
+    errors.print(_error(problem))

@@ -8,15 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from artifacts.errors import InputError
-from flows.commands.options import Changes, Json, Recipe, StorePath, check_stages, configure, say_what_is_looked_at
+from flows.commands.options import Changes, Json, Recipe, StorePath, configure, say_what_is_looked_at
 from flows.stages import STAGES
 
 if TYPE_CHECKING:
     from tasks.running.explaining import Change, Explanation
 
 
+def _is_stage(_: Any, value: str) -> None:
+    """Asked before the recipe is: who forgets the stage has given that in its place.
+
+    Raises:
+        InputError: names the stages.
+    """
+    if value not in STAGES:
+        raise InputError(
+            f"there is no stage “{value}”",
+            field="STAGE",
+            remedy=f"ask `codetune why STAGE RECIPE`, with one of {', '.join(STAGES)}",
+        )
+
+
 def why(
-    stage: Annotated[str, Parameter(help=f"One of {', '.join(STAGES)}.")],
+    stage: Annotated[str, Parameter(validator=_is_stage, help=f"One of {', '.join(STAGES)}.")],
     recipe: Recipe,
     *,
     changes: Changes = None,
@@ -27,7 +41,6 @@ def why(
 
     Runs nothing but preflight, which takes a moment. A stage whose inputs would have to be made first has no key yet:
     then it says why those would run."""
-    check_stages([stage], "STAGE")
     config = configure(recipe, changes, store)
     from artifacts.store import Store
     from flows.finetune import pipeline

@@ -14,6 +14,7 @@ import pytest
 
 from flows import cli
 from flows.commands.options import given_path, not_blank
+from flows.stages import STAGES
 
 CODETUNE = str(Path(sys.executable).with_name("codetune"))
 NAMES = [name for commands in cli.COMMANDS.values() for name in commands]
@@ -152,6 +153,40 @@ def test_no_command_takes_an_impossible_name(
     assert cli.guarded([name, *rest]) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} <= {"store"}
+
+
+REQUIRED = {name: [one for at, one in OPTIONS if at == name and one.required] for name in NAMES}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if REQUIRED[name]])
+def test_what_a_command_lacks_is_named_and_described(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.guarded([name]) == 2
+    said = capsys.readouterr().err
+    first, *_ = REQUIRED[name]
+    called = first.name.strip("-").upper()
+    assert said.startswith(f"error: {called if first.field_info.is_positional else first.name}: ")
+    assert (first.parameter.help or "") in said
+    usage = said[said.index(f"codetune {name}") :]
+    places = [usage.index(one.name.strip("-").upper()) for one in REQUIRED[name]]
+    assert places == sorted(places) and all(
+        one.name in usage for one in REQUIRED[name] if one.field_info.is_keyword_only
+    )
+
+
+def test_an_option_without_its_value_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.guarded(["run", "demo", "--set"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --set: ") and "training.max_steps=50" in said
+
+
+@pytest.mark.parametrize("arguments", [["demo"], ["~/my.yaml"], ["demo", "training"], ["trainig", "demo"]])
+def test_why_without_a_stage_names_those_that_can_be_asked_about(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.guarded(["why", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: STAGE: ") and "codetune why STAGE RECIPE" in said
+    assert all(stage in said for stage in STAGES)
 
 
 @pytest.mark.parametrize(
