@@ -10,7 +10,7 @@ from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
 from tasks.backends.fused.model import FusedModel
 from tests.gpu.test_engine_gpu import TOLERANCE, both, error
-from tests.tasks.backends.fused import models
+from tests.tasks.backends.fused import interpreted, models
 
 pytestmark = [
     pytest.mark.gpu,
@@ -76,6 +76,20 @@ def test_quantizing_is_that_of_torch(width: int, monkeypatch: pytest.MonkeyPatch
             assert error(quantized(one), quantized(other)) < TOLERANCE
             if one.apart is not None and other.apart is not None:
                 assert error(one.apart, other.apart) < TOLERANCE
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("width", [688, 1536, 8960, 11008, 18944, 28672])
+def test_swiglu_has_the_bits_of_two_kernels(width: int, plain: bool) -> None:
+    """The last of them needs more registers than there are."""
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        assert all(interpreted.same_bits(*pair) for pair in interpreted.rows(width, dtype, plain=plain))
+
+
+def test_halves_are_rounded_away_from_zero() -> None:
+    halves = torch.arange(-127, 127.5, 0.5, device="cuda")
+    made = int8.quantize(halves[None], torch.ones_like(halves))
+    assert torch.equal(made.codes[0].float(), halves.sign() * (halves.abs() + 0.5).floor())
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -26,8 +26,8 @@ forced: Literal["triton", "cublaslt"] | None = None
 TILE = (128, 128, 128)
 """Rows, columns and inputs of one program's tile in `int8_product`: 96 KiB of shared memory in three stages."""
 LAUNCH = {"num_warps": 8, "num_stages": 3}
-PIECES = {"BLOCK": 2048, "num_warps": 16}
-"""Of a row of the MLP's activation."""
+PIECE, PIECE_WARPS = 4096, 16
+"""Columns of the MLP's activation that a program takes at a time, and its warps; see `pieces`."""
 WORDS = (64, 64)
 """Of four bytes: what a program of `transpose` turns is four times as high."""
 
@@ -145,7 +145,7 @@ def swiglu(gate_up: Tensor, width: int, apart: Apart, *, plain: bool) -> Quantiz
         width,
         PLAIN=plain,
         APART=APART,
-        **PIECES,
+        **pieces(width),
     )
     return made
 
@@ -159,7 +159,7 @@ def swiglu_backward(dout: Tensor, gate_up: Tensor, factors: Tensor, *, plain: bo
         return quantize(gate_up[:, : 2 * width], factors)
     made = _empty(dout, 2 * width, False, None)
     _kernels().swiglu_backward_int8[(tokens,)](
-        dout, gate_up, gate_up.stride(0), factors, made.codes, made.scales, width, PLAIN=plain, **PIECES
+        dout, gate_up, gate_up.stride(0), factors, made.codes, made.scales, width, PLAIN=plain, **pieces(width)
     )
     return made
 
@@ -296,6 +296,15 @@ def _row(columns: int) -> dict[str, int]:
     """How a program takes a whole row."""
     block = ops.power(columns)
     return {"BLOCK": block, "num_warps": 16 if block > 8192 else 8}
+
+
+def pieces(width: int) -> dict[str, int]:
+    """How a program takes a whole row of the MLP's activation and keeps it in registers.
+
+    Both gradients of 18,944 columns fit. Above that, some numbers of a row spill to the cache: no error, only slower.
+    """
+    block = min(PIECE, max(32 * PIECE_WARPS, ops.power(width)))  # no fewer columns than threads
+    return {"PIECES": -(-width // block), "BLOCK": block, "num_warps": PIECE_WARPS}
 
 
 def _kernels() -> Any:

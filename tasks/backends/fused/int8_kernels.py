@@ -14,17 +14,25 @@ import triton.language as tl
 
 
 @triton.jit
+def _magnitudes(values):
+    """As bits, whose order is that of the magnitudes."""
+    return values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
 def _largest(values):
     """The largest magnitude of a row; NaN where there is one."""
-    bits = values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    return tl.max(bits, axis=0).to(tl.float32, bitcast=True)
+    return tl.max(_magnitudes(values), axis=0).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _codes(values, largest):
-    """Of one row, rounded to the nearest."""
-    scaled = values * (127.0 / tl.where(largest == 0.0, 1.0, largest))
-    return tl.where(scaled >= 0, tl.floor(scaled + 0.5), tl.ceil(scaled - 0.5)).to(tl.int8)
+    """Of one row, rounded to the nearest, halves away from zero: ±0.5 is added and the fraction is dropped.
+
+    That is one conversion a number. `floor` and `ceil` would be two more, and a GPU has few units for them.
+    """
+    half = ((values.to(tl.int32, bitcast=True) & -0x80000000) | 0x3F000000).to(tl.float32, bitcast=True)
+    return (values * (127.0 / tl.where(largest == 0.0, 1.0, largest)) + half).to(tl.int8)
 
 
 @triton.jit
@@ -119,33 +127,35 @@ def swiglu_int8(
     columns,
     PLAIN: tl.constexpr,
     APART: tl.constexpr,
+    PIECES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """`kernels.swiglu`, and `quantize` of what it makes, which is written itself only with `PLAIN`.
 
-    A row is too long for the registers: it is computed twice, the second time from the cache.
+    A row is `PIECES` of `BLOCK`. All of them stay in registers until the row's largest magnitude is known.
     """
     row = tl.program_id(0).to(tl.int64)
     gates = gate_up + row * stride
-    slots = tl.arange(0, APART)
-    chosen = tl.load(apart_columns + slots)
-    tl.store(apart + row * APART + slots, _activation(gates, columns, chosen, chosen >= 0))
     bits = tl.zeros((BLOCK,), dtype=tl.int32)
-    for start in range(0, columns, BLOCK):
-        places = start + tl.arange(0, BLOCK)
-        made = _activation(gates, columns, places, places < columns).to(tl.float32)
-        made *= tl.load(factors + places, mask=places < columns, other=0.0)
-        bits = tl.maximum(bits, made.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
-    largest = tl.max(bits, axis=0).to(tl.float32, bitcast=True)
-    tl.store(scales + row, largest / 127.0)
-    for start in range(0, columns, BLOCK):
-        places = start + tl.arange(0, BLOCK)
+    kept = ()
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + tl.arange(0, BLOCK)
         inside = places < columns
         made = _activation(gates, columns, places, inside)
         if PLAIN:
             tl.store(out + row * columns + places, made, mask=inside)
-        kept = made.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
-        tl.store(codes + row * columns + places, _codes(kept, largest), mask=inside)
+        values = made.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
+        bits = tl.maximum(bits, _magnitudes(values))
+        kept += (values,)
+    # only now: the loads above must not wait for these, which depend on one another
+    slots = tl.arange(0, APART)
+    chosen = tl.load(apart_columns + slots)
+    tl.store(apart + row * APART + slots, _activation(gates, columns, chosen, chosen >= 0))
+    largest = tl.max(bits, axis=0).to(tl.float32, bitcast=True)
+    tl.store(scales + row, largest / 127.0)
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + tl.arange(0, BLOCK)
+        tl.store(codes + row * columns + places, _codes(kept[piece], largest), mask=places < columns)
 
 
 @triton.jit
@@ -161,26 +171,26 @@ def _activation_backward(dout, gates, columns, places, inside):
 
 @triton.jit
 def swiglu_backward_int8(
-    dout, gate_up, stride, factors, codes, scales, columns, PLAIN: tl.constexpr, BLOCK: tl.constexpr
+    dout,
+    gate_up,
+    stride,
+    factors,
+    codes,
+    scales,
+    columns,
+    PLAIN: tl.constexpr,
+    PIECES: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """`kernels.swiglu_backward`, and `quantize` of both gradients as one row; written over gate and up only with
-    `PLAIN`. Computed twice, as in `swiglu_int8`."""
+    `PLAIN`. In registers as in `swiglu_int8`. `BLOCK` is at least the number of threads: only the thread that
+    overwrites a column reads it."""
     row = tl.program_id(0).to(tl.int64)
     gates, grads = gate_up + row * stride, dout + row * columns
     bits = tl.zeros((BLOCK,), dtype=tl.int32)
-    for start in range(0, columns, BLOCK):
-        places = start + tl.arange(0, BLOCK)
-        inside = places < columns
-        of_gate, of_up = _activation_backward(grads, gates, columns, places, inside)
-        first = of_gate.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
-        second = of_up.to(tl.float32) * tl.load(factors + columns + places, mask=inside, other=0.0)
-        bits = tl.maximum(bits, first.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
-        bits = tl.maximum(bits, second.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
-    # every thread has read the row before any of it is overwritten: the reduction waits for them
-    largest = tl.max(bits, axis=0).to(tl.float32, bitcast=True)
-    tl.store(scales + row, largest / 127.0)
-    for start in range(0, columns, BLOCK):
-        places = start + tl.arange(0, BLOCK)
+    kept = ()
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + tl.arange(0, BLOCK)
         inside = places < columns
         of_gate, of_up = _activation_backward(grads, gates, columns, places, inside)
         if PLAIN:
@@ -188,9 +198,16 @@ def swiglu_backward_int8(
             tl.store(gates + columns + places, of_up, mask=inside)
         first = of_gate.to(tl.float32) * tl.load(factors + places, mask=inside, other=0.0)
         second = of_up.to(tl.float32) * tl.load(factors + columns + places, mask=inside, other=0.0)
+        bits = tl.maximum(bits, tl.maximum(_magnitudes(first), _magnitudes(second)))
+        kept += (first, second)
+    largest = tl.max(bits, axis=0).to(tl.float32, bitcast=True)
+    tl.store(scales + row, largest / 127.0)
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + tl.arange(0, BLOCK)
+        inside = places < columns
         target = codes + row * 2 * columns + places
-        tl.store(target, _codes(first, largest), mask=inside)
-        tl.store(target + columns, _codes(second, largest), mask=inside)
+        tl.store(target, _codes(kept[2 * piece], largest), mask=inside)
+        tl.store(target + columns, _codes(kept[2 * piece + 1], largest), mask=inside)
 
 
 @triton.jit

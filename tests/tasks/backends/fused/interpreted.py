@@ -1,6 +1,6 @@
 """Every operation on fixed random inputs: `python -m tests.tasks.backends.fused.interpreted FILE` saves the results.
 
-Run with TRITON_INTERPRET=1 the kernels compute them, without it plain torch.
+Run with TRITON_INTERPRET=1 the kernels compute them, without it plain torch. With `rows` behind FILE it saves those.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def int8_results() -> dict[str, torch.Tensor]:
     apart = int8.Apart.largest(wide[:, :70])
     keep("quantized", int8.quantize(wide, apart.factors, apart))
     keep("a gradient", int8.quantize(wide, torch.rand(70) / 100))
+    halves = torch.arange(-127, 127.5, 0.5)
+    keep("halves", int8.quantize(halves[None], torch.ones_like(halves)))
     normed, _ = int8.rms_norm(
         wide[:, :70], torch.rand(70), 1e-5, torch.randn(20, 76)[:, :70], int8.Apart.largest(wide[:, :70]), plain=True
     )
@@ -92,5 +94,46 @@ def int8_results() -> dict[str, torch.Tensor]:
     return found
 
 
+def rows(width: int, dtype: torch.dtype, *, plain: bool) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What SwiGLU and its gradient make in one kernel with quantizing, beside what two kernels make."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    gate_up = torch.randn(6, 2 * width + 4, device=device).mul(3).to(dtype)
+    gate_up[2], gate_up[3, 5], gate_up[4, width] = 0, float("nan"), float("inf")
+    dout = torch.randn(6, width, device=device).to(dtype)
+    factors = torch.rand(2 * width, device=device)
+    apart = int8.Apart.largest(gate_up[:2, :width])
+    one, made = int8.swiglu(gate_up, width, apart, plain=plain), ops.swiglu(gate_up, width)
+    two = int8.quantize(made, apart.factors, apart)
+    assert one.apart is not None and two.apart is not None
+    pairs = [(one.codes, two.codes), (one.scales, two.scales), (one.apart, two.apart)]
+    if one.plain is not None:
+        pairs.append((one.plain, made))
+    gradients = gate_up.clone()
+    one = int8.swiglu_backward(dout, gate_up, factors, plain=plain)
+    ops.swiglu_backward(dout, gradients)
+    two = int8.quantize(gradients, factors)
+    pairs += [(one.codes, two.codes), (one.scales, two.scales)]
+    return [*pairs, (gate_up, gradients)] if plain else pairs
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are equal, NaN to NaN and zero with its sign."""
+    return one.dtype == other.dtype and torch.equal(
+        one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)
+    )
+
+
+def all_rows() -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Of the widths of small models, in one piece and in several."""
+    torch.manual_seed(0)
+    found = {}
+    for width, piece in ((48, 4096), (688, 4096), (688, 512), (1536, 1024), (5000, 4096)):
+        int8.PIECE = piece
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            for plain in (False, True):
+                found[f"{width} in pieces of {piece}, {dtype}, {plain}"] = rows(width, dtype, plain=plain)
+    return found
+
+
 if __name__ == "__main__":
-    torch.save(results(), sys.argv[1])
+    torch.save(all_rows() if sys.argv[2:] == ["rows"] else results(), sys.argv[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,13 +72,13 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Any], int]] = {
     ),
     "swiglu_int8": (
         QUANTIZED | {"gate_up": F16, "out": F16},
-        {"PLAIN": True, "APART": APART, "BLOCK": int8.PIECES["BLOCK"]},
-        int8.PIECES["num_warps"],
+        {"PLAIN": True, "APART": APART, "PIECES": 3, "BLOCK": int8.PIECE},
+        int8.PIECE_WARPS,
     ),
     "swiglu_backward_int8": (
         QUANTIZED | {"dout": F16, "gate_up": F16},
-        {"PLAIN": True, "BLOCK": int8.PIECES["BLOCK"]},
-        int8.PIECES["num_warps"],
+        {"PLAIN": True, "PIECES": 3, "BLOCK": int8.PIECE},
+        int8.PIECE_WARPS,
     ),
     "transpose": ({"codes": I32, "out": I32}, {"ROWS": int8.WORDS[0], "COLUMNS": int8.WORDS[1]}, 4),
     "scale_sums": (
@@ -116,17 +117,21 @@ def found() -> dict[str, Any]:
     return {name: one for name, one in both.items() if isinstance(one, triton.JITFunction) and name[0] != "_"}
 
 
-def compiled(name: str, capability: int, stages: int, *, stream: bool = False) -> Any:
+def compiled(
+    name: str, capability: int, stages: int, *, stream: bool = False, aligned: bool = False, **changed: Any
+) -> Any:
+    """`aligned`: sizes are multiples of 16; `changed`: other constants than those of `CASES`."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     types, constants, warps = CASES[name]
-    types = types | (STREAM[name] if stream else {})
+    types, constants = types | (STREAM[name] if stream else {}), constants | changed
     kernel = found()[name]
     signature = {arg: "constexpr" if arg in constants else types.get(arg, INT) for arg in kernel.arg_names}
     # as at a launch, where Triton sees that addresses and sizes are multiples of 16
-    attributes = {(place,): [["tt.divisibility", 16]] for place, arg in enumerate(kernel.arg_names) if arg in types}
-    source = ASTSource(kernel, signature, constants, attributes if name == "int8_product" else None)
+    seen = [place for place, arg in enumerate(kernel.arg_names) if arg in types or (aligned and arg not in constants)]
+    attributes = {(place,): [["tt.divisibility", 16]] for place in seen}
+    source = ASTSource(kernel, signature, constants, attributes if aligned or name == "int8_product" else None)
     options = {"num_warps": warps, "num_stages": stages}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
@@ -142,6 +147,27 @@ def test_compiles_for_a_t4(name: str, stream: bool) -> None:
     assert "bf16" not in made.asm["ptx"]
 
 
+@pytest.mark.parametrize("capability", [T4, 90])
+@pytest.mark.parametrize("name", ["swiglu_int8", "swiglu_backward_int8"])
+def test_a_row_stays_in_registers(name: str, capability: int, tmp_path: Path) -> None:
+    """What spills is written to memory and read again, which is what the kernel is there to save."""
+    for width, plain in ((688, True), (11008, False), (11008, True), (28672, True)):
+        sizes = int8.pieces(width)
+        pieces, block = sizes["PIECES"], sizes["BLOCK"]
+        made = compiled(name, capability, 3, aligned=True, PLAIN=plain, PIECES=pieces, BLOCK=block)
+        assert made.metadata.shared <= SHARED_BYTES[capability] and made.metadata.num_warps == sizes["num_warps"]
+        if width < 20_000:
+            assert spilled(made.asm["cubin"], tmp_path) == 0
+
+
+def spilled(cubin: bytes, folder: Path) -> int:
+    """Bytes of memory that each thread has for what fits no register."""
+    (folder / "kernel.cubin").write_bytes(cubin)
+    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(folder / "kernel.cubin")]
+    used = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return sum(int(number) for number in re.findall(r"(?:STACK|LOCAL):(\d+)", used))
+
+
 @pytest.mark.parametrize(("capability", "stream"), [(80, False), (86, False), (89, False), (90, False), (90, True)])
 def test_the_product_in_int8_compiles_for_tensor_cores(capability: int, stream: bool) -> None:
     """A T4 never runs it (`int8.uses_triton`): cuBLASLt makes the product there."""
@@ -151,12 +177,23 @@ def test_the_product_in_int8_compiles_for_tensor_cores(capability: int, stream: 
     assert "s32.s8.s8.s32" in made.asm["ptx"] or "s32.s8.s8" in made.asm["ptx"]
 
 
-def test_kernels_compute_what_plain_torch_does(tmp_path: Path) -> None:
-    project = Path(__file__).parents[4]
+def interpret(file: Path, *what: str) -> Any:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "tests.tasks.backends.fused.interpreted", str(tmp_path / "kernels.pt")]
-    subprocess.run(command, env=environment, cwd=project, check=True)
-    by_kernels = torch.load(tmp_path / "kernels.pt")
+    command = [sys.executable, "-m", "tests.tasks.backends.fused.interpreted", str(file), *what]
+    subprocess.run(command, env=environment, cwd=Path(__file__).parents[4], check=True)
+    return torch.load(file)
+
+
+def test_swiglu_in_int8_has_the_bits_of_two_kernels(tmp_path: Path) -> None:
+    """However many pieces a row has."""
+    found = interpret(tmp_path / "rows.pt", "rows")
+    assert len(found) == 30
+    for name, pairs in found.items():
+        assert all(interpreted.same_bits(*pair) for pair in pairs), name
+
+
+def test_kernels_compute_what_plain_torch_does(tmp_path: Path) -> None:
+    by_kernels = interpret(tmp_path / "kernels.pt")
     for name, expected in interpreted.results().items():
         wide = 1e-3 if expected.dtype == torch.float16 else 1e-5
         torch.testing.assert_close(by_kernels[name], expected, rtol=wide, atol=wide, msg=lambda m, n=name: f"{n}: {m}")
