@@ -224,6 +224,10 @@ def _parse(change: str) -> dict[str, Any]:
     return settings
 
 
+_SEVERAL = ("model_type", "model_attributes_type")
+"""What pydantic calls it where one value stands for a group of settings."""
+
+
 def _sentence(fault: ErrorDetails) -> tuple[str, str]:
     field = ".".join(_written(fault["loc"])) or "configuration"
     message = fault["msg"].removeprefix("Value error, ")
@@ -234,11 +238,25 @@ def _sentence(fault: ErrorDetails) -> tuple[str, str]:
             return field, "this setting is needed"
         case "value_error":
             return field, message
+        case "tuple_type":
+            return field, f"a list is needed here, not {shown(repr(fault['input']))}"
+        case kind if kind in _SEVERAL:
+            return field, f"several settings are needed here, not {shown(repr(fault['input']))}"
         case _:
             return field, f"{message[0].lower()}{message[1:]} (got {shown(repr(fault['input']))})"
 
 
 def _remedy(fault: ErrorDetails) -> str:
+    field, given = ".".join(_written(fault["loc"])), fault["input"]
+    if fault["type"] == "tuple_type":
+        parts = [part.strip() for part in given.split(",")] if isinstance(given, str) else [given]
+        fits = all(parts) and not isinstance(given, dict)
+        return f"write a list: {field}={shown(text.written(parts)) if fits else '[first, second]'}"
+    if fault["type"] in _SEVERAL and field:
+        known = _fields(PipelineConfig, [*map(str, fault["loc"])])
+        if not known:
+            return f"write {field}={{kind: {next(iter(_SOURCES))}, …}}; kinds are {', '.join(_SOURCES)}"
+        return f"write {field}.{known[0]}=…; settings here are: {', '.join(known)}"
     if fault["type"] != "extra_forbidden":
         return "`codetune recipes --settings` describes every setting"
     *parents, wrong = (str(part) for part in fault["loc"])

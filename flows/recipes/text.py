@@ -8,6 +8,7 @@ grows: how deep a value is nested, and how much its aliases stand for, is bounde
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -147,6 +148,12 @@ def read_value(text: str) -> Any:
         ValueError: see `read`.
     """
     return _loaded(_Value, text)
+
+
+def written(values: Sequence[Any]) -> str:
+    """A list as it is written in brackets."""
+    found: str = yaml.safe_dump([*values], default_flow_style=True, allow_unicode=True, width=LONGEST)
+    return found.strip()
 
 
 def _loaded(reader: type[_Reader], text: str) -> Any:

@@ -19,7 +19,7 @@ from artifacts.errors import InputError
 from artifacts.installation import PROJECT
 from flows import recipes
 from flows.cli import guarded
-from flows.config import PipelineConfig, build
+from flows.config import PipelineConfig, build, of
 from flows.stages import SHIPPED, STAGES
 from tasks.gate.config import GateConfig
 from tasks.models import base_model
@@ -138,20 +138,20 @@ def test_every_setting_is_described() -> None:
     assert not silent
 
 
-def numbers(schema: dict[str, Any], defs: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[Number]:
-    """Every setting that can be a number, in every member of a union."""
+def settings(
+    schema: dict[str, Any], defs: dict[str, Any], place: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every setting with what it can be, in every member of a union."""
+    yield place, schema
     if "$ref" in schema:
-        yield from numbers(defs[schema["$ref"].rpartition("/")[2]], defs, place)
-    if schema.get("type") in ("integer", "number"):
-        low = schema.get("minimum", schema.get("exclusiveMinimum"))
-        yield Number(place, low, schema.get("maximum", schema.get("exclusiveMaximum")))
+        yield from settings(defs[schema["$ref"].rpartition("/")[2]], defs, place)
     for part in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("prefixItems", ())):
-        yield from numbers(part, defs, place)
+        yield from settings(part, defs, place)
     for name, part in schema.get("properties", {}).items():
         kind = next((part["const"] for part in [schema["properties"].get("kind", {})] if "const" in part), None)
-        yield from numbers(part, defs, (*place, f"kind={kind}", name) if kind else (*place, name))
+        yield from settings(part, defs, (*place, f"kind={kind}", name) if kind else (*place, name))
     for part in (schema.get("items"), schema.get("additionalProperties")):
-        yield from numbers(part, defs, place) if isinstance(part, dict) else ()
+        yield from settings(part, defs, place) if isinstance(part, dict) else ()
 
 
 class Number(NamedTuple):
@@ -161,15 +161,32 @@ class Number(NamedTuple):
 
 
 SCHEMA = PipelineConfig.model_json_schema()
-NUMBERS = sorted(set(numbers(SCHEMA, SCHEMA["$defs"])))
+NUMBERS = sorted(
+    {
+        Number(
+            place,
+            kind.get("minimum", kind.get("exclusiveMinimum")),
+            kind.get("maximum", kind.get("exclusiveMaximum")),
+        )
+        for place, kind in settings(SCHEMA, SCHEMA["$defs"])
+        if kind.get("type") in ("integer", "number")
+    }
+)
+LISTS = sorted(
+    {
+        place
+        for place, kind in settings(SCHEMA, SCHEMA["$defs"])
+        if kind.get("type") == "array" and "replay" not in place  # which needs other settings, and has the same lists
+    }
+)
 
 
-def settings_with(number: Number, value: Any) -> dict[str, Any]:
+def settings_with(place: tuple[str, ...], value: Any) -> dict[str, Any]:
     settings = value
-    for name in reversed(number.place):
+    for name in reversed(place):
         kind = name.removeprefix("kind=")
-        needed = {"hub": {"dataset": "a/b"}}.get(kind, {})
-        settings = {**settings, "kind": kind, **needed} if kind != name else {name: settings}
+        needed = {"hub": {"dataset": "a/b"}, "local": {"paths": ["x"]}, "table": {"paths": ["x"]}}.get(kind, {})
+        settings = {**needed, **settings, "kind": kind} if kind != name else {name: settings}
     result: dict[str, Any] = settings
     return result
 
@@ -181,7 +198,7 @@ def test_every_number_has_bounds(number: Number) -> None:
     beyond += ["1e400", "nan", ".inf", "true", True, False]
     for value in [*beyond, *([10**12] if number.high < 10**12 else [])]:
         with pytest.raises(ValidationError):
-            PipelineConfig.model_validate(settings_with(number, value))
+            PipelineConfig.model_validate(settings_with(number.place, value))
 
 
 def test_the_walk_meets_every_kind_of_number() -> None:
@@ -195,6 +212,53 @@ def test_the_walk_meets_every_kind_of_number() -> None:
         "retention.source.kind=hub.shards",
         "workers.count",
     }
+
+
+@pytest.mark.parametrize("place", LISTS, ids=".".join)
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("gguf-f16", "[gguf-f16]"),
+        ("a, b*,*c", "[a, b*, '*c']"),
+        (7, "[7]"),
+        ("", "[first, second]"),
+        ({"a": 1}, "[first, second]"),
+    ],
+    ids=str,
+)
+def test_of_a_list_it_is_said_how_to_write_it(place: tuple[str, ...], value: Any, written: str) -> None:
+    if place[-1] == "paths" and isinstance(value, str):
+        pytest.skip("it may be one path")
+    with pytest.raises(InputError) as caught:
+        of(settings_with(place, value))
+    field = ".".join(name for name in place if not name.startswith("kind="))
+    assert caught.value.field == field and f"{field}={written}" in (caught.value.remedy or "")
+    assert "tuple" not in str(caught.value)
+
+
+def test_the_walk_meets_every_kind_of_list() -> None:
+    assert {".".join(place) for place in LISTS} > {
+        "generation.forms",
+        "sampling.licenses",
+        "sampling.source.kind=local.exclude",
+        "training.lora.target_modules",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("training.lora=8", "r, alpha, "),
+        ("training.validation=true", "share, "),
+        ("sampling.source=stdlib", "{kind: local, …}"),
+        ("model=x", "model.name="),
+    ],
+)
+def test_of_several_settings_it_is_said_which_they_are(change: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build("demo", [change])
+    assert caught.value.field == change.partition("=")[0] and said in (caught.value.remedy or "")
+    assert "Settings" not in str(caught.value) and "Config" not in str(caught.value)
 
 
 MEANINGLESS = [
