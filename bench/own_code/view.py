@@ -48,8 +48,8 @@ def _change(name: str, form: str, where: str = "metrics") -> Callable[[Rows], st
 def _mean(read: Callable[[dict[str, Any]], float], form: str) -> Callable[[Rows], str]:
     def cell(rows: Rows) -> str:
         values = [read(row) for row in rows]
-        spread = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
-        return f"{fmean(values):{form}}{spread}"
+        least, most = (f"{one:{form}}" for one in (min(values), max(values)))
+        return f"{fmean(values):{form}}" + (f" ({least} to {most})" if least != most else "")
 
     return cell
 
