@@ -39,6 +39,8 @@ class StageRecord(Record):
     """An unfinished attempt's work directory is worth keeping: the next attempt continues from it."""
     part: bool = False
     """No stage of the run, but a part of what one made."""
+    of: str = ""
+    """What it is of, where a run has the stage more than once: the form that is measured."""
 
 
 class RunRecord(Record):
@@ -157,9 +159,9 @@ class Entry:
         self.before = dict(before.stages) if before else {}
         """The stages of earlier attempts of the same run."""
 
-    def uses(self, place: str, *, resumable: bool = False, part: bool = False) -> None:
+    def uses(self, place: str, *, resumable: bool = False, part: bool = False, of: str = "") -> None:
         """Note what is about to be looked for, before it is: from now on nobody removes it."""
-        self._note(place, StageRecord(resumable=resumable, part=part))
+        self._note(place, StageRecord(resumable=resumable, part=part, of=of))
 
     def became(self, place: str, state: StageMark, seconds: float) -> None:
         """Note what became of it."""

@@ -92,7 +92,9 @@ def _row(store: Store, run: RunRecord) -> dict[str, Any]:
         if not stage.part:
             name, _, key = place.partition("/")
             times = sum(other.partition(" ")[0] == name for other in stages)
-            stages[f"{name} {times + 1}" if times else name] = {
+            # records of older versions do not tell what a stage is of
+            of = stage.of or (str(times + 1) if times else "")
+            stages[f"{name} {of}".rstrip()] = {
                 "key": key,
                 **stage.model_dump(include={"state", "seconds"}),
             }

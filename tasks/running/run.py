@@ -156,7 +156,7 @@ class Run:
             # A flow run that is retried has built it again already.
             done = self._entry.before.get(job.place)
             forced = forced and not (done and done.state in ("ran", "resumed"))
-            self._uses(job.place, resumable=stage.keeps_workdir)
+            self._uses(job.place, resumable=stage.keeps_workdir, of=stage.of)
         found = None if forced else job.find(self.store)
         if not found and stage.needs_gpu:
             self.gpu.hold()  # before the key's lock: whoever has the GPU may wait for the key
@@ -183,11 +183,11 @@ class Run:
             observer.finished(outcome)
         return handle
 
-    def _uses(self, place: str, *, resumable: bool = False, part: bool = False) -> None:
+    def _uses(self, place: str, *, resumable: bool = False, part: bool = False, of: str = "") -> None:
         """Note what is about to be looked for, so that nobody removes it."""
         if self._entry:
             with faults.in_words(self.store.place):
-                self._entry.uses(place, resumable=resumable, part=part)
+                self._entry.uses(place, resumable=resumable, part=part, of=of)
 
     def _build(self, job: Job[H], guard: Callable[[], object] | None, *, forced: bool) -> Built[H]:
         """Build what the store does not have, in sight of all who watch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any, get_args
 
 import pytest
 
+from artifacts.store import Store
 from flows import cli
 from flows.commands.options import given_path, not_blank
 from flows.stages import STAGES
@@ -153,6 +155,29 @@ def test_no_command_takes_an_impossible_name(
     assert cli.guarded([name, *rest]) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} <= {"store"}
+
+
+def test_runs_tells_by_its_form_what_a_run_has_more_than_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = Store(tmp_path).ledger.open("run", "demo")
+    for key, form in enumerate(("", "gguf-f16", "gguf-q4_k_m")):
+        entry.uses(f"{'shipped-' if form else ''}generation/{key}", of=form)
+        entry.became(f"{'shipped-' if form else ''}generation/{key}", "ran", 1.0)
+    entry.end("completed")
+    assert cli.guarded(["runs", "--store", str(tmp_path), "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert [*run["stages"]] == ["generation", "shipped-generation gguf-f16", "shipped-generation gguf-q4_k_m"]
+
+
+def test_runs_of_older_versions_number_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = Store(tmp_path).ledger.open("run", "demo")
+    entry.uses("shipped-generation/a")
+    entry.uses("shipped-generation/b")
+    entry.end("completed")
+    assert cli.guarded(["runs", "--store", str(tmp_path), "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert [*run["stages"]] == ["shipped-generation", "shipped-generation 2"]
 
 
 REQUIRED = {name: [one for at, one in OPTIONS if at == name and one.required] for name in NAMES}
