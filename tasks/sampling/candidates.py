@@ -25,6 +25,14 @@ STEPS = (
 )
 """The steps of the funnel in the order in which a file meets them."""
 
+Reason = tuple[str, str]
+"""The step of the funnel that drops a file, and why."""
+NO_ROW: Reason = ("source", "not readable as a row")
+UNREADABLE: Reason = ("content", "cannot be read")
+LFS_POINTER: Reason = ("content", "pointer of Git LFS")
+_LOST = (NO_ROW, UNREADABLE, LFS_POINTER)
+"""A fault of the source, and nothing that a setting leaves out."""
+
 
 class TooLittle(InputError):  # noqa: N818 - a finding; it is an error where there is no other way
     """What would be held out gives no interval."""
@@ -140,6 +148,10 @@ class Tally:
             kept -= dropped.total()
             steps.append(FunnelStep(name=name, kept=kept, dropped=dict(dropped.most_common())))
         return tuple(steps)
+
+    def lost(self) -> dict[str, int]:
+        """Files that no setting leaves out, by what is wrong with them."""
+        return {why: count for step, why in _LOST if (count := self.dropped.get(step, Counter())[why])}
 
     def in_words(self) -> str:
         """`120 files read; language dropped 100 (GO 90, SQL 10), …`."""

@@ -9,7 +9,18 @@ from collections.abc import Iterator
 
 from artifacts.lines import lines_of, without_end
 from tasks.contamination import bands
-from tasks.sampling.candidates import SECRETS, UNKNOWN_LANGUAGE, Row, SourceBatch, SourceFile, Tally
+from tasks.sampling.candidates import (
+    LFS_POINTER,
+    NO_ROW,
+    SECRETS,
+    UNKNOWN_LANGUAGE,
+    UNREADABLE,
+    Reason,
+    Row,
+    SourceBatch,
+    SourceFile,
+    Tally,
+)
 from tasks.sampling.config import ChoiceConfig, QualityFilters
 from tasks.sampling.licence_ids import is_allowed
 from tasks.sampling.secrets import cleaned
@@ -42,9 +53,6 @@ _ENCODED = (
     re.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*+)){8,}+"),
     re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}+"),
 )
-
-Reason = tuple[str, str]
-"""The step of the funnel that drops a file, and why."""
 
 
 class Filter:
@@ -87,7 +95,7 @@ class Filter:
         """A file as it is learned from, or why it is dropped for what is in it."""
         reason = self.judge_content(content)
         if reason or row is None or content is None:
-            return reason or ("content", "cannot be read")
+            return reason or UNREADABLE
         text, kinds = content.decode(), tuple[str, ...]()
         if self._secrets != "keep":
             text, kinds, mostly = cleaned(text)
@@ -104,7 +112,7 @@ class Filter:
     def judge_row(self, row: Row | None) -> Reason | None:
         """Why a file is dropped before it is read, if it is."""
         if row is None:
-            return "source", "not readable as a row"
+            return NO_ROW
         if row.language not in self._languages:
             return "language", row.language or UNKNOWN_LANGUAGE
         if self._licenses is not None and not is_allowed(row.license, self._licenses):
@@ -116,11 +124,11 @@ class Filter:
     def judge_content(self, content: bytes | None) -> Reason | None:
         """Why a file is dropped for what is in it, if it is."""
         if content is None:
-            return "content", "cannot be read"
+            return UNREADABLE
         if self._quality.max_bytes is not None and len(content) > self._quality.max_bytes:
             return "content", "too large"
         if content.startswith(_LFS):
-            return "content", "pointer of Git LFS"
+            return LFS_POINTER
         if b"\0" in content:
             return "content", "NUL bytes"
         try:

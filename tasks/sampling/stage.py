@@ -211,6 +211,11 @@ def _chosen(
                 log.warning("the sample has %d files instead of %d: %s", chosen, config.files, tally.in_words())
             else:  # all of one's code, mostly
                 log.info("all %d files that pass the filters are in the sample: %s", chosen, tally.in_words())
+        if lost := tally.lost():
+            words = ", ".join(f"{why} {count}" for why, count in lost.items())
+            log.warning(
+                "%d files of the source are lost, though no setting leaves them out: %s", sum(lost.values()), words
+            )
 
 
 def open_source(

@@ -84,6 +84,26 @@ def test_all_of_ones_own_code_is_noted_once(sample: Sample, code: Path, caplog: 
     assert said.levelno == logging.INFO and not [one for one in caplog.records if " 500" in one.getMessage()]
 
 
+def test_what_is_lost_and_no_setting_leaves_out_is_a_warning(
+    sample: Sample, code: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sample(source={"kind": "local", "paths": [str(code)]}, files=500)
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING and "lost" in one.getMessage()]
+    (code / "json" / "large.py").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    (code / "binary.py").write_bytes(b"\0")
+    sample(source={"kind": "local", "paths": [str(code)]}, files=500)
+    (said,) = (one for one in caplog.records if one.levelno >= logging.WARNING and "lost" in one.getMessage())
+    assert said.args == (1, "pointer of Git LFS 1")
+
+
+def test_lost_rows_of_a_table_are_a_warning(sample: Sample, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = Path(write_jsonl(tmp_path / "a.jsonl", [*programs(40), {"repo": "r", "path": "a.py", "content": None}]))
+    path.write_text(path.read_text() + "[]\n{\n")
+    result = sample(source={"kind": "table", "paths": [str(path)], "columns": COLUMNS})
+    (said,) = (one for one in caplog.records if one.levelno >= logging.WARNING and "lost" in one.getMessage())
+    assert said.args == (3, "not readable as a row 2, cannot be read 1") and result.funnel[0].kept == 41
+
+
 def test_fewer_than_asked_of_a_data_set_is_a_warning(
     sample: Sample, hub: Hub, shards: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
