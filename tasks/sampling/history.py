@@ -18,6 +18,9 @@ _BEFORE_RELEASE = frozenset({"a", "alpha", "b", "beta", "c", "rc", "pre", "previ
 _RENAMED = 0.5
 """Share of lines that a file has of one that is gone, from which it is that file under another name, as for git."""
 
+MOST_COMMITS = 0.5
+"""Share of the commits that is held out at most."""
+
 Version = tuple[tuple[int, ...], int, str, int]
 
 

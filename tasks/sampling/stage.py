@@ -23,6 +23,7 @@ from tasks.sampling.candidates import NEAR_DUPLICATES, SECRETS, UNKNOWN_LANGUAGE
 from tasks.sampling.config import ChoiceConfig, GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.division import Division
 from tasks.sampling.filtering import Filter
+from tasks.sampling.history import MOST_COMMITS
 from tasks.sampling.pool import Pool
 from tasks.sampling.view import sections
 from tasks.sampling.writing import SideWriter
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from tasks.sampling.local_source import Listing, OpenLocalSource
 
 log = logging.getLogger(__name__)
-
-_MOST_COMMITS = 0.5
-"""Share of the commits that is held out at most."""
 
 AUTO: tuple[HeldOutBy, ...] = ("release", "repository", "commit", "commit-date", "folder")
 """Releases first: taken for repositories, two of one project would be on both sides. Commits before files: what one
@@ -86,7 +84,7 @@ def run_sampling(
     for way in _ways(config):
         # too few commits may have been asked for: a test on older ones as well beats none
         shares = [config.held_out * factor for factor in (1, 2, 4, 8)] if way in _OF_COMMITS else [config.held_out]
-        for share in [one for one in shares if one <= _MOST_COMMITS] or shares[:1]:
+        for share in [one for one in shares if one <= MOST_COMMITS] or shares[:1]:
             try:
                 source = open_source(config, way, share, listing)
                 sample = _sample(config, source, way, workdir, progress, mapper)

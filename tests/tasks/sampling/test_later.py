@@ -284,7 +284,8 @@ def test_too_few_commits_are_no_parts(tmp_path: Path, sample: Sample) -> None:
         sample(source=local(history(tmp_path / "mine")), held_out_by="commit")
     assert "only 4 of 10 commits are the newest 40%" in refused.value.problem
     assert refused.value.problem.endswith("(sampling.held_out=0.1 was widened to 0.4)")
-    assert "commit-date" in str(refused.value.remedy)
+    # half of ten is not enough either
+    assert "commit-date" in str(refused.value.remedy) and "sampling.held_out=" not in str(refused.value.remedy)
     with pytest.raises(InputError) as refused:
         sample(source=local(tmp_path / "mine"), held_out_by="commit", held_out=0.3)
     assert "newest 30%" in refused.value.problem and "widened" not in refused.value.problem
@@ -292,6 +293,18 @@ def test_too_few_commits_are_no_parts(tmp_path: Path, sample: Sample) -> None:
         sample(source=local(write(tmp_path / "plain", BEFORE)), held_out_by="commit")
     assert "widened" not in refused.value.problem
     assert sample(source=local(tmp_path / "mine"), held_out_by="auto").held_out_by == "commit-date"
+
+
+def test_the_share_that_is_named_gives_enough_commits(tmp_path: Path, sample: Sample) -> None:
+    folder = write(tmp_path / "mine", {})
+    commit(folder, BEFORE)
+    for number in range(12):
+        commit(folder, {f"pkg/m{number % 8}.py": grown(number)})
+    with pytest.raises(InputError) as refused:
+        sample(source=local(folder), held_out_by="commit")
+    _, _, share = str(refused.value.remedy).partition("sampling.held_out=")
+    assert 0.4 < float(share) < 0.5
+    assert sample(source=local(folder), held_out_by="commit", held_out=float(share)).units == 6
 
 
 def test_of_two_checkouts_one_is_taken(tmp_path: Path, sample: Sample) -> None:
