@@ -25,7 +25,7 @@ class Judgement(Record):
     finding: str
     """The interval and the margin in words."""
     beside: str = ""
-    """What else there is to know: the smallest detectable difference, Wilson's intervals, McNemar's test."""
+    """What else there is to know: the minimum detectable effect, Wilson's intervals, McNemar's test."""
 
 
 class FormJudgement(Record):

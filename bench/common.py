@@ -1,4 +1,4 @@
-"""What the benchmarks share: the reference job's model and texts, made once, and the card's own rates."""
+"""What the benchmarks share: the reference job's model and texts, made once, and the GPU's own rates."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def milliseconds(work: Callable[[], object], repeats: int = 20) -> float:
 
 
 def rates() -> dict[str, float]:
-    """What the card does on random data: TFLOP/s of an 8192³ product in fp16, GB/s of a large copy, reads and writes
+    """What the GPU does on random data: TFLOP/s of an 8192³ product in fp16, GB/s of a large copy, reads and writes
     both counted."""
     import torch
 

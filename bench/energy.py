@@ -32,7 +32,7 @@ WARM_SECONDS, SECONDS = 1.0, 4.0
 
 
 def sustained(work: Callable[[], object]) -> dict[str, float]:
-    """Milliseconds, joules and watts of one call among many without a pause, the card being warm."""
+    """Milliseconds, joules and watts of one call among many without a pause, the GPU being warm."""
     card = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
     _repeat(work, WARM_SECONDS)
     began, before = time.perf_counter(), pynvml.nvmlDeviceGetTotalEnergyConsumption(card)

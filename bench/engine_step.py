@@ -1,9 +1,9 @@
-"""Where the time of one engine step goes: a 7B's micro-batch alone, its kernels, and the rates of the card.
+"""Where the time of one engine step goes: a 7B's micro-batch alone, its kernels, and the rates of the GPU.
 
     python -m bench.engine_step --out step.json [--shape 7b] [--sequences 4] [--length 256] [--products int8]
 
 No Trainer: what is measured is the forward and backward pass, kernel by kernel and as one CUDA graph, beside a floor
-from the card's measured matrix and copy rates.
+from the GPU's measured matrix and copy rates.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         fused = FusedModel(model, length=arguments.length)
     if arguments.quantization == "int8":
         record["attention"] = attentions(fused, shape)
-    torch.cuda.set_per_process_memory_fraction(1.0)  # the rates are the card's
+    torch.cuda.set_per_process_memory_fraction(1.0)  # the rates are the GPU's
     return record | rates()
 
 

@@ -284,7 +284,7 @@ def free() -> None:
 
 @dataclass
 class Room:
-    """What of the card may be used."""
+    """What of the GPU may be used."""
 
     cap_gib: float
     context_gib: float
@@ -432,7 +432,7 @@ def fresh(case: Case, room: Room) -> Any:
 
 
 def context() -> float:
-    """GiB of the card that are taken before torch's allocator has any."""
+    """GiB of the GPU that are taken before torch's allocator has any."""
     if not torch.cuda.is_available():
         return 0.0
     (torch.ones(64, 64, device="cuda") @ torch.ones(64, 64, device="cuda")).sum().item()
@@ -469,7 +469,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cap-gib", type=float, default=14.56, help="GPU memory that stands for the card (a T4's)")
+    parser.add_argument("--cap-gib", type=float, default=14.56, help="GPU memory that stands for the GPU (a T4's)")
     parser.add_argument("--transformers", action="store_true", help="measure the libraries' modules too")
     parser.add_argument("--context-gib", type=float, help="taken before any tensor; measured, if nothing else runs")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: a test of this program")

@@ -225,11 +225,11 @@ def kept(design: Design, margin: float, studies: int) -> dict[str, Any]:
 
 
 def power(design: Design, studies: int) -> dict[str, Any]:
-    """How often a difference as large as the smallest detectable one is shown."""
+    """How often a difference as large as the minimum detectable effect is shown."""
     rng = np.random.default_rng(3)
     sizes = []
     for seed in range(400):
-        sizes.append(compared(draw(design, 0.0, rng), seed).smallest_detectable or 0.0)
+        sizes.append(compared(draw(design, 0.0, rng), seed).minimum_detectable_effect or 0.0)
     smallest = float(np.mean(sizes))
     shown = [ours(draw(design, smallest, rng), seed)[0] > 0 for seed in range(studies)]
     return {**asdict(design), "smallest": round(smallest, 5), "shown": round(float(np.mean(shown)), 4)}
@@ -368,7 +368,7 @@ def tables(found: dict[str, Any]) -> str:
         effects = " against ".join(dict.fromkeys(one["effects"] for one in (here, elsewhere)))
         shares = " | ".join(f"{100 * row[name]:.1f}" for name in (*CONTRASTS, "ours specific"))
         lines.append(f"| {effects} | {here['clusters']} and {elsewhere['clusters']} | {here['sizes']} | {shares} |")
-    lines += ["", "| items | clusters | sizes | smallest detectable | shown |", "| --- |" + " ---: |" * 4]
+    lines += ["", "| items | clusters | sizes | minimum detectable effect | shown |", "| --- |" + " ---: |" * 4]
     for row in found["power"]:
         shown = f"{row['smallest']:.4f} | {100 * row['shown']:.0f}"
         lines.append(f"| {_what(row)} | {row['clusters']} | {row['sizes']} | {shown} |")

@@ -1,6 +1,6 @@
 """The reference job's training stage on one GPU: the libraries' modules as the reference settings spell them, against
 the backend `fused` with products in 16 bits and in int8, against the fastest peer, against the floor that the rates of
-the card set.
+the GPU set.
 
     python -m bench.training --out bench/results/training.json [--steps 200] [--transformers-steps 20] [--cap-gib 14.56]
 
@@ -51,7 +51,7 @@ def transformers_of(plan: Plan) -> Plan:
 
 
 def floor(model: Path, card: dict[str, float], tokens: int = 1024) -> dict[str, float]:
-    """Milliseconds of a step in which nothing but the products happens, at the card's rates; and with the unpacking of
+    """Milliseconds of a step in which nothing but the products happens, at the GPU's rates; and with the unpacking of
     every int8 weight in both passes."""
     shape = read_shape(model)
     products = 4 * (shape.linear_parameters + shape.vocabulary * shape.hidden) * tokens

@@ -39,7 +39,7 @@ class Metric(Record):
     """Lower end of the 95 % interval of the difference; None, as `high`, where there is no bound: a single repository
     says nothing about how repositories differ."""
     high: float | None
-    smallest_detectable: float | None = None
+    minimum_detectable_effect: float | None = None
     """The true difference that would have been shown in 80 of 100 such comparisons; None where there is no interval."""
     margin: float | None = None
     """The loss of quality that is put up with, fixed before the run, in the figure's unit; None for none."""

@@ -79,7 +79,7 @@ def run_evaluation(
 
 
 STAGE = Stage(
-    name="evaluation", version=11, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_gpu=False
+    name="evaluation", version=12, run=run_evaluation, produces=EvaluationReport, sections=sections, needs_gpu=False
 )
 SHIPPED = replace(STAGE, name="shipped-evaluation")
 """The same of a form that is shipped."""

@@ -58,7 +58,7 @@ def _question(handle: EvaluationReport, question: Question) -> Section:
     retention = question == "retention"
     sides = ("change elsewhere", "change on held-out code") if question == "specific" else ("base", "tuned")
     columns = ("", "verdict", *sides, "difference", "95% interval", *(("margin",) if retention else ()))
-    columns = (*columns, "could see", "items")
+    columns = (*columns, "minimum detectable effect", "items")
     rows = tuple(_row(metric, retention=retention) for metric in _of(handle, question))
     key = "held-out" if question == "improved" else question
     return Section(key, QUESTIONS[question], (Table(columns, rows, _caption(handle, question)),))
@@ -73,7 +73,7 @@ def _row(metric: Metric, *, retention: bool) -> tuple[str, ...]:
         change(metric, metric.difference),
         interval(metric),
         *((margin(metric),) if retention else ()),
-        f"{change(metric, metric.smallest_detectable)}" if metric.smallest_detectable is not None else "–",
+        f"{change(metric, metric.minimum_detectable_effect)}" if metric.minimum_detectable_effect is not None else "–",
         f"{metric.items:,}\u00a0of\u00a0{metric.clusters:,}",
     )
 
@@ -84,7 +84,7 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
             "From outside what was trained on. `non-inferior`: the whole interval lies above minus the margin that was"
             " fixed before the run, and so does the bound, the most that may have been lost;"
             " `inconclusive`: it does not, or the base solves too little for a loss of the margin to be seen, and loss"
-            " is not shown either. “Could see”: the difference that such a comparison shows in 80 of 100 cases. Items:"
+            " is not shown either. Minimum detectable effect: the difference that such a comparison shows in 80 of 100 cases. Items:"
             " of how many repositories, or parent problems."
         )
     if question == "specific":

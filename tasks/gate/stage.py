@@ -141,9 +141,13 @@ def with_the_forms(
 
 
 def beside(metric: Metric, found: Sequence[Result]) -> str:
-    """What else there is to know: the smallest detectable difference; of outcomes that are 0 or 1 the interval of each
+    """What else there is to know: the minimum detectable effect; of outcomes that are 0 or 1 the interval of each
     model's share and McNemar's test."""
-    said = [] if metric.smallest_detectable is None else [f"smallest detectable {metric.smallest_detectable:.4f}"]
+    said = (
+        []
+        if metric.minimum_detectable_effect is None
+        else [f"minimum detectable effect {metric.minimum_detectable_effect:.4f}"]
+    )
     base, tuned = [result.base for result in found], [result.tuned for result in found]
     if found and {*base, *tuned} <= {0.0, 1.0}:
         for name, outcomes in (("base", base), ("tuned", tuned)):
@@ -193,4 +197,4 @@ def _objections(question: Question, judgements: Sequence[Judgement]) -> list[str
     ]
 
 
-STAGE = Stage(name="gate", version=12, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)
+STAGE = Stage(name="gate", version=13, run=run_gate, produces=GateDecision, sections=sections, needs_gpu=False)

@@ -1,7 +1,7 @@
 """Statistics of paired comparisons: differences with intervals, and what could have been seen. What an interval says
 against a margin is `artifacts.intervals.verdict`.
 
-    paired       two figures per item, clustered → their difference, its 95 % interval, the smallest detectable one
+    paired       two figures per item, clustered → their difference, its 95 % interval, the minimum detectable effect
     proportions  Wilson's interval of one proportion; McNemar's exact test of two paired ones
     unpaired     two such differences, of different items → the difference between them, with its interval
 

@@ -73,7 +73,7 @@ class Difference:
     low: float | None
     """Lower end of the 95 % interval of the difference; None, as `high`, with too few clusters."""
     high: float | None
-    smallest_detectable: float | None
+    minimum_detectable_effect: float | None
     """The true difference that this comparison would have shown (interval without zero) in 80 of 100 cases."""
     items: int
     clusters: int
@@ -135,7 +135,7 @@ def paired_difference(
         else:
             moved = MORE_LIKE_THE_WORST * (sums[0] - estimate * sums[1]) / sums[1].sum()  # by each cluster, in the unit
             bound = low + float(moved.min()) if better == "higher" else high + float(moved.max())
-        detectable = _smallest_detectable((high - low) / 2, len(names))
+        detectable = _detectable((high - low) / 2, len(names))
     before, after = (float(value) for value in sides @ counts / counts.sum())
     return Difference(before, after, estimate, low, high, detectable, len(clusters), len(names), bound)
 
@@ -203,7 +203,7 @@ def _rare_differences(estimate: float, items: float) -> tuple[float, float]:
     return lowest(estimate), -lowest(-estimate)
 
 
-def _smallest_detectable(half_width: float, clusters: int) -> float:
+def _detectable(half_width: float, clusters: int) -> float:
     """(t(1 − α/2) + t(power)) standard errors, k − 1 degrees of freedom (Bloom 1995, “Minimum detectable effects”,
     Evaluation Review 19), the standard error being what the interval's width says."""
     outer = student_quantile((1 + LEVEL) / 2, clusters - 1)

@@ -28,14 +28,14 @@ def contrast(here: Difference, elsewhere: Difference) -> Difference:
     if here.low is not None and here.high is not None and elsewhere.low is not None and elsewhere.high is not None:
         low = estimate - math.hypot(here.estimate - here.low, elsewhere.high - elsewhere.estimate)
         high = estimate + math.hypot(here.high - here.estimate, elsewhere.estimate - elsewhere.low)
-        detectable = math.hypot(here.smallest_detectable or 0.0, elsewhere.smallest_detectable or 0.0)
+        detectable = math.hypot(here.minimum_detectable_effect or 0.0, elsewhere.minimum_detectable_effect or 0.0)
     return Difference(
         base=elsewhere.estimate,
         tuned=here.estimate,
         estimate=estimate,
         low=low,
         high=high,
-        smallest_detectable=detectable,
+        minimum_detectable_effect=detectable,
         items=here.items + elsewhere.items,
         clusters=here.clusters + elsewhere.clusters,
     )

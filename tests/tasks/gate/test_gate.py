@@ -217,9 +217,9 @@ def test_results_are_those_of_the_evaluation(tmp_path: Path) -> None:
 def test_outcomes_have_wilson_and_mcnemar_beside_them() -> None:
     outcomes = [(1.0, 0.0)] * 5 + [(0.0, 1.0)] + [(1.0, 1.0)] * 10
     found = [Result("mbpp_pass", f"i{n}", f"r{n}", 1.0, *pair) for n, pair in enumerate(outcomes)]
-    said = judge(metric("mbpp_pass", -0.5, 0.1, smallest_detectable=0.4), CONFIG, found).beside
+    said = judge(metric("mbpp_pass", -0.5, 0.1, minimum_detectable_effect=0.4), CONFIG, found).beside
     assert said.split("; ") == [
-        "smallest detectable 0.4000",
+        "minimum detectable effect 0.4000",
         "base 15 of 16 [71.7%, 98.9%]",
         "tuned 11 of 16 [44.4%, 85.8%]",
         "1 gained, 5 lost, McNemar p = 0.22",

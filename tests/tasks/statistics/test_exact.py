@@ -55,7 +55,7 @@ def test_a_comparison_of_losses() -> None:
     assert found.estimate == pytest.approx(found.tuned - found.base)
     assert (found.items, found.clusters) == (8, 6)
     # t with five degrees of freedom: 2.5706 and 0.9195.
-    assert found.smallest_detectable == pytest.approx((high - low) / 2 * (1 + 0.919544 / 2.570582), rel=1e-4)
+    assert found.minimum_detectable_effect == pytest.approx((high - low) / 2 * (1 + 0.919544 / 2.570582), rel=1e-4)
 
 
 def test_without_weights_each_item_counts_the_same() -> None:
@@ -227,7 +227,7 @@ def test_a_contrast_of_two_comparisons() -> None:
     found = contrast(difference(0.5, 0.2, 1.0), difference(0.1, -0.3, 0.2, 0.4))
     assert (found.base, found.tuned, found.estimate) == (0.1, 0.5, pytest.approx(0.4))
     assert found.low == pytest.approx(0.4 - hypot(0.3, 0.1)) and found.high == pytest.approx(0.4 + hypot(0.5, 0.4))
-    assert found.smallest_detectable == pytest.approx(0.5)
+    assert found.minimum_detectable_effect == pytest.approx(0.5)
     assert (found.items, found.clusters) == (20, 14)
 
 
@@ -235,9 +235,9 @@ def test_a_contrast_of_two_comparisons() -> None:
 def test_a_contrast_needs_both_intervals(low: float | None, high: float | None) -> None:
     whole, half = difference(0.1, -0.3, 0.2), difference(0.5, low, high)
     for found in (contrast(half, whole), contrast(whole, half)):
-        assert found.low is found.high is found.smallest_detectable is None
+        assert found.low is found.high is found.minimum_detectable_effect is None
 
 
 def test_a_contrast_without_one_detectable_difference_has_the_others() -> None:
     one, other = difference(0.5, 0.2, 1.0, None), difference(0.1, -0.3, 0.2, 0.4)
-    assert contrast(one, other).smallest_detectable == contrast(other, one).smallest_detectable == 0.4
+    assert contrast(one, other).minimum_detectable_effect == contrast(other, one).minimum_detectable_effect == 0.4

@@ -162,14 +162,14 @@ def test_a_known_effect_is_found() -> None:
     assert -0.08 < low < high < 0
 
 
-def test_the_smallest_detectable_difference_is_found_in_80_of_100_cases() -> None:
+def test_the_minimum_detectable_effect_is_found_in_80_of_100_cases() -> None:
     rng = np.random.default_rng(2)
     clusters = [str(number) for number in range(20)]
 
     def study(effect: float) -> Difference:
         return compare(([2.0] * 20, (2 + rng.normal(effect, 0.03, 20)).tolist(), clusters, [1.0] * 20))
 
-    smallest = float(np.mean([study(0.0).smallest_detectable or 0 for _ in range(200)]))
+    smallest = float(np.mean([study(0.0).minimum_detectable_effect or 0 for _ in range(200)]))
     found = sum(ends(study(smallest))[0] > 0 for _ in range(500)) / 500
     assert found == pytest.approx(0.8, abs=0.055)
 
@@ -195,7 +195,7 @@ def test_draws_are_seeded_and_few_clusters_need_none() -> None:
 @pytest.mark.parametrize("repos", [1, FEWEST_CLUSTERS - 1])
 def test_too_few_repositories_have_no_interval(repos: int) -> None:
     found = compare(losses(np.random.default_rng(1), repos, 0.0))
-    assert (found.low, found.high, found.smallest_detectable, found.clusters) == (None, None, None, repos)
+    assert (found.low, found.high, found.minimum_detectable_effect, found.clusters) == (None, None, None, repos)
 
 
 def test_an_empty_held_out_set_is_said() -> None:

@@ -20,7 +20,7 @@ def test_errors_of_independent_estimates_add_as_squares() -> None:
     between = contrast(found(-0.10, -0.07, -0.05), found(-0.03, -0.01, 0.03))
     assert (between.base, between.tuned, between.estimate) == pytest.approx((-0.01, -0.07, -0.06))
     assert ends(between) == pytest.approx((-0.06 - math.hypot(0.03, 0.04), -0.06 + math.hypot(0.02, 0.02)))
-    assert between.smallest_detectable == pytest.approx(math.hypot(0.025, 0.03))
+    assert between.minimum_detectable_effect == pytest.approx(math.hypot(0.025, 0.03))
     assert (between.items, between.clusters, between.bound) == (200, 40, None)
 
 
@@ -29,7 +29,7 @@ def test_too_few_repositories_on_either_side_have_no_interval(few: int) -> None:
     rng = np.random.default_rng(1)
     sides = [compare(losses(rng, FEWEST_CLUSTERS - (side == few), 0.0)) for side in (0, 1)]
     between = contrast(*sides)
-    assert (between.low, between.high, between.smallest_detectable) == (None, None, None)
+    assert (between.low, between.high, between.minimum_detectable_effect) == (None, None, None)
 
 
 @pytest.mark.parametrize(("here", "elsewhere"), [(8, 40), (40, 8), (20, 20)])
