@@ -84,8 +84,8 @@ def _caption(handle: EvaluationReport, question: Question) -> str:
             "From outside what was trained on. `non-inferior`: the whole interval lies above minus the margin that was"
             " fixed before the run, and so does the bound, the most that may have been lost;"
             " `inconclusive`: it does not, or the base solves too little for a loss of the margin to be seen, and loss"
-            " is not shown either. Minimum detectable effect: the difference that such a comparison shows in 80 of 100 cases. Items:"
-            " of how many repositories, or parent problems."
+            " is not shown either. Minimum detectable effect: the difference that such a comparison shows in 80 of 100"
+            " cases. Items: of how many repositories, or parent problems."
         )
     if question == "specific":
         return (
