@@ -98,6 +98,11 @@ def _cell(cell: str) -> str:
     return "<br>".join(map(quoted, cell.split("\n")))
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 file`, `1,200 files`; `many` where an s does not make it."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def duration(seconds: float) -> str:
     """`4.2 s`, `42 s`, `7 min 5 s`, `3 h 12 min`."""
     if seconds < 10:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from artifacts.presentation import counted
+
 HeldOutBy = Literal["repository", "folder", "release", "commit", "commit-date"]
 FEWEST = 6
 """Units below which there is no interval: even when all of five agree, chance alone does that in 6 of 100 cases."""
@@ -25,7 +27,7 @@ class HeldOutUnit:
 
     def count(self, number: int) -> str:
         """`1 file`, `1,200 files`."""
-        return f"{number:,} {self.one if number == 1 else self.many}"
+        return counted(number, self.one, self.many)
 
 
 UNITS: dict[HeldOutBy, HeldOutUnit] = {

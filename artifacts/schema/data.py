@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from artifacts.presentation import counted
 from artifacts.schema.base import Handle, Record
-from artifacts.units import HeldOutBy
+from artifacts.units import UNITS, HeldOutBy
 
 
 class SplitSize(Record):
@@ -84,12 +85,13 @@ class DatasetSample(Handle):
     @property
     def summary(self) -> str:
         own, held_out = self.own, self.held_out
-        where = "folders" if self.held_out_by == "folder" else "repositories"
-        learned = f"{own.files:,} files of {own.repositories:,} {where} to learn from"
+        unit = UNITS["folder" if self.held_out_by == "folder" else "repository"]
+        learned = f"{counted(own.files, 'file')} of {unit.count(own.repositories)} to learn from"
         if self.replay:
             learned += f" beside {self.replay.size.files:,} of general code"
         if self.added_lines:
-            return f"{learned}, {self.added_lines:,} lines added later to {held_out.files:,} files held out"
+            lines = counted(self.added_lines, "line")
+            return f"{learned}, {lines} added later to {counted(held_out.files, 'file')} held out"
         return f"{learned}, {held_out.files:,} of {held_out.repositories:,} held out"
 
 
@@ -108,7 +110,8 @@ class RetentionSample(DatasetSample):
     @property
     def summary(self) -> str:
         size = self.size
-        return f"{size.files:,} files of {size.repositories:,} repositories from elsewhere, to see what is forgotten"
+        of = UNITS["repository"].count(size.repositories)
+        return f"{counted(size.files, 'file')} of {of} from elsewhere, to see what is forgotten"
 
 
 class TokenizedSplit(Record):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from artifacts.errors import InputError
+from artifacts.presentation import counted
 from flows.commands.options import Json, Model, StorePath, use_store
 from flows.output import Console
 
@@ -61,11 +62,12 @@ def lineage(
 def _lines(told: dict[str, Any]) -> list[str]:
     code, data = told["made_by"]["code"], told["data"]
     commit = f", commit {code['commit'][:12]}{' with changes' if code['modified'] else ''}" if code["commit"] else ""
-    lines = [f"model         {told['model']['fingerprint'][:12]}…, {len(told['model']['files'])} files"]
+    lines = [f"model         {told['model']['fingerprint'][:12]}…, {counted(len(told['model']['files']), 'file')}"]
     lines.append(f"code          codetune {code['version']}{commit}")
     lines.append("libraries     " + ", ".join(f"{name} {one}" for name, one in told["made_by"]["libraries"].items()))
     lines.append(
-        f"data          {len(data['rows']):,} files: " + ", ".join(f"{n} {c}" for n, c in data["licenses"].items())
+        f"data          {counted(len(data['rows']), 'file')}: "
+        + ", ".join(f"{n} {c}" for n, c in data["licenses"].items())
     )
     for name, one in told["inputs"].items():
         if "stage" in one:

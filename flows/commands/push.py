@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from artifacts.presentation import counted
 from flows.commands.options import Json, Model, StorePath, use_store
 from flows.commands.store import in_words
 from flows.output import Console
@@ -69,9 +70,8 @@ def push(
     if as_json:
         print(json.dumps({**told, "private": not public, "files": {one.name: one.size for one in files}}))
         return 0
-    console.print(
-        f"{len(files)} files, {in_words(sum(one.size for one in files))}, {'public' if public else 'private'}"
-    )
+    size = in_words(sum(one.size for one in files))
+    console.print(f"{counted(len(files), 'file')}, {size}, {'public' if public else 'private'}")
     Console(soft_wrap=True, markup=False).print(told["url"] or f"{repository}: nothing was sent")
     return 0
 

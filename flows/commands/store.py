@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from artifacts.presentation import counted
 from flows.commands.options import RUNS, Json, StorePath, use_store
 from flows.output import Console
 
@@ -33,7 +34,7 @@ def runs(*, store: StorePath = None, as_json: Json = False) -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for row in rows:
         console.print(*_lines(row), sep="\n")
-    console.print(f"{len(rows)} runs, {in_words(total)} in {opened.place}")
+    console.print(f"{counted(len(rows), 'run')}, {in_words(total)} in {opened.place}")
     return 0
 
 
@@ -62,7 +63,8 @@ def prune(
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for place in (*done.artifacts, *(f"unfinished {place}" for place in done.attempts)):
         console.print(f"  {place}")
-    what = f"{len(done.runs)} runs, {len(done.artifacts)} results, {len(done.attempts)} unfinished attempts"
+    counts = ((len(done.runs), "run"), (len(done.artifacts), "result"), (len(done.attempts), "unfinished attempt"))
+    what = ", ".join(counted(number, one) for number, one in counts)
     console.print(f"{'would free' if dry_run else 'freed'} {in_words(done.bytes)}: {what}")
     return 0
 

@@ -89,7 +89,7 @@ def _data(sample: DatasetSample, tokens: TokenizedDataset) -> str:
     general = f", and at most {sample.replay.size.files:,} of general code" if sample.replay else ""
     rows = [
         ("Source", sample.source),
-        ("Training files", f"{sample.own.files:,} of {sample.own.repositories:,} repositories{general}"),
+        ("Training files", f"{sample.own.files:,} of {UNITS['repository'].count(sample.own.repositories)}{general}"),
         _held_out(sample),
         ("Languages", _counts(sample.languages)),
         ("Licences", _counts(sample.licenses)),

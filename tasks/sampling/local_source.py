@@ -21,7 +21,7 @@ from artifacts import digest
 from artifacts.errors import InputError
 from artifacts.paths import real, shown
 from artifacts.reading import blamed_on
-from artifacts.units import FEWEST, HeldOutBy
+from artifacts.units import FEWEST, UNITS, HeldOutBy
 from tasks import checkout
 from tasks.sampling import history
 from tasks.sampling.candidates import Carried, Row, TooLittle
@@ -171,8 +171,8 @@ class OpenLocalSource:
 
     def describe(self) -> str:
         names = ", ".join(_printable(_called(name)) for name in self._source.paths)
-        repositories = len({row.repo for row, _ in self._counted()})
-        return f"local: {names} ({repositories} repositories, told apart by {self._rule}{_without(self._left_out)})"
+        repositories = UNITS["repository"].count(len({row.repo for row, _ in self._counted()}))
+        return f"local: {names} ({repositories}, told apart by {self._rule}{_without(self._left_out)})"
 
     def fingerprint(self) -> str:
         """Over names, licences, revisions and contents of the files in the configured languages, and over what a sample
