@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from artifacts.errors import InputError
+from artifacts.presentation import counted
 from artifacts.schema import FunnelStep
 
 SECRETS, NEAR_DUPLICATES = "secrets", "near-duplicates"
@@ -36,6 +37,10 @@ _LOST = (NO_ROW, UNREADABLE, LFS_POINTER)
 
 class TooLittle(InputError):  # noqa: N818 - a finding; it is an error where there is no other way
     """What would be held out gives no interval."""
+
+
+class Indivisible(TooLittle):
+    """Nothing can be held out at all: there would be no run without a verdict, either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +160,7 @@ class Tally:
 
     def in_words(self) -> str:
         """`120 files read; language dropped 100 (GO 90, SQL 10), …`."""
-        parts = [f"{self.rows} files read"]
+        parts = [f"{counted(self.rows, 'file')} read"]
         for step in STEPS:
             if reasons := self.dropped.get(step):
                 details = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(5))

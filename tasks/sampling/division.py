@@ -15,7 +15,7 @@ from pathlib import Path
 
 from artifacts.progress import SILENT, Progress
 from tasks.contamination import Documents, EvaluationText, TrainingText, documents, items_in
-from tasks.sampling.candidates import TooLittle
+from tasks.sampling.candidates import Indivisible
 from tasks.sampling.pool import Pool
 from tasks.sampling.split import held_out, same_repository
 
@@ -41,7 +41,7 @@ def divide(pool: Pool, share: float, seed: int, progress: Progress = SILENT, few
     are small enough.
 
     Raises:
-        TooLittle: whatever is held out, all of it does.
+        Indivisible: whatever is held out, all of it does.
     """
     repositories = pool.repositories()
     sizes = _sizes(repositories)
@@ -63,7 +63,7 @@ def divide(pool: Pool, share: float, seed: int, progress: Progress = SILENT, few
         log.info("%s: copies of what is trained on, so not held out", ", ".join(sorted(copied_mostly)))
         tied |= copied_mostly
     if best is None:
-        raise TooLittle(
+        raise Indivisible(
             "whichever repository is held out, all its files stand in files of others, word for word or nearly",
             field="sampling.source",
             remedy="name other code besides, or leave out copies of the same code",

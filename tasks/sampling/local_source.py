@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.util import find_spec
 from itertools import chain
-from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -306,12 +305,10 @@ class OpenLocalSource:
         # what is not committed counts as one more
         dirty = any(item.found.commit.endswith("-dirty") for item in items)
         if newest + dirty < fewest:
-            needed = ceil(100 * (fewest - dirty) / all_) / 100
-            more = f", or set sampling.held_out={needed:g}" if needed <= history.MOST_COMMITS else ""
             raise TooLittle(
                 f"only {newest:,} of {all_:,} commits are the newest {share:.0%}, and an interval needs {fewest}",
                 field="sampling.held_out_by",
-                remedy=f"hold out by commit-date, whose interval is over files{more}",
+                remedy="hold out by commit-date, whose interval is over files, or take a repository with more commits",
             )
         names = {top: _printable(name) for top, name in _short_names(firsts).items()}
         entries = list[Entry]()

@@ -19,7 +19,15 @@ from artifacts.units import FEWEST, UNITS, HeldOutBy
 from tasks.running.mapping import HERE, Mapper
 from tasks.running.stage import Stage
 from tasks.sampling import division, replay
-from tasks.sampling.candidates import NEAR_DUPLICATES, SECRETS, UNKNOWN_LANGUAGE, OpenSource, Tally, TooLittle
+from tasks.sampling.candidates import (
+    NEAR_DUPLICATES,
+    SECRETS,
+    UNKNOWN_LANGUAGE,
+    Indivisible,
+    OpenSource,
+    Tally,
+    TooLittle,
+)
 from tasks.sampling.config import ChoiceConfig, GithubCodeSource, LocalSource, SamplingConfig, TableSource
 from tasks.sampling.division import Division
 from tasks.sampling.filtering import Filter
@@ -82,9 +90,7 @@ def run_sampling(
     refused: dict[HeldOutBy, TooLittle] = {}
     listing = _listing(config)
     for way in _ways(config):
-        # too few commits may have been asked for: a test on older ones as well beats none
-        shares = [config.held_out * factor for factor in (1, 2, 4, 8)] if way in _OF_COMMITS else [config.held_out]
-        for share in [one for one in shares if one <= MOST_COMMITS] or shares[:1]:
+        for share in _shares(config, way):
             try:
                 source = open_source(config, way, share, listing)
                 sample = _sample(config, source, way, workdir, progress, mapper)
@@ -98,12 +104,7 @@ def run_sampling(
             return _with_replay(config, sample, workdir, progress, mapper) if config.replay else sample
     if config.held_out_by != "auto":
         raise refused[config.held_out_by]
-    raise InputError(
-        f"nothing that could be held out gives an interval, and so no verdict: {_listed(refused)}",
-        field="sampling.held_out_by",
-        remedy="add a path with code of others or an older release (folders such as name-1.2 and name-1.3), clone with"
-        " the history (`git fetch --unshallow`), or train without a verdict: sampling.held_out_by=repository",
-    )
+    raise _no_way(refused)
 
 
 def _ways(config: SamplingConfig) -> tuple[HeldOutBy, ...]:
@@ -122,8 +123,30 @@ def _listing(config: SamplingConfig) -> Listing | None:
     return Listing(config.source)
 
 
-def _listed(refused: dict[HeldOutBy, TooLittle]) -> str:
-    return "; ".join(f"by {way}, {reason.problem}" for way, reason in refused.items())
+def _shares(config: SamplingConfig, way: HeldOutBy) -> list[float]:
+    """How much to hold out, the preferred first. Too few commits may have been asked for: a test on older ones as well
+    beats none."""
+    if way not in _OF_COMMITS or config.held_out >= MOST_COMMITS:
+        return [config.held_out]
+    more = [config.held_out * factor for factor in (1, 2, 4, 8)]
+    return [*(share for share in more if share < MOST_COMMITS), MOST_COMMITS]
+
+
+def _no_way(refused: dict[HeldOutBy, TooLittle]) -> InputError:
+    """What `auto` says where nothing gives an interval: each reason in a line of its own, after the ways it is of."""
+    ways: dict[str, list[HeldOutBy]] = {}
+    for way, reason in refused.items():
+        ways.setdefault(reason.problem, []).append(way)
+    lines = ";".join(f"\n    by {' and '.join(of)}: {problem}" for problem, of in ways.items())
+    remedies = ["add a path with code of others or an older release (folders such as name-1.2 and name-1.3)"]
+    remedies.append("clone with the history (`git fetch --unshallow`)")
+    if not isinstance(refused["repository"], Indivisible):
+        remedies.append("train without a verdict: sampling.held_out_by=repository")
+    return InputError(
+        f"nothing that could be held out gives an interval, and so no verdict:{lines}",
+        field="sampling.held_out_by",
+        remedy=f"{', '.join(remedies[:-1])}, or {remedies[-1]}",
+    )
 
 
 def _sample(
@@ -180,6 +203,9 @@ def lacking(sample: DatasetSample) -> TooLittle | None:
     if unit.of_lines:
         where = "by" if sample.held_out_by == "commit" else "to"
         problem = f"lines were added later {where} {unit.count(units)}, and an interval needs {FEWEST}"
+        if not units:
+            newest = "the newest release added no" if sample.held_out_by == "release" else "no later commit added"
+            problem = f"{newest} lines of code"
         remedy = "take an older release or more commits (sampling.held_out), or more projects"
         if sample.held_out_by == "commit":
             remedy = "hold out by commit-date, whose interval is over files, or take more commits (sampling.held_out)"
@@ -292,7 +318,7 @@ def _check_several(config: ChoiceConfig, pool: Pool, tally: Tally, way: HeldOutB
     repositories = pool.repositories()
     if division.different_repositories(pool) == 1:
         if similar := tally.dropped[NEAR_DUPLICATES].total():
-            raise TooLittle(
+            raise Indivisible(
                 f"{similar} of {similar + pool.chosen()} files are near-duplicates of the others, which are all of one"
                 f" repository ({next(iter(repositories))}): nothing is left to hold out",
                 field="sampling.near_duplicates",
@@ -305,9 +331,12 @@ def _check_several(config: ChoiceConfig, pool: Pool, tally: Tally, way: HeldOutB
                 remedy = "hold out by commit, commit-date or release, or add a second path"
         elif not isinstance(config.source, GithubCodeSource) and config.source.columns.repo:
             remedy = "map sampling.source.columns.repo to a column that tells repositories apart"
-        raise TooLittle(
-            f"all {pool.chosen()} files are of one {UNITS[way].one} ({next(iter(repositories))}), and it cannot"
-            " be divided into files to learn from and files held out",
+        where = f"{UNITS[way].one} ({next(iter(repositories))})"
+        left = f"all {pool.chosen():,} files are of one {where}, and it"
+        if pool.chosen() == 1:
+            left = f"one file is left ({tally.in_words()}), and it"
+        raise Indivisible(
+            f"{left} cannot be divided into files to learn from and files held out",
             field="sampling.source",
             remedy=remedy,
         )
@@ -365,7 +394,7 @@ def _write(
 STAGE = Stage(
     name="sampling",
     needs_gpu=False,
-    version=6,
+    version=7,
     run=run_sampling,
     produces=DatasetSample,
     sections=sections,

@@ -86,6 +86,7 @@ def test_files_are_learned_as_they_were_and_what_commits_added_is_asked_for(tmp_
     assert asked(found) == EXPECTED
     assert (found.held_out_by, found.units, found.added_lines) == ("commit-date", 7, 14)
     assert "the newest 1 of 10 commits" in found.source and "14 lines added later to 7 files" in found.summary
+    assert "of 1 repository" in found.summary and "(1 repository," in found.source
     assert dropped(found, "choice") == {"nothing was added later": 1}
 
 
@@ -188,7 +189,7 @@ def test_nothing_newer_is_refused_before_anything_is_trained(tmp_path: Path, sam
         commit(folder, {"notes.md": f"{number}\n"})
     with pytest.raises(InputError) as refused:
         sample(source=local(folder), held_out_by="commit-date")
-    assert refused.value.problem == "lines were added later to 0 files, and an interval needs 6"
+    assert refused.value.problem == "no later commit added lines of code"
     assert refused.value.field == "sampling.held_out_by" and "more commits" in str(refused.value.remedy)
 
 
@@ -282,29 +283,16 @@ def test_of_many_changed_files_only_as_many_as_are_wanted_are_kept(
 def test_too_few_commits_are_no_parts(tmp_path: Path, sample: Sample) -> None:
     with pytest.raises(InputError) as refused:
         sample(source=local(history(tmp_path / "mine")), held_out_by="commit")
-    assert "only 4 of 10 commits are the newest 40%" in refused.value.problem
-    assert refused.value.problem.endswith("(sampling.held_out=0.1 was widened to 0.4)")
-    # half of ten is not enough either
-    assert "commit-date" in str(refused.value.remedy) and "sampling.held_out=" not in str(refused.value.remedy)
+    assert "only 5 of 10 commits are the newest 50%" in refused.value.problem
+    assert refused.value.problem.endswith("(sampling.held_out=0.1 was widened to 0.5)")
+    assert "commit-date" in str(refused.value.remedy)
     with pytest.raises(InputError) as refused:
-        sample(source=local(tmp_path / "mine"), held_out_by="commit", held_out=0.3)
-    assert "newest 30%" in refused.value.problem and "widened" not in refused.value.problem
+        sample(source=local(tmp_path / "mine"), held_out_by="commit", held_out=0.5)
+    assert "newest 50%" in refused.value.problem and "widened" not in refused.value.problem
     with pytest.raises(InputError) as refused:  # it is not for the share
         sample(source=local(write(tmp_path / "plain", BEFORE)), held_out_by="commit")
     assert "widened" not in refused.value.problem
     assert sample(source=local(tmp_path / "mine"), held_out_by="auto").held_out_by == "commit-date"
-
-
-def test_the_share_that_is_named_gives_enough_commits(tmp_path: Path, sample: Sample) -> None:
-    folder = write(tmp_path / "mine", {})
-    commit(folder, BEFORE)
-    for number in range(12):
-        commit(folder, {f"pkg/m{number % 8}.py": grown(number)})
-    with pytest.raises(InputError) as refused:
-        sample(source=local(folder), held_out_by="commit")
-    _, _, share = str(refused.value.remedy).partition("sampling.held_out=")
-    assert 0.4 < float(share) < 0.5
-    assert sample(source=local(folder), held_out_by="commit", held_out=float(share)).units == 6
 
 
 def test_of_two_checkouts_one_is_taken(tmp_path: Path, sample: Sample) -> None:
@@ -365,9 +353,39 @@ def test_auto_says_of_every_way_why_not(tmp_path: Path, sample: Sample) -> None:
     with pytest.raises(InputError) as refused:
         sample(source=local(folder), held_out_by="auto")
     said = refused.value.problem
-    assert "by release, no project has two releases" in said and "by repository, the source paths are one" in said
-    assert "by commit-date, no git repository of the source has two commits" in said
-    assert "by folder, " in said and "older release" in str(refused.value.remedy)
+    first, *ways = said.split("\n")
+    assert "no verdict" in first and [line.strip().split(":")[0] for line in ways] == [
+        "by release",
+        "by repository",
+        "by commit and commit-date",
+        "by folder",
+    ]
+    assert said.count("no git repository of the source has two commits") == 1
+    remedy = str(refused.value.remedy)
+    assert "older release" in remedy and "sampling.held_out_by=repository" in remedy
+
+
+@pytest.mark.parametrize("files", [1, 8])
+def test_what_no_run_can_divide_is_not_offered_a_run_without_a_verdict(
+    files: int, tmp_path: Path, sample: Sample
+) -> None:
+    for number in range(files):
+        write(tmp_path / f"p{number}", {"m.py": program(1) + f"# {number}\n"})
+    with pytest.raises(InputError) as refused:
+        sample(source=local(tmp_path), held_out_by="auto", near_duplicates=0.7)
+    assert "held_out_by=repository" not in str(refused.value.remedy) and "path" in str(refused.value.remedy)
+    with pytest.raises(InputError):
+        sample(source=local(tmp_path), near_duplicates=0.7)
+
+
+def test_as_many_as_half_of_the_commits_are_held_out(tmp_path: Path, sample: Sample) -> None:
+    folder = commit(tmp_path / "mine", BEFORE)
+    for number in range(5):
+        commit(folder, {"notes.md": f"{number}\n"})
+    for number in range(6):
+        commit(folder, {f"pkg/m{number}.py": grown(number)})
+    found = sample(source=local(folder), held_out_by="commit", held_out=0.1)
+    assert (found.units, "the newest 6 of 12 commits" in found.source) == (6, True)
 
 
 def test_a_run_without_a_verdict_is_told_so_at_once(
