@@ -112,7 +112,7 @@ def test_fp16_on_a_cpu_becomes_fp32_and_says_so(tiny: ModelShape) -> None:
 def test_a_seven_billion_model_is_refused_on_a_cpu_with_the_reason(seven: ModelShape) -> None:
     refused = refusal(seven, machine())
     assert machine().no_gpu_reason in refused.problem
-    assert all(figure in refused.problem for figure in ("6.7B", "8 of 24 GiB", "14 h", "200 steps"))
+    assert all(figure in refused.problem for figure in ("6.7B", "8 of 24 GiB", "20 h", "200 steps"))
     assert "preflight.cpu_max_parameters" in str(refused.remedy)
 
 

@@ -46,16 +46,32 @@ def test_measured_steps_are_met(
     assert step_seconds(seven, job, _plan(micro_batch, checkpointing), H200) == pytest.approx(seconds, rel=0.25)
 
 
-def test_a_small_model_on_two_cores(tiny: ModelShape) -> None:
+ALL = {"lora_rank": 16, "lora_target_modules": ("all-linear",)}
+
+
+@pytest.mark.parametrize(
+    ("job", "core_seconds"),
+    [
+        ({}, 0.65),
+        (ALL, 0.72),
+        (ALL | {"max_length": 1024, "effective_batch": 1}, 0.97),
+        (ALL | {"max_length": 1024, "effective_batch": 8}, 8.4),
+        ({"max_length": 2048, "effective_batch": 2}, 4.8),
+    ],
+)
+def test_a_small_model_on_cores(tiny: ModelShape, job: dict[str, object], core_seconds: float) -> None:
+    """Measured: processor time of the fused backend on one thread."""
+    shape = JobShape.model_validate(job)
     plan = Plan(
         device="cpu",
         precision="fp32",
-        micro_batch=4,
+        micro_batch=shape.effective_batch,
         accumulation=1,
         gradient_checkpointing=False,
-        backend="transformers",
+        backend="fused",
     )
-    assert step_seconds(tiny, JobShape(), plan, 2) == pytest.approx(0.2, rel=0.25)
+    one, two = (step_seconds(tiny, shape, plan, cores) or 0 for cores in (1, 2))
+    assert one == pytest.approx(core_seconds, rel=0.1) and two == pytest.approx(core_seconds / 2, rel=0.15)
 
 
 def test_a_t4_is_slower_than_an_h200(seven: ModelShape) -> None:
