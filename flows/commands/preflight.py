@@ -10,7 +10,7 @@ from flows.commands.options import Budget, Changes, Recipe, StorePath, configure
 
 if TYPE_CHECKING:
     from artifacts.presentation import Section
-    from artifacts.schema import DatasetSample
+    from artifacts.schema import DatasetSample, Prediction
     from flows.config import PipelineConfig
 
 
@@ -30,6 +30,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
     from tasks.preflight import STAGE
     from tasks.prompts import check_context
     from tasks.sampling import foresight
+    from tasks.tokenization import foreseen_sequences
 
     config.training.check()
     config.exporting.check(config.generation.forms)
@@ -48,8 +49,36 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
 
         for section in STAGE.show(report):
             show(section)
-        show(foresight(_sample(config, Path(folder))))
+        sample = _sample(config, Path(folder))
+        if sample and config.training.epochs is not None:
+            sequences, tokens = foreseen_sequences(config.tokenization, sample, model)
+            show(_training(config, sequences, tokens, report.prediction))
+        show(foresight(sample))
     return 0
+
+
+def _training(config: PipelineConfig, sequences: int, tokens: int, prediction: Prediction) -> Section:
+    """How long the text is trained on, in epochs, steps and time."""
+    from artifacts.presentation import Section, Text, duration
+
+    training, replay = config.training, config.sampling.replay
+    all_ = round(sequences / (1 - (replay.share if replay else 0)) / (1 - config.tokenization.question_rate))
+    words = f"About {all_:,} sequences of {config.tokenization.max_length:,} tokens are learned from"
+    words += f", {replay.share:.0%} of them general code" if replay else ""
+    if all_ < training.effective_batch:
+        words += f". One optimizer step takes {training.effective_batch}: name more code, or lower"
+        words += " `training.effective_batch` or `tokenization.max_length`."
+        return Section("training", "The training", (Text(words),))
+    steps = training.counted(all_, tokens).steps
+    words += f". {training.passes(tokens):g} epochs of these are about {steps:,} optimizer steps"
+    if prediction.budget_steps is not None and prediction.budget_steps < steps:
+        words += f", of which the budget has room for {prediction.budget_steps:,}"
+        steps = prediction.budget_steps
+    if prediction.step_seconds:
+        words += f": {duration(steps * prediction.step_seconds)} here"
+    early = training.validation and training.validation.patience
+    words += ", or less if the text that is set aside is predicted no better" if early else ""
+    return Section("training", "The training", (Text(f"{words}."),))
 
 
 def _sample(config: PipelineConfig, folder: Path) -> DatasetSample | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,25 @@ def test_how_many_units_are_held_out_and_what_a_gain_on_them_proves(
     said = capsys.readouterr().out
     assert "42 lines of 7 commits are held out" in said and "never seen" in said
     assert not store.exists() or not list(store.glob("sampling/*"))
+
+
+def test_epochs_are_told_in_steps_and_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = [local(changes(tmp_path / "mine", 7)), "sampling.held_out_by=commit", "training.epochs=2"]
+    steps = {}
+    for size in (1, 2):
+        assert preflight(*code, f"training.effective_batch={size}") == 0
+        found = re.search(r"2 epochs of these are about (\d+) optimizer steps: [\d.]+ s here", capsys.readouterr().out)
+        steps[size] = int(found[1]) if found else 0
+    assert steps[1] == 2 * steps[2] > 0
+    assert preflight(*code, "training.effective_batch=1", "preflight.budget=0.5s") == 0
+    room = re.search(r"of which the budget has room for (\d+)", capsys.readouterr().out)
+    assert room and 0 < int(room[1]) < steps[1]
+
+
+def test_less_than_one_optimizer_step_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = [local(changes(tmp_path / "mine", 7)), "sampling.held_out_by=commit", "training.epochs=2"]
+    assert preflight(*code, "training.effective_batch=64") == 0
+    assert "One optimizer step takes 64" in capsys.readouterr().out
 
 
 def test_too_few_repositories_are_told_with_what_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
