@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from artifacts.errors import InputError
-from flows.commands.options import Changes, Json, Recipe, StorePath, configure, say_what_is_looked_at
+from flows.commands.options import Budget, Changes, Json, Recipe, StorePath, configure, say_what_is_looked_at
 from flows.stages import STAGES
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def why(
     recipe: Recipe,
     *,
     changes: Changes = None,
+    budget: Budget = None,
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
@@ -41,7 +42,7 @@ def why(
 
     Runs nothing but preflight, which takes a moment. A stage whose inputs would have to be made first has no key yet:
     then it says why those would run."""
-    config = configure(recipe, changes, store)
+    config = configure(recipe, changes, store, budget)
     from artifacts.store import Store
     from flows.finetune import pipeline
     from tasks.models.base_model import locate

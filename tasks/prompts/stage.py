@@ -101,7 +101,7 @@ def run_prompts(
     for suite in SUITES:
         if suite == "context" and not (config.context_tokens and config.fim_prompts):
             continue
-        items, why = _chosen(suite, screened, tokenizer, config)
+        items, why = _chosen(suite, screened, tokenizer, config, progress)
         notes += why
         if items:
             suites.append(_write_suite(suite, items, workdir))
@@ -126,7 +126,11 @@ def run_prompts(
 
 
 def _chosen(
-    suite: SuiteName, screened: overlaps.Screened, tokenizer: CodeTokenizer, config: PromptsConfig
+    suite: SuiteName,
+    screened: overlaps.Screened,
+    tokenizer: CodeTokenizer,
+    config: PromptsConfig,
+    progress: Progress,
 ) -> tuple[list[gaps.Item], list[str]]:
     """The items of a suite that needs no tests, of held-out code and of code from elsewhere, or why there are none."""
 
@@ -135,6 +139,7 @@ def _chosen(
     if not gaps.wanted_of(suite, config):
         reason = f"prompts.{suite}_prompts is 0"
     else:
+        progress.begin(f"choosing {_TITLES[suite].lower()}")
         try:
             items = SUITES[suite](screened.held_out, tokenizer, config)
             none = "no file has related files" if suite == "context" else "no line of the files is worth asking for"

@@ -348,6 +348,12 @@ def test_patterns_of_figures_decide(pattern: str) -> None:
     assert build("demo", [f"gate.decided_by=['{pattern}']"]).gate.decided_by == (pattern,)
 
 
+@pytest.mark.parametrize("command", [["run", "demo"], ["preflight", "demo"], ["why", "training", "demo"]])
+def test_a_budget_is_taken_by_all_who_ask_about_a_run(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded([*command, "--budget", "0s"]) == 2
+    assert capsys.readouterr().err.startswith("error: preflight.budget: ")
+
+
 @pytest.mark.parametrize("command", [["preflight", "demo"], ["why", "training", "demo"]])
 def test_it_is_said_what_is_waited_for(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

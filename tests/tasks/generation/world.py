@@ -16,7 +16,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from artifacts.configuration import Config
-from artifacts.progress import Progress
+from artifacts.progress import SILENT, Progress
 from artifacts.schema import (
     Comparison,
     DatasetSample,
@@ -73,14 +73,14 @@ class World:
     retention: DatasetSample | None = None
     retention_tokens: TokenizedDataset | None = None
 
-    def ask(self, workdir: Path, **changes: Any) -> PromptSet:
+    def ask(self, workdir: Path, progress: Progress = SILENT, **changes: Any) -> PromptSet:
         """What is asked, `ASKED` but for the changes."""
         workdir.mkdir(parents=True, exist_ok=True)
         config = PromptsConfig(**{**ASKED, **changes})
         texts = {"sample": self.sample, "tokens": self.tokens}
         if self.retention:
             texts |= {"retention": self.retention, "retention_tokens": self.retention_tokens}
-        return run_prompts(config, model=self.model, **texts, workdir=workdir)
+        return run_prompts(config, model=self.model, **texts, workdir=workdir, progress=progress)
 
     def inputs(self, exported: ExportedModel, asked: PromptSet) -> dict[str, Any]:
         parts = built_in(asked.path.with_name(f"{asked.path.name}-parts"))

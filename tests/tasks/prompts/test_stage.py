@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from artifacts.errors import InputError
+from artifacts.progress import Progress
 from artifacts.rows import read_rows
 from artifacts.schema import PromptSet
 from tests.tasks.functional.suites import row, write
@@ -30,6 +31,13 @@ def test_every_suite_is_a_file_with_what_both_models_are_asked(small_world: Worl
     limits = {file.name: {one["new_tokens"] for one in read_rows(asked.path / file.file)} for file in asked.suites}
     assert limits == {"line": {24}, "fim": {24}, "block": {48}, "small": {40}}
     assert "chunks for the loss, prompts: line 32, fim 16, block 8, small 1" in asked.summary
+
+
+def test_it_is_told_which_suite_is_being_chosen(small_world: World, tmp_path: Path) -> None:
+    told: list[str] = []
+    small_world.ask(tmp_path / "asked", progress=Progress(lambda tick: told.append(tick.title)), block_prompts=0)
+    assert {"choosing completing lines", "choosing filling in lines"} <= set(told)
+    assert "choosing filling in blocks" not in told
 
 
 @pytest.mark.parametrize(
