@@ -75,15 +75,20 @@ class FusedModel:
         self._first_trained = trained.index(True) if any(trained) else len(self.layers)
 
     def _layer(self, layer: Any, resident: bool) -> DecoderLayer:
+        groups = {group: [_module(layer, name) for name in names] for group, names in GROUPS.items()}
+        # The projections bring their weights into tensors of their own. What these leave is let go of together: one
+        # hole, which the next layer's weights fill. Freed one by one they would leave holes between what stays, which
+        # are of no use to a graph: its memory is apart.
+        moved = [getattr(module, "base_layer", module).weight.data for modules in groups.values() for module in modules]
         projections = {}
-        for group, names in GROUPS.items():
-            modules = [_module(layer, name) for name in names]
+        for group, modules in groups.items():
             bases = [getattr(module, "base_layer", module) for module in modules]
             adapters = [self.adapters.of(module) for module in modules]
             dtype = self.stream if group in INTO_STREAM else self.embedding.dtype
             projections[group] = self._projection(bases, adapters, self.adapters, self._dropout, dtype)
             if resident:
                 projections[group].keep(bases)
+        del moved
         return DecoderLayer(
             self.geometry, (layer.input_layernorm.weight, layer.post_attention_layernorm.weight), projections
         )

@@ -40,7 +40,7 @@ class Int8Weight:
     """LLM.int8()'s storage: int8 codes and the largest magnitude of each row (`SCB`).
 
     Takes all layers of a projection, so that one kernel unpacks them: their codes are brought together, and the
-    layers' own tensors become views of the whole.
+    layers' own tensors become views of the whole. A single layer's are copied too: see `FusedModel`, where they move.
     """
 
     def __init__(self, modules: Sequence[Any]) -> None:
@@ -50,7 +50,7 @@ class Int8Weight:
             state, weight = module.state, module.weight
             codes = next(one for one in (state.CB, weight.CB, weight.data) if one is not None)
             stored.append((codes, state.SCB if state.SCB is not None else weight.SCB))
-        self.codes = stored[0][0] if len(stored) == 1 else torch.cat([codes for codes, _ in stored])
+        self.codes = torch.cat([codes for codes, _ in stored])
         self.scales = torch.cat([largest.flatten().float() for _, largest in stored]) / 127
         self.rows, self.columns = self.codes.shape
         start = 0
@@ -197,7 +197,8 @@ class Adapted:
 
 
 class Drop:
-    """One adapter's dropout, and what its forward pass leaves for the backward pass."""
+    """One adapter's dropout, and what its forward pass leaves for the backward pass, which forgets it at its end: kept
+    until the next pass it would stand in the way of that one's memory, and of a graph's."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -221,9 +222,10 @@ class Drop:
             dx += self._dropped(self._inner_grad @ adapter.a)
 
     def factor_gradient(self, x: Tensor, adapter: LoraFactors) -> None:
-        """The gradient of A, after `backward`."""
+        """The gradient of A, after `backward`: the last that is asked for."""
         assert self._inner_grad is not None
         torch.mm(self._inner_grad.T, self._dropped(x), out=adapter.a_grad)
+        self._mask = self._inner = self._inner_grad = None
 
     def _dropped(self, values: Tensor) -> Tensor:
         masked: Tensor = torch.ops.aten.native_dropout_backward(values, self._mask, 1 / (1 - self._rate))
@@ -392,10 +394,9 @@ class Projection:
         return self._storage
 
     def _join_plain(self) -> Tensor:
-        """One matrix for all layers, which from now on are views of it: no copy per product."""
+        """One matrix for all layers, which from now on are views of it: no copy per product. Of a single layer as well,
+        as `Int8Weight` has it."""
         modules = [weight.module for weight in self.weights if isinstance(weight, PlainWeight)]
-        if len(modules) == 1 and self.width == self.rows:
-            return modules[0].weight.data
         like = modules[0].weight
         storage = torch.empty((self.width, self.columns), dtype=like.dtype, device=like.device)
         start = 0

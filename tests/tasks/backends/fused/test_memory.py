@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
+from artifacts.schema import Quantization
 from tasks.backends.contract import CONTEXT_GIB, JobShape, Layout, Memory, Precision
 from tasks.backends.fused import memory, model
 from tasks.backends.fused.memory import FusedMemory
+from tasks.backends.fused.support import GROUPS
+from tasks.backends.fused.weights import Projection
 from tasks.backends.transformers.memory import TransformersMemory
 from tasks.models.residual import keep_in_fp32
 from tasks.models.shape import ModelShape, llama_shape
@@ -51,6 +55,43 @@ def test_what_a_layer_keeps_is_counted_to_the_byte(targets: tuple[str, ...], kep
     memory = FusedMemory(llama_shape(tuned.config.to_dict()), job, precision, False, kept_in_fp32)
     log_sum_exp = 64 * 4 * memory.shape.heads  # a CPU's attention keeps none
     assert 64 * sum(memory._kept) == held + log_sum_exp
+
+
+@pytest.mark.parametrize("quantization", ["int8", "none"])
+def test_all_weights_of_a_layer_move_and_leave_one_hole(
+    quantization: Quantization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smaller ones, between what stays, would be of no use to a graph, whose memory is apart."""
+    tuned = models.tiny(quantization)
+    names = [name for group in GROUPS.values() for name in group]
+    modules = [[layer.get_submodule(name) for name in names] for layer in tuned.get_base_model().model.layers]
+    bases = [[getattr(module, "base_layer", module) for module in layer] for layer in modules]
+    before = [[StorageWeakRef(base.weight.data.untyped_storage()) for base in layer] for layer in bases]
+    freed: list[list[int]] = []
+
+    class Watched(Projection):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            freed.append([sum(storage.expired() for storage in layer) for layer in before])
+
+    monkeypatch.setattr(model, "Projection", Watched)
+    fused = model.FusedModel(tuned, length=8)
+    layers = len(fused.layers)
+    assert freed == [[7] * layer + [0] * (layers - layer) for layer in range(layers) for _ in GROUPS]
+    assert all(storage.expired() for layer in before for storage in layer)
+
+
+@pytest.mark.parametrize("checkpointed", [0, 8])
+def test_what_was_dropped_out_is_forgotten_at_the_end_of_the_pass(checkpointed: int) -> None:
+    tuned = models.tiny("none", "all-linear")
+    tuned.peft_config["default"].lora_dropout = 0.3
+    fused = model.FusedModel(tuned.train(), checkpointed=checkpointed, length=20)
+    ids, labels = models.texts(tuned)
+    fused.loss_and_gradients(ids, labels, torch.tensor(1.0, device=ids.device))
+    projections = [one for layer in fused.layers for one in (layer.qkv, layer.o, layer.gate_up, layer.down)]
+    drops = [drop for projection in projections for drop in projection._drops]
+    assert len(drops) == 7 * len(fused.layers)
+    assert not [value for drop in drops for value in vars(drop).values() if isinstance(value, torch.Tensor)]
 
 
 def test_memory_grows_with_tokens_and_shrinks_with_every_recomputed_layer(seven: ModelShape) -> None:
