@@ -152,31 +152,31 @@ def _functions(root: Node, source: bytes, language: str) -> Iterator[_Function]:
             continue
         parent = node.parent
         whole = parent if parent is not None and parent.type in _AROUND else node
-        called = (node.child_by_field_name("name") or node.child_by_field_name("declarator") or node).text or b""
-        is_test = called.startswith((b"test", b"Test"))
+        called = node.child_by_field_name("name") or node.child_by_field_name("declarator") or node
+        is_test = source.startswith((b"test", b"Test"), called.start_byte, called.end_byte)
         opening = body.start_byte + (source[body.start_byte : body.start_byte + 1] == b"{")
         if language == "Python":
-            found = _docstring(body)
+            found = _docstring(body, source)
             start, end, doc = found or (0, 0, "")
             yield _Function(whole.start_byte, end or opening, whole.end_byte, is_test, start, end, doc)
         else:
-            start, doc = _comment(whole)
+            start, doc = _comment(whole, source)
             yield _Function(whole.start_byte, opening, whole.end_byte, is_test, start, whole.start_byte, doc)
 
 
-def _docstring(body: Node) -> tuple[int, int, str] | None:
+def _docstring(body: Node, source: bytes) -> tuple[int, int, str] | None:
     first = body.named_children[0] if body.named_children else None
     string = (
         first.named_children[0] if first and first.type == "expression_statement" and first.named_children else first
     )
-    if string is None or string.type != "string" or string.text is None:
+    if string is None or string.type != "string":
         return None
-    match = _STRING.fullmatch(string.text.decode())
+    match = _STRING.fullmatch(source[string.start_byte : string.end_byte].decode())
     doc = cleandoc(match[2]) if match else ""
     return (string.start_byte, string.end_byte, doc) if len(doc.split()) >= WORDS else None
 
 
-def _comment(whole: Node) -> tuple[int, str]:
+def _comment(whole: Node, source: bytes) -> tuple[int, str]:
     """Where the comment begins that stands right before a function, and its text; nothing where none does."""
     start, texts, below = 0, [], whole
     while (above := below.prev_named_sibling) and above.end_point.row >= below.start_point.row - 1:
@@ -184,9 +184,9 @@ def _comment(whole: Node) -> tuple[int, str]:
         # a line comment may take the line break along
         if before and before.end_point.row == above.start_point.row and before.end_point.column:
             break  # it belongs to the code on its line
-        if "comment" in above.type and above.text:
+        if "comment" in above.type and above.end_byte > above.start_byte:
             start = above.start_byte
-            texts.append(above.text.decode().rstrip("\n"))
+            texts.append(source[start : above.end_byte].decode().rstrip("\n"))
         elif above.type not in _BETWEEN:
             break
         below = above

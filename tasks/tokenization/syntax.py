@@ -7,6 +7,7 @@ one are left out. Reading takes steps that are counted instead of seconds, so th
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import import_module
@@ -60,6 +61,17 @@ class Piece(NamedTuple):
     kind: Kind
 
 
+class _Given(threading.local):
+    """What tree-sitter is given to read, a part after the other. It is one object a thread: tree-sitter (0.26) never
+    lets go of what it was given. So the text of a node is taken from the file, too, and not from the node."""
+
+    def __init__(self) -> None:
+        self.part = bytearray()
+
+
+_GIVEN = _Given()
+
+
 class Unreadable(Exception):  # noqa: N818 - a finding about a file
     """A file has no pieces of syntax; says why."""
 
@@ -92,7 +104,11 @@ def read(language: str, path: str, source: bytes) -> Node:
     if grammar is None:
         raise Unreadable(f"{UNUSABLE} {language}")
     parser = Parser(grammar)
-    steps = STEPS + len(source) // BYTES_PER_STEP
+    steps, given = STEPS + len(source) // BYTES_PER_STEP, _GIVEN.part
+
+    def part(place: int, _point: object) -> bytearray:
+        given[:] = source[place : place + _READ]
+        return given
 
     def gives_up(_place: int, _is_error: bool) -> bool:
         nonlocal steps
@@ -100,7 +116,7 @@ def read(language: str, path: str, source: bytes) -> Node:
         return steps < 0
 
     try:
-        return parser.parse(lambda place, _point: source[place : place + _READ], progress_callback=gives_up).root_node
+        return parser.parse(part, progress_callback=gives_up).root_node
     except ValueError:
         raise Unreadable("the grammar took too many steps") from None
 

@@ -23,6 +23,7 @@ from tasks.tokenization.chunks import decode_chunks
 from tasks.tokenization.questions import Question, questions
 from tasks.tokenization.syntax import Unreadable
 from tasks.training.batches import IGNORED, Batches
+from tests.memory import peak
 from tests.tasks.families import models
 from tests.tasks.families.models import CHATML, LLAMA2
 from tests.tasks.tokenization import toys
@@ -268,6 +269,15 @@ def test_the_same_questions_whatever_the_batches(tmp_path: Path) -> None:
 def test_what_does_not_fit_the_sequence_is_not_asked(tmp_path: Path) -> None:
     _, made = run(tmp_path, [PYTHON] * 4, 0.5, "Qwen2.5-Coder", max_length=64)
     assert not any(what.startswith("question") for what in made.train.made)
+
+
+def test_no_file_that_was_asked_about_stays_in_memory() -> None:
+    def ask(files: int) -> None:
+        for number in range(files):
+            assert questions("Python", "a.py", f"number = {number}\n".encode() + PYTHON.encode() * 10)
+
+    ask(2)  # imports
+    assert peak(lambda: ask(60)) - peak(lambda: ask(6)) < 30 * len(PYTHON)
 
 
 def test_a_model_without_a_chat_template_is_told(tmp_path: Path) -> None:

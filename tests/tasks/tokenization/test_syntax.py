@@ -24,6 +24,7 @@ from tasks.tokenization.chunks import Framing, TokenizedFile, decode_chunks
 from tasks.tokenization.infilling import Infilling, draw_piece
 from tasks.tokenization.syntax import GRAMMARS, Piece, Unreadable, pieces
 from tasks.tokenization.view import sections
+from tests.memory import peak
 from tests.tasks.tokenization import toys
 from tests.tasks.tokenization.samples import reference, write_sample
 
@@ -118,6 +119,15 @@ def test_tsx_has_a_grammar_of_its_own() -> None:
     source = b"const a = (b: number) => { return <p>{b}</p>; };\n"
     assert Piece(27, 45, "body") in pieces("TypeScript", "a.tsx", source)
     assert Piece(27, 45, "body") not in pieces("TypeScript", "a.ts", source)
+
+
+def test_no_file_that_was_read_stays_in_memory() -> None:
+    def read(files: int) -> None:
+        for number in range(files):
+            assert pieces("Python", "a.py", f"number = {number}\n".encode() + PYTHON.encode() * 20)
+
+    read(2)  # imports
+    assert peak(lambda: read(200)) - peak(lambda: read(20)) < 100 * len(PYTHON)
 
 
 def test_deep_nesting_does_no_harm() -> None:
