@@ -161,7 +161,8 @@ def run(
             )
         )
     else:
-        _say_where(summary, seconds, watched, [recipe, *(f"--set={change}" for change in changes or ())])
+        given = [*(("--set", change) for change in changes or ()), ("--budget", budget), ("--store", store)]
+        _say_where(summary, seconds, watched, [recipe, *(f"{name}={value}" for name, value in given if value)])
     return 0
 
 
@@ -241,7 +242,8 @@ def _say_where(summary: RunSummary, seconds: float, server: Server, again: list[
         console.print(f"  example    in {example.path}, after `{_line(example.prompt, -1)}`", markup=False)
         for name, text in texts.items():
             console.print(f"             {name:<9} {_line(text, 0)}", markup=False)
-    served = [f"{command} serve" if summary.verdict == "promote" else f"{command} serve {summary.model}"]
+    model = [] if summary.verdict == "promote" else [str(summary.model)]
+    served = [f"{command} {shlex.join(['serve', *model, *(one for one in again if one.startswith('--store='))])}"]
     if not any(form.startswith("gguf-") for form in summary.forms):
         forms = f"--set=exporting.forms=[merged, {'gguf' if library.installed() else 'gguf-f16'}]"
         served.insert(0, f"{command} run {shlex.join([*again, forms])}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,10 +30,10 @@ SAMPLE = Completion(
 )
 
 
-def said(capsys: Capture, **told: Any) -> str:
+def said(capsys: Capture, again: tuple[str, ...] = ("demo", "--set=sampling.seed=2"), **told: Any) -> str:
     known = {"report": "r", "model": "store/exporting/m", "version": 1, "verdict": "promote", "reasons": ("Good.",)}
     summary = RunSummary(stages={}, verdicts={}, **{**known, **told})
-    cli._say_where(summary, 1.0, SimpleNamespace(temporary=True), ["demo", "--set=sampling.seed=2"])  # type: ignore[arg-type]
+    cli._say_where(summary, 1.0, SimpleNamespace(temporary=True), [*again])  # type: ignore[arg-type]
     return capsys.readouterr().out
 
 
@@ -57,6 +58,24 @@ def test_two_commands_lead_to_the_server(
     assert lines[1].endswith("codetune serve")
     lines = said(capsys, forms=("adapter", "gguf-q8_0"), verdict="hold").splitlines()[-2:]
     assert lines[1].endswith("codetune serve store/exporting/m") and "codetune run" not in lines[0]
+
+
+def test_they_are_for_the_same_budget_and_store(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without the budget the model would be trained anew, and in another store there is none."""
+    told: list[list[str]] = []
+    monkeypatch.setattr(cli, "_say_where", lambda *given: told.append(given[-1]))
+    monkeypatch.setattr(cli, "_run_flow", lambda *_: (None, ""))
+    monkeypatch.setattr("flows.server.start", lambda: None)
+    monkeypatch.setenv("CODETUNE_STORE", "")  # which --store sets
+    given = ["demo", "--set", "sampling.seed=2", "--budget", "90s", "--store", str(tmp_path / "s p")]
+    assert cli.guarded(["run", *given]) == 0
+    monkeypatch.undo()
+    store = f"--store={tmp_path / 's p'}"
+    assert told == [["demo", "--set=sampling.seed=2", "--budget=90s", store]]
+    again, serve = said(capsys, tuple(told[0])).splitlines()[-2:]
+    assert {"--budget=90s", store} < set(shlex.split(again)) and shlex.split(serve)[-2:] == ["serve", store]
 
 
 def test_the_last_line_asks_the_server_for_the_example(capsys: Capture) -> None:
