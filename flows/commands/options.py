@@ -82,12 +82,12 @@ def configure(recipe: str, changes: list[str] | None, store: Path | None, budget
     return build(recipe, [*(changes or []), *([] if budget is None else [f"preflight.budget={budget}"])])
 
 
-def say_what_is_looked_at(config: PipelineConfig) -> None:
-    """Before the model is asked for: a hub that does not answer takes its time."""
+def say_what_is_looked_at(what: str) -> None:
+    """Before it is: a hub that does not answer takes its time, and so does much code."""
     from flows.output import Console
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"looking at the model {config.model.name} …", style="dim", markup=False)
+    console.print(f"looking at {what} …", style="dim", markup=False)
 
 
 def use_store(store: Path | None) -> None:

@@ -35,7 +35,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
     config.training.check()
     config.exporting.check(config.generation.forms)
     config.workers.check()
-    say_what_is_looked_at(config)
+    say_what_is_looked_at(f"the model {config.model.name}")
     with tempfile.TemporaryDirectory() as folder:
         model = locate(config.model)
         report = STAGE.run(config.preflight, model=model, job=config.job(), workdir=Path(folder), progress=SILENT)
@@ -49,6 +49,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
 
         for section in STAGE.show(report):
             show(section)
+        say_what_is_looked_at("the code")
         sample = _sample(config, Path(folder))
         if sample and config.training.epochs is not None:
             sequences, tokens = foreseen_sequences(config.tokenization, sample, model)

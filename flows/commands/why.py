@@ -49,7 +49,7 @@ def why(
     from tasks.running.dry_run import DryRun
     from tasks.running.explaining import explain
 
-    say_what_is_looked_at(config)
+    say_what_is_looked_at(f"the model {config.model.name}")
     walk = DryRun(Store.to_read())
     pipeline(walk, config, locate(config.model))
     found = [label for label, step in walk.steps.items() if step.stage.name == stage]

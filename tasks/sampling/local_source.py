@@ -149,6 +149,8 @@ class OpenLocalSource:
         self._roots, self._licences = listing.roots, listing.licences
         self.later: list[Entry] = []
         """Files in the configured languages as they are later than those that are learned from."""
+        self.tells_repositories = False
+        """Whether what counts as a repository is one, as far as can be told."""
         self._cuts: dict[str, tuple[Path, str]] = {}
         """By repository with later commits: its folder, and the commit that is learned from; empty for one that began
         later."""
@@ -159,11 +161,8 @@ class OpenLocalSource:
         else:
             self._rule, repository = self._tell_apart(items, held_out_by)
             files = [(self._row(item, repository(item)), item.found.name) for item in items]
-        # What counts as a repository is one, as far as can be told, and no folder of one.
-        tracked = any(item.found.top for item in items)
-        roots = {item.root.path for item in items}
-        plain = not tracked and not any((root / name).is_file() for root in roots for name in _MANIFESTS)
-        self.tells_repositories = self._rule in ("git", "path") or (self._rule == "top-level" and plain)
+            given = source.repositories == "path"  # whoever says so has one repository in each
+            self.tells_repositories = given or _are_repositories(self._rule, repository, items)
         files.sort(key=lambda file: (file[0].repo, file[0].path))
         self._files: list[Entry] = files
         self.later.sort(key=lambda file: (file[0].repo, file[0].path))
@@ -568,6 +567,21 @@ def _rules(items: list[_Item], checkouts: Mapping[Path, Path]) -> dict[str, Call
         return (PurePosixPath(item.root.name) / item.below.parent).as_posix()
 
     return {"git": git, "path": lambda item: item.root.name, "top-level": top_level, "folder": folder}
+
+
+def _are_repositories(rule: str, repository: Callable[[_Item], str], items: list[_Item]) -> bool:
+    """Whether the parts that a rule makes are repositories, as far as can be told: most are no single files, and they
+    are no folders of one project or package. By path alone parts are told apart that are of one git repository."""
+    if rule == "top-level":
+        roots = {item.root.path for item in items}
+        of_one = [folder / name for root in roots for folder in (root, root.parent) for name in _MANIFESTS]
+        of_one += [root / "__init__.py" for root in roots]
+        if any(item.found.top for item in items) or any(file.is_file() for file in of_one):
+            return False
+        files = {repository(item) for item in items if len(item.below.parts) == 1}
+    else:
+        files = {repository(item) for item in items if not item.found.top and item.found.path == item.root.path}
+    return rule in ("git", "top-level") and 2 * len(files) < len({repository(item) for item in items})
 
 
 def _joined(rule: Callable[[_Item], str], items: list[_Item], checkouts: Mapping[Path, Path]) -> Callable[[_Item], str]:

@@ -140,7 +140,7 @@ def _no_way(refused: dict[HeldOutBy, TooLittle]) -> InputError:
     lines = ";".join(f"\n    by {' and '.join(of)}: {problem}" for problem, of in ways.items())
     remedies = ["add a path with code of others or an older release (folders such as name-1.2 and name-1.3)"]
     remedies.append("clone with the history (`git fetch --unshallow`)")
-    if not isinstance(refused["repository"], Indivisible):
+    if not any(isinstance(reason, Indivisible) for reason in refused.values()):
         remedies.append("train without a verdict: sampling.held_out_by=repository")
     return InputError(
         f"nothing that could be held out gives an interval, and so no verdict:{lines}",
@@ -335,7 +335,8 @@ def _check_several(config: ChoiceConfig, pool: Pool, tally: Tally, way: HeldOutB
         left = f"all {pool.chosen():,} files are of one {where}, and it"
         if pool.chosen() == 1:
             left = f"one file is left ({tally.in_words()}), and it"
-        raise Indivisible(
+        # files of one folder may be of several repositories: modules side by side count as such
+        raise (TooLittle if way == "folder" and pool.chosen() > 1 else Indivisible)(
             f"{left} cannot be divided into files to learn from and files held out",
             field="sampling.source",
             remedy=remedy,

@@ -39,7 +39,9 @@ def test_how_many_units_are_held_out_and_what_a_gain_on_them_proves(
 ) -> None:
     folder = changes(tmp_path / "mine", 7)
     assert preflight(local(folder), "sampling.held_out_by=commit") == 0
-    said = capsys.readouterr().out
+    told = capsys.readouterr()
+    said = told.out
+    assert "looking at the code" in told.err
     assert "42 lines of 7 commits are held out" in said and "never seen" in said
     assert not store.exists() or not list(store.glob("sampling/*"))
 

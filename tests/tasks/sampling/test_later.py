@@ -6,6 +6,7 @@ import logging
 import random
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,31 @@ def test_auto_takes_what_gives_an_interval(tmp_path: Path, sample: Sample) -> No
     assert folders.units and folders.units >= 6 and "folders" in folders.summary
     assert all(row["repo"].endswith("/") for row in everything(folders))
     assert not {row["repo"] for row in rows(folders, "train")} & {row["repo"] for row in rows(folders, "held_out")}
+
+
+@pytest.mark.parametrize("shape", ["package", "scripts", "files", "in a project", "of one checkout"])
+def test_parts_of_one_thing_are_no_repositories(tmp_path: Path, sample: Sample, shape: str) -> None:
+    """A module of a package, a script, a file that was named, a folder of a project."""
+    parts = {f"part{number}/m.py": program(number) for number in range(12)}
+    loose = {f"m{number}.py": program(100 + number) for number in range(30)}
+    folder = tmp_path / "mine" / "code"
+    match shape:
+        case "package":
+            write(folder, {"__init__.py": "", **parts})
+        case "scripts":
+            write(folder, loose | dict([*parts.items()][:4]))
+        case "files":
+            write(folder, loose)
+        case "in a project":
+            write(folder, parts)
+            write(folder.parent, {"setup.py": ""})
+        case "of one checkout":
+            commit(folder, parts)
+    paths = sorted(folder.glob("[mp]*")) if shape in ("files", "of one checkout") else [folder]
+    with suppress(InputError):
+        assert sample(source=local(*paths), held_out_by="auto").held_out_by == "folder"
+    beside = write(tmp_path / "plain", {**parts, "stray.py": program(50)})
+    assert sample(source=local(beside), held_out_by="auto", held_out=0.5).held_out_by == "repository"
 
 
 def test_folders_are_held_out_until_an_interval_is_possible(tmp_path: Path, sample: Sample) -> None:
