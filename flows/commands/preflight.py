@@ -64,7 +64,7 @@ def _training(config: PipelineConfig, sequences: int, tokens: int, prediction: P
 
     training, replay = config.training, config.sampling.replay
     all_ = round(sequences / (1 - (replay.share if replay else 0)) / (1 - config.tokenization.question_rate))
-    words = f"About {all_:,} sequences of {config.tokenization.max_length:,} tokens are learned from"
+    words = f"About {all_:,} sequences of {config.tokenization.max_length:,} tokens are trained on"
     words += f", {replay.share:.0%} of them general code" if replay else ""
     if all_ < training.effective_batch:
         words += f". One optimizer step takes {training.effective_batch}: name more code, or lower"

@@ -12,6 +12,7 @@ from artifacts.progress import SILENT, Progress
 from artifacts.schema import EvaluationReport, Generations, Metric, Question, has_learned
 from artifacts.units import UNITS
 from artifacts.verdicts import FormJudgement, GateDecision, Judgement, Ruling
+from tasks.evaluation import words
 from tasks.gate import results
 from tasks.gate.config import ASKED, SHIPPED, GateConfig
 from tasks.gate.results import Result
@@ -55,17 +56,16 @@ def run_gate(
 
 def judge(metric: Metric, config: GateConfig, found: Iterable[Result] = ()) -> Judgement:
     """What one figure says. `found`: the results that it was made of, for what stands beside it."""
-    margin = metric.margin or 0.0
-    bound = "" if metric.bound is None or metric.margin is None else f", bound {metric.bound:+.4f}"
+    margin = "0" if metric.margin is None else words.margin(metric)
     few = ", too little to lose at the base" if metric.nothing_to_lose else ""
-    interval = f", 95 % interval {metric.interval}" if metric.gain else f" {metric.interval}"
+    interval = f", 95 % interval {words.interval(metric)}" if metric.gain else f" {metric.interval}"
     return Judgement(
         metric=metric.name,
         title=metric.title,
         question=metric.question,
         verdict=metric.verdict,
         decides=any(fnmatch(metric.name, pattern) for pattern in config.decided_by),
-        finding=f"difference {metric.difference:+.4f}{interval}, margin {margin:g}{bound}{few}",
+        finding=f"difference {words.change(metric, metric.difference)}{interval}, margin {margin}{few}",
         beside=beside(metric, [result for result in found if result.metric == metric.name]),
     )
 
@@ -85,8 +85,9 @@ def costs_of_a_form(metrics: Iterable[Metric], config: GateConfig, costs: Iterab
         gained = trained[cost.name].difference * (-1 if cost.better == "lower" else 1)
         margin = config.tolerance * max(0.0, gained) if cost.margin is None else cost.margin
         said = verdict(cost.low, cost.high, better=cost.better, margin=margin, bound=cost.bound)
-        low, high = (f"{end:+.4f}" if end is not None else "?" for end in (cost.low, cost.high))
-        finding = f"{cost.base:.4f} → {cost.tuned:.4f}, 95 % interval [{low}, {high}], margin {margin:.4g}"
+        finding = f"{words.figure(cost, cost.base)} → {words.figure(cost, cost.tuned)}, 95 % interval"
+        allowed = words.margin(cost.model_copy(update={"margin": margin, "bound": None}))
+        finding += f" {words.interval(cost)}, margin {allowed}"
         found.append(
             Judgement(
                 metric=cost.name,

@@ -69,7 +69,7 @@ def test_what_was_learned_and_kept_is_promoted() -> None:
         ([metric(), metric("retention_loss"), metric("mbpp_pass", -0.1, -0.06)], "retention", "mbpp_pass: regressed"),
         ([metric()], "retention", "not measured"),
         ([metric("loss", None, None), metric("retention_loss")], "improved", "loss: inconclusive"),
-        ([metric("loss", None, None), metric("retention_loss")], "improved", "-0.0200 (too few repositories"),
+        ([metric("loss", None, None), metric("retention_loss")], "improved", "−0.0200 (too few repositories"),
         ([metric(), metric("retention_loss"), metric("line_exact_match", -0.2, -0.1)], None, "line_exact_match regr"),
     ],
 )

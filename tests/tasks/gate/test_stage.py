@@ -303,7 +303,13 @@ def test_a_finding_has_the_margin_the_bound_and_whether_there_was_anything_to_lo
         ["0.05"],
     ]
     assert ["too little" in said for said in found] == [False, False, False, True]
-    assert ["95 % interval [" in said for said in found] == [True] * 4
+    assert ["95 % interval " in said for said in found] == [True] * 4
+
+
+def test_a_finding_of_shares_is_in_points_like_the_rest_of_the_report() -> None:
+    figure = metric("retention_line_edit_similarity", -0.027, -0.001, margin=0.02, bound=-0.037)
+    said = judge(figure, CONFIG).finding
+    assert said.endswith("95 % interval −2.7 to −0.1 pp, margin 2 pp, bound −3.7 pp") and "-" not in said
 
 
 def test_the_table_says_of_each_figure_whether_it_decides() -> None:
