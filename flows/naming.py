@@ -1,6 +1,6 @@
 """Which exported model a name means: the same for every command that takes one.
 
-A name is a version (`v3`), `champion`, the beginning of an id or of a key, a recipe (the model that it made), or a
+A name is a version (`v3`), `champion`, the beginning of an id or of a key, a recipe (the model of its newest run), or a
 folder. What is both the name of a recipe and of a folder is the recipe; `./demo` is the folder.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from artifacts import paths
-from artifacts.errors import InputError
+from artifacts.errors import CodetuneError, InputError
 from artifacts.lineage import LINEAGE
 from artifacts.registry import Registry
 from artifacts.schema import ExportedModel
@@ -35,15 +35,14 @@ def known_as(name: str, store: Store, config: PipelineConfig | None = None) -> s
     """What the registry calls a model: its place in the store where a folder or a recipe names it.
 
     Args:
-        config: of the recipe, with what was changed in it; None for the recipe as it is.
+        config: of the recipe, with what was changed in it: then the model that this makes comes first. None: the
+            model of the recipe's newest run, whatever was changed in that.
 
     Raises:
         InputError: the folder is no export of this store, or the recipe has none in it.
     """
     if is_recipe(name):
-        from flows.config import build
-
-        return _export_of(config or build(name), store)
+        return _export_of(name, store, config)
     path = paths.expanded(name, "MODEL")
     if not _is_folder(path):
         return name
@@ -126,8 +125,40 @@ def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - unlike `Path.is_dir` it is False where nothing can be there
 
 
-def _export_of(config: PipelineConfig, store: Store) -> str:
+def _export_of(recipe: str, store: Store, changed: PipelineConfig | None) -> str:
     """Where the store keeps a recipe's export."""
+    from flows.config import build
+
+    newest = _newest_of(recipe, store)
+    if newest and changed is None:
+        return newest
+    try:
+        return _made_by(changed or build(recipe), store)
+    except CodetuneError:  # the changes may be of how it is judged, and others have made it
+        if newest is None:
+            raise
+        return newest
+
+
+def _newest_of(recipe: str, store: Store) -> str | None:
+    """The export of the newest run of a recipe that has one, and whose files are there."""
+    there = {f"exporting/{manifest.key}" for manifest in store.manifests("exporting")}
+    places = (
+        place
+        for run in store.ledger.runs()
+        if run.recipe == recipe
+        for place, stage in run.stages.items()
+        if stage.state != "started" and place in there
+    )
+    return next(places, None)
+
+
+def _made_by(config: PipelineConfig, store: Store) -> str:
+    """The export that a configuration makes.
+
+    Raises:
+        InputError: the store has none.
+    """
     from flows.finetune import pipeline
     from tasks.models.base_model import locate
     from tasks.running.dry_run import DryRun

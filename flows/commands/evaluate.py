@@ -48,7 +48,7 @@ def evaluate(
 
     opened = Store.from_environment()
     made_by = build(model, () if recipe else changes or ()) if naming.is_recipe(model) else None
-    place = naming.place_of(model, opened, made_by)
+    place = naming.place_of(model, opened, made_by if changes else None)
     config = build(recipe, changes or ()) if recipe else made_by or build(_recipe_of(place, opened), changes or ())
     result = _run(str(opened.place / place), config, suite, server.start())
     if as_json:

@@ -40,8 +40,8 @@ PORTS = Number(gte=1, lte=65_535)
 Model = Annotated[
     str,
     Parameter(
-        help="Which exported model: a version (v3), `champion`, the beginning of an id (`codetune models --all`), the "
-        "recipe that it was made with, or its folder."
+        help="Which exported model: a version (v3), `champion`, the beginning of an id (`codetune models --all`), a "
+        "recipe for the model of its newest run, or its folder."
     ),
 ]
 Recipe = Annotated[str, Parameter(help="A recipe's name (`codetune recipes`) or the path of a .yaml file.")]
