@@ -105,26 +105,31 @@ def _trim(found: list[tuple[bytes, LaterFile]], files: int) -> int:
 
 
 def _by_commit(source: OpenLocalSource, files: list[LaterFile]) -> list[LaterFile]:
-    """The same lines in spans of one commit each, which is their unit."""
+    """The same lines in spans of one commit each, which is their unit. Where all is committed, a line that no commit
+    added, since git tells otherwise what moved, goes with the one above, or is none that was added."""
     lines = {line.strip() for file in files for text in file.texts for line in lines_of(text)}
     commits = source.who_added(lines - {""})
     found = []
     for file in files:
         content, spans = file.content_text, list[Span]()
+        committed = not file.file.row.revision.endswith("-dirty")
         for span in file.added:
             commit, place = "", span.start
             for line in lines_of(content[span.start : span.end]):
                 start, place = place, place + len(line)
                 if not line.strip():
                     continue
-                # a line whose secret was replaced goes with the one above: no commit added it in these words
-                commit = commits.of(file.file.row, line.strip()) or (commit if PLACEHOLDER in line else "")
+                # a line whose secret was replaced goes with the one above, too: no commit added it in these words
+                goes_on = committed or PLACEHOLDER in line
+                commit = commits.of(file.file.row, line.strip()) or (commit if goes_on else "")
                 if spans and spans[-1].unit == commit and spans[-1].start >= span.start:
                     spans[-1] = spans[-1]._replace(end=place)
                 else:
                     spans.append(Span(start, place, commit))
         none = f"{file.file.row.repo}: no commit"
-        found.append(replace(file, added=tuple(one if one.unit else one._replace(unit=none) for one in spans)))
+        known = [one if one.unit else one._replace(unit=none) for one in spans if one.unit or not committed]
+        if known:
+            found.append(replace(file, added=tuple(known)))
     return found
 
 

@@ -395,7 +395,7 @@ def _write(
 STAGE = Stage(
     name="sampling",
     needs_gpu=False,
-    version=8,
+    version=9,
     run=run_sampling,
     produces=DatasetSample,
     sections=sections,

@@ -404,6 +404,22 @@ def test_what_no_run_can_divide_is_not_offered_a_run_without_a_verdict(
         sample(source=local(tmp_path), near_duplicates=0.7)
 
 
+def test_what_only_moved_is_of_no_commit_beside_those_that_there_are(tmp_path: Path, sample: Sample) -> None:
+    """Of two ways to tell what was added, git takes the other."""
+    kept = [f"moved_{number} = {number}\n" for number in range(6)]
+    block = "".join(f"block_{number} = {number}\n" for number in range(5))
+    new = [f"def inserted_{number}(value, other):\n    return value * {number} + other\n" for number in range(6)]
+    folder = commit(tmp_path / "mine", BEFORE | {"turned.py": block + "".join(kept)})
+    for number in range(6):
+        commit(folder, {"notes.md": f"{number}\n"})
+    commit(folder, {"turned.py": "".join(map("".join, zip(kept, new, strict=True))) + block})
+    for number in range(6):
+        commit(folder, {f"pkg/m{number}.py": grown(number)})
+    found = sample(source=local(folder), held_out_by="commit", held_out=0.5)
+    assert found.units == 7 and not [unit for unit in asked(found) if "no commit" in unit]
+    assert any("inserted_0" in text for texts in asked(found).values() for text in texts)
+
+
 def test_as_many_as_half_of_the_commits_are_held_out(tmp_path: Path, sample: Sample) -> None:
     folder = commit(tmp_path / "mine", BEFORE)
     for number in range(5):
