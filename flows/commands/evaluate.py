@@ -22,7 +22,8 @@ def evaluate(
     model: Model,
     *,
     recipe: Annotated[
-        str | None, Parameter(help="Whose settings to judge by. Default: those of the run that made the model.")
+        str | None,
+        Parameter(help="Whose settings to judge by. Default: those of its recipe, without its run's --set."),
     ] = None,
     suite: Annotated[
         list[str] | None,
