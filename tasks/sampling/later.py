@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
 
 from artifacts.lines import lines_of
 from artifacts.progress import Progress
@@ -21,22 +24,56 @@ _SLACK = 512
 """Files beyond the wanted ones that are kept before the surplus is thrown out."""
 
 
+class Contents:
+    """Contents of files, in a temporary file. Close it to remove it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed on leaving
+
+    def __enter__(self) -> Contents:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def keep(self, content: bytes) -> tuple[int, int]:
+        """Where it is from now on."""
+        place = self._file.seek(0, 2)
+        return place, self._file.write(content)
+
+    def at(self, place: tuple[int, int]) -> bytes:
+        """What is there."""
+        start, length = place
+        self._file.seek(start)
+        return self._file.read(length)
+
+
 @dataclass(frozen=True)
 class LaterFile:
-    """A file as it is later."""
+    """A file as it is later; what is in it is read when it is asked for."""
 
-    file: SourceFile
+    known: SourceFile
+    """Without its contents."""
+    place: tuple[int, int]
+    contents: Contents
     added: tuple[Span, ...]
+
+    @property
+    def file(self) -> SourceFile:
+        """All of it."""
+        return replace(self.known, content=self.contents.at(self.place))
 
     @property
     def name(self) -> str:
         """What its lines are drawn with for an interval, if that is the file."""
-        repo, path = self.file.row.repo, self.file.row.path
+        repo, path = self.known.row.repo, self.known.row.path
         return path if path.startswith(f"{repo}/") else f"{repo}/{path}"
 
     @property
     def content_text(self) -> str:
-        return self.file.content.decode()
+        return self.contents.at(self.place).decode()
 
     @property
     def texts(self) -> list[str]:
@@ -56,6 +93,7 @@ def later_files(
     pool: Pool,
     tally: Tally,
     progress: Progress,
+    contents: Contents,
     *,
     by_commit: bool = False,
 ) -> list[LaterFile]:
@@ -75,7 +113,8 @@ def later_files(
             spans = added(text, file.content.decode())
             if spans:
                 rank = hashlib.sha256(f"{config.seed}:later:".encode() + file.sha256).digest()
-                found.append((rank, LaterFile(file, tuple(spans))))
+                bare = replace(file, content=b"", bands=b"")
+                found.append((rank, LaterFile(bare, contents.keep(file.content), contents, tuple(spans))))
             else:
                 tally.drop("choice", "nothing was added later")
         progress.advance(len(batch.rows()))
@@ -112,7 +151,7 @@ def _by_commit(source: OpenLocalSource, files: list[LaterFile]) -> list[LaterFil
     found = []
     for file in files:
         content, spans = file.content_text, list[Span]()
-        committed = not file.file.row.revision.endswith("-dirty")
+        committed = not file.known.row.revision.endswith("-dirty")
         for span in file.added:
             commit, place = "", span.start
             for line in lines_of(content[span.start : span.end]):
@@ -121,12 +160,12 @@ def _by_commit(source: OpenLocalSource, files: list[LaterFile]) -> list[LaterFil
                     continue
                 # a line whose secret was replaced goes with the one above, too: no commit added it in these words
                 goes_on = committed or PLACEHOLDER in line
-                commit = commits.of(file.file.row, line.strip()) or (commit if goes_on else "")
+                commit = commits.of(file.known.row, line.strip()) or (commit if goes_on else "")
                 if spans and spans[-1].unit == commit and spans[-1].start >= span.start:
                     spans[-1] = spans[-1]._replace(end=place)
                 else:
                     spans.append(Span(start, place, commit))
-        none = f"{file.file.row.repo}: no commit"
+        none = f"{file.known.row.repo}: no commit"
         known = [one if one.unit else one._replace(unit=none) for one in spans if one.unit or not committed]
         if known:
             found.append(replace(file, added=tuple(known)))

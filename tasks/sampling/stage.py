@@ -162,12 +162,12 @@ def _sample(
     with _chosen(config, source, workdir, progress, mapper) as (pool, tally):
         _check(config, source, pool, tally)
         if UNITS[way].of_lines:
-            from tasks.sampling.later import later_files
+            from tasks.sampling.later import Contents, later_files
 
-            later = later_files(
-                config, cast("OpenLocalSource", source), pool, tally, progress, by_commit=way == "commit"
-            )
-            sample = _write(config, source, pool, Division(frozenset()), tally, workdir, way, later)
+            local = cast("OpenLocalSource", source)
+            with Contents(pool.folder) as contents:
+                later = later_files(config, local, pool, tally, progress, contents, by_commit=way == "commit")
+                sample = _write(config, source, pool, Division(frozenset()), tally, workdir, way, later)
         else:
             _check_several(config, pool, tally, way)
             fewest = 1 if config.held_out_by == "repository" else FEWEST
@@ -372,9 +372,9 @@ def _write(
             secrets.update(file.secrets)
         for one in later:
             aside.write(one.file, one.added)
-            languages[one.file.row.language or "unknown"] += 1
-            licenses[one.file.row.license] += 1
-            secrets.update(one.file.secrets)
+            languages[one.known.row.language or "unknown"] += 1
+            licenses[one.known.row.license] += 1
+            secrets.update(one.known.secrets)
     used = {SECRETS: config.secrets != "keep", NEAR_DUPLICATES: config.near_duplicates is not None}
     unused = [step for step, was_used in used.items() if not was_used]
     return DatasetSample(

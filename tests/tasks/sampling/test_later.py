@@ -268,9 +268,14 @@ def test_of_many_changed_files_only_as_many_as_are_wanted_are_kept(
 ) -> None:
     write(tmp_path / "x-1.0", {f"pkg/m{number}.py": program(number, 2) for number in range(200)})
     write(tmp_path / "x-1.1", {f"pkg/m{number}.py": program(number, 2) + change(number) for number in range(200)})
-    most = list[int]()
-    trim = later._trim
-    monkeypatch.setattr(later, "_trim", lambda found, files: most.append(len(found)) or trim(found, files))
+    most, trim = list[int](), later._trim
+
+    def look(found: list[tuple[bytes, later.LaterFile]], files: int) -> int:
+        assert not any(one.known.content for _, one in found), "contents are on disk"
+        most.append(len(found))
+        return trim(found, files)
+
+    monkeypatch.setattr(later, "_trim", look)
     results = []
     for slack in (500, 7):
         monkeypatch.setattr(later, "_SLACK", slack)
