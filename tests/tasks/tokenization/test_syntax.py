@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,6 @@ from tasks.tokenization.chunks import Framing, TokenizedFile, decode_chunks
 from tasks.tokenization.infilling import Infilling, draw_piece
 from tasks.tokenization.syntax import GRAMMARS, Piece, Unreadable, pieces
 from tasks.tokenization.view import sections
-from tests.memory import peak
 from tests.tasks.tokenization import toys
 from tests.tasks.tokenization.samples import reference, write_sample
 
@@ -127,7 +128,13 @@ def test_no_file_that_was_read_stays_in_memory() -> None:
             assert pieces("Python", "a.py", f"number = {number}\n".encode() + PYTHON.encode() * 20)
 
     read(2)  # imports
-    assert peak(lambda: read(200)) - peak(lambda: read(20)) < 100 * len(PYTHON)
+    tracemalloc.start()
+    try:
+        read(200)
+        gc.collect()  # what is only waiting for the collector has left
+        assert tracemalloc.get_traced_memory()[0] < 100 * len(PYTHON)
+    finally:
+        tracemalloc.stop()
 
 
 def test_deep_nesting_does_no_harm() -> None:
