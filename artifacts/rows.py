@@ -10,7 +10,7 @@ from typing import Any
 Row = Mapping[str, Any]
 IDS, FLAGS = "ids", "flags"
 """Columns of lists: of int32, and of true and false."""
-_AT_ONCE = 64
+_AT_ONCE = 16
 """Rows in memory at once, where a file is not read whole."""
 
 
@@ -33,6 +33,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def by_parts(path: Path) -> Any:
+    """A file that is read by its row groups or batches, as pyarrow's `ParquetFile`, which is to be closed. Unless it is
+    told otherwise, that keeps all that it has read."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path, pre_buffer=False)
+
+
 def count_rows(path: Path) -> int:
     """How many rows a file has."""
     import pyarrow.parquet as pq
@@ -43,10 +51,8 @@ def count_rows(path: Path) -> int:
 def each_row(paths: Sequence[Path], columns: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of some files in order, few of them in memory at once. `columns`: those of these that a file has; all
     without."""
-    import pyarrow.parquet as pq
-
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with by_parts(path) as file:
             for batch in file.iter_batches(_AT_ONCE, columns=_of(file.schema_arrow.names, columns)):
                 yield from batch.to_pylist()
 
@@ -56,11 +62,9 @@ def rows_at(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Some of the rows that `each_row` gives, by their numbers, in order. Row groups that have none of them are not
     read."""
-    import pyarrow.parquet as pq
-
     wanted, start = sorted(numbers), 0
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with by_parts(path) as file:
             names = _of(file.schema_arrow.names, columns)
             for group in range(file.num_row_groups):
                 end = start + file.metadata.row_group(group).num_rows

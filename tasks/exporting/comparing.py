@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import StageError
 from artifacts.escaping import visible
+from artifacts.rows import by_parts
 from artifacts.schema import Comparison, Plan
 from tasks.exporting.contract import Chunks
 from tasks.models.residual import keep_in_fp32, unsupported
@@ -31,10 +32,8 @@ HALF_PRECISION = 5
 
 def read_chunks(held_out: Path, positions: int) -> list[list[int]]:
     """The first held-out chunks, together at most `positions` tokens."""
-    import pyarrow.parquet as pq
-
     chunks: list[list[int]] = []
-    with pq.ParquetFile(held_out) as file:
+    with by_parts(held_out) as file:
         for batch in file.iter_batches(batch_size=16, columns=["input_ids"]):
             for ids in batch.column(0).to_pylist():
                 chunks.append(ids[:positions])

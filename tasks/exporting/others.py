@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from artifacts.rows import by_parts
 from artifacts.schema import DatasetSample
 from tasks.families.marks import FimTokens
 from tasks.models import sentencepiece_model
@@ -61,9 +62,7 @@ def end_middles(tokenizer: CodeTokenizer, folder: Path) -> None:
 
 def texts_of(sample: DatasetSample) -> Iterator[list[str]]:
     """All files of a sample, some at a time."""
-    import pyarrow.parquet as pq
-
     for name in ("train.parquet", "held_out.parquet"):
-        with pq.ParquetFile(sample.path / name) as file:
+        with by_parts(sample.path / name) as file:
             for batch in file.iter_batches(batch_size=64, columns=["content"]):
                 yield batch.column(0).to_pylist()

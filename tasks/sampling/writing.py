@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from artifacts.rows import by_parts
 from artifacts.schema import SplitSize
 from tasks.sampling.candidates import SourceFile
 from tasks.sampling.history import Span
@@ -79,9 +80,7 @@ class SideWriter:
 
     def copy(self, path: Path) -> None:
         """Take over what another wrote."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(path) as file:
+        with by_parts(path) as file:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)
                 self._writer.write_table(table)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.errors import InputError
 from artifacts.paths import shown
 from artifacts.progress import SILENT, Progress
+from artifacts.rows import each_row
 from artifacts.schema import REPLAY, DatasetSample, RetentionSample, TokenizedDataset, TokenizedSplit
 from tasks.families.chat import ChatTemplate, find_template
 from tasks.families.marks import FimTokens
@@ -81,7 +82,7 @@ def run_tokenization(
             batches = _batches(source, config.batch_bytes)
             if context:
                 length = context.max_tokens * CHARACTERS_PER_TOKEN
-                repositories = stack.enter_context(Repositories(_rows(source), workdir, length))
+                repositories = stack.enter_context(Repositories(each_row([source], COLUMNS), workdir, length))
                 batches = _with_related(batches, repositories)
             encoded: Iterator[list[Encoded]] = mapper.map("tokenizing part", encoder, batches)
             if split == "train" and sample.replay:
@@ -238,7 +239,7 @@ def _batches(source: Path, size: int) -> Iterator[list[dict[str, Any]]]:
     """Rows of a Parquet file in order, together about `size` characters; little more is in memory."""
     batch: list[dict[str, Any]] = []
     total = 0
-    for row in _rows(source):
+    for row in each_row([source], COLUMNS):
         batch.append(row)
         total += len(row["content"])
         if total >= size:
@@ -246,14 +247,6 @@ def _batches(source: Path, size: int) -> Iterator[list[dict[str, Any]]]:
             batch, total = [], 0
     if batch:
         yield batch
-
-
-def _rows(source: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(source) as file:
-        for rows in file.iter_batches(batch_size=16, columns=list(COLUMNS)):
-            yield from rows.to_pylist()
 
 
 def _with_related(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from artifacts import figures
 from artifacts.presentation import Block, Figure, Section, Table
+from artifacts.rows import by_parts
 from artifacts.schema import TokenizedDataset, TokenizedSplit
 
 FORMATS = {
@@ -38,10 +39,9 @@ def _row(name: str, split: TokenizedSplit) -> tuple[str, ...]:
 def _lengths(handle: TokenizedDataset) -> Figure:
     import numpy as np
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     counts = np.zeros(handle.max_length + 1, np.int64)
-    with pq.ParquetFile(handle.path / "train.parquet") as file:
+    with by_parts(handle.path / "train.parquet") as file:
         for batch in file.iter_batches(columns=["input_ids"]):
             counts += np.bincount(pc.list_value_length(batch.column(0)).to_numpy(), minlength=len(counts))
     edges = np.linspace(0, handle.max_length, 33).astype(int)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from artifacts.rows import by_parts
 from tasks.training.aside import TrainingRows, set_aside
 from tasks.training.packing import Sequences, one_each, packed
 
@@ -126,14 +127,14 @@ def arranged(file: Path, rows: TrainingRows, room: int | None) -> Sequences:
 
 
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(file) as parquet:
+    with by_parts(file) as parquet:
         yield from parquet.iter_batches(columns=["input_ids"])
 
 
 def _take(file: Path, rows: np.ndarray[Any, np.dtype[np.int64]], columns: list[str]) -> pa.Table:
     """Some rows, given in ascending order, without holding more than a row group of the others."""
     parts, start = [], 0
-    with pq.ParquetFile(file) as parquet:
+    with by_parts(file) as parquet:
         for number in range(parquet.num_row_groups):
             stop = start + parquet.metadata.row_group(number).num_rows
             inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from artifacts.installation import PROJECT
 from artifacts.rows import count_rows, each_row, rows_at
+from tests.memory import peak
 
 
 @pytest.fixture
@@ -32,6 +36,26 @@ def test_all_rows_come_in_order(files: list[Path]) -> None:
 @pytest.mark.parametrize("numbers", [[], [0], [219, 3], [39, 40, 149, 150, 151], range(0, 220, 7), range(220)])
 def test_rows_are_found_by_their_numbers(files: list[Path], numbers: list[int]) -> None:
     assert list(rows_at(files, numbers, ["name"])) == [(one, {"name": f"row {one}"}) for one in sorted(numbers)]
+
+
+def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
+    texts = [random.Random(number).randbytes(8_000).hex() for number in range(300)]  # nearly as long when packed
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=10, compression="zstd")
+    whole = (tmp_path / "a.parquet").stat().st_size
+    assert peak(lambda: deque(each_row([tmp_path / "a.parquet"]), maxlen=0)) < whole / 2 > 1_000_000
+    assert peak(lambda: deque(rows_at([tmp_path / "a.parquet"], range(0, 300, 10)), maxlen=0)) < whole / 2
+
+
+def test_all_that_is_read_by_parts_is_opened_so() -> None:
+    """Arrow's own default keeps what it has read of a file until it is closed. What others made is opened with bounds
+    besides (`tasks.sampling.parquet_rows`)."""
+    ours = {
+        path.relative_to(PROJECT).as_posix()
+        for folder in ("artifacts", "tasks", "flows")
+        for path in (PROJECT / folder).rglob("*.py")
+        if "ParquetFile(" in path.read_text()
+    }
+    assert ours == {"artifacts/rows.py", "tasks/sampling/hub_source.py", "tasks/sampling/table_source.py"}
 
 
 def test_columns_that_a_file_lacks_are_left_out(files: list[Path]) -> None:
