@@ -89,9 +89,15 @@ class Nf4Weight:
         """`x @ W.T`; bitsandbytes unpacks or not, whichever is faster on the GPU for so many rows. In a type as
         `ops.linear` has it."""
         from bitsandbytes import matmul_4bit
+        from bitsandbytes.functional import dequantize_4bit
 
         wide = dtype is not None and dtype != x.dtype  # it returns the type of x, which may not hold the product
-        made: Tensor = matmul_4bit(x * SHRUNK if wide else x, self._packed, self._state)
+        x = x * SHRUNK if wide else x
+        made: Tensor
+        if self.columns % self._state.blocksize:  # it would unpack as well, and warn of it in every product
+            made = x @ dequantize_4bit(self._packed, self._state).to(x.dtype).T
+        else:
+            made = matmul_4bit(x, self._packed, self._state)
         return made.to(dtype) / SHRUNK if wide else made
 
 

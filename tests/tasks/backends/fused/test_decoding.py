@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 
@@ -143,3 +144,30 @@ def test_adapters_beyond_two_factors_are_named() -> None:
     dora = get_peft_model(toy(), LoraConfig(target_modules=["q_proj"], use_dora=True))
     assert "adapter" in str(unsupported(dora))
     assert unsupported(toy()) is None
+
+
+@pytest.mark.parametrize("columns", [128, 96])
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_products_of_few_rows_with_weights_of_any_width(
+    columns: int, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bitsandbytes' kernel wants whole blocks of 64; without them it warns in every product."""
+    asked: list[int] = []
+
+    def theirs(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        asked.append(x.shape[1])
+        return real(x, *rest)
+
+    real = bitsandbytes.matmul_4bit
+    monkeypatch.setattr(bitsandbytes, "matmul_4bit", theirs)
+    torch.manual_seed(0)
+    layer = bitsandbytes.nn.Linear4bit(columns, 32, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16)
+    layer = layer.to(torch.bfloat16).to(models.DEVICE)
+    (weight,) = weights_of([layer])
+    unpacked = torch.empty(32, columns, dtype=torch.bfloat16, device=models.DEVICE)
+    weight.unpack(unpacked)
+    x = torch.randn(3, columns, dtype=torch.bfloat16, device=models.DEVICE)
+    made = weight.product(x, dtype)
+    assert made.dtype == (dtype or torch.bfloat16)
+    torch.testing.assert_close(made.float(), x.float() @ unpacked.float().T, rtol=0.02, atol=0.02)
+    assert asked == ([columns] if columns == 128 else [])
