@@ -97,7 +97,7 @@ def machine_fingerprint(_config: PreflightConfig) -> str:
 
 STAGE = Stage(
     name="preflight",
-    version=5,
+    version=6,
     run=run_preflight,
     produces=PreflightReport,
     sections=sections,

@@ -38,15 +38,8 @@ WORKSPACES = 48 * MIB
 """What cuBLAS takes from torch's allocator while the graph is recorded; fitted to the measured peaks."""
 UNUSED_SHARE = 0.08
 """Of what grows with the tokens: memory that the graph's pool holds in pieces that nothing fits into. Nothing of it is
-given back while a graph is recorded (`CUDACachingAllocator.cpp`, `alloc_block`)."""
-
-UNUSED_SHARE_INT8 = 0.2
-"""The same where products run on int8 tensor cores: their inputs are of more sizes. Measured: 5.8 GiB that grow with
-the tokens did not fit beside 6.9 in 13.9, and 2.9 did."""
-
-MASK_SLACK = 2.5
-"""Of the bytes of dropout masks: what their small blocks between large ones keep from being used (measured: 0.7 GiB
-beside 0.25 GiB of masks, and 1.1 GiB of masks that left no room for a step)."""
+given back while a graph is recorded (`CUDACachingAllocator.cpp`, `alloc_block`). Measured in int8, where memory is
+short: 0.45 GiB beside 5.8 that grow with the tokens; dropout masks add nothing to it."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +62,7 @@ class FusedMemory:
         """What the GPU must have for it: the peak, what the allocator holds unused, and the CUDA context."""
         if not self.on_gpu:
             return self.peak_gib(choice)
-        unused = UNUSED_SHARE_INT8 if self._int8 else UNUSED_SHARE
-        held = self.fixed(choice) + self.moments + (1 + unused) * self._sum(choice, _segment)
-        held += MASK_SLACK * self._masks(choice)
+        held = self.fixed(choice) + self.moments + (1 + UNUSED_SHARE) * self._sum(choice, _segment)
         return held / GIB + CONTEXT_GIB
 
     # --- what does not depend on the tokens -------------------------------------------------------------------
