@@ -1,8 +1,9 @@
-"""Lineage: one file inside an export that tells where the model comes from, and the check of everything it says.
+"""Lineage: two files inside an export that tell where the model comes from, and the check of everything they say.
 
-`lineage.json` names the export's files, what its key was made of, every artifact and record that it was made from (with
-their files, settings, code and library versions), and every row of data with its licence. It is a measurement: kept and
-verified, but no part of the export's fingerprint, since the same bytes may have come about at another time.
+`lineage.json` names the export's files, what its key was made of, and every artifact and record that it was made from
+(with their files, settings, code and library versions). `sources.parquet`, which it names too, has every row of data,
+with its licence. Both are measurements: kept and verified, but no part of the export's fingerprint, since the same
+bytes may have come about at another time.
 
 What the check finds: an altered file, and any altered figure, by the seal over the whole. Whoever alters a figure and
 renews the seal is found where the parts contradict each other, or where the store is at hand and has it otherwise.
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +23,19 @@ from pydantic import ValidationError
 
 from artifacts import digest, reading
 from artifacts.errors import CodetuneError, InputError
+from artifacts.rows import each_row
 from artifacts.schema import Plan, Record
 from artifacts.store import MANIFEST, Damaged, Manifest, Store, read_manifest
 
 LINEAGE = "lineage.json"
 REMEDY = "repeat the `codetune run` that made the model, which builds it again"
-LARGEST = 1 << 28
-"""Bytes: there is a row for every file that was learned from."""
+LARGEST = 1 << 26
+"""Bytes: far more than the names of an export's files and its settings take."""
+SOURCES = "sources.parquet"
+"""Beside it: a row for every file that was learned from or held out."""
 ROW = ("split", "repo", "path", "license", "sha256")
-"""What is told of each source file."""
+"""What is told of each; all are strings."""
+SPLITS = ("train", "held_out")
 
 
 class Finding(Record):
@@ -67,25 +73,24 @@ def check(folder: Path, told: dict[str, Any], store: Store | None) -> list[Findi
     try:
         same = sealed(told)["seal"] == told.get("seal")
         findings.append(_finding("the seal over the lineage", None if same else "something in it was altered"))
-        findings += _check_files(folder, told["model"])
-        findings += _check_links(told)
-        findings += _check_rows(told)
+        files = list(_check_files(folder, told["model"]))
+        findings += [*files, *_check_links(told)]
+        # rows of an altered file would be compared with what they are not
+        rows = None if any(one.what == SOURCES and one.verdict == "fault" for one in files) else folder / SOURCES
+        if rows:
+            findings.append(_check_rows(rows, told))
         if store:
-            findings += _check_store(folder, told, store)
+            findings += _check_store(folder, rows, told, store)
     except (LookupError, TypeError, AttributeError, ValueError, OSError, CodetuneError) as error:
         findings.append(_finding("the form of the lineage", f"a part is missing or malformed: {error!r}"))
     return findings
 
 
-def rows_of(sample: Path) -> list[list[str]]:
-    """The rows of a sample's tables."""
-    import pyarrow.parquet as pq
-
-    rows = []
-    for split in ("train", "held_out"):
-        for row in pq.read_table(sample / f"{split}.parquet", columns=list(ROW[1:])).to_pylist():
-            rows.append([split, *(str(row[name]) for name in ROW[1:])])
-    return rows
+def rows_of(sample: Path) -> Iterator[dict[str, str]]:
+    """What is told of a sample's files, in order, few of them in memory at once."""
+    for split in SPLITS:
+        for row in each_row([sample / f"{split}.parquet"], ROW[1:]):
+            yield {"split": split, **row}
 
 
 def content_fingerprint(artifact: dict[str, Any]) -> str:
@@ -143,18 +148,20 @@ def _record_fault(name: str, one: dict[str, Any]) -> str | None:
     return None if same else "its fingerprint does not follow from what it says"
 
 
-def _check_rows(told: dict[str, Any]) -> Iterator[Finding]:
-    rows, handle = told["data"]["rows"], told["inputs"]["sample"]["handle"]
-    counts = Counter(row[0] for row in rows)
-    licenses = dict(Counter(row[3] for row in rows))
-    same = all(counts[split] == handle[split]["files"] for split in ("train", "held_out"))
-    fits = same and licenses == handle["licenses"] == told["data"]["licenses"]
-    yield _finding(
-        f"{len(rows):,} rows of data", None if fits else "their number or their licences do not fit the sample"
+def _check_rows(rows: Path, told: dict[str, Any]) -> Finding:
+    data, handle = told["data"], told["inputs"]["sample"]["handle"]
+    files, licenses = Counter[str](), Counter[str]()
+    for row in each_row([rows], ROW):
+        files[row["split"]] += 1
+        licenses[row["license"]] += 1
+    fits = dict(files) == data["files"] == {split: handle[split]["files"] for split in SPLITS}
+    fits = fits and dict(licenses) == data["licenses"] == handle["licenses"]
+    return _finding(
+        f"{files.total():,} rows of data", None if fits else "their number or their licences do not fit the sample"
     )
 
 
-def _check_store(folder: Path, told: dict[str, Any], store: Store) -> Iterator[Finding]:
+def _check_store(folder: Path, rows: Path | None, told: dict[str, Any], store: Store) -> Iterator[Finding]:
     model = told["model"]
     for name, one in {"export": model, **told["inputs"]}.items():
         if "files" not in one:
@@ -170,7 +177,7 @@ def _check_store(folder: Path, told: dict[str, Any], store: Store) -> Iterator[F
         fault = _differs(one, read_manifest(found))
         if name == "export" and digest.of_file(found / LINEAGE) != digest.of_file(folder / LINEAGE):
             fault = "its lineage is another one there"
-        if name == "sample" and rows_of(found) != told["data"]["rows"]:
+        if name == "sample" and rows and any(a != b for a, b in zip_longest(rows_of(found), each_row([rows], ROW))):
             fault = "its rows are others there"
         yield _finding(what, fault)
 

@@ -152,10 +152,10 @@ class ExportedForm(Record):
 
 class ExportedModel(Handle):
     """A folder for each form, with a model card: `adapter/`, the LoRA adapter for `peft`, and what else was asked for
-    (`merged/`: the whole model in fp16 for `transformers`). `lineage.json`: where it comes from, see
-    `artifacts.lineage`."""
+    (`merged/`: the whole model in fp16 for `transformers`). `lineage.json` and `sources.parquet`: where it comes from,
+    see `artifacts.lineage`."""
 
-    measurements: ClassVar[tuple[str, ...]] = ("lineage.json",)
+    measurements: ClassVar[tuple[str, ...]] = ("lineage.json", "sources.parquet")
 
     base_model: str
     """The base model as it is loaded: its name on the hub, or a folder."""

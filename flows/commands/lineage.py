@@ -66,7 +66,7 @@ def _lines(told: dict[str, Any]) -> list[str]:
     lines.append(f"code          codetune {code['version']}{commit}")
     lines.append("libraries     " + ", ".join(f"{name} {one}" for name, one in told["made_by"]["libraries"].items()))
     lines.append(
-        f"data          {counted(len(data['rows']), 'file')}: "
+        f"data          {counted(sum(data['files'].values()), 'file')}: "
         + ", ".join(f"{n} {c}" for n, c in data["licenses"].items())
     )
     for name, one in told["inputs"].items():

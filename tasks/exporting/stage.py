@@ -126,4 +126,4 @@ def _explaining_memory() -> Iterator[None]:
         ) from error
 
 
-STAGE = Stage(name="exporting", version=12, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)
+STAGE = Stage(name="exporting", version=13, run=run_exporting, produces=ExportedModel, sections=sections, leaves=True)

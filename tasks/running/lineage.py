@@ -1,27 +1,34 @@
-"""Writing down where an export comes from: `lineage.json`, beside its files. What it holds: `artifacts.lineage`."""
+"""Writing down where an export comes from, beside its files. What is told: `artifacts.lineage`."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from artifacts import digest
 from artifacts.digest import Fingerprinted
-from artifacts.lineage import LINEAGE, ROW, content_fingerprint, rows_of, sealed
+from artifacts.lineage import LINEAGE, ROW, SOURCES, SPLITS, content_fingerprint, rows_of, sealed
 from artifacts.schema import DatasetSample, Handle
 from artifacts.store import Store
 from tasks.running import provenance
 
+_ROWS = 4096
+"""In memory at once."""
+
 
 def write(handle: Handle, parts: Mapping[str, Any], inputs: Mapping[str, Fingerprinted], store: Store) -> None:
-    """Write the file into the work directory that `handle` stands for.
+    """Write both files into the work directory that `handle` stands for.
 
     Args:
         parts: what the export's key is made of.
     """
     folder = handle.path
+    sample = next(value for value in inputs.values() if isinstance(value, DatasetSample))
+    licenses = _write_sources(sample.path, folder / SOURCES)
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     model = {
         "stage": parts["stage"],
@@ -34,17 +41,32 @@ def write(handle: Handle, parts: Mapping[str, Any], inputs: Mapping[str, Fingerp
             if name != LINEAGE
         },
     }
-    sample = next(value for value in inputs.values() if isinstance(value, DatasetSample))
-    rows = rows_of(sample.path)
     told = {
-        "format": 1,
+        "format": 2,
         "model": {**model, "fingerprint": content_fingerprint(model)},
         "made_by": {"code": provenance.code(), "libraries": provenance.libraries()},
         "inputs": {name: _input(value, store) for name, value in inputs.items()},
-        "data": {"licenses": dict(sorted(Counter(row[3] for row in rows).items())), "columns": ROW, "rows": rows},
+        "data": {
+            "files": {split: getattr(sample, split).files for split in SPLITS},
+            "licenses": dict(sorted(licenses.items())),
+        },
     }
     told = json.loads(json.dumps(told))
     (folder / LINEAGE).write_text(json.dumps(sealed(told), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_sources(sample: Path, file: Path) -> Counter[str]:
+    """How many files there are by licence."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema, licenses = pa.schema([(name, pa.string()) for name in ROW]), Counter[str]()
+    rows = rows_of(sample)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while part := list(islice(rows, _ROWS)):
+            licenses.update(row["license"] for row in part)
+            writer.write_table(pa.Table.from_pylist(part, schema))
+    return licenses
 
 
 def _input(value: Fingerprinted, store: Store) -> dict[str, Any]:

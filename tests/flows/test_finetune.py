@@ -26,6 +26,7 @@ from artifacts import digest, lineage
 from artifacts.errors import InputError, StageError
 from artifacts.progress import Tick
 from artifacts.registry import Registry
+from artifacts.rows import read_rows, write_rows
 from artifacts.schema import ExportedModel
 from artifacts.store import Store, read_manifest
 from flows import cli, naming, stages
@@ -144,7 +145,9 @@ def test_lineage_leads_from_the_model_to_every_row_and_is_checked(
     findings = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
     assert {one["verdict"] for one in findings} == {"ok"}
     told = json.loads((Path(folder) / "lineage.json").read_text())
-    assert len(told["data"]["rows"]) == 24 and all(len(row[4]) == 64 for row in told["data"]["rows"])
+    sources = read_rows(Path(folder) / "sources.parquet")
+    assert len(sources) == 24 == sum(told["data"]["files"].values())
+    assert all(len(one["sha256"]) == 64 for one in sources)
     assert {"model", "sample", "tokens", "checkpoint", "plan", "base"} == set(told["inputs"])
     prints = {stage["fingerprint"] for name, stage in first.items() if name in ("sampling", "tokenization", "training")}
     assert prints <= {one["fingerprint"] for one in told["inputs"].values()}
@@ -173,9 +176,24 @@ def test_any_altered_file_or_figure_is_found(first: dict[str, Any], store: Path,
         assert [one for one in lineage.check(model, forged, Store(store)) if one.verdict == "fault"], place
 
 
-def faults(model: Path, told: dict[str, Any]) -> list[str]:
-    """What the check finds without a store."""
-    return [one.what for one in lineage.check(model, told, None) if one.verdict == "fault"]
+def test_a_row_of_data_that_is_another_in_the_store_is_found(
+    first: dict[str, Any], store: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(first["exporting"]["path"], model)
+    _, told = lineage.read(model)
+    file = model / lineage.SOURCES
+    rows = read_rows(file)
+    write_rows([rows[0] | {"path": "other.py"}, *rows[1:]], file, dict.fromkeys(lineage.ROW, "string"))
+    told["model"]["files"][lineage.SOURCES] = {"size": file.stat().st_size, "sha256": digest.of_file(file)}
+    forged = lineage.sealed(told)
+    assert not faults(model, forged)
+    assert "sample in the store" in faults(model, forged, Store(store))
+
+
+def faults(model: Path, told: dict[str, Any], store: Store | None = None) -> list[str]:
+    """What the check finds."""
+    return [one.what for one in lineage.check(model, told, store) if one.verdict == "fault"]
 
 
 def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -103,7 +103,7 @@ def test_its_files_are_told_wherever_files_are(own: dict[str, Any], general: dic
         (f"{size.files}", f"{size.repositories}") for size in (without.train, found.replay.size)
     ]
     assert found.replay.size.bytes >= 0.2 / 0.8 * without.train.bytes and without.replay is None
-    assert sum(found.licenses.values()) == len(rows_of(found.path)) == sum(found.languages.values())
+    assert sum(found.licenses.values()) == sum(1 for _ in rows_of(found.path)) == sum(found.languages.values())
     text = "\n".join(to_markdown(block) for section in STAGE.show(found) for block in section.blocks)
     assert "Replay: 20.00% of the training sequences" in text and "general.jsonl" in text
 
