@@ -210,6 +210,7 @@ class _Index:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        vars(self).clear()  # while the next one is filled, the caller's variable still keeps this
 
     def fill(self, items: Iterator[EvaluationText]) -> None:
         """Take in items until there are enough."""

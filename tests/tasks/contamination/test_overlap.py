@@ -26,6 +26,7 @@ from tasks.contamination import (
     overlap,
     shingles,
 )
+from tests.memory import peak
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 TRAINING = [TrainingText(path.name, path.read_text()) for path in sorted(LIBRARY.glob("*.py"))[:60]]
@@ -124,6 +125,15 @@ def test_so_many_items_at_a_time_find_the_same(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(overlap, "AT_ONCE", 6)
     assert find(Documents(read), items) == at_once and len(at_once) == 10
     assert len(reads) > 3  # once, and then for each group
+
+
+def test_of_two_groups_one_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [" ".join(f"w{number}_{place}" for place in range(500)) for number in range(8)]
+    parts = [EvaluationText(str(number), {"file": text}) for number, text in enumerate(words)]
+
+    monkeypatch.setattr(overlap, "AT_ONCE", 4)
+    find(TRAINING[:3], parts)  # imports, and hashes of words
+    assert peak(lambda: find(TRAINING[:3], parts)) < 1.5 * (1 << overlap._KNOWN_BITS)  # bytes of an index's table
 
 
 def test_what_can_be_read_once_only_is_refused() -> None:
