@@ -405,15 +405,19 @@ def summary(rows: list[dict[str, Any]], base: dict[str, Losses]) -> dict[str, An
         record[kind] = {"base": fmean(before.values())} if before else {}
         if before and seeds and "after_in_int8" in found[EXACT, seeds[0]]:
             record[kind]["evaluated in int8"] = evaluated(before, [found[EXACT, seed] for seed in seeds], kind)
+        by_file = {
+            way: {file: fmean(found[way, seed]["after"][kind][file] for seed in seeds) for file in before}
+            for way in ways
+        }
         for way in ways if before else ():
-            after = {file: fmean(found[way, seed]["after"][kind][file] for seed in seeds) for file in before}
+            after = by_file[way]
             entry: dict[str, Any] = {"against the base": interval([after[file] - before[file] for file in before])}
             entry["by seed"] = [round(one, 6) for one in means[way]]
             if len(seeds) > 1:
                 entry["deviation of seeds"] = stdev(means[way])
             if way != EXACT:
-                exact = {file: fmean(found[EXACT, seed]["after"][kind][file] for seed in seeds) for file in before}
-                entry[f"against {EXACT}"] = interval([after[file] - exact[file] for file in before])
+                for other in {EXACT, "transformers"} & {*ways} - {way}:
+                    entry[f"against {other}"] = interval([after[file] - by_file[other][file] for file in before])
                 entry[f"against {EXACT}, by seed"] = [
                     round(one - other, 6) for one, other in zip(means[way], means[EXACT], strict=True)
                 ]
