@@ -11,14 +11,17 @@ from types import TracebackType
 
 from artifacts.lines import lines_of
 from artifacts.progress import Progress
-from tasks.contamination import Documents, EvaluationText, TrainingText, items_in
-from tasks.sampling.candidates import SourceFile, Tally
+from tasks.contamination import Documents, EvaluationText, TrainingText, bands, items_in, shingles
+from tasks.sampling.candidates import NEAR_DUPLICATES, SourceFile, Tally
 from tasks.sampling.config import SamplingConfig
 from tasks.sampling.filtering import Filter
 from tasks.sampling.history import RemovedFiles, Span, added
 from tasks.sampling.local_source import Entry, OpenLocalSource
 from tasks.sampling.pool import Pool
 from tasks.sampling.secrets import PLACEHOLDER, cleaned
+
+Place = tuple[int, int]
+"""A span, by the numbers of its file and of itself there."""
 
 _SLACK = 512
 """Files beyond the wanted ones that are kept before the surplus is thrown out."""
@@ -98,8 +101,8 @@ def later_files(
     by_commit: bool = False,
 ) -> list[LaterFile]:
     """The files with lines that were added, at most as many as are learned from at most; in seeded order. What was only
-    moved there, and stands in a training file, does not count as added. The units of the lines are their files, or
-    `by_commit` what added them."""
+    moved there, and stands in a training file, does not count as added; what was added to several files counts once.
+    The units of the lines are their files, or `by_commit` what added them."""
     progress.begin("looking for added lines", len(source.later), "files")
     # they are near-duplicates of what they were
     compared_with_none = config.model_copy(update={"near_duplicates": None})
@@ -123,13 +126,12 @@ def later_files(
     surplus += _trim(found, config.files)
     tally.drop("choice", "not among the first of the seeded order", surplus)
     chosen = [file for _, file in found]
-    copies = _copies(pool, chosen)
-    left = [
-        replace(file, added=tuple(span for part, span in enumerate(file.added) if (number, part) not in copies))
-        for number, file in enumerate(chosen)
-    ]
-    tally.drop("copies", "near-copy of a training file", sum(not file.added for file in left))
-    left = [file for file in left if file.added]
+    left = _without(_copies(pool, chosen), chosen)
+    tally.drop("copies", "near-copy of a training file", len(chosen) - len(left))
+    once = _without(_repeated(pool.folder, left, config), left)
+    step = "duplicates" if config.near_duplicates is None else NEAR_DUPLICATES
+    tally.drop(step, "what was added was added to another file", len(left) - len(once))
+    left = once
     if by_commit:
         return _by_commit(source, left)
     return [replace(file, added=tuple(span._replace(unit=file.name) for span in file.added)) for file in left]
@@ -207,8 +209,40 @@ class _Before:
         return [cleaned(text).text for text in texts] if self._without_secrets else texts
 
 
-def _copies(pool: Pool, files: list[LaterFile]) -> set[tuple[int, int]]:
-    """The spans, by numbers of file and span, that stand in a training file."""
+def _without(spans: set[Place], files: list[LaterFile]) -> list[LaterFile]:
+    """The files that have other spans, with those."""
+    left = [
+        replace(file, added=tuple(span for part, span in enumerate(file.added) if (number, part) not in spans))
+        for number, file in enumerate(files)
+    ]
+    return [file for file in left if file.added]
+
+
+def _repeated(folder: Path, files: list[LaterFile], config: SamplingConfig) -> set[Place]:
+    """The spans that were added elsewhere as well, word for word or, with `near_duplicates`, nearly. One of each stays:
+    as several parts of an interval they would count as so much more evidence. Short ones are not compared."""
+    places, repeated = dict[bytes, Place](), set[Place]()
+    with Pool(folder / ".later.sqlite", sum(len(file.added) for file in files), config.seed) as spans:
+        for number, file in enumerate(files):
+            for part, text in enumerate(file.texts):
+                if not len(shingles(text)):
+                    continue
+                content = text.encode()
+                sha256 = hashlib.sha256(content).digest()
+                if places.setdefault(sha256, (number, part)) != (number, part):
+                    repeated.add((number, part))
+                elif config.near_duplicates is not None:
+                    found = bands(text, config.near_duplicates)
+                    spans.add(SourceFile(file.known.row, content, sha256, found))
+        if config.near_duplicates is not None:
+            spans.thin(config.near_duplicates)
+            left = {span.sha256 for span in spans.files()}
+            repeated.update(place for sha256, place in places.items() if sha256 not in left)
+    return repeated
+
+
+def _copies(pool: Pool, files: list[LaterFile]) -> set[Place]:
+    """The spans that stand in a training file."""
 
     def training() -> Iterator[TrainingText]:
         for file in pool.files():

@@ -395,7 +395,7 @@ def _write(
 STAGE = Stage(
     name="sampling",
     needs_gpu=False,
-    version=9,
+    version=10,
     run=run_sampling,
     produces=DatasetSample,
     sections=sections,

@@ -507,3 +507,23 @@ def test_near_duplicates_of_one_repository_are_dropped_from_what_is_learned_and_
     found = sample(source=local(folder), held_out_by="commit-date", near_duplicates=0.7)
     assert (found.train.files, found.units) == (1, 7)
     assert dropped(found, "near-duplicates") == {"near-duplicate, similarity 0.7 or more": 6}
+
+
+@pytest.mark.parametrize("near", [None, 0.7])
+def test_what_is_added_to_several_files_is_asked_for_once(near: float | None, tmp_path: Path, sample: Sample) -> None:
+    """As several parts of an interval, it would be counted as so much more evidence."""
+    folder = commit(tmp_path / "mine", BEFORE)
+    for number in range(8):
+        commit(folder, {"notes.md": f"{number}\n"})
+    for number in range(6):
+        commit(folder, {f"pkg/m{number}.py": grown(number)})
+    same = program(70, 20)
+    for number in range(3):
+        commit(folder, {f"lib{number}/copy.py": same + "x = 0\n" * (number == 2)})
+    found = sample(source=local(folder), held_out_by="commit", held_out=0.5, near_duplicates=near)
+    texts = [text for texts in asked(found).values() for text in texts]
+    copies = [text for text in texts if text.startswith(same)]
+    assert len(copies) == (2 if near is None else 1)
+    step = "duplicates" if near is None else "near-duplicates"
+    assert sum(dropped(found, step).values()) == 3 - len(copies)
+    assert found.units == len(asked(found)) == 6 + len(copies)
