@@ -16,7 +16,6 @@ from functools import cached_property
 
 from tasks.backends.contract import (
     CONTEXT_GIB,
-    HOST_RUNTIME_GIB,
     QUANTIZED_BYTES,
     JobShape,
     Layout,
@@ -36,6 +35,8 @@ MOMENT_BYTES = 8
 torch counts its memory as free: they are no part of the highest figure, but of what is needed."""
 WORKSPACES = 48 * MIB
 """What cuBLAS takes from torch's allocator while the graph is recorded; fitted to the measured peaks."""
+HOST_GIB = 0.6
+"""Resident memory of the training process on a CPU beside all tensors: torch, transformers and TRL once imported."""
 UNUSED_SHARE = 0.08
 """Of what grows with the tokens: memory that the graph's pool holds in pieces that nothing fits into. Nothing of it is
 given back while a graph is recorded (`CUDACachingAllocator.cpp`, `alloc_block`). Measured in int8, where memory is
@@ -56,7 +57,7 @@ class FusedMemory:
         """Highest memory of the training process on the device, as torch counts it (on a CPU: resident)."""
         if self.on_gpu:
             return (self.fixed(choice) + self.moving(choice)) / GIB
-        return (self.fixed(choice) + self.moments + self.moving(choice)) / GIB + HOST_RUNTIME_GIB
+        return (self.fixed(choice) + self.moments + self.moving(choice)) / GIB + HOST_GIB
 
     def needed_gib(self, choice: Layout) -> float:
         """What the GPU must have for it: the peak, what the allocator holds unused, and the CUDA context."""
@@ -140,7 +141,7 @@ class FusedMemory:
 
     def moving(self, choice: Layout) -> float:
         """Activations: what is kept for the backward pass, and the most that exists beside it."""
-        return self._sum(choice, _block if self.on_gpu else float)
+        return self._sum(choice, _block if self.on_gpu else _resident)
 
     def _sum(self, choice: Layout, size: Callable[[float], float]) -> float:
         tokens, layers = choice.micro_batch * self.job.max_length, self.shape.layers
@@ -274,6 +275,12 @@ def _block(size: float) -> float:
         return -(-size // 512) * 512
     whole = _segment(size)
     return whole if whole - size <= MIB else size
+
+
+def _resident(size: float) -> float:
+    """What a tensor takes of a CPU's memory: between the smaller ones `malloc` leaves holes, larger ones it gives back.
+    Fitted to `bench.memory_cpu`. Without holes (`MALLOC_MMAP_THRESHOLD_`), a step takes 1.7 times as long."""
+    return size * (1.5 if size < 64 * MIB else 1.12)
 
 
 def _segment(size: float) -> float:
