@@ -6,66 +6,34 @@ import hashlib
 import logging
 import platform
 import sys
-import sysconfig
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib.util import find_spec
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 from artifacts import digest
 from artifacts.errors import InputError
-from artifacts.paths import real, shown
-from artifacts.reading import blamed_on
+from artifacts.paths import shown
 from artifacts.units import FEWEST, UNITS, HeldOutBy
 from tasks import checkout
 from tasks.sampling import history
 from tasks.sampling.candidates import Carried, Row, TooLittle
-from tasks.sampling.config import PACKAGE, STANDARD_LIBRARY, LocalSource
+from tasks.sampling.config import LocalSource
 from tasks.sampling.excluding import Excluded
 from tasks.sampling.languages import language_of
 from tasks.sampling.licences import Licences
-from tasks.sampling.split import Groups
-from tasks.sampling.worktree import Finder, FoundFile, is_installed, opened
+from tasks.sampling.local_files import FIELD, LocalFile, called, is_excluded, items_below, roots_of, short_names
+from tasks.sampling.repositories import are_repositories, checkouts_of, joined, rules_of
+from tasks.sampling.worktree import FoundFile, opened
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_FIELD = "sampling.source.paths"
 _BATCH = 64
-_MANIFESTS = ("pyproject.toml", "setup.py", "PKG-INFO", "package.json", "Cargo.toml", "go.mod", "pom.xml")
-"""What a folder has that is a project; what lies in it are its parts."""
-
-
-@dataclass(frozen=True)
-class _Root:
-    """One of the configured paths."""
-
-    path: Path
-    name: str
-    """Unlike the names of the other roots."""
-    is_stdlib: bool
-
-    def below(self, path: Path) -> PurePosixPath:
-        """A path below it; the file's name when it is that file."""
-        return PurePosixPath(path.relative_to(self.path).as_posix() if path != self.path else path.name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A file below a root."""
-
-    root: _Root
-    found: FoundFile
-
-    @property
-    def below(self) -> PurePosixPath:
-        """Its path below the root; the file's name when the root is that file."""
-        return self.root.below(self.found.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +71,15 @@ class Listing:
     """
 
     def __init__(self, source: LocalSource) -> None:
-        self.roots = _roots(source.paths)
-        self.items, self.left_out = _items(self.roots, source)
+        self.roots = roots_of(source.paths)
+        self.items, self.left_out = items_below(self.roots, source)
         self.licences = Licences()
         self.digests: dict[str, str] = {}
         """Of the contents of files, by their places."""
         if not self.items:
             raise InputError(
                 f"there are no files below {', '.join(source.paths)}{_without(self.left_out)}",
-                field=_FIELD,
+                field=FIELD,
                 remedy="name folders with code; in git repositories only tracked files count; check `exclude`",
             )
 
@@ -162,13 +130,13 @@ class OpenLocalSource:
             self._rule, repository = self._tell_apart(items, held_out_by)
             files = [(self._row(item, repository(item)), item.found.name) for item in items]
             given = source.repositories == "path"  # whoever says so has one repository in each
-            self.tells_repositories = given or _are_repositories(self._rule, repository, items)
+            self.tells_repositories = given or are_repositories(self._rule, repository, items)
         files.sort(key=lambda file: (file[0].repo, file[0].path))
         self._files: list[Entry] = files
         self.later.sort(key=lambda file: (file[0].repo, file[0].path))
 
     def describe(self) -> str:
-        names = ", ".join(_printable(_called(name)) for name in self._source.paths)
+        names = ", ".join(_printable(called(name)) for name in self._source.paths)
         repositories = UNITS["repository"].count(len({row.repo for row, _ in self._counted()}))
         return f"local: {names} ({repositories}, told apart by {self._rule}{_without(self._left_out)})"
 
@@ -235,13 +203,13 @@ class OpenLocalSource:
             self._digests[path] = _digest_of(path)
         return self._digests[path]
 
-    def _releases(self, items: list[_Item]) -> tuple[str, list[Entry]]:
+    def _releases(self, items: list[LocalFile]) -> tuple[str, list[Entry]]:
         """The files of the newest older release of each project, and all that are of none; `later` gets the newest's.
 
         Raises:
             TooLittle: of no project there are two releases.
         """
-        projects: dict[str, dict[history.Release, list[_Item]]] = {}
+        projects: dict[str, dict[history.Release, list[LocalFile]]] = {}
         others, entries, told = [], list[Entry](), []
         for item in items:
             release = history.release_of(item.found.path, item.root.path)
@@ -274,12 +242,12 @@ class OpenLocalSource:
         rows = ((self._row(item, repository(item)), item.found.name) for item in others)
         return f"release; {', '.join(told)}", [*entries, *rows]
 
-    def _of_release(self, item: _Item, release: history.Release) -> Entry:
+    def _of_release(self, item: LocalFile, release: history.Release) -> Entry:
         path = item.found.path.relative_to(release.folder).as_posix()
         row = self._row(item, release.project)
         return replace(row, path=_printable(path), revision=release.called), item.found.name
 
-    def _commits(self, items: list[_Item], share: float, fewest: int) -> tuple[str, list[Entry]]:
+    def _commits(self, items: list[LocalFile], share: float, fewest: int) -> tuple[str, list[Entry]]:
         """The files as they were before the newest commits, and those that git does not track; `later` gets what the
         working trees hold of repositories that have such commits.
 
@@ -287,7 +255,7 @@ class OpenLocalSource:
             TooLittle: there is no git repository, or none with two commits.
         InputError: git cannot read one.
         """
-        checkouts = _checkouts(items)
+        checkouts = checkouts_of(items)
         firsts = sorted(set(checkouts.values()))
         histories = {top: _by_git(checkout.commits, top) for top in firsts}
         if max(map(len, histories.values()), default=0) < 2:
@@ -299,7 +267,7 @@ class OpenLocalSource:
                 " or repository",
             )
         taken = history.newest(histories, share)
-        repository = _rules(items, checkouts)["git"]
+        repository = rules_of(items, checkouts)["git"]
         newest, all_ = sum(taken.values()), sum(map(len, histories.values()))
         # what is not committed counts as one more
         dirty = any(item.found.commit.endswith("-dirty") for item in items)
@@ -309,7 +277,7 @@ class OpenLocalSource:
                 field="sampling.held_out_by",
                 remedy="hold out by commit-date, whose interval is over files, or take a repository with more commits",
             )
-        names = {top: _printable(name) for top, name in _short_names(firsts).items()}
+        names = {top: _printable(name) for top, name in short_names(firsts).items()}
         entries = list[Entry]()
         for item in items:
             top = item.found.top
@@ -334,18 +302,18 @@ class OpenLocalSource:
             for file in _by_git(partial(checkout.files_of, commit=commit), top):
                 path = top / file.name
                 root = next((one for one in roots if path == one.path or one.path in path.parents), None)
-                if root and not _excluded(root, excluded, path):
-                    item = _Item(root, FoundFile(str(path), found[top]))
+                if root and not is_excluded(root, excluded, path):
+                    item = LocalFile(root, FoundFile(str(path), found[top]))
                     row = replace(self._row(item, repository(item)), revision=commit, size=file.size)
                     entries.append((row, Blob(top, file.blob)))
         return f"git; later: the newest {newest:,} of {all_:,} commits", entries
 
     def _tell_apart(
-        self, items: list[_Item], held_out_by: HeldOutBy = "repository"
-    ) -> tuple[str, Callable[[_Item], str]]:
+        self, items: list[LocalFile], held_out_by: HeldOutBy = "repository"
+    ) -> tuple[str, Callable[[LocalFile], str]]:
         """The rule that says what a repository is, by name and as a function."""
-        checkouts = _checkouts(items)
-        rules = {name: _joined(rule, items, checkouts) for name, rule in _rules(items, checkouts).items()}
+        checkouts = checkouts_of(items)
+        rules = {name: joined(rule, items, checkouts) for name, rule in rules_of(items, checkouts).items()}
         if held_out_by == "folder":
             folder = rules["folder"]  # with a slash behind it: a folder never counts as the repository of its name
             return "folder", lambda item: f"{folder(item)}/"
@@ -362,14 +330,14 @@ class OpenLocalSource:
         name = several[0] if several else "path"
         return name, rules[name]
 
-    def _row(self, item: _Item, repo: str) -> Row:
+    def _row(self, item: LocalFile, repo: str) -> Row:
         revision = f"python-{platform.python_version()}" if item.root.is_stdlib else item.found.commit
         path = item.below.as_posix()
         # one string for all files of a repository
         name = sys.intern(_printable(repo))
         return Row(name, _printable(path), self._license(item), language_of(path), revision, _size(item))
 
-    def _license(self, item: _Item) -> str:
+    def _license(self, item: LocalFile) -> str:
         if self._source.license:
             return self._source.license
         if item.root.is_stdlib:
@@ -430,7 +398,7 @@ def _by_git(question: Callable[[Path], T], top: Path) -> T:
     except checkout.Refused as refusal:
         raise InputError(
             str(refusal),
-            field=_FIELD,
+            field=FIELD,
             remedy="clone it in full, leave it out, or hold out by repository, folder or release",
         ) from refusal
 
@@ -449,177 +417,12 @@ def _without(left_out: Counter[str]) -> str:
     return f"; left out: {', '.join(parts)}" if parts else ""
 
 
-def _roots(paths: Iterable[str]) -> list[_Root]:
-    places: dict[Path, bool] = {}
-    for name in paths:
-        is_stdlib = name == STANDARD_LIBRARY
-        path = _place(name)
-        remedy = (
-            "name a folder of the installed package, as in package:NAME/FOLDER"
-            if name.startswith(PACKAGE)
-            else f"name folders or files; {shown(str(Path.cwd()), 200)} is the current folder"
-        )
-        with blamed_on(path, field=_FIELD, remedy=remedy):
-            if not path.exists():
-                raise InputError(f"{name} does not exist", field=_FIELD, remedy=remedy)
-            if not path.is_dir() and not path.is_file():
-                raise InputError(f"{name} is no folder and no file", field=_FIELD, remedy=remedy)
-        places[real(path)] = is_stdlib
-    names = _short_names(places)
-    return [
-        _Root(path, STANDARD_LIBRARY if is_stdlib else names[path], is_stdlib) for path, is_stdlib in places.items()
-    ]
-
-
-def _place(name: str) -> Path:
-    """The folder or file that one of the configured paths means."""
-    if name == STANDARD_LIBRARY:
-        return Path(sysconfig.get_paths()["stdlib"])
-    if not name.startswith(PACKAGE):
-        return Path(name).expanduser()
-    wanted, _, below = name.removeprefix(PACKAGE).partition("/")
-    if ".." in PurePosixPath(below).parts:
-        raise InputError(
-            f"{shown(name)} leads out of the package",
-            field=_FIELD,
-            remedy="name a folder of the installed package, as in package:NAME/FOLDER",
-        )
-    # a name with dots would import what stands before the last one
-    try:
-        found = find_spec(wanted) if wanted.isidentifier() else None
-    except ValueError:  # what was not imported from anywhere, such as `__main__`
-        found = None
-    if found is None or not found.submodule_search_locations:
-        raise InputError(
-            f"no package that is installed beside codetune is imported as {wanted!r}",
-            field=_FIELD,
-            remedy="name an installed package (one without dots), or leave it out",
-        )
-    # a second slash would make what follows an absolute path, which stands for itself
-    return Path(found.submodule_search_locations[0], below.strip("/"))
-
-
-def _called(name: str) -> str:
-    """What one of the configured paths is called where no folder of this machine may be named."""
-    if name == STANDARD_LIBRARY:
-        return name
-    return name.removeprefix(PACKAGE) if name.startswith(PACKAGE) else real(Path(name).expanduser()).name
-
-
-def _items(roots: list[_Root], source: LocalSource) -> tuple[list[_Item], Counter[str]]:
-    """Each file once, though roots may overlap: it belongs to the first that holds it. And what is left out, by kind.
-
-    Raises:
-        InputError: a pattern of `exclude` is none.
-    """
-    excluded = Excluded(source.exclude)
-    finder, plain = (
-        Finder((root.path for root in roots), tracked_only=tracked_only)
-        for tracked_only in (source.tracked_only, False)
-    )
-    items: dict[str, _Item] = {}
-    for root in roots:
-        # An environment may lie in a working tree; what was installed into it is no part of that.
-        where = plain if root.is_stdlib or is_installed(root.path) else finder
-        for found in where.files_below(root.path, partial(_excluded, root, excluded)):
-            items.setdefault(found.name, _Item(root, found))
-    if not all(root.is_stdlib or is_installed(root.path) for root in roots):  # those differ from version to version
-        excluded.tell_of_unused()
-    left_out = +finder.left_out
-    if excluded.count:
-        left_out["excluded files"] = excluded.count
-    return list(items.values()), left_out
-
-
-def _excluded(root: _Root, excluded: Excluded, path: Path) -> bool:
-    # a repository that is left out is asked about by the name of git's folder in it
-    return excluded.has(root.below(path).as_posix(), counts=path.name != ".git")
-
-
-def _checkouts(items: list[_Item]) -> dict[Path, Path]:
-    """The first checkout of its repository, for each git working tree."""
-    found = {item.found.checkout.top: item.found.checkout for item in items if item.found.checkout}
-    same = Groups()
-    for top in sorted(found):
-        for key in found[top].identity:
-            same.join(str(top), key)
-    first: dict[str, Path] = {}
-    checkouts = {top: first.setdefault(same.of(str(top)), top) for top in sorted(found)}
-    for top, other in checkouts.items():
-        if top != other:
-            log.info("%s and %s are checkouts of one repository and count as one", other, top)
-    return checkouts
-
-
-def _rules(items: list[_Item], checkouts: Mapping[Path, Path]) -> dict[str, Callable[[_Item], str]]:
-    """The ways to tell repositories apart, the preferred first."""
-    names = _short_names(checkouts.values())
-
-    def git(item: _Item) -> str:
-        return names[checkouts[item.found.top]] if item.found.top else item.root.name
-
-    def top_level(item: _Item) -> str:
-        # A module and a package of one name are the same module.
-        parts = item.below.parts
-        return f"{item.root.name}/{parts[0] if len(parts) > 1 else item.below.stem}"
-
-    def folder(item: _Item) -> str:
-        return (PurePosixPath(item.root.name) / item.below.parent).as_posix()
-
-    return {"git": git, "path": lambda item: item.root.name, "top-level": top_level, "folder": folder}
-
-
-def _are_repositories(rule: str, repository: Callable[[_Item], str], items: list[_Item]) -> bool:
-    """Whether the parts that a rule makes are repositories, as far as can be told: most are no single files, and they
-    are no folders of one project or package. By path alone parts are told apart that are of one git repository."""
-    if rule == "top-level":
-        roots = {item.root.path for item in items}
-        of_one = [folder / name for root in roots for folder in (root, root.parent) for name in _MANIFESTS]
-        of_one += [root / "__init__.py" for root in roots]
-        if any(item.found.top for item in items) or any(file.is_file() for file in of_one):
-            return False
-        files = {repository(item) for item in items if len(item.below.parts) == 1}
-    else:
-        files = {repository(item) for item in items if not item.found.top and item.found.path == item.root.path}
-    return rule in ("git", "top-level") and 2 * len(files) < len({repository(item) for item in items})
-
-
-def _joined(rule: Callable[[_Item], str], items: list[_Item], checkouts: Mapping[Path, Path]) -> Callable[[_Item], str]:
-    """A rule that keeps the same file of one repository together, in whichever checkouts of it."""
-    several = {first for top, first in checkouts.items() if top != first}
-    if not several:
-        return rule
-    same, names = Groups(), dict[str, str]()
-    for item in items:
-        top = item.found.top
-        if top and checkouts[top] in several:
-            same.join(rule(item), f"{checkouts[top]}\0{item.found.path.relative_to(top)}")
-    for name in sorted(set(map(rule, items))):
-        names.setdefault(same.of(name), name)
-    return lambda item: names[same.of(rule(item))]
-
-
-def _short_names(paths: Iterable[Path]) -> dict[Path, str]:
-    """A name for each path: its last part, or as many of its last parts as it takes to tell it from the others."""
-    places = list(dict.fromkeys(paths))
-    names: dict[Path, str] = {}
-    for path in places:
-        for parts in range(1, len(path.parts) + 1):
-            name = "/".join(path.parts[-parts:])
-            if parts == len(path.parts) or not any(
-                other != path and other.parts[-parts:] == path.parts[-parts:] for other in places
-            ):
-                names[path] = name
-                break
-    return names
-
-
 def _printable(name: str) -> str:
     """A file name as text: bytes that are no UTF-8 become question marks."""
     return name.encode("utf-8", "replace").decode()
 
 
-def _size(item: _Item) -> int | None:
+def _size(item: LocalFile) -> int | None:
     try:
         return item.found.path.stat().st_size
     except OSError:
