@@ -31,6 +31,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
     from tasks.prompts import check_context
     from tasks.sampling import foresight
     from tasks.tokenization import foreseen_sequences
+    from tasks.training import of_one_file
 
     config.training.check()
     config.exporting.check(config.generation.forms)
@@ -51,6 +52,8 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
             show(section)
         say_what_is_looked_at("the code")
         sample = _sample(config, Path(folder))
+        if sample and config.training.validation and sample.own.files == 1:
+            raise of_one_file()
         if sample and config.training.epochs is not None:
             sequences, tokens = foreseen_sequences(config.tokenization, sample, model)
             show(_training(config, sequences, tokens, report.prediction))

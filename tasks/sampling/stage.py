@@ -290,6 +290,8 @@ def _gather(config: ChoiceConfig, source: OpenSource, pool: Pool, progress: Prog
 
 def _remedy(config: ChoiceConfig, tally: Tally) -> str:
     """What to do where nothing is left."""
+    if max(tally.dropped, key=lambda step: tally.dropped[step].total(), default="") == SECRETS:
+        return "choose another source, or keep what stands in this one (`secrets`)"
     (drops_most, _), *_ = tally.dropped["language"].most_common(1) or [("", 0)]
     if drops_most != UNKNOWN_LANGUAGE:
         return "widen what drops the most (`languages`, `licenses`, `quality`), or choose another source"

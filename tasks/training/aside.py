@@ -58,11 +58,7 @@ def set_aside(file: Path, settings: ValidationSettings | None, seed: int) -> Tra
     files = pc.binary_join_element_wise(table["repo"], table["path"], "\n").combine_chunks().dictionary_encode()
     units = repositories if by_repository else files
     if len(files.dictionary) < 2:
-        raise InputError(
-            "all training text is of one file, so nothing can be set aside for validation",
-            field="training.validation",
-            remedy="set training.validation=null, or name more files in sampling.source",
-        )
+        raise of_one_file()
     unit_of_row = units.indices.to_numpy()
     names, sizes = units.dictionary.to_pylist(), np.bincount(unit_of_row)
     order = sorted(range(len(names)), key=lambda one: hashlib.sha256(f"{seed}\n{names[one]}".encode()).digest())
@@ -78,3 +74,12 @@ def set_aside(file: Path, settings: ValidationSettings | None, seed: int) -> Tra
     learned = everything[:own][~aside]
     learned = np.append(learned, everything[own : own + round(general * len(learned) / own)])
     return TrainingRows(learned, everything[:own][aside], kind, len(chosen))
+
+
+def of_one_file() -> InputError:
+    """What is said where there is one file, and some of it should be set aside."""
+    return InputError(
+        "all training text is of one file, so nothing can be set aside for validation",
+        field="training.validation",
+        remedy="set training.validation=null, or name more files in sampling.source",
+    )

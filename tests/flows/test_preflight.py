@@ -65,6 +65,19 @@ def test_less_than_one_optimizer_step_is_told(tmp_path: Path, capsys: pytest.Cap
     assert "One optimizer step takes 64" in capsys.readouterr().out
 
 
+def test_one_file_of_which_nothing_can_be_set_aside_ends_as_the_run_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    for number in range(12):
+        commit(folder, {"mod.py": "\n".join(map(program, range(number + 1)))})
+    code = [local(folder), "sampling.held_out_by=commit"]
+    assert preflight(*code) == 0 and "There can be a verdict" in capsys.readouterr().out
+    assert preflight(*code, "training.validation={steps: 10}") == 2
+    said = capsys.readouterr().err
+    assert "training.validation" in said and "one file" in said
+
+
 def test_too_few_repositories_are_told_with_what_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [commit(tmp_path / f"r{n}", {f"{n}{m}.py": program(10 * n + m) for m in range(4)}) for n in range(4)]
     assert preflight(local(*paths)) == 0

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import pytest
 
+from artifacts.errors import InputError
 from artifacts.presentation import to_markdown
 from artifacts.redaction import redact
 from flows.config import build
@@ -130,6 +131,15 @@ def test_files_with_any_are_dropped_by_kind(tmp_path: Path, sample: Sample) -> N
     result = sample(source=source(tmp_path / "t.jsonl"), secrets="drop", held_out=0.3)
     assert dropped(result, "secrets")["secret by its name"] == 4 and dropped(result, "secrets")["private key"] == 2
     assert len(everything(result)) == 20 and result.secrets == {}
+
+
+def test_where_all_is_secrets_the_setting_is_named_and_they_are_not(tmp_path: Path, sample: Sample) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "token.py").write_text(f"{GITHUB}\n")
+    with pytest.raises(InputError) as refused:
+        sample(source={"kind": "local", "paths": [str(tmp_path / "code")]}, secrets="replace")
+    assert "`secrets`" in str(refused.value.remedy) and "a secret and little else 1" in refused.value.problem
+    assert GITHUB not in str(refused.value)
 
 
 def test_kept_they_stay_and_nothing_is_said(tmp_path: Path, sample: Sample) -> None:
