@@ -24,23 +24,30 @@ from tasks.models.base_model import ModelConfig, locate
 from tasks.models.shape import read_shape
 
 BUILT_IN = Path(__file__).parents[1] / "models" / "codellama-tiny"
+SIZES = {
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+}
 VOCABULARIES = (32_000, 49_152, 152_064)
+"""Those of the tokenizers of Llama 2, StarCoder and Qwen; here only the model's matrices are so large."""
 STEPS = 5
 CASES = ((256, 4), (1024, 2), (1024, 8), (256, 32))
 """Tokens of a sequence, sequences at a time."""
 
 
 def models(root: Path) -> dict[str, Path]:
-    """Folders by name. The vocabularies are those of the tokenizers of Llama 2, StarCoder and Qwen; only the model's
-    matrices are so large."""
+    """Folders by name."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     found = {"built-in": BUILT_IN}
-    sizes = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4}
     for vocabulary in VOCABULARIES:
         folder = found[f"{vocabulary:,} tokens"] = root / str(vocabulary)
         shutil.copytree(BUILT_IN, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
-        LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **sizes)).half().save_pretrained(folder)
+        LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **SIZES)).half().save_pretrained(folder)
     return found
 
 
@@ -74,6 +81,7 @@ def measure(root: Path, name: str, folder: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "model": name,
+                "sizes": {} if folder == BUILT_IN else SIZES | {"vocab_size": int(folder.name)},
                 "length": length,
                 "sequences": sequences,
                 "predicted_gib": round(predicted, 3),

@@ -18,7 +18,8 @@ from tasks.backends.fused.support import GROUPS
 from tasks.backends.fused.weights import Projection
 from tasks.backends.transformers.memory import TransformersMemory
 from tasks.models.residual import keep_in_fp32
-from tasks.models.shape import ModelShape, llama_shape
+from tasks.models.shape import ModelShape, llama_shape, read_shape
+from tests.conftest import BASE_MODEL
 from tests.tasks.backends.fused import models
 from tests.tasks.preflight.machines import CODE_LLAMA, TINY_LLAMA, four_layers, shape_of
 
@@ -107,6 +108,16 @@ def test_resident_memory_on_a_cpu_reckons_with_the_vocabulary() -> None:
     """4 layers, 4 × 256 tokens, not quantized: what the training process took at its peak, 2.69 GiB."""
     memory = FusedMemory(four_layers(152_064, 896), JobShape(quantization="none"), "fp32", on_gpu=False)
     assert 0.99 < memory.peak_gib(Layout(4)) / 2.69 < 1.1
+
+
+def test_every_row_measured_on_a_cpu_is_met_within_five_per_cent() -> None:
+    rows = json.loads((RESULTS / "memory_cpu.json").read_text())["rows"]
+    assert len({row["model"] for row in rows}) == 4 and len({(row["length"], row["sequences"]) for row in rows}) == 4
+    for row in rows:
+        shape = llama_shape(CODE_LLAMA | row["sizes"]) if row["sizes"] else read_shape(BASE_MODEL)
+        job = JobShape(max_length=row["length"], lora_rank=16, lora_target_modules=("all-linear",))
+        memory = FusedMemory(shape, job, "fp32", on_gpu=False)
+        assert memory.peak_gib(Layout(row["sequences"])) == pytest.approx(row["peak_gib"], rel=0.05), row
 
 
 def test_only_the_tokens_count_not_how_they_are_divided(seven: ModelShape) -> None:
