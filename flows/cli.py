@@ -17,13 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from cyclopts import App, CycloptsError, CycloptsPanel, Group, MissingArgumentError, Parameter
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
 from rich.text import Text
 
 from artifacts import faults
 from artifacts.errors import CodetuneError, InputError, redacting_secrets
 from artifacts.garbage import leave
 from artifacts.installation import PACKAGES
+from artifacts.paths import shown
 from artifacts.redaction import redact
 from flows import environment, output, processes
 from flows.commands.options import Budget, Changes, Json, Recipe, StorePath, check_stages, configure
@@ -32,7 +33,6 @@ from flows.stages import STAGES
 
 if TYPE_CHECKING:
     from cyclopts import Argument
-    from rich.panel import Panel
 
     from artifacts.schema import Completion
     from flows.config import PipelineConfig
@@ -268,12 +268,15 @@ def _line(text: str, place: int) -> str:
     return lines[place] if len(lines[place]) <= WIDEST else lines[place][: WIDEST - 1] + "…"
 
 
-def _refusal(error: CycloptsError) -> Text | Panel:
+def _refusal(error: CycloptsError) -> Text:
     """What is said of a command line that cannot be read. Of what was forgotten cyclopts tells the name alone, so here
     it is said what that means, and what else the command needs."""
     argument, command = error.argument, " ".join(error.command_chain or ())
     if not isinstance(error, MissingArgumentError) or argument is None:
-        return CycloptsPanel(error)
+        problem = shown(str(error), 500)
+        problem = problem if problem.endswith("...") else problem.removesuffix(".")
+        remedy = f"`{' '.join(['codetune', *(error.command_chain or ()), '--help'])}` says what there is"
+        return _error(str(InputError(problem, remedy=remedy)))
     there = app[command].assemble_argument_collection()
     needed = [one for one in there if one.required or one.name == argument.name]
     usage = [_placeholder(one) if one.field_info.is_positional else f"{one.name} {_placeholder(one)}" for one in needed]

@@ -198,6 +198,16 @@ def test_what_a_command_lacks_is_named_and_described(name: str, capsys: pytest.C
     )
 
 
+def test_a_refusal_is_said_whole_whatever_the_width_and_briefly(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert cli.guarded(["complete", "v1", "--prompt", "x", "--new-tokens", "many" * 30]) == 2
+    assert "many" * 30 in (said := capsys.readouterr().err) and "codetune complete --help" in said
+    assert cli.guarded(["complete", "v1", "--prompt", "x", "--new-tokens", "many" * 3000]) == 2
+    assert len(capsys.readouterr().err) < 1000
+
+
 def test_an_option_without_its_value_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.guarded(["run", "demo", "--set"]) == 2
     said = capsys.readouterr().err
