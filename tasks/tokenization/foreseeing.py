@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from artifacts.rows import count_rows, rows_at
+from artifacts.rows import rows_at
 from artifacts.schema import DatasetSample
 from tasks.models.base_model import ModelReference
 from tasks.models.vocabulary import encode_batch, load_tokenizer
@@ -16,11 +16,13 @@ _TOKENIZED = 64
 
 def foreseen_sequences(config: TokenizationConfig, sample: DatasetSample, model: ModelReference) -> tuple[int, int]:
     """About how many sequences the sample's own code gives, and tokens: of some files they are counted, and the others
-    are taken to have as many for their size. A file's last sequence is half full."""
-    data = sample.path / "train.parquet"
-    some = range(0, rows := count_rows(data), ceil(rows / _TOKENIZED))
+    are taken to have as many for their size, and a last sequence as full as the average."""
+    data, own = sample.path / "train.parquet", sample.own.files  # general code comes after it
+    some = range(0, own, ceil(own / _TOKENIZED))
     texts = [row["content"] for _, row in rows_at([data], some, ("content",))]
     found = encode_batch(load_tokenizer(model.metadata), texts)
     size = sum(len(text.encode()) for text, ids in zip(texts, found, strict=True) if ids)
-    tokens = sample.own.bytes * sum(map(len, filter(None, found))) / size if size else 0
-    return round(tokens / config.max_length + sample.own.files / 2), round(tokens)
+    lengths = [len(ids) for ids in found if ids]
+    tokens = sample.own.bytes * sum(lengths) / size if size else 0
+    padding = sum(-length % config.max_length for length in lengths) * own / len(found)
+    return round((tokens + padding) / config.max_length), round(tokens)

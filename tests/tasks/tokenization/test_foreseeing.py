@@ -37,6 +37,13 @@ def test_sequences_and_tokens_are_about_those_of_the_stage(
     assert sequences == pytest.approx(made.chunks, rel=0.1) and tokens == pytest.approx(made.tokens, rel=0.1)
 
 
+def test_small_files_are_a_sequence_each(tmp_path: Path) -> None:
+    """Fewer than one step takes would be told of code of which there is enough."""
+    texts = [f"def number_{number}(value):\n    return value + {number}\n" for number in range(10)]
+    sample, model = write_sample(tmp_path / "sample", texts), built_in(tmp_path / "model")
+    assert foreseen_sequences(TokenizationConfig(max_length=1024), sample, model)[0] == 10
+
+
 def test_text_that_cannot_be_tokenized_is_none(tmp_path: Path) -> None:
     sample, model = write_sample(tmp_path / "sample", [""]), built_in(tmp_path / "model")
     assert foreseen_sequences(TokenizationConfig(), sample, model)[1] == 0
