@@ -26,7 +26,7 @@ from tasks.backends.fused import ops
 from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
 from tasks.backends.fused.model import FusedModel
-from tasks.backends.fused.weights import Projection
+from tasks.backends.fused.projection import Projection
 
 WARM_SECONDS, SECONDS = 1.0, 4.0
 

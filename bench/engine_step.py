@@ -22,7 +22,7 @@ from artifacts.schema import Plan
 from bench.common import GIB, milliseconds, rates, write_model
 from bench.reference_job import SHAPES
 from tasks.backends.contract import JobShape, Layout
-from tasks.backends.fused import inference, int8, ops, weights
+from tasks.backends.fused import inference, int8, ops, projection
 from tasks.backends.fused.calibration import calibrate
 from tasks.backends.fused.capture import MicroBatch
 from tasks.backends.fused.memory import FusedMemory
@@ -36,11 +36,11 @@ def parts(model: FusedModel, tokens: int) -> dict[str, float]:
     layer = model.layers[-1]
     found: dict[str, float] = {}
     for name in ("qkv", "o", "gate_up", "down"):
-        projection = getattr(layer, name)
-        matrix = torch.empty(projection.width, projection.columns, device="cuda", dtype=torch.float16)
-        x = torch.randn(tokens, projection.columns, device="cuda", dtype=matrix.dtype)
-        dy = torch.randn(tokens, projection.width, device="cuda", dtype=matrix.dtype)
-        found[f"{name} unpack"] = milliseconds(lambda projection=projection, matrix=matrix: projection.unpack(matrix))  # type: ignore[misc]
+        product = getattr(layer, name)
+        matrix = torch.empty(product.width, product.columns, device="cuda", dtype=torch.float16)
+        x = torch.randn(tokens, product.columns, device="cuda", dtype=matrix.dtype)
+        dy = torch.randn(tokens, product.width, device="cuda", dtype=matrix.dtype)
+        found[f"{name} unpack"] = milliseconds(lambda product=product, matrix=matrix: product.unpack(matrix))  # type: ignore[misc]
         found[f"{name} forward product"] = milliseconds(lambda x=x, matrix=matrix: x @ matrix.T)  # type: ignore[misc]
         found[f"{name} backward product"] = milliseconds(lambda dy=dy, matrix=matrix: dy @ matrix)  # type: ignore[misc]
     return found
@@ -107,14 +107,14 @@ def load(arguments: argparse.Namespace, folder: Path) -> Any:
 
 def depths(model: Any, shape: tuple[int, int], ids: torch.Tensor, factor: torch.Tensor) -> dict[str, float]:
     """Milliseconds of a step by the number of buffers that weights are unpacked into."""
-    usual, found = weights.DEPTH, {}
-    for weights.DEPTH in (1, 2, 3):
+    usual, found = projection.DEPTH, {}
+    for projection.DEPTH in (1, 2, 3):
         batch = MicroBatch(FusedModel(model, length=shape[1]), shape)
-        found[str(weights.DEPTH)] = milliseconds(lambda batch=batch: batch.run(ids, ids, factor), 30)  # type: ignore[misc]
+        found[str(projection.DEPTH)] = milliseconds(lambda batch=batch: batch.run(ids, ids, factor), 30)  # type: ignore[misc]
         del batch
         gc.collect()
         torch.cuda.empty_cache()
-    weights.DEPTH = usual
+    projection.DEPTH = usual
     return found
 
 

@@ -27,7 +27,7 @@ from torch.nn.functional import cosine_similarity
 
 from tasks.backends.fused import int8, model, ops
 from tasks.backends.fused.calibration import calibrate, observe
-from tasks.backends.fused.weights import Input, Int8Projection, Projection
+from tasks.backends.fused.projection import Input, Int8Projection, Projection
 from tests.small_model import write_large
 from tests.tasks.backends.fused.models import engine_gradients, tiny
 from tests.tasks.models.large import computing_in

@@ -11,7 +11,7 @@ import torch
 
 from tasks.backends.fused import inference
 from tasks.backends.fused.model import FusedModel
-from tasks.backends.fused.weights import Int8Projection, Projection
+from tasks.backends.fused.projection import Int8Projection, Projection
 
 SEQUENCES, TOKENS = 4, 256
 """Of random text; a sequence is no longer than those that are learned from."""

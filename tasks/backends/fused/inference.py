@@ -13,8 +13,9 @@ import torch
 from tasks.backends.fused import ops
 from tasks.backends.fused.layers import DecoderLayer, Geometry
 from tasks.backends.fused.model import FusedModel
+from tasks.backends.fused.projection import Projection
 from tasks.backends.fused.support import HEAD_TOKENS
-from tasks.backends.fused.weights import Int8Weight, Nf4Weight, Projection
+from tasks.backends.fused.weights import Int8Weight, Nf4Weight
 
 Tensor = torch.Tensor
 Linear = Callable[[Projection, Tensor], Tensor]

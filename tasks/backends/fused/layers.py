@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tasks.backends.fused import ops
-from tasks.backends.fused.weights import Projection
+from tasks.backends.fused.projection import Projection
 
 Tensor = torch.Tensor
 

@@ -16,8 +16,8 @@ from artifacts.schema import Products
 from tasks.backends.fused import ops
 from tasks.backends.fused.adapters import Adapters
 from tasks.backends.fused.layers import DecoderLayer, Geometry, Kept
+from tasks.backends.fused.projection import Int8Projection, Projection, Scratch
 from tasks.backends.fused.support import ALIGNED, GROUPS, HEAD_TOKENS, INTO_STREAM, unsupported_config
-from tasks.backends.fused.weights import Int8Projection, Projection, Scratch
 from tasks.models.residual import is_fp32
 
 Tensor = torch.Tensor

@@ -14,8 +14,8 @@ from artifacts.schema import Quantization
 from tasks.backends.contract import CONTEXT_GIB, JobShape, Layout, Memory, Precision
 from tasks.backends.fused import memory, model
 from tasks.backends.fused.memory import FusedMemory
+from tasks.backends.fused.projection import Projection
 from tasks.backends.fused.support import GROUPS
-from tasks.backends.fused.weights import Projection
 from tasks.backends.transformers.memory import TransformersMemory
 from tasks.models.residual import keep_in_fp32
 from tasks.models.shape import ModelShape, llama_shape, read_shape

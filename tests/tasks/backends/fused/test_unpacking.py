@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.backends.fused.weights import Scratch
+from tasks.backends.fused.projection import Scratch
 
 Clock = dict[str, int]
 
