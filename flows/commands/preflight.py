@@ -31,7 +31,7 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
     from tasks.prompts import check_context
     from tasks.sampling import foresight
     from tasks.tokenization import foreseen_sequences
-    from tasks.training import of_one_file
+    from tasks.training import check_enough, of_one_file
 
     config.training.check()
     config.exporting.check(config.generation.forms)
@@ -54,26 +54,30 @@ def preflight(recipe: Recipe, *, changes: Changes = None, budget: Budget = None,
         sample = _sample(config, Path(folder))
         if sample and config.training.validation and sample.own.files == 1:
             raise of_one_file()
-        if sample and config.training.epochs is not None:
-            sequences, tokens = foreseen_sequences(config.tokenization, sample, model)
-            show(_training(config, sequences, tokens, report.prediction))
+        if sample:
+            own, tokens = foreseen_sequences(config.tokenization, sample, model)
+            sequences = _with_general(config, own)
+            check_enough(config.training, sequences)
+            if config.training.epochs is not None:
+                show(_training(config, sequences, tokens, report.prediction))
         show(foresight(sample))
     return 0
 
 
+def _with_general(config: PipelineConfig, own: int) -> int:
+    """Sequences of one's own code, with general code and questions beside them."""
+    replay = config.sampling.replay
+    return round(own / (1 - (replay.share if replay else 0)) / (1 - config.tokenization.question_rate))
+
+
 def _training(config: PipelineConfig, sequences: int, tokens: int, prediction: Prediction) -> Section:
-    """How long the text is trained on, in epochs, steps and time."""
+    """How long the text is trained on, in epochs, steps and time. `tokens`: of one's own code."""
     from artifacts.presentation import Section, Text, duration
 
     training, replay = config.training, config.sampling.replay
-    all_ = round(sequences / (1 - (replay.share if replay else 0)) / (1 - config.tokenization.question_rate))
-    words = f"About {all_:,} sequences of {config.tokenization.max_length:,} tokens are trained on"
+    words = f"About {sequences:,} sequences of {config.tokenization.max_length:,} tokens are trained on"
     words += f", {replay.share:.0%} of them general code" if replay else ""
-    if all_ < training.effective_batch:
-        words += f". One optimizer step takes {training.effective_batch}: name more code, or lower"
-        words += " `training.effective_batch` or `tokenization.max_length`."
-        return Section("training", "The training", (Text(words),))
-    steps = training.counted(all_, tokens).steps
+    steps = training.counted(sequences, tokens).steps
     words += f". {training.passes(tokens):g} epochs of these are about {steps:,} optimizer steps"
     if prediction.budget_steps is not None and prediction.budget_steps < steps:
         words += f", of which the budget has room for {prediction.budget_steps:,}"

@@ -101,6 +101,12 @@ def learned_from(config: TrainingConfig, tokens: TokenizedDataset) -> tuple[Trai
     data = tokens.path / DATA
     rows = set_aside(data, config.validation, config.seed)
     sequences = len(arranged(data, rows, tokens.max_length if config.packing else None))
+    check_enough(config, sequences)
+    return rows, sequences
+
+
+def check_enough(config: TrainingConfig, sequences: int) -> None:
+    """Refuse fewer sequences than one optimizer step takes."""
     if sequences < config.effective_batch:
         raise InputError(
             f"one optimizer step takes {config.effective_batch} sequences, but the sample gives only {sequences}",
@@ -108,7 +114,6 @@ def learned_from(config: TrainingConfig, tokens: TokenizedDataset) -> tuple[Trai
             remedy="raise sampling.files or name more sources, lower training.effective_batch, "
             "or lower tokenization.max_length",
         )
-    return rows, sequences
 
 
 STAGE = Stage(name="training", version=1, run=run_training, produces=Checkpoint, sections=sections, keeps_workdir=True)

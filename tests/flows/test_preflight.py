@@ -59,10 +59,15 @@ def test_epochs_are_told_in_steps_and_time(tmp_path: Path, capsys: pytest.Captur
     assert room and 0 < int(room[1]) < steps[1]
 
 
-def test_less_than_one_optimizer_step_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = [local(changes(tmp_path / "mine", 7)), "sampling.held_out_by=commit", "training.epochs=2"]
-    assert preflight(*code, "training.effective_batch=64") == 0
-    assert "One optimizer step takes 64" in capsys.readouterr().out
+@pytest.mark.parametrize("length", ["training.epochs=2", "training.max_steps=5"])
+def test_less_than_one_optimizer_step_ends_as_the_run_would(
+    length: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = [local(changes(tmp_path / "mine", 7)), "sampling.held_out_by=commit", length]
+    assert preflight(*code, "training.effective_batch=1") == 0
+    capsys.readouterr()
+    assert preflight(*code, "training.effective_batch=64") == 2
+    assert "training.effective_batch" in capsys.readouterr().err
 
 
 def test_one_file_of_which_nothing_can_be_set_aside_ends_as_the_run_would(
