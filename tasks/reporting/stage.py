@@ -160,4 +160,4 @@ def _subtitle(run: RunResults) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-STAGE = Stage(name="reporting", version=11, run=run_reporting, produces=RunReport, sections=sections, needs_gpu=False)
+STAGE = Stage(name="reporting", version=12, run=run_reporting, produces=RunReport, sections=sections, needs_gpu=False)

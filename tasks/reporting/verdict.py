@@ -47,7 +47,9 @@ def of_the_gate(decision: GateDecision) -> Answer:
     regressed = any(one.verdict == "regressed" for one in decision.judgements)
     tone: Tone = "good" if not held else "bad" if regressed else "neutral"
     said = "Held" if held else "Passed"
-    return Answer("Does it pass the gate?", f"{said}: {' '.join(decision.reasons)}", tone)
+    elsewhere = {unit.proves for unit in UNITS.values()}  # `better` says it
+    reasons = " ".join(reason for reason in decision.reasons if reason not in elsewhere)
+    return Answer("Does it pass the gate?", f"{said}: {reasons}", tone)
 
 
 def answers_of(evaluation: EvaluationReport) -> list[Answer]:

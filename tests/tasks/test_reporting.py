@@ -34,6 +34,7 @@ from artifacts.schema import (
     TokenizedDataset,
     TokenizedSplit,
 )
+from artifacts.units import UNITS
 from artifacts.verdicts import FormJudgement, GateDecision, Judgement
 from tasks.evaluation import STAGE
 from tasks.gate import GateConfig
@@ -261,6 +262,15 @@ def test_whether_it_is_better_is_what_the_interval_says(loss: Metric, tone: str,
     assert all(value in better.sentence for value in says) and better.tone == tone
     assert better.sentence in _Tags(_html(_run(_evaluation(loss)))).text
     assert "not asked" in specific.sentence and specific.tone == "neutral"
+
+
+def test_what_a_gain_proves_is_said_once() -> None:
+    proves = UNITS["commit"].proves
+    evaluation = _evaluation().model_copy(update={"held_out_by": "commit"})
+    decision = GateDecision(ruling="promote", reasons=("It learned.", proves), judgements=())
+    page = compose(ReportingConfig(), replace(_run(evaluation), decision=decision), _shown())
+    said = " ".join(answer.sentence for answer in page.answers)
+    assert said.count(proves) == 1 and "It learned." in said
 
 
 @pytest.mark.parametrize(
