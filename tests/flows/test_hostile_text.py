@@ -228,7 +228,7 @@ def told_of_lineage(text: str) -> dict[str, Any]:
     two = {"fingerprint": text, "stage": text, "key": text}
     return {
         "made_by": {"code": {"version": text, "commit": text, "modified": True}, "libraries": {text: text}},
-        "data": {"rows": [[text] * 5], "licenses": {text: 1}},
+        "data": {"files": {text: 1}, "licenses": {text: 1}},
         "model": {"fingerprint": text, "files": {text: {}}},
         "inputs": {text: one, "x": two},
     }
