@@ -277,7 +277,8 @@ def test_no_file_that_was_asked_about_stays_in_memory() -> None:
             assert questions("Python", "a.py", f"number = {number}\n".encode() + PYTHON.encode() * 10)
 
     ask(2)  # imports
-    assert peak(lambda: ask(60)) - peak(lambda: ask(6)) < 54 * 10 * len(PYTHON) / 5  # of the texts that were more
+    more = 294 * 10 * len(PYTHON)  # characters of text
+    assert peak(lambda: ask(300)) - peak(lambda: ask(6)) < more / 18
 
 
 def test_a_model_without_a_chat_template_is_told(tmp_path: Path) -> None:
