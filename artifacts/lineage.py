@@ -150,7 +150,7 @@ def _record_fault(name: str, one: dict[str, Any]) -> str | None:
 
 def _check_rows(rows: Path, told: dict[str, Any]) -> Finding:
     data, handle = told["data"], told["inputs"]["sample"]["handle"]
-    files, licenses = Counter[str](), Counter[str]()
+    files, licenses = Counter[str](dict.fromkeys(SPLITS, 0)), Counter[str]()
     for row in each_row([rows], ROW):
         files[row["split"]] += 1
         licenses[row["license"]] += 1

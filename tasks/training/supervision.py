@@ -89,7 +89,7 @@ def _environment(spec: Spec) -> dict[str, str]:
         # By default a thread that waits for others spins, which on a busy machine takes the time that they need:
         # measured three times slower beside other work.
         "GOMP_SPINCOUNT": "5000",
-        # Blocks of changing size leave holes: 1.1 GiB beside a 7B's 10 without this, 0.5 with it.
+        # Blocks of changing size leave holes: 1.1 GiB beside a 7B's 10 without this (fp16), 0.5 with it (int8).
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         # Several processes talk to each other within this machine alone.
         "GLOO_SOCKET_IFNAME": "lo",

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from artifacts import lineage as lineages
 from artifacts.lineage import ROW, SPLITS
 from artifacts.rows import read_rows
 from tasks.running import lineage
@@ -33,6 +35,17 @@ def test_every_file_is_told_in_order(tmp_path: Path) -> None:
     rows = read_rows(tmp_path / "sources.parquet")
     assert [row["path"] for row in rows] == [f"{split}/{number}.py" for split in SPLITS for number in range(5000)]
     assert {tuple(row) for row in rows} == {ROW}
+
+
+@pytest.mark.parametrize(("held_out", "verdict"), [(0, "ok"), (1, "fault")])
+def test_a_side_without_files_fits_a_sample_that_has_none(held_out: int, verdict: str, tmp_path: Path) -> None:
+    made = sample(tmp_path / "sample", 3)
+    pq.write_table(pq.read_table(made / "held_out.parquet").slice(0, 0), made / "held_out.parquet")
+    licenses = dict(lineage._write_sources(made, tmp_path / "sources.parquet"))
+    handle = {"train": {"files": 3}, "held_out": {"files": held_out}, "licenses": licenses}
+    data = {"files": {"train": 3, "held_out": held_out}, "licenses": licenses}
+    told = {"data": data, "inputs": {"sample": {"handle": handle}}}
+    assert lineages._check_rows(tmp_path / "sources.parquet", told).verdict == verdict
 
 
 def test_many_files_take_no_more_memory(tmp_path: Path) -> None:
